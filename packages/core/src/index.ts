@@ -1,0 +1,1 @@
+export * as ChatMessage from "./state/ChatMessage.ts"

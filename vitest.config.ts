@@ -1,0 +1,24 @@
+import { defineConfig } from "vitest/config"
+
+const project = (name: string, root: string) => ({
+  extends: true as const,
+  test: { name, root, include: ["test/**/*.test.ts", "assistant/test/**/*.test.ts"] }
+})
+
+export default defineConfig({
+  test: {
+    pool: "forks",
+    poolOptions: { forks: { maxForks: 2, minForks: 1 } },
+    testTimeout: 20_000,
+    hookTimeout: 60_000,
+    teardownTimeout: 20_000,
+    dangerouslyIgnoreUnhandledErrors: false,
+    projects: [
+      project("core", "packages/core"),
+      project("redis", "packages/redis"),
+      project("llm", "packages/llm"),
+      project("connections", "packages/connections"),
+      project("examples", "examples")
+    ]
+  }
+})

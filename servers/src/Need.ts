@@ -44,7 +44,8 @@ export const sharedData = Path.resolve(repository, process.env["UNDERLAY_SHARED"
 /** The needs that a test may have, each with a test of its presence. */
 export const needs = {
   "redis-server": () => program("redis-server") !== undefined,
-  postgres: () => program("initdb", postgresFolders()) !== undefined && program("postgres", postgresFolders()) !== undefined,
+  postgres: () =>
+    program("initdb", postgresFolders()) !== undefined && program("postgres", postgresFolders()) !== undefined,
   chromium: () => program("chromium") !== undefined,
   "llm-corpus": () => Fs.existsSync(Path.join(sharedData, "llm-corpus", "index.json")),
   "token-truth": () => Fs.existsSync(Path.join(sharedData, "token-truth.jsonl"))

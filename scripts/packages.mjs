@@ -1,0 +1,72 @@
+// Packs every package as it would be published and checks what a user would get: publint, are-the-types-wrong, and a
+// consumer outside the workspace that installs the archives, type-checks them without skipLibCheck and runs.
+import { spawnSync } from "node:child_process"
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { root } from "./pnpm.mjs"
+
+const version = JSON.parse(readFileSync(join(root, "package.json"), "utf8")).packageManager
+const names = ["core", "redis", "llm", "connections"]
+const folder = mkdtempSync(join(tmpdir(), "underlay-packed-"))
+const step = (title, program, args, options = {}) => {
+  const child = spawnSync(program, args, { cwd: root, encoding: "utf8", maxBuffer: 64 * 1024 * 1024, ...options })
+  if (child.status === 0) return child.stdout
+  console.error(`${title} failed:\n${child.stdout ?? ""}${child.stderr ?? ""}${child.error?.message ?? ""}`)
+  rmSync(folder, { recursive: true, force: true })
+  process.exit(1)
+}
+const bin = (name) => join(root, "node_modules", ".bin", name)
+
+const archives = {}
+for (const name of names) {
+  const from = join(root, "packages", name)
+  step(`pack ${name}`, "npx", ["--yes", version, "pack", "--pack-destination", folder], { cwd: from })
+  const archive = readdirSync(folder).find((file) => file.startsWith(`underlay-${name}-`))
+  archives[name] = join(folder, archive)
+  step(`publint ${name}`, bin("publint"), ["run", archives[name], "--strict"])
+  step(`are the types wrong in ${name}`, bin("attw"), [archives[name], "--profile", "esm-only", "--format", "ascii"])
+}
+console.log(`Packed ${names.length} packages: publint and are-the-types-wrong have nothing to report`)
+
+// The consumer: its manifest takes the versions that the workspace pins, so that it resolves as a user's would.
+const consumer = join(folder, "consumer")
+mkdirSync(consumer)
+cpSync(join(root, "scripts", "consumer"), consumer, { recursive: true })
+const examples = JSON.parse(readFileSync(join(root, "examples", "package.json"), "utf8")).dependencies
+const development = JSON.parse(readFileSync(join(root, "package.json"), "utf8")).devDependencies
+const pick = (from, keys) => Object.fromEntries(keys.map((key) => [key, from[key]]))
+writeFileSync(
+  join(consumer, "package.json"),
+  JSON.stringify({
+    name: "consumer",
+    private: true,
+    type: "module",
+    dependencies: {
+      ...Object.fromEntries(names.map((name) => [`@underlay/${name}`, `file:${archives[name]}`])),
+      ...pick(
+        examples,
+        Object.keys(examples).filter((key) => !key.startsWith("@underlay/") && key !== "tsx")
+      )
+    },
+    devDependencies: pick(development, ["typescript", "@types/node"]),
+    pnpm: {
+      overrides: {
+        ...Object.fromEntries(names.map((name) => [`@underlay/${name}`, `file:${archives[name]}`])),
+        ...pick(
+          examples,
+          Object.keys(examples).filter((key) => key.startsWith("@effect/"))
+        )
+      },
+      ignoredBuiltDependencies: ["msgpackr-extract", "@parcel/watcher", "esbuild"]
+    }
+  })
+)
+step("install the consumer", "npx", ["--yes", version, "install", "--prefer-offline", "--ignore-workspace"], {
+  cwd: consumer
+})
+step("type-check the consumer", join(consumer, "node_modules", ".bin", "tsc"), ["-p", "."], { cwd: consumer })
+process.stdout.write(
+  step("run the consumer", process.execPath, [join(consumer, "build", "main.js")], { cwd: consumer })
+)
+rmSync(folder, { recursive: true, force: true })

@@ -1,1 +1,1 @@
-export {}
+export * as Suite from "./Suite.ts"

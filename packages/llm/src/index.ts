@@ -1,1 +1,5 @@
-export {}
+export * as Llm from "./Llm.ts"
+export * as LlmError from "./LlmError.ts"
+export * as LlmRequest from "./LlmRequest.ts"
+export * as LlmResponse from "./LlmResponse.ts"
+export * as LlmTool from "./LlmTool.ts"

@@ -1,0 +1,140 @@
+/**
+ * The port of language models: one request type, one response type, one error, whichever provider answers.
+ *
+ * @since 0.1.0
+ */
+import type * as Health from "@underlay/core/operations/Health"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as Objects from "./internal/objects.ts"
+import type { LlmError } from "./LlmError.ts"
+import type { LlmRequest } from "./LlmRequest.ts"
+import type { LlmResponse, LlmStreamPart, Usage } from "./LlmResponse.ts"
+
+export type { LlmError } from "./LlmError.ts"
+export type { LlmRequest, ResponseFormat, ToolChoice } from "./LlmRequest.ts"
+export type { Finish, LlmResponse, LlmStreamPart, LlmToolCall, PartialResponse, Usage } from "./LlmResponse.ts"
+export type { LlmTool } from "./LlmTool.ts"
+
+/**
+ * A value that a model gave for a schema. `usage` is that of all requests that it took, `repaired` whether the first
+ * answer did not fit and a second one was asked for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LlmObject<A> {
+  readonly value: A
+  readonly response: LlmResponse
+  readonly usage: Usage
+  readonly repaired: boolean
+}
+
+/**
+ * How to ask for a value.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ObjectOptions {
+  /** What the value is called to the model; by default the schema's identifier, or `answer`. */
+  readonly name?: string | undefined
+  readonly description?: string | undefined
+  /** Whether to ask once more, saying what did not fit; by default true. */
+  readonly repair?: boolean | undefined
+}
+
+/**
+ * A language model.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LlmService {
+  /** The provider's name in telemetry: `openai`, `groq`, `ollama`, … */
+  readonly provider: string
+  /** The model that is asked unless the request names another. */
+  readonly model: string
+  /** One whole answer. */
+  readonly generate: (request: LlmRequest) => Effect.Effect<LlmResponse, LlmError>
+  /**
+   * The answer while it comes. It is asked for when the stream is run, retried only before the first part, and given up
+   * (with the HTTP request) when the stream is interrupted. A stream that ends without failure ends with a `finish`.
+   */
+  readonly stream: (request: LlmRequest) => Stream.Stream<LlmStreamPart, LlmError>
+  /**
+   * A value that fits the schema, asked for with the provider's structured output and validated here. If it does not fit
+   * it is asked for once more; then it fails with `MalformedResponse`. A refusal is `ContentFiltered`.
+   */
+  readonly generateObject: <A, I, R>(
+    schema: Schema.Schema<A, I, R>,
+    request: LlmRequest,
+    options?: ObjectOptions
+  ) => Effect.Effect<LlmObject<A>, LlmError, R>
+  /** Whether the provider answers and knows the model. Costs no tokens. */
+  readonly health: Effect.Effect<Health.CheckResult, LlmError>
+}
+
+/**
+ * The language model of a program.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class Llm extends Context.Tag("@underlay/llm/Llm")<Llm, LlmService>() {}
+
+/**
+ * A language model from its two ways of answering. For those who write a provider.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: {
+  readonly provider: string
+  readonly model: string
+  readonly generate: LlmService["generate"]
+  readonly stream: LlmService["stream"]
+  /** By default always `up`. */
+  readonly health?: LlmService["health"] | undefined
+}): LlmService => ({
+  provider: options.provider,
+  model: options.model,
+  generate: options.generate,
+  stream: options.stream,
+  generateObject: (schema, request, objectOptions) =>
+    Objects.generateObject(options, schema, request, objectOptions ?? {}),
+  health: options.health ?? Effect.succeed({ status: "up" })
+})
+
+/**
+ * One whole answer of the program's model.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const generate = (request: LlmRequest): Effect.Effect<LlmResponse, LlmError, Llm> =>
+  Effect.flatMap(Llm, (llm) => llm.generate(request))
+
+/**
+ * A value that fits the schema, from the program's model.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const generateObject = <A, I, R>(
+  schema: Schema.Schema<A, I, R>,
+  request: LlmRequest,
+  options?: ObjectOptions
+): Effect.Effect<LlmObject<A>, LlmError, R | Llm> =>
+  Effect.flatMap(Llm, (llm) => llm.generateObject(schema, request, options))
+
+/**
+ * The answer of the program's model while it comes.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const stream = (request: LlmRequest): Stream.Stream<LlmStreamPart, LlmError, Llm> =>
+  Stream.unwrap(Effect.map(Llm, (llm) => llm.stream(request)))

@@ -54,6 +54,7 @@ export const ConnectionErrorReason = Schema.Literal(
   "Timeout",
   "Throttled",
   "Conflict",
+  "ConstraintViolation",
   "Cancelled",
   "Authentication",
   "PermissionDenied",

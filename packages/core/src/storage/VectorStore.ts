@@ -329,7 +329,14 @@ const fail = (
 
 const loneSurrogate = /[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/
 
-const isStorableText = (text: string): boolean => !text.includes("\u0000") && !loneSurrogate.test(text)
+/**
+ * Whether stores can keep this text: it has neither NUL nor half a surrogate pair. An id that cannot be kept is the id of
+ * no record.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const isStorableText = (text: string): boolean => !text.includes("\u0000") && !loneSurrogate.test(text)
 
 const bytes = new TextEncoder()
 

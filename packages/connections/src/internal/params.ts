@@ -1,0 +1,56 @@
+/**
+ * Parameters as both drivers get them: PostgreSQL's own text of each value, so that one value means the same through
+ * either.
+ */
+
+const two = (value: number, digits = 2): string => String(Math.trunc(Math.abs(value))).padStart(digits, "0")
+
+// Local time with its offset: right for timestamptz, and for timestamp it reads back as the same instant.
+const date = (value: Date): string => {
+  if (Number.isNaN(value.getTime())) throw new RangeError("an invalid date cannot be stored")
+  const year = value.getFullYear()
+  const offset = -value.getTimezoneOffset()
+  const shown = year > 0 ? year : 1 - year
+  return (
+    `${two(shown, 4)}-${two(value.getMonth() + 1)}-${two(value.getDate())}T` +
+    `${two(value.getHours())}:${two(value.getMinutes())}:${two(value.getSeconds())}.${two(value.getMilliseconds(), 3)}` +
+    `${offset < 0 ? "-" : "+"}${two(offset / 60)}:${two(Math.abs(offset) % 60)}${year > 0 ? "" : " BC"}`
+  )
+}
+
+const bytes = (value: ArrayBufferView | ArrayBuffer): string =>
+  `\\x${Buffer.from(ArrayBuffer.isView(value) ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength) : new Uint8Array(value)).toString("hex")}`
+
+const quote = (value: string): string => `"${value.replace(/\\/g, "\\\\").replace(/"/g, '\\"')}"`
+
+const array = (values: ReadonlyArray<unknown>): string =>
+  `{${values
+    .map((value) => {
+      if (value === null || value === undefined) return "NULL"
+      if (Array.isArray(value)) return array(value)
+      const one = encode(value)
+      return one === null ? "NULL" : quote(one)
+    })
+    .join(",")}}`
+
+/** One parameter. `null` and `undefined` are NULL; a plain object is JSON; an array is an array of PostgreSQL. */
+export const encode = (value: unknown): string | null => {
+  switch (typeof value) {
+    case "undefined":
+      return null
+    case "string":
+      return value
+    case "number":
+    case "bigint":
+    case "boolean":
+      return String(value)
+    case "object":
+      if (value === null) return null
+      if (value instanceof Date) return date(value)
+      if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return bytes(value)
+      if (Array.isArray(value)) return array(value)
+      return JSON.stringify(value)
+    default:
+      throw new TypeError(`a ${typeof value} cannot be a parameter`)
+  }
+}

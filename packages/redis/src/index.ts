@@ -1,1 +1,8 @@
-export {}
+export * as RedisCache from "./RedisCache.ts"
+export * as RedisClient from "./RedisClient.ts"
+export * as RedisConnection from "./RedisConnection.ts"
+export * as RedisConversationMemory from "./RedisConversationMemory.ts"
+export * as RedisError from "./RedisError.ts"
+export * as RedisHealth from "./RedisHealth.ts"
+export * as RedisSessionStore from "./RedisSessionStore.ts"
+export * as RedisSettings from "./RedisSettings.ts"

@@ -63,14 +63,6 @@ export const make = (options: Options = {}): SessionTtl => {
 }
 
 /**
- * The standard policy with its standard times.
- *
- * @since 0.1.0
- * @category constructors
- */
-export const standard: SessionTtl = make()
-
-/**
  * Caps a policy: no session lives longer than `maximum`, whatever the policy says.
  *
  * @since 0.1.0
@@ -93,6 +85,14 @@ export const lastActivity = (session: Session): Option.Option<number> => {
   const at = Date.parse(text)
   return Number.isNaN(at) ? Option.none() : Option.some(at)
 }
+
+/**
+ * The standard policy with its standard times.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const standard: SessionTtl = make()
 
 /**
  * Reads a session, judges it by the policy and gives it the time to live that the policy says (which can be shorter

@@ -1,0 +1,31 @@
+import { describe, layer } from "@effect/vitest"
+import { CacheSuite, ConversationMemorySuite, SessionStoreSuite, Suite } from "@underlay/core/testing"
+import * as Need from "@underlay/servers/Need"
+import { Effect, Layer } from "effect"
+import { RedisCache, RedisClient, RedisConversationMemory, RedisSessionStore } from "../src/index.ts"
+import { advance, client, server } from "./support.ts"
+
+const send = (...command: RedisClient.Command) =>
+  Effect.flatMap(RedisClient.RedisClient, (redis) => redis.send(...command))
+
+const real = Layer.mergeAll(RedisSessionStore.layer(), RedisConversationMemory.layer(), RedisCache.layer).pipe(
+  Layer.provideMerge(client()),
+  Layer.provide(server())
+)
+
+describe.skipIf(Need.missing("redis-server"))(Need.title("the state ports on Redis", "redis-server"), () => {
+  layer(real)("SessionStore", (it) => {
+    const suite = SessionStoreSuite.make({ advance, plant: (id, text) => send("SET", `session:${id}`, text) })
+    for (const one of Suite.applicable(suite, ["plant"])) it.effect(one.name, () => one.run)
+  })
+  layer(real)("Cache", (it) => {
+    for (const one of Suite.applicable(CacheSuite.make({ advance }), [])) it.effect(one.name, () => one.run)
+  })
+  layer(real)("ConversationMemory", (it) => {
+    const suite = ConversationMemorySuite.make({
+      advance,
+      plant: (id, text) => send("RPUSH", `conversation:${id}`, text)
+    })
+    for (const one of Suite.applicable(suite, ["plant"])) it.effect(one.name, () => one.run)
+  })
+})

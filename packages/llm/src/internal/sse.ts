@@ -1,0 +1,176 @@
+/**
+ * A reader of server-sent events that is pushed bytes as they come: any chunking, LF, CRLF or CR, characters split
+ * between chunks, comments, data over several lines, a byte order mark. It is plain mutable state in one closure because
+ * it runs for every chunk of every streamed answer: a line is sliced once and nothing is searched twice.
+ */
+
+/** What a reader hands on. */
+export interface SseHandler {
+  /**
+   * One event. `raw` is true for JSON that stood in the body without `data:` before it, as gateways and some servers send
+   * their errors; `complete` is false for what the end of the body cut short of its blank line.
+   */
+  readonly onEvent: (event: string, data: string, raw: boolean, complete: boolean) => void
+}
+
+/** Pushes bytes in, gets events out. */
+export interface SseReader {
+  readonly push: (bytes: Uint8Array) => void
+  /** The body has ended: what is left over is handed on. */
+  readonly end: () => void
+  /** Whether the body has lines that are not server-sent events at all, such as HTML. */
+  readonly hasJunk: () => boolean
+}
+
+const LF = 10
+const SPACE = 32
+const COLON = 58
+const BRACE = 123
+const LESS = 60
+
+/** An event of more characters than this is not an answer but a fault. */
+const maxLine = 128 * 1024 * 1024
+
+/** A reader for one body. */
+export const make = (handler: SseHandler): SseReader => {
+  const decoder = new TextDecoder()
+  // The unfinished line.
+  let rest = ""
+  // The last line ended in CR: a LF at the start of the next chunk belongs to it.
+  let skipLf = false
+  let data = ""
+  let hasData = false
+  let event = ""
+  let junk = false
+  let overflow = false
+  // A JSON document over several lines, sent in place of a stream.
+  let document: string | undefined
+  let anything = false
+
+  const dispatch = (complete: boolean) => {
+    if (hasData || event === "error") {
+      anything = true
+      const name = event
+      const text = data
+      event = ""
+      data = ""
+      hasData = false
+      handler.onEvent(name, text, false, complete)
+    } else {
+      event = ""
+    }
+  }
+
+  const value = (line: string, from: number): string =>
+    line.charCodeAt(from) === SPACE ? line.slice(from + 1) : line.slice(from)
+
+  const onLine = (line: string) => {
+    if (document !== undefined) {
+      document += `${line}\n`
+      return
+    }
+    if (line.startsWith("data:")) {
+      data = hasData ? `${data}\n${value(line, 5)}` : value(line, 5)
+      hasData = true
+      return
+    }
+    if (line === "") return dispatch(true)
+    if (line.charCodeAt(0) === COLON) return
+    if (line.startsWith("event:")) {
+      event = value(line, 6)
+      return
+    }
+    if (line.charCodeAt(0) === BRACE) {
+      dispatch(true)
+      if (isJson(line)) {
+        anything = true
+        return handler.onEvent("", line, true, true)
+      }
+      if (!anything) {
+        document = `${line}\n`
+        return
+      }
+    }
+    if (line === "data") {
+      data = hasData ? `${data}\n` : ""
+      hasData = true
+      return
+    }
+    if (line.startsWith("id") || line.startsWith("retry") || line === "event") return
+    if (line.trim() !== "") junk = true
+  }
+
+  const take = (text: string) => {
+    let from = 0
+    if (skipLf) {
+      skipLf = false
+      if (text.charCodeAt(0) === LF) from = 1
+    }
+    let lf = text.indexOf("\n", from)
+    let cr = text.indexOf("\r", from)
+    while (lf !== -1 || cr !== -1) {
+      if (cr !== -1 && (lf === -1 || cr < lf)) {
+        onLine(rest === "" ? text.slice(from, cr) : rest + text.slice(from, cr))
+        rest = ""
+        from = cr + 1
+        if (from === text.length) skipLf = true
+        else if (lf === from) {
+          from += 1
+          lf = text.indexOf("\n", from)
+        }
+        cr = text.indexOf("\r", from)
+      } else {
+        onLine(rest === "" ? text.slice(from, lf) : rest + text.slice(from, lf))
+        rest = ""
+        from = lf + 1
+        lf = text.indexOf("\n", from)
+      }
+    }
+    if (from < text.length) {
+      rest = rest === "" ? (from === 0 ? text : text.slice(from)) : rest + text.slice(from)
+      if (rest.length > maxLine) {
+        overflow = true
+        rest = ""
+      }
+    }
+  }
+
+  return {
+    push: (bytes) => {
+      const text = decoder.decode(bytes, { stream: true })
+      if (text !== "" && !overflow) take(text)
+    },
+    end: () => {
+      const last = decoder.decode()
+      if (last !== "") take(last)
+      if (document !== undefined) {
+        handler.onEvent("", document + rest, true, false)
+        return
+      }
+      if (rest !== "") {
+        const line = rest
+        rest = ""
+        if (line.charCodeAt(0) === BRACE) {
+          dispatch(false)
+          handler.onEvent("", line, true, false)
+          return
+        }
+        if (line.charCodeAt(0) === LESS) junk = true
+        if (line.charCodeAt(0) !== LESS && /^(data|event):/.test(line)) onLine(line)
+      }
+      dispatch(false)
+    },
+    hasJunk: () => junk || overflow
+  }
+}
+
+const isJson = (text: string): boolean => parse(text) !== undefined
+
+/** The value of a JSON text, or `undefined` if it is not JSON (which no JSON text stands for). */
+export const parse = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

@@ -39,6 +39,15 @@ export class Current extends Context.Reference<Current>()("@underlay/core/Correl
 }) {}
 
 /**
+ * The id of the work that is being done, as a plain effect. (`Current` is a class, which functions like `Effect.andThen`
+ * take for a function to call.)
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const current: Effect.Effect<Option.Option<string>> = Effect.map(Current, (id) => id)
+
+/**
  * The header that carries the id, in and out: `x-correlation-id`.
  *
  * @since 0.1.0
@@ -254,7 +263,7 @@ export const tracer = (self: Tracer.Tracer): Tracer.Tracer =>
  * @since 0.1.0
  * @category layers
  */
-export const layer: Layer.Layer<never> = Layer.merge(
-  Layer.scopedDiscard(Effect.locallyScopedWith(FiberRef.currentLoggers, HashSet.map(logger))),
-  Layer.unwrapEffect(Effect.map(Effect.tracer, (current) => Layer.setTracer(tracer(current))))
+export const layer: Layer.Layer<never> = Layer.provideMerge(
+  Layer.unwrapEffect(Effect.map(Effect.tracer, (current) => Layer.setTracer(tracer(current)))),
+  Layer.scopedDiscard(Effect.locallyScopedWith(FiberRef.currentLoggers, HashSet.map(logger)))
 )

@@ -49,7 +49,7 @@ const secretWords = [
   "signature"
 ]
 
-const secretNames = new Set(["auth", "pass", "pin", "otp", "jwt", "bearer", "sid", "key", "dsn"])
+const secretNames = new Set(["auth", "pass", "pin", "otp", "jwt", "bearer", "sid"])
 
 const countedTokens = /(?:count|limit|max|min|total|per|used|usage|input|output|prompt|completion|cached|budget)/
 
@@ -91,8 +91,11 @@ const forms: ReadonlyArray<readonly [RegExp, string]> = [
   [/-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g, placeholder]
 ]
 
-const assignment =
-  /(["']?)([A-Za-z_][A-Za-z0-9_.-]*)\1(\s*[=:]\s*)("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;&"'{}()[\]<>]+)/g
+const assigned = /(["']?)([A-Za-z_][A-Za-z0-9_.-]*)\1\s*[=:]\s*/g
+
+const held = /"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s,;&"'{}()[\]<>]+/y
+
+const schemes = /^(?:bearer|basic|digest)$/i
 
 /**
  * The text without the secrets that can be told by their form: passwords in URLs, `password=…`, `"apiKey": "…"`, bearer
@@ -106,13 +109,25 @@ export const text = (value: string): string => {
   for (const [pattern, replacement] of forms) {
     result = result.replace(pattern, replacement)
   }
-  return result.replace(assignment, (whole, quote: string, name: string, separator: string, held: string) => {
-    if (!isSecretName(name) || held === placeholder || /^(?:bearer|basic|digest)$/i.test(held)) {
-      return whole
+  let shown = ""
+  let from = 0
+  assigned.lastIndex = 0
+  for (let match = assigned.exec(result); match !== null; match = assigned.exec(result)) {
+    if (!isSecretName(match[2] ?? "")) {
+      continue
     }
-    const mark = held[0] === '"' || held[0] === "'" ? held[0] : ""
-    return `${quote}${name}${quote}${separator}${mark}${placeholder}${mark}`
-  })
+    const start = assigned.lastIndex
+    held.lastIndex = start
+    const value = held.exec(result)?.[0]
+    if (value === undefined || schemes.test(value)) {
+      continue
+    }
+    const mark = value[0] === '"' || value[0] === "'" ? value[0] : ""
+    shown += `${result.slice(from, start)}${mark}${placeholder}${mark}`
+    from = start + value.length
+    assigned.lastIndex = from
+  }
+  return shown + result.slice(from)
 }
 
 const maxDepth = 12

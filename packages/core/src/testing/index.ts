@@ -1,4 +1,6 @@
 export * as CacheSuite from "./CacheSuite.ts"
+export * as ConnectionSuite from "./ConnectionSuite.ts"
 export * as ConversationMemorySuite from "./ConversationMemorySuite.ts"
 export * as SessionStoreSuite from "./SessionStoreSuite.ts"
 export * as Suite from "./Suite.ts"
+export * as VectorStoreSuite from "./VectorStoreSuite.ts"

@@ -33,4 +33,4 @@ const program = Effect.gen(function* () {
   for (const match of matches) yield* Console.log(`${match.score.toFixed(2)}  ${match.id}`)
 })
 
-program.pipe(Effect.provide(Layer.merge(Embeddings.layerLocal(), VectorStore.layerMemory())), NodeRuntime.runMain)
+program.pipe(Effect.provide(Layer.merge(Embeddings.layerLocal(), VectorStore.layerMemory)), NodeRuntime.runMain)

@@ -150,6 +150,12 @@ const articled = (description: string): string =>
     .replace(/^a text$/, "text")
     .replace(/^a non-empty text$/, "text that is not empty")
 
+// Effect reads an empty text as the number 0.
+const parse = <A>(op: Config.Config.Primitive<A>, text: string): Either.Either<A, ConfigError.ConfigError> =>
+  text.trim() === "" && /\b(?:number|integer|port)\b/.test(op.description)
+    ? Either.left(ConfigError.InvalidData([], "empty"))
+    : op.parse(text)
+
 /** The items of a list that is written as one text. */
 export const splitText = (found: Extract<Found, { _tag: "Scalar" }>): ReadonlyArray<Found> =>
   found.text.trim() === ""
@@ -195,7 +201,7 @@ export const makeReader = (sources: Sources, journal: Journal) => {
           }
           values.push(found.text)
           const text = typeof found.value === "boolean" ? String(found.value) : found.text
-          return Effect.mapError(op.parse(text), (error) =>
+          return Effect.mapError(parse(op, text), (error) =>
             failure(
               error._op === "MissingData" ? missing(place.path, found, expected) : invalid(place.path, found, expected),
               place.path
@@ -435,7 +441,7 @@ export const makeReader = (sources: Sources, journal: Journal) => {
           ? [found.text]
           : splitText(found).flatMap((item) => (item._tag === "Scalar" ? [item.text] : []))
         return yield* Effect.forEach(texts, (text) =>
-          Effect.catchAll(op.parse(text), () => fail(invalid(path, found, expected)))
+          Effect.catchAll(parse(op, text), () => fail(invalid(path, found, expected)))
         )
       }),
     enumerateChildren: (path) =>

@@ -224,17 +224,11 @@ export const makeSources = (base: Node, environment: Environment, overrides: Nod
     })
 
   const names = (path: ReadonlyArray<string>): ReadonlyArray<string> => {
-    const all: Array<string> = []
-    for (const tree of [base, overrides]) {
-      const node = find(tree, path)
-      if (node?._tag === "Table") {
-        for (const name of node.entries.keys()) {
-          if (!all.some((known) => canonical(known) === canonical(name) && known !== name) && !all.includes(name)) {
-            all.push(name)
-          }
-        }
-      }
-    }
+    const below = find(base, path)
+    const above = find(overrides, path)
+    const tree =
+      below?._tag === "Table" && above?._tag === "Table" ? merge(below, above) : above?._tag === "Table" ? above : below
+    const all = tree?._tag === "Table" ? Array.from(tree.entries.keys()) : []
     if (path.length > 0) {
       for (const { parts } of environment.below(path)) {
         const covered = all.some((name) => {

@@ -5,6 +5,7 @@
 import * as ChatMessage from "@underlay/core/state/ChatMessage"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as AST from "effect/SchemaAST"
@@ -15,8 +16,13 @@ import * as Response from "../LlmResponse.ts"
 import * as JsonSchema from "./jsonSchema.ts"
 
 const nameOf = (ast: AST.AST): string => {
-  const identifier = AST.getJSONIdentifierAnnotation(ast)
-  const name = identifier._tag === "Some" ? identifier.value.replace(/[^A-Za-z0-9_-]/g, "_").slice(0, 64) : ""
+  // The identifier of a class is on the side of its instances.
+  const identifier = AST.getJSONIdentifier(ast).pipe(
+    Option.orElse(() => (AST.isTransformation(ast) ? AST.getJSONIdentifier(ast.to) : Option.none()))
+  )
+  const name = Option.getOrElse(identifier, () => "")
+    .replace(/[^A-Za-z0-9_-]/g, "_")
+    .slice(0, 64)
   return name === "" ? "answer" : name
 }
 

@@ -1,8 +1,8 @@
 import { describe, layer } from "@effect/vitest"
 import { CacheSuite, ConversationMemorySuite, SessionStoreSuite, Suite } from "@underlay/core/testing"
+import { RedisCache, RedisClient, RedisConversationMemory, RedisSessionStore } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import { Effect, Layer } from "effect"
-import { RedisCache, RedisClient, RedisConversationMemory, RedisSessionStore } from "../src/index.ts"
 import { advance, client, server } from "./support.ts"
 
 const send = (...command: RedisClient.Command) =>

@@ -1,7 +1,8 @@
 /** What the tests of this package share: a client of a server, and time that passes for the server's keys. */
+
+import { RedisClient } from "@underlay/redis"
 import * as Server from "@underlay/servers/RedisServer"
 import { Context, Duration, Effect, Layer } from "effect"
-import * as RedisClient from "../src/RedisClient.ts"
 
 export class RedisServer extends Context.Tag("test/RedisServer")<RedisServer, Server.RedisServer>() {}
 

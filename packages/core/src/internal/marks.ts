@@ -1,0 +1,53 @@
+/**
+ * What policies know about an error object besides what it says itself: that retries were spent on it, and on which
+ * attempts. Kept beside the object, so that it stays as its maker made it.
+ */
+
+/** One attempt, as `RetryPolicy.Attempt` shows it. */
+export interface AttemptRecord<Cause> {
+  readonly number: number
+  readonly startedAt: number
+  readonly endedAt: number
+  readonly cause: Cause
+}
+
+const exhausted = new WeakSet<object>()
+const attempts = new WeakMap<object, ReadonlyArray<unknown>>()
+const maxDepth = 8
+
+const isObject = (u: unknown): u is object => typeof u === "object" && u !== null
+
+/** The first of the error and what caused it that `test` holds for. */
+const findInChain = (error: unknown, test: (error: object) => boolean): object | undefined => {
+  let current: unknown = error
+  for (let depth = 0; depth < maxDepth && isObject(current); depth++) {
+    if (test(current)) return current
+    current = (current as { readonly cause?: unknown }).cause
+  }
+  return undefined
+}
+
+export const exhaust = (error: unknown): void => {
+  if (isObject(error)) exhausted.add(error)
+}
+
+export const isExhausted = (error: unknown): boolean => findInChain(error, (each) => exhausted.has(each)) !== undefined
+
+/** Whether the object itself has been marked by a call. */
+export const isMarked = (error: unknown): boolean => isObject(error) && (exhausted.has(error) || attempts.has(error))
+
+export const setAttempts = (error: unknown, records: ReadonlyArray<unknown>): void => {
+  if (isObject(error)) attempts.set(error, records)
+}
+
+export const attemptsOf = (error: unknown): ReadonlyArray<unknown> => {
+  const holder = findInChain(error, (each) => attempts.has(each))
+  return (holder === undefined ? undefined : attempts.get(holder)) ?? []
+}
+
+/**
+ * An error with an identity of its own that reads as the given one: a constant that every call fails with must not carry
+ * the marks of one call to the next. (Effect does the same to the errors that fail under a span.)
+ */
+export const individual = <E>(error: E): E =>
+  isObject(error) ? (new Proxy(error, { get: (target, key) => Reflect.get(target, key, target) }) as E) : error

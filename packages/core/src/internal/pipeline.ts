@@ -1,0 +1,211 @@
+/**
+ * The fused pipeline: total deadline, retry, circuit breaker, attempt timeout, the call. Plain mutable state and callbacks:
+ * a call that succeeds costs one fiber (for the timeout) and, while it waits, one timer; the schedule starts with the
+ * first failure. `Policy` and `ExternalClient` are made of it.
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
+import * as Deadline from "../resilience/Deadline.ts"
+import type * as RetryPolicy from "../resilience/RetryPolicy.ts"
+import * as Timeout from "../resilience/Timeout.ts"
+import type { Permit } from "./breaker.ts"
+import * as marks from "./marks.ts"
+import * as RetryFrame from "./retryFrame.ts"
+import * as timed from "./timed.ts"
+
+/** The stages; durations in milliseconds, infinite where there is no limit. */
+export interface Stages {
+  readonly name: string
+  readonly total: number
+  readonly attempt: number
+  readonly attemptScope: Timeout.Scope
+  readonly retry: RetryPolicy.RetryPolicy
+  readonly breaker: CircuitBreaker.CircuitBreaker | undefined
+  readonly orphans: timed.Orphans
+}
+
+/** What is told of a call while it is under way. */
+export interface Observer {
+  /** An attempt failed and the next one comes after `delay` milliseconds. */
+  readonly onRetry?: ((error: unknown, delay: number, attempt: number, now: number) => void) | undefined
+  /** Given the permit of the attempt that succeeded, unsettled: to be settled by who asked for it. */
+  readonly onPermit?: ((permit: Permit) => void) | undefined
+}
+
+/** What the stages themselves fail with. */
+export type Failure = CircuitBreaker.CircuitOpen | Timeout.CallTimeout
+
+const frameKey = RetryFrame.Current.key
+const deadlineKey = Deadline.Current.key
+
+interface Call<A, E, R> {
+  readonly stages: Stages
+  readonly effect: Effect.Effect<A, E, R>
+  readonly observer: Observer | undefined
+  readonly clock: Clock.Clock
+  /** The context of the caller with this call's deadline and frame. */
+  readonly context: Context.Context<R>
+  readonly started: number
+  readonly deadline: number
+  readonly frame: RetryFrame.Frame
+  readonly outer: RetryFrame.Frame | undefined
+  readonly outerAttempt: number
+  /** The attempts that failed. */
+  readonly failures: Array<RetryPolicy.Attempt>
+}
+
+/** Runs the effect through the stages. */
+export const run = <A, E, R>(
+  stages: Stages,
+  effect: Effect.Effect<A, E, R>,
+  observer?: Observer
+): Effect.Effect<A, E | Failure, R> =>
+  Effect.withFiberRuntime<A, E | Failure, R>((fiber) => {
+    const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+    const current = fiber.currentContext as Context.Context<R>
+    const outer = Context.get(current, RetryFrame.Current)
+    const started = clock.unsafeCurrentTimeMillis()
+    const deadline = Math.min(Context.get(current, Deadline.Current), started + stages.total)
+    const frame: RetryFrame.Frame = { attempt: 1, exhausted: false }
+    const services = new Map(current.unsafeMap)
+    services.set(frameKey, frame)
+    services.set(deadlineKey, deadline)
+    const call: Call<A, E, R> = {
+      stages,
+      effect,
+      observer,
+      clock,
+      context: Context.unsafeMake<R>(services),
+      started,
+      deadline,
+      frame,
+      outer,
+      outerAttempt: outer === undefined ? 0 : outer.attempt,
+      failures: []
+    }
+    return attempt(call, started, (cause) => recover(call, cause))
+  })
+
+/** One attempt; `onFailure` is what becomes of its failure. */
+const attempt = <A, E, R>(
+  call: Call<A, E, R>,
+  now: number,
+  onFailure: (cause: Cause.Cause<E | Failure>) => Effect.Effect<A, E | Failure, R>
+): Effect.Effect<A, E | Failure, R> => {
+  const { breaker, name, orphans } = call.stages
+  const failed = (cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> => {
+    call.failures.push({
+      number: call.frame.attempt,
+      startedAt: now,
+      endedAt: call.clock.unsafeCurrentTimeMillis(),
+      cause
+    })
+    return onFailure(cause)
+  }
+  const remaining = call.deadline - now
+  if (remaining <= 0) return failed(Cause.fail(outOfTime(call)))
+
+  let permit: Permit | undefined
+  if (breaker !== undefined) {
+    const given = breaker.machine.acquire(now)
+    if (typeof given === "number") return failed(Cause.fail(CircuitBreaker.rejection(name, given)))
+    permit = given
+  }
+  // Called once an attempt is over, with nothing if it ran out of time.
+  const settle = (exit: Exit.Exit<A, E> | undefined): void => {
+    const success = exit !== undefined && Exit.isSuccess(exit)
+    if (success && call.outer !== undefined && call.outer.attempt === call.outerAttempt) call.outer.exhausted = false
+    if (breaker === undefined || permit === undefined) return
+    if (success && call.observer?.onPermit !== undefined) {
+      call.observer.onPermit(permit)
+      return
+    }
+    const outcome = exit === undefined ? "failure" : Exit.isSuccess(exit) ? "success" : breaker.outcome(exit.cause)
+    breaker.machine.settle(permit, outcome, call.clock.unsafeCurrentTimeMillis())
+  }
+
+  const limit = Math.min(call.stages.attempt, remaining)
+  if (limit === Number.POSITIVE_INFINITY) {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.matchCauseEffect(restore(Effect.mapInputContext(call.effect, () => call.context)), {
+        onFailure: (cause) => {
+          settle(Exit.failCause(cause))
+          return restore(failed(cause))
+        },
+        onSuccess: (value) => {
+          const exit = Exit.succeed(value)
+          settle(exit)
+          return exit
+        }
+      })
+    )
+  }
+  return timed.run<A, E, R, Timeout.CallTimeout, E | Failure>(call.effect, {
+    millis: limit,
+    orphans,
+    context: call.context,
+    onTimeout: () =>
+      call.stages.attempt <= remaining
+        ? new Timeout.CallTimeout({ service: name, scope: call.stages.attemptScope, limitMillis: call.stages.attempt })
+        : outOfTime(call),
+    onSettled: settle,
+    onFailure: failed
+  })
+}
+
+const outOfTime = <A, E, R>(call: Call<A, E, R>): Timeout.CallTimeout =>
+  new Timeout.CallTimeout({
+    service: call.stages.name,
+    scope: "total",
+    limitMillis: Math.max(0, call.deadline - call.started)
+  })
+
+/** After the first failure: the retry schedule, if the error is one to try again after. */
+const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> => {
+  const { retry } = call.stages
+  const error = Cause.failureOption(cause)
+  if (error._tag === "None") return Effect.failCause(cause)
+  if (retry.attempts === 1 || call.frame.exhausted || !retry.shouldRetry(error.value)) return conclude(call, cause)
+  let replayed = false
+  const next = Effect.suspend(() => {
+    if (!replayed) {
+      // The first attempt has been made: its failure is what the schedule starts with.
+      replayed = true
+      return Effect.failCause(cause)
+    }
+    call.frame.attempt++
+    call.frame.exhausted = false
+    return attempt(call, call.clock.unsafeCurrentTimeMillis(), Effect.failCause)
+  })
+  const schedule = retry.unsafeSchedule({
+    stop: () => call.frame.exhausted && !retry.retriesExhausted,
+    onDelay: call.observer?.onRetry,
+    deadline: call.deadline
+  })
+  return Effect.catchAllCause(Effect.retry(next, schedule), (last) => conclude(call, last))
+}
+
+/** What leaves the call: the last error, with what is known of the attempts before it. */
+const conclude = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> => {
+  const { retry } = call.stages
+  const found = Cause.failureOption(cause)
+  if (found._tag === "None") return Effect.failCause(cause)
+  const error = found.value
+  const spent = retry.attempts > 1 && retry.shouldRetry(error)
+  if ((spent || call.frame.exhausted) && call.outer !== undefined && call.outer.attempt === call.outerAttempt) {
+    call.outer.exhausted = true
+  }
+  if (call.failures.length < 2) return Effect.failCause(cause)
+  const shared =
+    marks.isMarked(error) ||
+    call.failures.slice(0, -1).some((each) => Option.getOrUndefined(Cause.failureOption(each.cause)) === error)
+  const own = shared ? marks.individual(error) : error
+  if (spent) marks.exhaust(own)
+  marks.setAttempts(own, call.failures)
+  return Effect.failCause(own === error ? cause : Cause.map(cause, (each) => (each === error ? own : each)))
+}

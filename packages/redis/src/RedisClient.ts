@@ -209,7 +209,7 @@ export const layer = (options: Options = {}): Layer.Layer<RedisClient, RedisErro
   )
 
 /**
- * The client as a layer, with its settings found in the five places of `RedisSettings.config`.
+ * The client as a layer, with its settings found in the five places of `RedisSettings.load`.
  *
  * @since 0.1.0
  * @category layers
@@ -217,7 +217,7 @@ export const layer = (options: Options = {}): Layer.Layer<RedisClient, RedisErro
 export const layerConfig = (options: Options = {}): Layer.Layer<RedisClient, RedisError | ConfigError.ConfigError> =>
   Layer.scoped(
     RedisClient,
-    Effect.flatMap(RedisSettings.config(options), (settings) => make(settings, options))
+    Effect.flatMap(RedisSettings.load(options), (settings) => make(settings, options))
   )
 
 type Settle = (result: Either.Either<Reply, RedisError>) => void

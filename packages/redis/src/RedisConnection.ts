@@ -42,7 +42,7 @@ const make = (name: string, place: Redacted.Redacted<RedisSettings.Fields>, beha
   Effect.gen(function* () {
     const path = `connections.${name}`
     const found: Effect.Effect<RedisSettings.RedisSettings, ConfigError.ConfigError> =
-      name === kind.kind ? RedisSettings.configAt(place, path) : eitherToEffect(RedisSettings.fromPlace(place, path))
+      name === kind.kind ? RedisSettings.loadAt(place, path) : eitherToEffect(RedisSettings.fromPlace(place, path))
     const settings = yield* Effect.mapError(
       found,
       (error) =>

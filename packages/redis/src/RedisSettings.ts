@@ -4,9 +4,11 @@
  *
  * @since 0.1.0
  */
+import * as Settings from "@underlay/core/config/Settings"
 import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
@@ -89,10 +91,28 @@ export const place: Config.Config<Redacted.Redacted<Fields>> = Config.map(fields
  * @since 0.1.0
  * @category constructors
  */
-export const configAt = (settings: Redacted.Redacted<Fields>, path: string): Config.Config<RedisSettings> =>
-  Config.mapOrFail(Config.all({ url: text("REDIS_URL"), variables }), (found) =>
-    resolve({}, found.url, Redacted.value(settings), path, found.variables)
+export const loadAt = (
+  settings: Redacted.Redacted<Fields>,
+  path: string,
+  explicit: Explicit = {}
+): Effect.Effect<RedisSettings, ConfigError.ConfigError> =>
+  Effect.flatMap(Config.all({ url: text("REDIS_URL"), variables }), (found) =>
+    resolve(explicit, found.url, Redacted.value(settings), path, found.variables)
   )
+
+/**
+ * The settings as `config` finds them. Where the program has core's `Settings`, the third place is its files alone:
+ * there one provider holds files and environment, and gives a variable such as `REDIS_HOST` before the file.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const load = (explicit: Explicit = {}, path = "redis"): Effect.Effect<RedisSettings, ConfigError.ConfigError> =>
+  Effect.flatMap(Effect.serviceOption(Settings.Settings), (settings) => {
+    const read = Config.map(nested(path), (found) => Redacted.make(found))
+    const found = Option.isNone(settings) ? read : Effect.withConfigProvider(read, settings.value.files)
+    return Effect.flatMap(found, (fields) => loadAt(fields, path, explicit))
+  })
 
 /**
  * The settings of one place alone and the defaults, without the environment: for a further server beside the

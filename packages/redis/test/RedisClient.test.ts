@@ -541,7 +541,7 @@ describe.skipIf(Need.missing("redis-server"))(
         assert.isTrue(Option.isSome(yield* store.get("list")))
         yield* redis.send("SET", "session:text", "{")
         assert.strictEqual((yield* Effect.flip(strict.get("text"))).reason, "Corrupt")
-      })
+      }).pipe(Logger.withMinimumLogLevel(LogLevel.None))
     )
 
     it.scopedLive("the owner index heals: entries of expired sessions go, also without anybody listing them", () =>

@@ -1,6 +1,8 @@
+import { FileSystem } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
+import { Settings } from "@underlay/core"
 import { RedisSettings } from "@underlay/redis"
-import { ConfigProvider, Duration, Effect, Either, Option, Redacted } from "effect"
+import { ConfigProvider, Duration, Effect, Either, Layer, Option, Redacted } from "effect"
 
 type Texts = Readonly<Record<string, string>>
 
@@ -200,6 +202,32 @@ describe("RedisSettings", () => {
       )
       assert.strictEqual(Duration.toMillis(set.connectTimeout), 1_000)
       assert.strictEqual(Duration.toMillis(set.commandTimeout), 250)
+    })
+  )
+
+  it.effect("core's Settings: a file wins over REDIS_HOST, and REDIS_URL over the file", () =>
+    Effect.gen(function* () {
+      const file = ["redis:", "  host: files", `  port: ${PORT_OF_REDIS:3}`].join("\n")
+      const layer = (env: Texts) =>
+        Settings.layer({ files: ["application.yaml"], dotenv: false, env }).pipe(
+          Layer.provide(
+            FileSystem.layerNoop({
+              readFileString: (path) =>
+                path.endsWith("application.yaml") ? Effect.succeed(file) : Effect.die(`no other file: ${path}`)
+            })
+          )
+        )
+      const loaded = (env: Texts) => Effect.map(Effect.provide(RedisSettings.load(), layer(env)), shown)
+      assert.deepStrictEqual(yield* loaded({ REDIS_HOST: "environment", REDIS_PORT: "4", REDIS_PASSWORD: "secret" }), {
+        ...defaults,
+        host: "files",
+        port: 3,
+        password: "secret"
+      } as never)
+      assert.deepStrictEqual(yield* loaded({ PORT_OF_REDIS: "33" }), { ...defaults, host: "files", port: 33 })
+      assert.deepStrictEqual(yield* loaded({ REDIS_URL: "redis://url:2" }), { ...defaults, host: "url", port: 2 })
+      const error = yield* Effect.flip(loaded({ PORT_OF_REDIS: "many", REDIS_PORT: "4" }))
+      assert.include(String(error), "redis.port")
     })
   )
 

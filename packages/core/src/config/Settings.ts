@@ -99,6 +99,11 @@ export class Settings extends Context.Tag("@underlay/core/Settings")<
   {
     /** The one provider of all settings. */
     readonly provider: ConfigProvider.ConfigProvider
+    /**
+     * The settings without the environment: defaults, files (their `${…}` substituted) and overrides. For what ranks its
+     * variables below the files, as the address of a Redis server does.
+     */
+    readonly files: ConfigProvider.ConfigProvider
     /** Reads a `Config`; the error lists every problem in it. */
     readonly load: <A>(config: Config.Config<A>) => Effect.Effect<A, SettingsError>
     /** Reads the section at a path (`"llm"`, `"llm.providers"`, `""` for everything) by a schema, all problems at once. */
@@ -259,10 +264,11 @@ export const make = (
     }
 
     const overrides = fromData(options.overrides ?? {}, { type: "override" })
-    return fromSources(makeSources(base, environment, overrides))
+    const nothing = makeEnvironment(new Map(), fileSystem)
+    return fromSources(makeSources(base, environment, overrides), makeSources(base, nothing, overrides))
   })
 
-const fromSources = (sources: Sources): typeof Settings.Service => {
+const fromSources = (sources: Sources, withoutEnvironment: Sources): typeof Settings.Service => {
   const asked = new Map<string, ReadonlyArray<string>>()
   const secrets = new Set<string>()
   const journal = {
@@ -275,12 +281,18 @@ const fromSources = (sources: Sources): typeof Settings.Service => {
   }
   const reader = makeReader(sources, journal)
 
-  const provider = ConfigProvider.make({
-    load: <A>(config: Config.Config<A>) =>
-      // The reader follows the description, which says that it makes an A.
-      Effect.mapBoth(reader.read(config), { onFailure: (failure) => failure.error, onSuccess: (value) => value as A }),
-    flattened: reader.flat
-  })
+  const providerOf = (reader: ReturnType<typeof makeReader>): ConfigProvider.ConfigProvider =>
+    ConfigProvider.make({
+      load: <A>(config: Config.Config<A>) =>
+        // The reader follows the description, which says that it makes an A.
+        Effect.mapBoth(reader.read(config), {
+          onFailure: (failure) => failure.error,
+          onSuccess: (value) => value as A
+        }),
+      flattened: reader.flat
+    })
+  const provider = providerOf(reader)
+  const files = providerOf(makeReader(withoutEnvironment, journal))
 
   const load = <A>(config: Config.Config<A>): Effect.Effect<A, SettingsError> =>
     Effect.mapBoth(reader.read(config), {
@@ -369,7 +381,7 @@ const fromSources = (sources: Sources): typeof Settings.Service => {
     return [...declared, ...others.flat()].join("\n")
   })
 
-  return Settings.of({ provider, load, section, origin, explain })
+  return Settings.of({ provider, files, load, section, origin, explain })
 }
 
 /**

@@ -207,7 +207,7 @@ describe("RedisSettings", () => {
 
   it.effect("core's Settings: a file wins over REDIS_HOST, and REDIS_URL over the file", () =>
     Effect.gen(function* () {
-      const file = ["redis:", "  host: files", `  port: ${PORT_OF_REDIS:3}`].join("\n")
+      const file = ["redis:", "  host: files", `  port: $${"{PORT_OF_REDIS:3}"}`].join("\n")
       const layer = (env: Texts) =>
         Settings.layer({ files: ["application.yaml"], dotenv: false, env }).pipe(
           Layer.provide(

@@ -76,6 +76,8 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   const error = (reason: "Closed" | "Timeout", description: string) =>
     new ConnectionError({ reason, kind: options.kind, connection: options.name, method: "acquire", description })
 
+  const gone = Effect.suspend(() => error("Closed", "it is released already"))
+
   const give = (grant: Grant<A>): boolean => {
     const waiter = waiters.shift()
     if (waiter === undefined) return false
@@ -147,7 +149,8 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
 
   const release = (slot: Slot<A>): Effect.Effect<void> =>
     Effect.map(Clock.currentTimeMillis, (now) => {
-      lent.delete(slot)
+      // If the pool was closed meanwhile it has taken back by itself what it did not want to wait for.
+      if (!lent.delete(slot)) return
       putBack(slot, now)
       if (closed && lent.size === 0 && drained !== undefined) Deferred.unsafeDone(drained, Exit.void)
     })
@@ -172,6 +175,11 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
           idle.splice(at, 1)
           retire(owned)
         })
+        if (closed) {
+          // The pool was released while this one was made, and nobody else will end it.
+          lent.delete(owned)
+          return Effect.zipRight(Effect.ensuring(options.destroy(resource), Effect.sync(freed)), gone)
+        }
         if (Exit.isSuccess(exit)) return Effect.succeed(owned)
         // It was made, and the one who asked for it was interrupted in that moment: it goes to the next.
         return Effect.zipRight(release(owned), Effect.failCause(exit.cause))
@@ -210,7 +218,6 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
 
   const take = (restore: Restore) =>
     Effect.suspend((): Effect.Effect<Slot<A>, ConnectionError> => {
-      const gone = error("Closed", "it is released already")
       if (closed) return gone
       for (let slot = idle.pop(); slot !== undefined; slot = idle.pop()) {
         if (options.isUsable(slot.resource)) {
@@ -237,7 +244,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
       for (let slot = idle.pop(); slot !== undefined; slot = idle.pop()) retire(slot)
       if (lent.size > 0) {
         drained = yield* Deferred.make<void>()
-        yield* Effect.timeoutOption(Deferred.await(drained), options.drainTimeout)
+        yield* Effect.interruptible(Effect.timeoutOption(Deferred.await(drained), options.drainTimeout))
         for (const slot of lent) retire(slot)
         lent.clear()
       }

@@ -152,21 +152,19 @@ export const connect = (
       for (const listener of goneListeners) listener()
     })
 
-    /** Done when no statement is on its way and no request to cancel one either. */
-    const idle: Effect.Effect<void> = Effect.suspend(() => {
-      const cancelled = cancelling === undefined ? Effect.void : Deferred.await(cancelling)
-      const finished =
-        active === 0
-          ? Effect.void
-          : Effect.async<void>((resume) => {
-              const listener = () => resume(Effect.void)
-              onIdle.push(listener)
-              return Effect.sync(() => {
-                onIdle = onIdle.filter((each) => each !== listener)
-              })
-            })
-      return Effect.zipRight(cancelled, finished)
+    const finished: Effect.Effect<void> = Effect.async<void>((resume) => {
+      if (active === 0) return resume(Effect.void)
+      const listener = () => resume(Effect.void)
+      onIdle.push(listener)
+      return Effect.sync(() => {
+        onIdle = onIdle.filter((each) => each !== listener)
+      })
     })
+
+    /** Done when no statement is on its way and no request to cancel one either. */
+    const idle: Effect.Effect<void> = Effect.suspend(() =>
+      Effect.zipRight(cancelling === undefined ? Effect.void : Deferred.await(cancelling), finished)
+    )
 
     const interrupt: Effect.Effect<void> = Effect.suspend(() => {
       marked = true

@@ -1,0 +1,327 @@
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { SqlClient } from "@effect/sql"
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Connections } from "@underlay/core"
+import { ConnectionSuite } from "@underlay/core/testing"
+import { ConfigProvider, Deferred, Effect, Exit, Fiber, Option, Stream, Tracer } from "effect"
+import { DatabaseError, PGlite } from "../../src/index.ts"
+import { load } from "../../src/internal/driver.ts"
+
+const temporaryFolder = Effect.acquireRelease(
+  Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "underlay-pglite-"))),
+  (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+)
+
+const reasonOf = (error: unknown) => (error instanceof DatabaseError.DatabaseError ? error.reason : undefined)
+
+describe("PGlite", () => {
+  layer(PGlite.layer(), { timeout: "60 seconds", excludeTestServices: true })("in memory", (it) => {
+    it.effect("answers, with the values that pg gives", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const at = new Date(1_700_000_000_123)
+        const [row] = yield* sql`select ${1}::int4 as small, ${10n}::int8 as large, ${"1.50"}::numeric as number,
+          ${true}::bool as yes, ${at}::timestamptz as at, ${new Uint8Array([0, 255])}::bytea as bytes,
+          ${[1, 2]}::int4[] as list, ${["a,b", 'c"d', "e\\f", null]}::text[] as texts, ${{ a: [1] }}::jsonb as json,
+          ${null}::text as nothing`
+        assert.deepStrictEqual(row, {
+          small: 1,
+          large: "10",
+          number: "1.50",
+          yes: true,
+          at,
+          bytes: Buffer.from([0, 255]),
+          list: [1, 2],
+          texts: ["a,b", 'c"d', "e\\f", null],
+          json: { a: [1] },
+          nothing: null
+        })
+      })
+    )
+
+    it.effect("values, raw and several statements at once", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        assert.deepStrictEqual(yield* sql`select 1 as a, 2 as b`.values, [[1, 2]])
+        assert.deepStrictEqual(yield* sql`select 1 as a; select 2 as a`, [{ a: 2 }])
+        assert.deepStrictEqual(yield* sql`create table if not exists nothing (a int)`, [])
+      })
+    )
+
+    it.effect("a wrong statement and a broken constraint are typed, with PostgreSQL's code and without values", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const wrong = yield* Effect.flip(sql`selec 1`)
+        assert.strictEqual(reasonOf(wrong), "InvalidRequest")
+        yield* sql`create temporary table once (secret text primary key)`
+        yield* sql`insert into once values (${"hidden-value"})`
+        const twice = yield* Effect.flip(sql`insert into once values (${"hidden-value"})`)
+        assert.strictEqual(reasonOf(twice), "ConstraintViolation")
+        assert.strictEqual(twice instanceof DatabaseError.DatabaseError ? twice.code : "", "23505")
+        assert.notInclude(twice.message, "hidden-value")
+        const value = yield* Effect.flip(sql`select ${"hidden-value"}::int4`)
+        assert.strictEqual(reasonOf(value), "InvalidRequest")
+        assert.notInclude(value.message, "hidden-value")
+      })
+    )
+
+    it.effect("a transaction that fails is rolled back, one that succeeds stays", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create temporary table kept (n int)`
+        yield* Effect.exit(sql.withTransaction(Effect.zipRight(sql`insert into kept values (1)`, Effect.fail("no"))))
+        yield* sql.withTransaction(sql`insert into kept values (2)`)
+        assert.deepStrictEqual(yield* sql`select n from kept`, [{ n: 2 }])
+      })
+    )
+
+    it.effect("statements inside a transaction do not deadlock, other fibers wait until it is over", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const order: Array<string> = []
+        const inside = yield* Deferred.make<void>()
+        const go = yield* Deferred.make<void>()
+        const transaction = yield* Effect.fork(
+          sql.withTransaction(
+            Effect.gen(function* () {
+              yield* sql`select 1`
+              yield* Deferred.succeed(inside, undefined)
+              yield* Deferred.await(go)
+              yield* Effect.all([sql`select 2`, sql`select 3`], { concurrency: "unbounded" })
+              order.push("inside")
+            })
+          )
+        )
+        yield* Deferred.await(inside)
+        const outside = yield* Effect.fork(Effect.tap(sql`select 4`, () => Effect.sync(() => order.push("outside"))))
+        yield* Effect.sleep("50 millis")
+        assert.deepStrictEqual(order, [])
+        yield* Deferred.succeed(go, undefined)
+        yield* Fiber.join(transaction)
+        yield* Fiber.join(outside)
+        assert.deepStrictEqual(order, ["inside", "outside"])
+      }).pipe(Effect.timeout("10 seconds"))
+    )
+
+    it.effect("waiting for the backend can be interrupted, and whoever is next in the queue gets it", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const connection = yield* PGlite.PGlite
+        const inside = yield* Deferred.make<void>()
+        const go = yield* Deferred.make<void>()
+        const transaction = yield* Effect.fork(
+          sql.withTransaction(Effect.zipRight(Deferred.succeed(inside, undefined), Deferred.await(go)))
+        )
+        yield* Deferred.await(inside)
+        const first = yield* Effect.fork(sql`select 1`)
+        const inTransaction = yield* Effect.fork(sql.withTransaction(sql`select 1`))
+        const last = yield* Effect.fork(sql`select 1 as one`)
+        yield* Effect.sleep("20 millis")
+        assert.strictEqual((yield* connection.stats).waiting, 3)
+        assert.isTrue(Option.isSome(yield* Effect.timeoutOption(Fiber.interrupt(first), "1 second")))
+        assert.isTrue(Option.isSome(yield* Effect.timeoutOption(Fiber.interrupt(inTransaction), "1 second")))
+        assert.strictEqual((yield* connection.stats).waiting, 1)
+        yield* Deferred.succeed(go, undefined)
+        yield* Fiber.join(transaction)
+        assert.deepStrictEqual(yield* Fiber.join(last), [{ one: 1 }])
+      })
+    )
+
+    it.effect("an interrupted transaction is rolled back before anybody else gets the backend", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create temporary table half (n int)`
+        const begun = yield* Deferred.make<void>()
+        const fiber = yield* Effect.fork(
+          sql.withTransaction(
+            Effect.gen(function* () {
+              yield* sql`insert into half values (1)`
+              yield* Deferred.succeed(begun, undefined)
+              yield* Effect.never
+            })
+          )
+        )
+        yield* Deferred.await(begun)
+        const next = yield* Effect.fork(sql`select * from half`)
+        yield* Fiber.interrupt(fiber)
+        assert.deepStrictEqual(yield* Fiber.join(next), [])
+      })
+    )
+
+    it.effect("a failing COMMIT is a typed error", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create table late (n int, constraint late_once unique (n) deferrable initially deferred)`
+        const error = yield* Effect.flip(sql.withTransaction(sql`insert into late values (1), (1)`))
+        assert.strictEqual(reasonOf(error), "ConstraintViolation")
+        assert.include(error.message, "late_once")
+        assert.deepStrictEqual(yield* sql`select * from late`, [])
+      })
+    )
+
+    it.effect("a transaction left open by hand does not reach the next user", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create table forgotten (n int)`
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const connection = yield* sql.reserve
+            yield* connection.executeUnprepared("BEGIN", [], undefined)
+            yield* connection.executeUnprepared("insert into forgotten values (1)", [], undefined)
+          })
+        )
+        assert.deepStrictEqual(yield* sql`select * from forgotten`, [])
+      })
+    )
+
+    it.effect("streams, inside a transaction by cursor", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const numbers = sql<{ readonly n: number }>`select n from generate_series(1, 1000) as t (n)`.stream
+        assert.strictEqual(yield* Stream.runCount(numbers), 1000)
+        yield* sql`create temporary table copied (n int)`
+        yield* sql.withTransaction(
+          Stream.runForEach(Stream.take(numbers, 300), ({ n }) => sql`insert into copied values (${n})`)
+        )
+        assert.deepStrictEqual(yield* sql`select count(*)::int as count from copied`, [{ count: 300 }])
+      }).pipe(Effect.timeout("10 seconds"))
+    )
+
+    it.effect("makes no span, as all that is internal", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const spans: Array<string> = []
+        const tracer = Tracer.make({
+          span: (name, parent, context, links, startTime, kind) => {
+            spans.push(name)
+            return {
+              _tag: "Span",
+              spanId: "0",
+              traceId: "0",
+              name,
+              parent,
+              context,
+              links,
+              sampled: true,
+              kind,
+              status: { _tag: "Started", startTime },
+              attributes: new Map(),
+              end: () => {},
+              attribute: () => {},
+              event: () => {},
+              addLinks: () => {}
+            }
+          },
+          context: (f) => f()
+        })
+        yield* Effect.gen(function* () {
+          yield* sql`select 1`
+          yield* sql`select 1`.values
+          yield* sql`select 1`.raw
+          yield* sql`select 1`.unprepared
+          yield* sql`select 1`.withoutTransform
+          yield* Stream.runDrain(sql`select 1`.stream)
+          yield* sql.unsafe("select 1")
+          yield* sql.withTransaction(sql.withTransaction(sql`select 1`))
+          yield* Stream.runForEach(sql`select 1`.stream, () => Effect.withSpan(Effect.void, "of the caller"))
+          yield* sql.withTransaction(Effect.withSpan(Effect.void, "in a transaction"))
+        }).pipe(Effect.withTracer(tracer))
+        assert.deepStrictEqual(spans, ["of the caller", "in a transaction"])
+      })
+    )
+
+    it.effect("pgvector is there", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create extension if not exists vector`
+        assert.deepStrictEqual(yield* sql`select '[1,2]'::vector <-> '[1,4]'::vector as distance`, [{ distance: 2 }])
+      })
+    )
+  })
+
+  it.live("waiting for the backend is bounded, with a typed error", () =>
+    Effect.gen(function* () {
+      const { sql } = yield* PGlite.make({ acquireTimeout: "50 millis", vector: false })
+      // `reserve` asks for a backend of its own, which there is not while a transaction has the only one.
+      const error = yield* sql.withTransaction(Effect.flip(Effect.scoped(sql.reserve)))
+      assert.strictEqual(reasonOf(error), "Timeout")
+    }).pipe(Effect.scoped)
+  )
+
+  it.live(
+    "data on disk outlives the connection",
+    () =>
+      Effect.gen(function* () {
+        const folder = yield* temporaryFolder
+        const dataDir = Path.join(folder, "data")
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const { sql } = yield* PGlite.make({ dataDir, vector: false })
+            yield* sql`create table kept (n int)`
+            yield* sql`insert into kept values (7)`
+          })
+        )
+        const rows = yield* Effect.scoped(
+          Effect.flatMap(PGlite.make({ dataDir, vector: false }), ({ sql }) => sql`select n from kept`)
+        )
+        assert.deepStrictEqual(rows, [{ n: 7 }])
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live("a folder that cannot be made is a typed error", () =>
+    Effect.gen(function* () {
+      const folder = yield* temporaryFolder
+      const file = Path.join(folder, "file")
+      Fs.writeFileSync(file, "not a folder")
+      const error = yield* Effect.flip(Effect.scoped(PGlite.make({ dataDir: Path.join(file, "data"), vector: false })))
+      assert.strictEqual(error._tag, "ConnectionError")
+      assert.strictEqual(error.method, "start")
+    }).pipe(Effect.scoped)
+  )
+
+  it.effect("an absent driver is a typed error that names the package", () =>
+    Effect.gen(function* () {
+      const missing = "@underlay/no-such-driver"
+      const error = yield* Effect.flip(load({ kind: "pglite", name: "x" }, missing, "1.2.3", () => import(missing)))
+      assert.strictEqual(error.reason, "MissingDriver")
+      assert.include(error.message, "npm install @underlay/no-such-driver@1.2.3")
+    })
+  )
+
+  it.live("joins the registry as a kind, and passes the suite of connections", () =>
+    Effect.gen(function* () {
+      const connections = yield* Connections.Connections
+      const connection = yield* connections.get(PGlite.kind)
+      assert.deepStrictEqual(yield* connection.use((sql) => sql`select 1 as one`), [{ one: 1 }])
+      assert.deepStrictEqual(
+        (yield* connections.health).map(({ name, status }) => [name, status]),
+        [["pglite", "up"]]
+      )
+      const exit = yield* Effect.exit(connections.get(PGlite.kind, "broken"))
+      assert.isTrue(Exit.isFailure(exit))
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(Connections.layer([PGlite.kind])),
+      Effect.withConfigProvider(
+        ConfigProvider.fromMap(
+          new Map([
+            ["connections.pglite.vector", "false"],
+            ["connections.broken.acquireTimeout", "soon"]
+          ])
+        )
+      )
+    )
+  )
+
+  describe("suite of connections", () => {
+    const suite = ConnectionSuite.suite({
+      make: PGlite.make({ vector: false }),
+      ask: (sql) => sql`select 41 + 1 as answer`.values,
+      expected: [[42]]
+    })
+    for (const one of suite.cases) it.live(one.name, () => one.run, 60_000)
+  })
+})

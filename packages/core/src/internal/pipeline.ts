@@ -35,6 +35,8 @@ export interface Observer {
   readonly onRetry?: ((error: unknown, delay: number, attempt: number, now: number) => void) | undefined
   /** Given the permit of the attempt that succeeded, unsettled: to be settled by who asked for it. */
   readonly onPermit?: ((permit: Permit) => void) | undefined
+  /** Adds to the context that the attempts run in. */
+  readonly services?: ((services: Map<string, unknown>) => void) | undefined
 }
 
 /** What the stages themselves fail with. */
@@ -75,6 +77,7 @@ export const run = <A, E, R>(
     const services = new Map(current.unsafeMap)
     services.set(frameKey, frame)
     services.set(deadlineKey, deadline)
+    observer?.services?.(services)
     const call: Call<A, E, R> = {
       stages,
       effect,

@@ -1,0 +1,584 @@
+/**
+ * What every client of an outside service is made with: one client span a call with its attempts inside, one log line,
+ * metrics, a policy (deadline, retry, circuit breaker, timeouts), a check of what came back, and a health check.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
+import * as Layer from "effect/Layer"
+import * as LogLevel from "effect/LogLevel"
+import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
+import * as callMetrics from "../internal/callMetrics.ts"
+import * as CurrentCall from "../internal/currentCall.ts"
+import * as pipeline from "../internal/pipeline.ts"
+import * as streaming from "../internal/streaming.ts"
+import * as Health from "../operations/Health.ts"
+import * as Redaction from "../operations/Redaction.ts"
+import type { CircuitBreaker, CircuitOpen } from "../resilience/CircuitBreaker.ts"
+import type * as ErrorClass from "../resilience/ErrorClass.ts"
+import * as Policy from "../resilience/Policy.ts"
+import type { CallTimeout } from "../resilience/Timeout.ts"
+
+/**
+ * The service answered, but not with what was expected. The message names places and expectations, never values.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ResponseInvalid extends Schema.TaggedError<ResponseInvalid>("@underlay/core/ResponseInvalid")(
+  "ResponseInvalid",
+  {
+    service: Schema.String,
+    operation: Schema.String,
+    /** Whether it did not fit the schema, or the transformation threw. */
+    stage: Schema.Literal("schema", "transform"),
+    issues: Schema.Array(Schema.Struct({ path: Schema.String, expected: Schema.String })),
+    cause: Schema.optional(Schema.Defect)
+  }
+) {
+  override get message(): string {
+    const shown = this.issues
+      .slice(0, 5)
+      .map((issue) => `${issue.path === "" ? "the response" : issue.path}: ${issue.expected}`)
+    const more = this.issues.length > 5 ? `; and ${this.issues.length - 5} more` : ""
+    return `${this.service}.${this.operation}: the response is not what was expected (${shown.join("; ")}${more})`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  get errorClass(): ErrorClass.ErrorClass {
+    return "permanent"
+  }
+}
+
+/**
+ * What a client fails with, besides the errors of the calls themselves.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type ExternalError = CircuitOpen | CallTimeout | ResponseInvalid
+
+/**
+ * The levels of the one log line of a call; `LogLevel.None` for no line.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LogLevels {
+  /** Debug. */
+  readonly success?: LogLevel.LogLevel | undefined
+  /** A success that took longer than `slowAfter`. Warning. */
+  readonly slow?: LogLevel.LogLevel | undefined
+  /** Error. */
+  readonly failure?: LogLevel.LogLevel | undefined
+  /** Refused by the circuit breaker: the failures that opened it have their lines. Warning. */
+  readonly rejected?: LogLevel.LogLevel | undefined
+  /** Interrupted by the caller. Debug. */
+  readonly cancelled?: LogLevel.LogLevel | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** The name of the service, in spans, log lines, metrics, errors and health. */
+  readonly service: string
+  /** Settings of the policy, or a policy that is made elsewhere (and perhaps shared). */
+  readonly policy?: Policy.Policy | Omit<Policy.Options, "name"> | undefined
+  /** How the circuit breaker shows among the health checks; false for not at all. */
+  readonly health?:
+    | false
+    | {
+        readonly name?: string | undefined
+        readonly groups?: ReadonlyArray<string> | undefined
+        readonly critical?: boolean | undefined
+      }
+    | undefined
+  /** From when a success is logged as slow. 5 seconds. For a stream: until its first element. */
+  readonly slowAfter?: Duration.DurationInput | undefined
+  /** Attributes of every span. Those whose names tell a secret are left out. */
+  readonly attributes?: Readonly<Record<string, unknown>> | undefined
+  /** The name of a call's span; by default `service.operation`. */
+  readonly spanName?: ((operation: string) => string) | undefined
+  readonly logLevels?: LogLevels | undefined
+}
+
+/**
+ * What a single call may say. `A` is what the effect gives, `B` what the call gives.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface CallOptions<A = unknown, B = A> extends Policy.CallOptions {
+  readonly attributes?: Readonly<Record<string, unknown>> | undefined
+  readonly spanName?: string | undefined
+  /** Makes what is wanted of what came; what it throws is `ResponseInvalid`. */
+  readonly transform?: ((value: A) => B) | undefined
+}
+
+/**
+ * What a single stream may say; `schema` and `transform` apply to each element.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface StreamOptions<A = unknown, B = A> extends Policy.StreamOptions {
+  readonly attributes?: Readonly<Record<string, unknown>> | undefined
+  readonly spanName?: string | undefined
+  readonly transform?: ((value: A) => B) | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface ExternalClient {
+  readonly service: string
+  readonly policy: Policy.Policy
+  readonly breaker: CircuitBreaker | undefined
+  /** Calls under way. */
+  readonly inFlight: Effect.Effect<number>
+  /** One call of the service: `operation` names it and must come from a small set of names. */
+  readonly call: {
+    <A, I, RS, E, R, B = A>(
+      operation: string,
+      effect: Effect.Effect<unknown, E, R>,
+      options: CallOptions<A, B> & { readonly schema: Schema.Schema<A, I, RS> }
+    ): Effect.Effect<B, E | ExternalError, R | RS>
+    <A, E, R, B = A>(
+      operation: string,
+      effect: Effect.Effect<A, E, R>,
+      options?: (CallOptions<A, B> & { readonly schema?: undefined }) | undefined
+    ): Effect.Effect<B, E | ExternalError, R>
+  }
+  /** One call that answers with a stream. Its span lasts as long as the stream; attempts are made before the first element. */
+  readonly stream: {
+    <A, I, RS, E, R, B = A>(
+      operation: string,
+      stream: Stream.Stream<unknown, E, R>,
+      options: StreamOptions<A, B> & { readonly schema: Schema.Schema<A, I, RS> }
+    ): Stream.Stream<B, E | ExternalError, R | RS>
+    <A, E, R, B = A>(
+      operation: string,
+      stream: Stream.Stream<A, E, R>,
+      options?: (StreamOptions<A, B> & { readonly schema?: undefined }) | undefined
+    ): Stream.Stream<B, E | ExternalError, R>
+  }
+}
+
+/**
+ * Makes a client. It registers its health check if there is a `Health` service, until the scope closes. Settings of a
+ * policy that cannot work are a defect here; where they come from outside, make the policy with `Policy.make`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: Options): Effect.Effect<ExternalClient, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const policy = Policy.isPolicy(options.policy)
+      ? options.policy
+      : yield* Effect.orDie(Policy.make({ ...options.policy, name: options.service }))
+    const client = new Client(options, policy)
+    yield* client.observeBreaker
+    if (options.health !== false) {
+      yield* Health.register({
+        name: options.health?.name ?? options.service,
+        groups: options.health?.groups,
+        critical: options.health?.critical,
+        check: client.health
+      })
+    }
+    return client
+  })
+
+/**
+ * The class of a tag for one client, with a layer that makes it:
+ * `class Weather extends ExternalClient.tag("app/Weather", { service: "weather" })<Weather>() {}`.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export const tag =
+  <const Id extends string>(id: Id, options: Options) =>
+  <Self>() => {
+    const Base = Context.Tag(id)<Self, ExternalClient>()
+    return Object.assign(Base, { layer: Layer.scoped(Base, make(options)) })
+  }
+
+/** How a call went, as its log line and span tell it. */
+interface Ended {
+  readonly operation: string
+  readonly span: Tracer.Span
+  readonly metrics: callMetrics.OperationMetrics
+  readonly startedAt: number
+  readonly retries: number
+  /** For a stream that got so far: milliseconds until its first element, and how many there were. */
+  readonly first?: number | undefined
+  readonly elements?: number | undefined
+}
+
+class Client implements ExternalClient {
+  readonly service: string
+  readonly policy: Policy.Policy
+  readonly breaker: CircuitBreaker | undefined
+  readonly inFlight: Effect.Effect<number>
+  private readonly options: Options
+  private readonly metrics: callMetrics.ServiceMetrics
+  private readonly levels: Required<{ [K in keyof LogLevels]: LogLevel.LogLevel }>
+  private readonly slowAfter: number
+  private readonly spanAttributes: Readonly<Record<string, unknown>>
+  private flying = 0
+
+  constructor(options: Options, policy: Policy.Policy) {
+    this.options = options
+    this.service = options.service
+    this.policy = policy
+    this.breaker = policy.breaker
+    this.metrics = callMetrics.make(options.service)
+    this.slowAfter = Duration.toMillis(options.slowAfter ?? "5 seconds")
+    this.levels = {
+      success: options.logLevels?.success ?? LogLevel.Debug,
+      slow: options.logLevels?.slow ?? LogLevel.Warning,
+      failure: options.logLevels?.failure ?? LogLevel.Error,
+      rejected: options.logLevels?.rejected ?? LogLevel.Warning,
+      cancelled: options.logLevels?.cancelled ?? LogLevel.Debug
+    }
+    this.spanAttributes = { "peer.service": options.service, ...withoutSecrets(options.attributes) }
+    this.inFlight = Effect.sync(() => this.flying)
+  }
+
+  /** Shows the breaker's state as a metric while the client lives. */
+  get observeBreaker(): Effect.Effect<void, never, Scope.Scope> {
+    const breaker = this.breaker
+    if (breaker === undefined) return Effect.void
+    return Effect.asVoid(
+      Effect.acquireRelease(
+        Effect.map(Clock.currentTimeMillis, (now) => {
+          const listener = (change: { readonly to: "closed" | "open" | "half-open" }): void =>
+            this.metrics.circuit(change.to)
+          breaker.machine.listeners.add(listener)
+          this.metrics.circuit(breaker.machine.state(now))
+          return listener
+        }),
+        (listener) => Effect.sync(() => breaker.machine.listeners.delete(listener))
+      )
+    )
+  }
+
+  get health(): Effect.Effect<Health.CheckResult> {
+    return Effect.gen(this, function* () {
+      const orphans = yield* this.policy.orphans
+      const load = { inFlight: this.flying, orphans: orphans.current }
+      if (this.breaker === undefined) return Health.up({ circuit: "none", ...load })
+      const seen = yield* this.breaker.snapshot
+      const details = { circuit: seen.state, failures: seen.failures, opened: seen.counters.opened, ...load }
+      return seen.state === "closed"
+        ? Health.up(details)
+        : seen.state === "half-open"
+          ? Health.degraded(details)
+          : Health.down(details)
+    })
+  }
+
+  // Fields, so that they can be taken out of the client and passed on.
+  readonly call = <A, I, RS, E, R, B = A>(
+    operation: string,
+    effect: Effect.Effect<unknown, E, R>,
+    options?: CallOptions<A, B> & { readonly schema?: Schema.Schema<A, I, RS> | undefined }
+  ): Effect.Effect<B, E | ExternalError, R | RS> => {
+    const stages = options === undefined ? this.policy.stages : Policy.override(this.policy.stages, options)
+    const checked = this.check(operation, effect, options)
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(this.span(operation, options), (span) =>
+        Effect.withFiberRuntime<B, E | ExternalError, R | RS>((fiber) => {
+          const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+          const metrics = this.metrics.operation(operation)
+          const startedAt = clock.unsafeCurrentTimeMillis()
+          const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0 }
+          let retries = 0
+          this.started()
+          const attempted = pipeline.run(stages, checked, {
+            services: (services) => {
+              services.set(Tracer.ParentSpan.key, span)
+              services.set(CurrentCall.Current.key, current)
+            },
+            onRetry: (error, delay, attempt, now) => {
+              retries++
+              metrics.retried()
+              if (current.requests === 0) retryEvent(span, clock, error, delay, attempt, now)
+            }
+          })
+          const end = (exit: Exit.Exit<B, E | ExternalError>): Effect.Effect<void> =>
+            this.ended({ operation, span, metrics, startedAt, retries }, exit, clock)
+          return Effect.matchCauseEffect(restore(attempted), {
+            onFailure: (cause) => {
+              const exit = Exit.failCause(cause)
+              return Effect.zipRight(end(exit), exit)
+            },
+            onSuccess: (value) => {
+              const exit = Exit.succeed(value)
+              return Effect.zipRight(end(exit), exit)
+            }
+          })
+        })
+      )
+    )
+  }
+
+  readonly stream = <A, I, RS, E, R, B = A>(
+    operation: string,
+    stream: Stream.Stream<unknown, E, R>,
+    options?: StreamOptions<A, B> & { readonly schema?: Schema.Schema<A, I, RS> | undefined }
+  ): Stream.Stream<B, E | ExternalError, R | RS> => {
+    const stages = Policy.streamStages(this.policy.stages, options)
+    const checked =
+      options?.schema === undefined && options?.transform === undefined
+        ? (stream as Stream.Stream<B, E, R>)
+        : Stream.mapEffect(stream, (element) => this.check(operation, Effect.succeed(element), options))
+    return Stream.unwrapScoped(
+      Effect.uninterruptible(
+        Effect.gen(this, function* () {
+          const scope = yield* Effect.scope
+          const clock = yield* Effect.clock
+          const span = yield* this.span(operation, options)
+          const metrics = this.metrics.operation(operation)
+          const startedAt = clock.unsafeCurrentTimeMillis()
+          const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0 }
+          let retries = 0
+          let first: number | undefined
+          let elements = 0
+          let failed: Cause.Cause<E | ExternalError> | undefined
+          this.started()
+          yield* Scope.addFinalizerExit(scope, (exit) =>
+            this.ended(
+              { operation, span, metrics, startedAt, retries, first, elements },
+              failed !== undefined ? Exit.failCause(failed) : Exit.isFailure(exit) ? exit : Exit.void,
+              clock
+            )
+          )
+          const inside = Stream.mapInputContext(checked, (context: Context.Context<R | RS>) =>
+            Context.add(Context.add(context, Tracer.ParentSpan, span), CurrentCall.Current, current)
+          )
+          return streaming
+            .run(stages, inside, {
+              onRetry: (error, delay, attempt, now) => {
+                retries++
+                metrics.retried()
+                if (current.requests === 0) retryEvent(span, clock, error, delay, attempt, now)
+              },
+              onFirst: () => {
+                first = clock.unsafeCurrentTimeMillis() - startedAt
+              },
+              onElements: (count) => {
+                elements += count
+              }
+            })
+            .pipe(
+              Stream.tapErrorCause((cause) =>
+                Effect.sync(() => {
+                  failed = cause
+                })
+              )
+            )
+        })
+      )
+    )
+  }
+
+  private span(
+    operation: string,
+    options:
+      | { readonly attributes?: Readonly<Record<string, unknown>> | undefined; readonly spanName?: string | undefined }
+      | undefined
+  ): Effect.Effect<Tracer.Span> {
+    return Effect.makeSpan(options?.spanName ?? this.options.spanName?.(operation) ?? `${this.service}.${operation}`, {
+      kind: "client",
+      captureStackTrace: false,
+      attributes:
+        options?.attributes === undefined
+          ? this.spanAttributes
+          : { ...this.spanAttributes, ...withoutSecrets(options.attributes) }
+    })
+  }
+
+  private check<A, I, RS, E, R, B>(
+    operation: string,
+    effect: Effect.Effect<unknown, E, R>,
+    options:
+      | {
+          readonly schema?: Schema.Schema<A, I, RS> | undefined
+          readonly transform?: ((value: A) => B) | undefined
+        }
+      | undefined
+  ): Effect.Effect<B, E | ResponseInvalid, R | RS> {
+    const schema = options?.schema
+    const transform = options?.transform
+    const service = this.service
+    const decoded =
+      schema === undefined
+        ? (effect as Effect.Effect<A, E, R>)
+        : Effect.flatMap(effect, (value) =>
+            Effect.mapError(
+              ParseResult.decodeUnknown(schema)(value),
+              (issue) => new ResponseInvalid({ service, operation, stage: "schema", issues: expectations(issue) })
+            )
+          )
+    if (transform === undefined) return decoded as unknown as Effect.Effect<B, E | ResponseInvalid, R | RS>
+    return Effect.flatMap(decoded, (value) =>
+      Effect.try({
+        try: () => transform(value),
+        catch: (cause) =>
+          new ResponseInvalid({
+            service,
+            operation,
+            stage: "transform",
+            issues: [{ path: "", expected: "a value that the transformation accepts" }],
+            cause
+          })
+      })
+    )
+  }
+
+  private started(): void {
+    this.metrics.inFlight(++this.flying)
+  }
+
+  /** Metrics, the log line, the end of the span: once a call, whatever became of it. */
+  private ended(call: Ended, exit: Exit.Exit<unknown, unknown>, clock: Clock.Clock): Effect.Effect<void> {
+    this.metrics.inFlight(--this.flying)
+    const took = clock.unsafeCurrentTimeMillis() - call.startedAt
+    const failure = Exit.isFailure(exit) ? Cause.failureOption(exit.cause) : Option.none()
+    const outcome: callMetrics.Outcome = Exit.isSuccess(exit)
+      ? "success"
+      : Option.isSome(failure)
+        ? isRejection(failure.value)
+          ? "rejected"
+          : "failure"
+        : Cause.isInterrupted(exit.cause) && !Cause.isDie(exit.cause)
+          ? "cancelled"
+          : "failure"
+    call.metrics.ended(outcome, took)
+    const slow = outcome === "success" && (call.first ?? took) > this.slowAfter
+    const level = slow ? this.levels.slow : this.levels[outcome]
+    return Effect.withFiberRuntime((fiber) => {
+      const { span } = call
+      if (call.retries > 0) span.attribute("call.retries", call.retries)
+      if (call.first !== undefined) span.attribute("call.first_element_ms", call.first)
+      if (call.elements !== undefined) span.attribute("call.elements", call.elements)
+      span.attribute("call.outcome", outcome)
+      const shown = Exit.isSuccess(exit) ? undefined : describe(exit.cause)
+      if (shown !== undefined && outcome !== "cancelled") span.attribute("error.type", shown.tag)
+      const minimum = fiber.getFiberRef(FiberRef.currentMinimumLogLevel)
+      const line =
+        level._tag === "None" || LogLevel.lessThan(level, minimum)
+          ? Effect.void
+          : this.log(call, level, outcome, took, slow, shown)
+      return Effect.andThen(line, () =>
+        span.end(
+          clock.unsafeCurrentTimeNanos(),
+          Exit.isSuccess(exit) ? Exit.void : Exit.failCause(shownCause(exit.cause))
+        )
+      )
+    })
+  }
+
+  private log(
+    call: Ended,
+    level: LogLevel.LogLevel,
+    outcome: callMetrics.Outcome,
+    took: number,
+    slow: boolean,
+    shown: { readonly tag: string; readonly message: string } | undefined
+  ): Effect.Effect<void> {
+    const name = `${this.service}.${call.operation}`
+    const what =
+      outcome === "success"
+        ? slow
+          ? "was slow"
+          : "succeeded"
+        : outcome === "cancelled"
+          ? "was cancelled"
+          : outcome === "rejected"
+            ? "was refused"
+            : "failed"
+    const after = call.retries > 0 ? ` after ${call.retries + 1} attempts` : ""
+    const why = shown === undefined || outcome === "cancelled" ? "" : `: ${shown.tag}: ${shown.message}`
+    return Effect.logWithLevel(level, `${name} ${what}${after} (${Math.round(took)} ms)${why}`).pipe(
+      Effect.annotateLogs({
+        service: this.service,
+        operation: call.operation,
+        outcome,
+        durationMs: took,
+        attempts: call.retries + 1,
+        ...(shown === undefined || outcome === "cancelled" ? {} : { error: shown.tag }),
+        ...(call.first === undefined ? {} : { firstElementMs: call.first }),
+        ...(call.elements === undefined ? {} : { elements: call.elements })
+      }),
+      Effect.provideService(Tracer.ParentSpan, call.span)
+    )
+  }
+}
+
+const isRejection = (error: unknown): boolean =>
+  typeof error === "object" && error !== null && (error as { readonly rejection?: unknown }).rejection === true
+
+const retryEvent = (
+  span: Tracer.Span,
+  clock: Clock.Clock,
+  error: unknown,
+  delay: number,
+  attempt: number,
+  _now: number
+): void =>
+  span.event("retry", clock.unsafeCurrentTimeNanos(), {
+    attempt,
+    "error.type": Redaction.error(error).tag,
+    "retry.delay_ms": delay
+  })
+
+/** Tag and message of what went wrong, without secrets. */
+const describe = (cause: Cause.Cause<unknown>): { readonly tag: string; readonly message: string } =>
+  Redaction.error(Option.getOrElse(Cause.failureOption(cause), () => Cause.squash(cause)))
+
+/** The cause as exporters of spans may show it: an error whose message holds a secret is replaced. */
+const shownCause = (cause: Cause.Cause<unknown>): Cause.Cause<unknown> =>
+  Cause.map(cause, (error) => {
+    if (typeof error !== "object" || error === null) return typeof error === "string" ? Redaction.text(error) : error
+    const message: unknown = (error as { readonly message?: unknown }).message
+    if (typeof message !== "string" || Redaction.text(message) === message) return error
+    const shown = Redaction.error(error)
+    return Object.assign(new Error(shown.message), { name: shown.tag, stack: `${shown.tag}: ${shown.message}` })
+  })
+
+const withoutSecrets = (
+  attributes: Readonly<Record<string, unknown>> | undefined
+): Readonly<Record<string, unknown>> =>
+  attributes === undefined
+    ? {}
+    : Object.fromEntries(
+        Object.entries(attributes).filter(([name, value]) => value !== undefined && !Redaction.isSecretName(name))
+      )
+
+/** Where the response is not what it should be, and what was expected there; the values that came are left out. */
+const expectations = (
+  issue: ParseResult.ParseIssue
+): ReadonlyArray<{ readonly path: string; readonly expected: string }> =>
+  ParseResult.ArrayFormatter.formatIssueSync(issue).map((each) => ({
+    path: each.path.map(String).join("."),
+    expected: lowerFirst(each.message.replace(/,? actual[\s\S]*$/, ""))
+  }))
+
+const lowerFirst = (text: string): string => text.slice(0, 1).toLowerCase() + text.slice(1)

@@ -1,0 +1,235 @@
+/**
+ * `ExternalClient` for HTTP: every request is watched, its attempts are child spans, and `traceparent` and the
+ * correlation id go out on each of them.
+ *
+ * @since 0.1.0
+ */
+import * as Headers from "@effect/platform/Headers"
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as HttpTraceContext from "@effect/platform/HttpTraceContext"
+import * as UrlParams from "@effect/platform/UrlParams"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+import * as Tracer from "effect/Tracer"
+import * as CurrentCall from "../internal/currentCall.ts"
+import * as Correlation from "../operations/Correlation.ts"
+import * as Redaction from "../operations/Redaction.ts"
+import type { CircuitOpen } from "../resilience/CircuitBreaker.ts"
+import type { CallTimeout } from "../resilience/Timeout.ts"
+import * as ExternalClient from "./ExternalClient.ts"
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options extends ExternalClient.Options {
+  /** Put before the URL of every request. */
+  readonly baseUrl?: string | undefined
+  /** Set on every request. They never show in spans or log lines. */
+  readonly headers?: Headers.Input | undefined
+  /** Which statuses are successes; all others fail with `ResponseError`. By default those from 200 to 299. */
+  readonly acceptStatus?: ((status: number) => boolean) | undefined
+  /** The name of the call that a request on its own is. By default its method. */
+  readonly operation?: ((request: HttpClientRequest.HttpClientRequest) => string) | undefined
+  /** Whether a request on its own may be sent twice. By default by its method, or if it has an `idempotency-key` header. */
+  readonly idempotent?: ((request: HttpClientRequest.HttpClientRequest) => boolean) | undefined
+}
+
+/**
+ * What a request on its own fails with.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type HttpError = HttpClientError.HttpClientError | CircuitOpen | CallTimeout
+
+/**
+ * An `ExternalClient` with the client that its calls send their requests with.
+ *
+ * Within `call` and `stream` of this handle a request through `client` is one attempt of that call: a child span, with no
+ * policy of its own. Anywhere else a request is a call by itself, with all that belongs to one. A status that is not
+ * accepted fails with `ResponseError`, whose `response.text` and `response.json` can still be read.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ExternalHttp extends ExternalClient.ExternalClient {
+  /**
+   * An ordinary `HttpClient`. Failures of the policy (an open circuit, a timeout), which only a request on its own can
+   * meet, show as `RequestError` of reason `Transport` with them as its cause.
+   */
+  readonly client: HttpClient.HttpClient
+  /** One request, with the failures of the policy as they are. */
+  readonly execute: (
+    request: HttpClientRequest.HttpClientRequest
+  ) => Effect.Effect<HttpClientResponse.HttpClientResponse, HttpError>
+}
+
+const idempotentMethods: ReadonlySet<string> = new Set(["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"])
+
+const mayRepeat = (request: HttpClientRequest.HttpClientRequest): boolean =>
+  idempotentMethods.has(request.method) || Headers.has(request.headers, "idempotency-key")
+
+/**
+ * Makes a handle on the `HttpClient` that is in the context. Settings of a policy that cannot work are a defect here;
+ * where they come from outside, make the policy with `Policy.make`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: Options): Effect.Effect<ExternalHttp, never, HttpClient.HttpClient | Scope.Scope> =>
+  Effect.gen(function* () {
+    // Its own span would show the whole URL; ours takes its place.
+    const transport = HttpClient.withTracerDisabledWhen(yield* HttpClient.HttpClient, () => true)
+    const external = yield* ExternalClient.make(options)
+    const operation = options.operation ?? ((request) => request.method)
+    const idempotent = options.idempotent ?? mayRepeat
+    const accept = options.acceptStatus ?? ((status) => status >= 200 && status < 300)
+    const prepare = (request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest => {
+      const located = options.baseUrl === undefined ? request : HttpClientRequest.prependUrl(request, options.baseUrl)
+      // What the request itself says comes before what all of them say.
+      return options.headers === undefined
+        ? located
+        : HttpClientRequest.setHeaders(located, Headers.merge(Headers.fromInput(options.headers), located.headers))
+    }
+    const execute = (
+      request: HttpClientRequest.HttpClientRequest
+    ): Effect.Effect<HttpClientResponse.HttpClientResponse, HttpError> =>
+      Effect.withFiberRuntime((fiber) => {
+        const current = Context.get(fiber.currentContext, CurrentCall.Current)
+        if (current !== undefined && current.owner === external) {
+          return attempt(transport, prepare(request), current, accept)
+        }
+        return external.call(
+          operation(request),
+          Effect.flatMap(CurrentCall.Current, (call) => attempt(transport, prepare(request), call, accept)),
+          { idempotent: idempotent(request) }
+        ) as Effect.Effect<HttpClientResponse.HttpClientResponse, HttpError>
+      })
+    return {
+      service: external.service,
+      policy: external.policy,
+      breaker: external.breaker,
+      inFlight: external.inFlight,
+      call: external.call,
+      stream: external.stream,
+      execute,
+      client: HttpClient.makeWith<never, never, HttpClientError.HttpClientError, never>(
+        Effect.flatMap((request) =>
+          Effect.catchIf(execute(request), isPolicyError, (cause) =>
+            Effect.fail(new HttpClientError.RequestError({ request, reason: "Transport", cause }))
+          )
+        ),
+        Effect.succeed
+      )
+    }
+  })
+
+/**
+ * Watches the `HttpClient` below it: everything above sends its requests through this service's policy.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (options: Options): Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient> =>
+  Layer.scoped(
+    HttpClient.HttpClient,
+    Effect.map(make(options), (external) => external.client)
+  )
+
+const isPolicyError = (error: HttpError): error is CircuitOpen | CallTimeout =>
+  !HttpClientError.isHttpClientError(error)
+
+/** One request, under a span of its own. */
+const attempt = (
+  transport: HttpClient.HttpClient,
+  request: HttpClientRequest.HttpClientRequest,
+  call: CurrentCall.CurrentCall | undefined,
+  accept: (status: number) => boolean
+): Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError> =>
+  Effect.flatMap(Correlation.annotateRequest(request), (annotated) =>
+    Effect.useSpan(
+      request.method,
+      { kind: "client", captureStackTrace: false, attributes: attributesOf(request, call) },
+      (span) => {
+        if (call !== undefined) call.requests++
+        const traceparent = traceparentOf(span)
+        const sent =
+          traceparent === undefined ? annotated : HttpClientRequest.setHeader(annotated, "traceparent", traceparent)
+        return transport.execute(sent).pipe(
+          Effect.flatMap((response) => {
+            span.attribute("http.response.status_code", response.status)
+            return accept(response.status) ? Effect.succeed(response) : refuse(request, response, span)
+          }),
+          Effect.provideService(Tracer.ParentSpan, span)
+        )
+      }
+    )
+  )
+
+/** Bodies of errors up to this size are kept with the error. */
+const maxErrorBody = 1_048_576
+
+/**
+ * The status as an error. Its body is read now: it is kept with the response, so that it can be read from the error, and
+ * the connection is free again for the next attempt.
+ */
+const refuse = (
+  request: HttpClientRequest.HttpClientRequest,
+  response: HttpClientResponse.HttpClientResponse,
+  span: Tracer.Span
+): Effect.Effect<never, HttpClientError.ResponseError> => {
+  span.attribute("error.type", String(response.status))
+  const error = new HttpClientError.ResponseError({
+    request,
+    response,
+    reason: "StatusCode",
+    description: "the service answered with an error"
+  })
+  const length = Number(response.headers["content-length"] ?? "0")
+  return length > maxErrorBody ? Effect.fail(error) : Effect.zipRight(Effect.ignore(response.text), Effect.fail(error))
+}
+
+const attributesOf = (
+  request: HttpClientRequest.HttpClientRequest,
+  call: CurrentCall.CurrentCall | undefined
+): Record<string, unknown> => {
+  const attributes: Record<string, unknown> = { "http.request.method": request.method }
+  if (call !== undefined && call.requests > 0) attributes["http.request.resend_count"] = call.requests
+  const made = UrlParams.makeUrl(request.url, request.urlParams, request.hash)
+  if (Either.isLeft(made)) return attributes
+  const url = made.right
+  attributes["server.address"] = url.hostname
+  const port = url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port)
+  attributes["server.port"] = port
+  attributes["url.full"] = shownUrl(url)
+  return attributes
+}
+
+/** The URL without what identifies the caller: user, password, and the values of parameters that name secrets. */
+const shownUrl = (url: URL): string => {
+  const query = Array.from(
+    url.searchParams,
+    ([name, value]) =>
+      `${encodeURIComponent(name)}=${Redaction.isSecretName(name) ? Redaction.placeholder : encodeURIComponent(value)}`
+  ).join("&")
+  return Redaction.text(`${url.origin}${url.pathname}${query === "" ? "" : `?${query}`}`)
+}
+
+const w3c = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
+
+/** The nearest span that the W3C format can name: spans of a disabled tracer have no ids. */
+const traceparentOf = (span: Tracer.Span): string | undefined => {
+  for (let current: Tracer.AnySpan | undefined = span; current !== undefined; ) {
+    const text = HttpTraceContext.toHeaders(current as Tracer.Span)["traceparent"]
+    if (text !== undefined && w3c.test(text)) return text
+    current = current._tag === "Span" && current.parent._tag === "Some" ? current.parent.value : undefined
+  }
+  return undefined
+}

@@ -1,0 +1,84 @@
+/**
+ * The metrics of calls of outside services, bound to their labels once: counting a call is a few assignments.
+ */
+import * as Metric from "effect/Metric"
+import * as MetricBoundaries from "effect/MetricBoundaries"
+import type * as MetricLabel from "effect/MetricLabel"
+
+/** How a call ended. */
+export type Outcome = "success" | "failure" | "rejected" | "cancelled"
+
+// The buckets that OpenTelemetry advises for the durations of requests, in seconds, and three more for slow services.
+const boundaries = MetricBoundaries.fromIterable([
+  0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120
+])
+
+const calls = Metric.counter("external_calls_total", {
+  description: "Calls of outside services, by how they ended",
+  incremental: true
+})
+const durations = Metric.histogram(
+  "external_call_duration_seconds",
+  boundaries,
+  "How long calls of outside services took, with all their attempts"
+)
+const inFlight = Metric.gauge("external_calls_in_flight", { description: "Calls of outside services under way" })
+const retries = Metric.counter("external_call_retries_total", {
+  description: "Attempts after the first",
+  incremental: true
+})
+const circuit = Metric.gauge("circuit_breaker_state", { description: "0 closed, 1 half-open, 2 open" })
+
+const noTags: ReadonlyArray<MetricLabel.MetricLabel> = []
+
+/** The metrics of one operation. */
+export interface OperationMetrics {
+  readonly ended: (outcome: Outcome, millis: number) => void
+  readonly retried: () => void
+}
+
+/** The metrics of one service. */
+export interface ServiceMetrics {
+  readonly operation: (name: string) => OperationMetrics
+  readonly inFlight: (calls: number) => void
+  readonly circuit: (state: "closed" | "half-open" | "open") => void
+}
+
+/** More operations than this share the label `other`: labels must not grow with what callers make up. */
+const maxOperations = 500
+
+export const make = (service: string): ServiceMetrics => {
+  const flying = Metric.tagged(inFlight, "service", service)
+  const state = Metric.tagged(circuit, "service", service)
+  const operations = new Map<string, OperationMetrics>()
+  const bind = (operation: string): OperationMetrics => {
+    const bound = Metric.tagged(Metric.tagged(calls, "service", service), "operation", operation)
+    const outcomes = {
+      success: Metric.tagged(bound, "outcome", "success"),
+      failure: Metric.tagged(bound, "outcome", "failure"),
+      rejected: Metric.tagged(bound, "outcome", "rejected"),
+      cancelled: Metric.tagged(bound, "outcome", "cancelled")
+    }
+    const duration = Metric.tagged(Metric.tagged(durations, "service", service), "operation", operation)
+    const again = Metric.tagged(Metric.tagged(retries, "service", service), "operation", operation)
+    return {
+      ended: (outcome, millis) => {
+        outcomes[outcome].unsafeUpdate(1, noTags)
+        duration.unsafeUpdate(millis / 1000, noTags)
+      },
+      retried: () => again.unsafeUpdate(1, noTags)
+    }
+  }
+  return {
+    operation: (name) => {
+      const known = operations.get(name)
+      if (known !== undefined) return known
+      const label = operations.size < maxOperations ? name : "other"
+      const made = operations.get(label) ?? bind(label)
+      operations.set(label, made)
+      return made
+    },
+    inFlight: (count) => flying.unsafeUpdate(count, noTags),
+    circuit: (each) => state.unsafeUpdate(each === "closed" ? 0 : each === "half-open" ? 1 : 2, noTags)
+  }
+}

@@ -7,7 +7,11 @@ import { Embeddings, VectorStore } from "@underlay/core"
 import { Console, Effect, Layer } from "effect"
 
 const notes = [
-  { id: "redis", team: "platform", text: "Redis refuses connections: check that the server runs and which address it listens on" },
+  {
+    id: "redis",
+    team: "platform",
+    text: "Redis refuses connections: check that the server runs and which address it listens on"
+  },
   { id: "disk", team: "platform", text: "The disk is full: find the large log files and rotate them" },
   { id: "certificate", team: "security", text: "A certificate has expired: renew it and reload the proxy" }
 ]

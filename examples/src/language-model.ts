@@ -1,0 +1,59 @@
+/**
+ * A language model behind the `Llm` tag: whole answers, streams and values by schema. `LLM_PROVIDER` (`openai`, `groq`,
+ * `ollama`) with its key chooses a real one; without it a scripted model answers, so that the program runs anywhere.
+ */
+import { NodeHttpClient, NodeRuntime } from "@effect/platform-node"
+import { ChatMessage } from "@underlay/core"
+import { Groq, Llm, LlmTest, Ollama, OpenAi } from "@underlay/llm"
+import { Config, Console, Effect, Layer, Option, Schema, Stream } from "effect"
+
+const Verdict = Schema.Struct({ severity: Schema.Literal("low", "high"), reason: Schema.String })
+
+const program = Effect.gen(function* () {
+  const llm = yield* Llm.Llm
+  yield* Console.log(`${llm.provider} ${llm.model}`)
+
+  const question = ChatMessage.user("In one sentence: why does Redis refuse connections?")
+  const answer = yield* llm.generate({ messages: [question] })
+  yield* Console.log(`${answer.text} (${answer.finish})`)
+
+  // The parts come as the model writes them; the last one tells how it ended and what it cost.
+  yield* llm
+    .stream({ messages: [question] })
+    .pipe(
+      Stream.runForEach((part) =>
+        part.type === "text-delta"
+          ? Effect.sync(() => process.stdout.write(part.text))
+          : part.type === "finish"
+            ? Console.log(` (${part.finish})`)
+            : Effect.void
+      )
+    )
+
+  const verdict = yield* llm.generateObject(Verdict, {
+    messages: [ChatMessage.user("Every login fails since the password was rotated. How severe is it?")]
+  })
+  yield* Console.log(`${verdict.value.severity}: ${verdict.value.reason}`)
+})
+
+const Scripted = LlmTest.layerScripted({
+  replies: [
+    "Because nothing listens on that address and port.",
+    "Because nothing listens there.",
+    '{"severity":"high","reason":"nobody can log in"}'
+  ]
+})
+
+const providers = {
+  openai: OpenAi.layerConfig(),
+  groq: Groq.layerConfig(),
+  ollama: Ollama.layerConfig()
+}
+
+const ModelFromEnvironment = Layer.unwrapEffect(
+  Effect.map(Config.option(Config.literal("openai", "groq", "ollama")("LLM_PROVIDER")), (provider) =>
+    Option.isNone(provider) ? Scripted : providers[provider.value].pipe(Layer.provide(NodeHttpClient.layerUndici))
+  )
+)
+
+program.pipe(Effect.provide(ModelFromEnvironment), NodeRuntime.runMain)

@@ -7,7 +7,7 @@ import { commonWords } from "./commonWords.ts"
 /** Changes whenever the same text would give another vector. */
 export const model = "local-hashing-1"
 
-const weights = { stem: 1, compound: 0.6, pair: 0.35, skeleton: 0.4, grams: 0.6 } as const
+const weights = { stem: 1, compound: 0.6, pair: 0.35, skeleton: 0.2, grams: 0.8 } as const
 
 /** FNV-1a of UTF-16 units, then Murmur3's finalizer, so that every bit depends on every letter. */
 const hash = (text: string, seed: number): number => {

@@ -13,13 +13,18 @@ import {
   TestClock,
   Tracer
 } from "effect"
-import { Connection, Connections, Correlation } from "../../src/index.ts"
-import { ConnectionSuite, Suite } from "../../src/testing/index.ts"
+import * as Connection from "../../src/connection/Connection.ts"
+import * as Connections from "../../src/connection/Connections.ts"
+import * as Correlation from "../../src/operations/Correlation.ts"
+import * as Deadline from "../../src/resilience/Deadline.ts"
+import * as ConnectionSuite from "../../src/testing/ConnectionSuite.ts"
+import * as Suite from "../../src/testing/Suite.ts"
 
 interface Client {
   readonly number: number
   readonly host: string
   readonly correlation: Option.Option<string>
+  readonly deadline: Option.Option<Duration.Duration>
   readonly span: Option.Option<Tracer.AnySpan>
 }
 
@@ -50,6 +55,7 @@ const counting = Effect.gen(function* () {
           number,
           host: settings.host,
           correlation: yield* Correlation.Current,
+          deadline: yield* Deadline.remaining,
           span: yield* Effect.serviceOption(Tracer.ParentSpan)
         }
         const closed = yield* Ref.make(false)
@@ -248,7 +254,7 @@ describe("Connections", () => {
     })
   )
 
-  it.scoped("a shared connection never carries its first caller's correlation id or span", () =>
+  it.scoped("a shared connection never carries its first caller's correlation id, deadline or span", () =>
     Effect.gen(function* () {
       const { kind } = yield* counting
       const connections = yield* Connections.make([kind]).pipe(
@@ -258,9 +264,11 @@ describe("Connections", () => {
       const seen = yield* connections.get(kind).pipe(
         Effect.flatMap((connection) => connection.use(Effect.succeed)),
         Correlation.within("first-caller"),
+        Deadline.within("1 minute"),
         Effect.withSpan("first caller")
       )
       assert.deepStrictEqual(seen.correlation, Option.none())
+      assert.deepStrictEqual(seen.deadline, Option.none())
       assert.isTrue(Option.isNone(seen.span))
     })
   )
@@ -379,7 +387,7 @@ describe("Connections", () => {
   describe("the connection of the tests passes the suite", () => {
     const suite = ConnectionSuite.suite({
       make: Effect.flatMap(counting, ({ kind }) => kind.make("fake", { host: "h" })),
-      ask: (client) => Effect.succeed(client.host),
+      ask: (client: Client) => Effect.succeed(client.host),
       expected: "h"
     })
     for (const one of suite.cases) it.live(one.name, () => one.run)

@@ -1,7 +1,8 @@
 import { describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { VectorStore } from "../../src/index.ts"
-import { Suite, VectorStoreSuite } from "../../src/testing/index.ts"
+import * as VectorStore from "../../src/storage/VectorStore.ts"
+import * as Suite from "../../src/testing/Suite.ts"
+import * as VectorStoreSuite from "../../src/testing/VectorStoreSuite.ts"
 
 describe("VectorStore.layerMemory", () => {
   for (const one of Suite.applicable(VectorStoreSuite.suite, ["exact", "atomicBatches"])) {

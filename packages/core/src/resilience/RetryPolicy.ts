@@ -245,14 +245,6 @@ export const custom = (options: CustomOptions): RetryPolicy =>
   )
 
 /**
- * No second attempt.
- *
- * @since 0.1.0
- * @category constructors
- */
-export const none: RetryPolicy = exponential({ attempts: 1 })
-
-/**
  * Whether it is a policy.
  *
  * @since 0.1.0
@@ -382,3 +374,11 @@ const spread = (shape: Shape, planned: number, previous: number, cap: number): E
       )
   }
 }
+
+/**
+ * No second attempt.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const none: RetryPolicy = exponential({ attempts: 1 })

@@ -106,6 +106,11 @@ export class LlmError extends Schema.TaggedError<LlmError>("@underlay/llm/LlmErr
     return this.reason === "RateLimited" ? "rate-limited" : "transient"
   }
 
+  /** Whether it is a refusal of our own: the provider was not asked. */
+  get rejection(): boolean {
+    return this.reason === "CircuitOpen"
+  }
+
   override get message(): string {
     const where = this.model === undefined ? this.provider : `${this.provider} ${this.model}`
     const facts: Array<string> = []

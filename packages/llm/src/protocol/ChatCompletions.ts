@@ -712,7 +712,8 @@ const hasErrorField = (value: Json): boolean => {
  * Decodes the body of a streamed answer. Text that has arrived is always handed on before the stream fails.
  *
  * A stream that ends before its finish fails with `StreamTruncated`; one that breaks or stalls after it is whole, its usage
- * perhaps unknown. `lastWait` (by default 2 seconds) is how long the usage and the end are waited for after the finish.
+ * perhaps unknown. `lastWaitMillis` (by default 2 seconds) is how long the usage and the end are waited for after the
+ * finish. A `decoder` of one's own can be looked at while the stream runs.
  *
  * @since 0.1.0
  * @category combinators
@@ -720,11 +721,11 @@ const hasErrorField = (value: Json): boolean => {
 export const decodeStream = (
   body: Stream.Stream<Uint8Array, LlmError>,
   context: CallContext,
-  options?: { readonly lastWaitMillis?: number | undefined }
+  options?: { readonly lastWaitMillis?: number | undefined; readonly decoder?: StreamDecoder | undefined }
 ): Stream.Stream<LlmStreamPart, LlmError> =>
   Stream.unwrapScoped(
     Effect.map(Stream.toPull(body), (pull) => {
-      const decoder = makeStreamDecoder(context)
+      const decoder = options?.decoder ?? makeStreamDecoder(context)
       const lastWait = options?.lastWaitMillis ?? 2000
       let over = false
       let deadline: number | undefined

@@ -1,0 +1,114 @@
+/**
+ * OpenAI's models, over Chat Completions.
+ *
+ * @since 0.1.0
+ */
+import type * as HttpClient from "@effect/platform/HttpClient"
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import { Llm, type LlmService } from "./Llm.ts"
+import type { LlmError } from "./LlmError.ts"
+import * as OpenAiCompatible from "./OpenAiCompatible.ts"
+
+/**
+ * The name of the provider, in errors, telemetry, `providerOptions` and tables of providers.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const kind = "openai"
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface OpenAiOptions extends OpenAiCompatible.CallSettings {
+  readonly apiKey: Redacted.Redacted
+  /** The model that is asked unless the request names another. */
+  readonly model: string
+  /** `https://api.openai.com/v1`. */
+  readonly baseUrl?: string | undefined
+  readonly organization?: string | undefined
+  readonly project?: string | undefined
+}
+
+/**
+ * Makes the model. Fails with `InvalidRequest` for settings that cannot work together.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (
+  options: OpenAiOptions
+): Effect.Effect<LlmService, LlmError, HttpClient.HttpClient | Scope.Scope> => {
+  const { organization, project, ...rest } = options
+  return OpenAiCompatible.make({
+    ...rest,
+    provider: kind,
+    baseUrl: options.baseUrl ?? "https://api.openai.com/v1",
+    headers: {
+      ...(organization === undefined ? {} : { "openai-organization": organization }),
+      ...(project === undefined ? {} : { "openai-project": project })
+    }
+  })
+}
+
+/**
+ * The options as settings: `openai.apiKey` and `openai.model`, and if they are there `openai.baseUrl`,
+ * `openai.organization`, `openai.project` and the settings of calls (`openai.timeout`, …).
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const config: Config.Config<OpenAiOptions> = Config.nested(
+  Config.map(
+    Config.all([
+      Config.all({
+        apiKey: Config.redacted("apiKey"),
+        model: Config.nonEmptyString("model"),
+        baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
+        organization: Config.option(Config.nonEmptyString("organization")),
+        project: Config.option(Config.nonEmptyString("project"))
+      }),
+      OpenAiCompatible.callSettings
+    ]),
+    ([read, calls]): OpenAiOptions => ({
+      ...calls,
+      apiKey: read.apiKey,
+      model: read.model,
+      baseUrl: Option.getOrUndefined(read.baseUrl),
+      organization: Option.getOrUndefined(read.organization),
+      project: Option.getOrUndefined(read.project)
+    })
+  ),
+  kind
+)
+
+/**
+ * OpenAI's models.
+ *
+ * ```ts
+ * const Model = OpenAi.layer({ apiKey: Redacted.make("sk-…"), model: "gpt-5-mini" })
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (options: OpenAiOptions): Layer.Layer<Llm, LlmError, HttpClient.HttpClient> =>
+  Layer.scoped(Llm, make(options))
+
+/**
+ * OpenAI's models, the options read from the configuration; by default `config`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerConfig = (
+  options: Config.Config.Wrap<OpenAiOptions> = config
+): Layer.Layer<Llm, LlmError | ConfigError, HttpClient.HttpClient> =>
+  Layer.scoped(Llm, Effect.flatMap(Config.unwrap(options), make))

@@ -1,0 +1,13 @@
+// Every entry, or those named: pnpm bench external-client
+import * as ExternalClientBench from "./externalClient.ts"
+
+const entries: Record<string, () => Promise<void>> = { "external-client": ExternalClientBench.run }
+
+const wanted = process.argv.slice(2)
+const unknown = wanted.filter((name) => !(name in entries))
+if (unknown.length > 0) {
+  console.error(`No such entry: ${unknown.join(", ")}. There are: ${Object.keys(entries).join(", ")}.`)
+  process.exit(1)
+}
+for (const [name, run] of Object.entries(entries)) if (wanted.length === 0 || wanted.includes(name)) await run()
+process.exit(0)

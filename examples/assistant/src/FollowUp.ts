@@ -25,8 +25,9 @@ export type Meaning =
   | { readonly _tag: "Unclear" }
   | { readonly _tag: "Unknown" }
 
-/** A question about a new thing must share at least this much with the runbooks. */
+/** A question about a new thing must share this much with the runbooks, or this many words. */
 const leastKnown = 0.3
+const enoughWords = 3
 
 /** A pointing question stays with its runbook unless another answers it better by more than this. */
 const stays = 0.8
@@ -77,6 +78,8 @@ const general: ReadonlySet<string> = new Set(
   broken break breaks thing situation explain explanation detail details example step steps command commands first last
   start begin best fast quickly quick question answer mean help work works working run running show write long short
   possible safe safely sure stop stopped do try risk risky dangerous important urgent bad good better worse new old
+  production prod staging environment machine server servers system systems app application applications service
+  services user users customer customers team people company today tonight morning weekend
   different same elaborate continue summary summarize summarise hello hi hey thanks welcome test testing`
     .split(/\s+/)
     .filter((word) => word !== "")
@@ -135,7 +138,7 @@ export const decide = (options: {
       return { _tag: "FollowUp", runbook: before, purpose }
     }
   }
-  if (options.found.runbooks.length === 0 || options.found.known < leastKnown) {
+  if (options.found.runbooks.length === 0 || (options.found.known < leastKnown && known.length < enoughWords)) {
     return before !== undefined && points ? { _tag: "FollowUp", runbook: before, purpose } : { _tag: "Unknown" }
   }
   return { _tag: "Topic", found: options.found, purpose }

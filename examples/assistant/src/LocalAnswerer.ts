@@ -21,7 +21,10 @@ export const name = "local"
 const excerptLength = 900
 const fullLength = 3_200
 
-/** A paragraph and the lists and code that belong to it. */
+/**
+ * What belongs together: a paragraph with the lists and code after it, or, where paragraphs begin with a bold title,
+ * everything up to the next title.
+ */
 const groupsOf = (text: string): ReadonlyArray<string> => {
   const blocks: Array<{ readonly text: string; readonly leads: boolean }> = []
   let block: Array<string> = []
@@ -39,9 +42,12 @@ const groupsOf = (text: string): ReadonlyArray<string> => {
   }
   close()
   const groups: Array<Array<string>> = []
+  let titled = false
   for (const one of blocks) {
     const last = groups.at(-1)
-    if (one.leads || last === undefined) groups.push([one.text])
+    const title = one.text.startsWith("**")
+    titled ||= title
+    if ((titled ? title : one.leads) || last === undefined) groups.push([one.text])
     else last.push(one.text)
   }
   return groups.map((group) => group.join("\n\n"))
@@ -54,8 +60,11 @@ const shortenList = (group: string, question: string): string => {
   const lines = group.split("\n")
   const items = lines.flatMap((line, at) => (/^([-*]|\d+\.)\s/.test(line) ? [at] : []))
   if (items.length <= maxItems || group.includes("```")) return group
-  const ranked = Ranking.make(items.map((at) => ({ id: String(at), fields: [{ text: lines[at] ?? "", weight: 1 }] })))
-  const order = [...ranked.rank(question).ranked.map((one) => Number(one.id)), ...items]
+  // A numbered list is in the order of importance already.
+  const numbered = /^\d/.test(lines[items[0] ?? 0] ?? "")
+  const ranking = Ranking.make(items.map((at) => ({ id: String(at), fields: [{ text: lines[at] ?? "", weight: 1 }] })))
+  const ranked = numbered ? [] : ranking.rank(question).ranked
+  const order = [...ranked.map((one) => Number(one.id)), ...items]
   const kept = new Set(Array.from(new Set(order)).slice(0, maxItems))
   let keeping = true
   return lines

@@ -40,7 +40,7 @@ export interface Ranked {
 }
 
 /**
- * The answer of an index: the documents in order, and how much of the question's weight its words found anywhere
+ * The answer of an index: the documents in order, and how much of the question's words were found anywhere
  * (`known`, 0 to 1): a question about something else finds next to nothing.
  *
  * @since 0.1.0
@@ -109,7 +109,6 @@ export const make = (documents: ReadonlyArray<Document>, options?: { readonly sa
   })
   const average = lengths.reduce((sum, length) => sum + length, 0) / Math.max(1, documents.length)
   const inverse = (found: number): number => Math.log(1 + (documents.length - found + 0.5) / (found + 0.5))
-  const most = inverse(0)
 
   /** The word of the vocabulary that a mistyped one most probably is. */
   const nearest = (word: string): Term | undefined => {
@@ -190,9 +189,8 @@ export const make = (documents: ReadonlyArray<Document>, options?: { readonly sa
       if (seen.has(word.stem)) continue
       seen.add(word.stem)
       const first = terms[0]
-      const value = first === undefined ? most : inverse(postings.get(first.stem)?.size ?? 0)
-      total += Math.max(value, 0.3)
-      known += first === undefined ? 0 : Math.max(value, 0.3) * first.weight
+      total += 1
+      known += first?.weight ?? 0
       // A word and those used for it count once: the best of them, in each document.
       const together = new Map<number, number>()
       for (const term of terms) {

@@ -14,15 +14,15 @@ const words = (text: string): ReadonlySet<string> => new Set(text.split(/\s+/).f
  * @category models
  */
 export const stopWords: ReadonlySet<string> = words(`
-  a about above after again ain all almost already also always am an and another any anyone anything anyway are aren
+  a about above absolutely actual actually after again ain all almost already also always am an and another any anyone anything anyway are aren
   around as at away back basically be because been before being both but by bye came can cannot cant come could couldn
   did didn do does doesn doing don done dont each either else em especially etc even ever every everybody everyone
-  everything exactly few for from gave get gets getting give given go goes going gonna got guess guys had has hasn have
+  everything exactly few finally for from gave get gets getting give given go goes going gonna got guess guys had has hasn have
   haven having he hello help her here hers hey hi him his how however i if ill im in indeed instead into is isn isnt it
   its itself ive just kind kinda know later least less let lets like literally little ll look looks lot lots made make
   makes making many may maybe me mean means might mine more most much must my myself need needs never no nobody none nor
   not nothing now of off often ok okay on once one ones only onto or other others our ours out over own part per perhaps
-  please pls plz probably put quite rather re really right s said same saw say says see seeing seem seems seen several
+  please pls plz probably properly put quite rather re really right s said same saw say says see seeing seem seems seen several
   shall she should shouldn since so some somebody somehow someone something sometimes somewhat somewhere soon sort still
   stuff such suddenly suggest sure t take taken tell than thank thanks that thats the their theirs them themselves then
   there these they thing things think this those though three through thru till to today together told tonight too took
@@ -162,6 +162,7 @@ const relatedGroups: ReadonlyArray<string> = [
   "dns hostname resolve resolver lookup nameserver",
   "deploy deployment rollout release ship shipped",
   "queue backlog broker",
+  "pile piling accumulate backlog grow",
   "job message task",
   "worker consumer",
   "throttle throttled ratelimit 429 quota",

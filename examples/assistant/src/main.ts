@@ -1,0 +1,199 @@
+/**
+ * Starts the assistant: `npm start`, `npm start -- --port 3001`, `npm start -- --ask "redis refuses connections"`.
+ *
+ * @since 0.1.0
+ */
+import * as Http from "node:http"
+import * as NodePath from "node:path"
+import { parseArgs } from "node:util"
+import { HttpServer, Terminal } from "@effect/platform"
+import { NodeContext, NodeHttpClient, NodeHttpServer, NodeRuntime } from "@effect/platform-node"
+import { Logging, Settings } from "@underlay/core"
+import { Cause, Console, Data, Effect, Either, Exit, Layer, Option, Stream } from "effect"
+import * as Application from "./Application.ts"
+import * as AppSettings from "./AppSettings.ts"
+import { Assistant } from "./Assistant.ts"
+import * as HttpLayer from "./Http.ts"
+import { Parts, table } from "./Parts.ts"
+import { Search } from "./Search.ts"
+
+const folder = NodePath.resolve(import.meta.dirname, "..")
+
+const usage = `Underlay assistant: answers troubleshooting questions from its runbooks.
+
+  npm start                                      serve the web page and the API
+  npm start -- --port 3001                       on another port (also: PORT=3001)
+  npm start -- --ask "redis refuses connections" print one answer with its sources
+  npm start -- --settings                        print every setting and where it comes from
+  npm start -- --help                            print this`
+
+/** What stops the program with a message for a person: no stack, no fiber. */
+class Stop extends Data.TaggedError("Stop")<{ readonly message: string; readonly code: number }> {}
+
+const arguments_ = Effect.suspend(() =>
+  Either.try({
+    try: () =>
+      parseArgs({
+        args: process.argv.slice(2),
+        options: {
+          ask: { type: "string" },
+          port: { type: "string" },
+          settings: { type: "boolean" },
+          help: { type: "boolean", short: "h" }
+        },
+        allowPositionals: false
+      }).values,
+    catch: (error) =>
+      new Stop({ message: `${error instanceof Error ? error.message : String(error)}\n\n${usage}`, code: 2 })
+  })
+)
+
+const stopWith = (error: { readonly message: string }): Stop => new Stop({ message: error.message, code: 1 })
+
+/** Prints one answer and its sources. */
+const ask = (question: string) =>
+  Effect.gen(function* () {
+    const assistant = yield* Assistant
+    const terminal = yield* Terminal.Terminal
+    const print = (text: string) => Effect.orDie(terminal.display(text))
+    const session = yield* assistant.createSession
+    const events = yield* assistant.ask(session, question)
+    let sources: ReadonlyArray<string> = []
+    yield* Stream.runForEach(events, (event) => {
+      switch (event._tag) {
+        case "status":
+          return event.phase === "searching" ? Effect.void : print(`${event.message}\n\n`)
+        case "sources":
+          sources = event.sources.map(
+            (source) => `  [${source.number}] ${source.title}: ${source.heading} (runbooks/${source.runbook}.md)`
+          )
+          return Effect.void
+        case "delta":
+          return print(event.text)
+        case "done":
+          return print(sources.length === 0 ? "\n" : `\n\nSources:\n${sources.join("\n")}\n`)
+        case "error":
+          return Effect.andThen(print("\n"), new Stop({ message: event.message, code: 1 }))
+      }
+    })
+  }).pipe(
+    Effect.scoped,
+    Effect.catchTags({
+      SessionBusy: stopOf,
+      SessionNotFound: stopOf,
+      ShuttingDown: stopOf,
+      StoreUnavailable: stopOf
+    })
+  )
+
+function stopOf(error: { readonly message: string }): Stop {
+  return stopWith(error)
+}
+
+/** Says where it serves and which parts are real. */
+const announce = Effect.gen(function* () {
+  const { address } = yield* HttpServer.HttpServer
+  const parts = yield* Parts
+  const { index } = yield* Search
+  const where = address._tag === "TcpAddress" ? `http://${address.hostname}:${address.port}` : address.path
+  yield* Console.log(
+    [
+      `Underlay assistant: ${where}`,
+      ...table(parts),
+      `  ${index.sections} sections of runbooks are in the index (${index.written} of them written now)`,
+      `Stop it with Ctrl-C.`
+    ].join("\n")
+  )
+})
+
+/** A server that stops: answers end first, then connections, within five seconds. */
+const serve = (settings: AppSettings.AppSettings) => {
+  const server = Http.createServer()
+  const { host, port } = settings.server
+  const listening = NodeHttpServer.layer(() => server, { host, port }).pipe(
+    Layer.mapError((error) => new Stop({ message: listenProblem(error.cause, host, port), code: 1 }))
+  )
+  const drained = Layer.scopedDiscard(
+    Effect.flatMap(Assistant, (assistant) =>
+      Effect.addFinalizer(() =>
+        Effect.gen(function* () {
+          yield* Console.log("Stopping: answers that are being written may finish.")
+          yield* assistant.drain
+          yield* Effect.sync(() => {
+            server.closeIdleConnections()
+            setTimeout(() => server.closeAllConnections(), 400).unref()
+          })
+        })
+      )
+    )
+  )
+  return drained.pipe(
+    Layer.provideMerge(Layer.effectDiscard(announce)),
+    Layer.provide(HttpLayer.layer({ page: NodePath.join(folder, "src", "page") })),
+    Layer.provide(listening)
+  )
+}
+
+const listenProblem = (cause: unknown, host: string, port: number): string => {
+  const code = cause instanceof Error && "code" in cause ? cause.code : undefined
+  if (code === "EADDRINUSE") {
+    return `Port ${port} on ${host} is taken by another program. Choose another one: npm start -- --port ${port + 1} (or PORT=${port + 1}).`
+  }
+  if (code === "EACCES") {
+    return `This user may not listen on port ${port}. Choose one above 1024: npm start -- --port 3000.`
+  }
+  return `The server cannot listen on ${host}:${port}: ${cause instanceof Error ? cause.message : String(cause)}`
+}
+
+const program = Effect.gen(function* () {
+  const given = yield* arguments_
+  if (given.help === true) return yield* Console.log(usage)
+  const layer = AppSettings.layer({
+    directory: NodePath.join(folder, "resources"),
+    overrides: given.port === undefined ? {} : { "server.port": given.port }
+  })
+  return yield* Effect.gen(function* () {
+    const settings = yield* AppSettings.load
+    if (given.settings === true) return yield* Console.log(yield* (yield* Settings.Settings).explain)
+    const application = Application.layer(settings, { runbooks: NodePath.join(folder, "runbooks") }).pipe(
+      Layer.mapError(stopWith)
+    )
+    const logging = Logging.layer({ level: settings.log.level, format: settings.log.format })
+    const run =
+      given.ask === undefined
+        ? Layer.launch(serve(settings).pipe(Layer.provide(application)))
+        : ask(given.ask).pipe(Effect.provide(application))
+    return yield* run.pipe(Effect.provide(logging))
+  }).pipe(Effect.provide(layer))
+}).pipe(Effect.provide([NodeContext.layer, NodeHttpClient.layerUndici]))
+
+const reported = program.pipe(
+  Effect.catchTags({
+    SettingsError: (error) =>
+      new Stop({ message: `The assistant cannot start with these settings.\n${error.message}`, code: 1 })
+  })
+)
+
+NodeRuntime.runMain(
+  Effect.tapErrorCause(reported, (cause) =>
+    Option.match(Cause.failureOption(cause), {
+      onNone: () => (Cause.isInterruptedOnly(cause) ? Effect.void : Console.error(Cause.pretty(cause))),
+      onSome: (error) => Console.error(error.message)
+    })
+  ),
+  {
+    disableErrorReporting: true,
+    teardown: (exit, onExit) =>
+      onExit(
+        Exit.match(exit, {
+          onSuccess: () => 0,
+          onFailure: (cause) =>
+            Option.match(Cause.failureOption(cause), {
+              onNone: () => (Cause.isInterruptedOnly(cause) ? 0 : 1),
+              onSome: (error) =>
+                typeof error === "object" && error !== null && "code" in error ? Number(error.code) : 1
+            })
+        })
+      )
+  }
+)

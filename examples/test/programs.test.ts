@@ -27,6 +27,7 @@ const run = (name: string) =>
 
 /** What each program must have said. */
 const programs: Record<string, ReadonlyArray<string | RegExp>> = {
+  "readme.ts": ["Good morning, Ada."],
   "session-store.ts": [
     "a write to the old id: SessionGone",
     /cart: .*apples/,

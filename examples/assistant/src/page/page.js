@@ -376,7 +376,7 @@ const ask = (text) => {
   notice.hidden = true
   showUser(trimmed)
   question.value = ""
-  fit()
+  grow()
   answerTo(trimmed)
 }
 
@@ -475,7 +475,7 @@ const showExamples = (runbooks) => {
 // Controls
 // ---------------------------------------------------------------------------------------------------------------------
 
-const fit = () => {
+const grow = () => {
   question.style.height = "auto"
   question.style.height = `${question.scrollHeight + 2}px`
 }
@@ -485,7 +485,7 @@ form.addEventListener("submit", (event) => {
   ask(question.value)
 })
 
-question.addEventListener("input", fit)
+question.addEventListener("input", grow)
 question.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault()

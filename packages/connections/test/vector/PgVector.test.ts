@@ -97,7 +97,7 @@ describe("PgVector", () => {
     }
 
     it.effect(
-      "a selective filter gets its ten of twenty thousand through the index (pgvector#259)",
+      "a selective filter gets its ten of eight thousand through the index (pgvector#259)",
       () =>
         Effect.gen(function* () {
           const store = yield* VectorStore.VectorStore
@@ -149,14 +149,14 @@ describe("PgVector", () => {
       Effect.map(PostgresServer.make(), ({ url }) => Postgres.layer({ url: Redacted.make(url) }))
     )
     layer(server, options)("of this machine", (it) => {
-      it.effect("without the extension it is Unsupported, and says what to install", (context) =>
+      it.effect("without the extension it is Unsupported, and says what to install", () =>
         Effect.gen(function* () {
           const sql = yield* SqlClient.SqlClient
           const available = yield* sql`select 1 from pg_available_extensions where name = 'vector'`
           const made = yield* Effect.either(PgVector.make())
           if (available.length > 0) {
             assert.strictEqual(made._tag, "Right")
-            return context.annotate("this machine has pgvector")
+            return
           }
           assert.strictEqual(made._tag === "Left" ? made.left.reason : "made", "Unsupported")
           assert.include(made._tag === "Left" ? made.left.message : "", "install it")

@@ -149,7 +149,7 @@ export const embed = (text: string, dimensions: number): ReadonlyArray<number> =
     }
     // Small words stand between the two of a pair without parting them: "out of memory", "full of logs".
     if (word.weight >= 0.3) previous = word
-    if (word.stem.length < 4 || word.weight < 0.3 || /^\p{N}+$/u.test(word.text)) continue
+    if (word.stem.length < 3 || word.weight < 0.3 || /^\p{N}+$/u.test(word.text)) continue
     const bones = skeleton(word.stem)
     if (bones !== undefined) add(`s ${bones}`, weights.skeleton * word.weight)
     const framed = `^${word.stem}$`

@@ -70,7 +70,8 @@ const advice: { readonly [K in Reason]: string } = {
  * - `status`, `code`: the HTTP status and the provider's own code or type of the error.
  * - `providerMessage`: the provider's words. They may quote the request, so they are left out of `message`, of
  *   `toJSON` and of what is printed; show them to people, do not log them.
- * - `issue`: for `MalformedResponse`, what did not fit, by path only.
+ * - `issue`: what did not fit or was found (paths in an answer, categories of a content filter, a limit of time), never a
+ *   value.
  * - `limit`, `actual`: for `ContextLengthExceeded`, in tokens, where the provider says them.
  * - `partial`, `usage`: what had arrived of a streamed answer.
  *

@@ -346,10 +346,10 @@ export const layerReplay = (
             description: "the replayed connection broke"
           })
         if (recording === undefined) return Effect.fail(lost())
-        const body = Stream.toReadableStream(bodyOf(recording, { ...options, broken: lost }))
         const { headers, status } = recording.response
         const empty = status === 204 || status === 304
-        return Effect.succeed(
+        // Run by the caller's clock.
+        return Effect.map(Stream.toReadableStreamEffect(bodyOf(recording, { ...options, broken: lost })), (body) =>
           HttpClientResponse.fromWeb(request, new Response(empty ? null : body, { status, headers }))
         )
       })

@@ -105,6 +105,24 @@ describe("the reason of an error", () => {
     assert.isTrue(decode(400, "", { "x-should-retry": "true" }).isRetryable)
   })
 
+  it("what a content filter found is kept (complaint 10: detail of content filters lost)", () => {
+    const error = decode(400, {
+      error: {
+        message: "The response was filtered",
+        code: "content_filter",
+        innererror: {
+          code: "ResponsibleAIPolicyViolation",
+          content_filter_result: {
+            hate: { filtered: false, severity: "safe" },
+            jailbreak: { filtered: true, detected: true },
+            violence: { filtered: true, severity: "high" }
+          }
+        }
+      }
+    })
+    assert.strictEqual(error.issue, "filtered for jailbreak, violence (high)")
+  })
+
   it("the limit and the length are read where the provider says them (complaint 10: context overflow untyped)", () => {
     const azure = decode(
       400,

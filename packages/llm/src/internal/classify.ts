@@ -31,6 +31,8 @@ export interface Envelope {
   readonly status: number | undefined
   readonly quotaIds: ReadonlyArray<string>
   readonly retryDelay: string | undefined
+  /** What a content filter found, with its severity where it is said. */
+  readonly filters?: ReadonlyArray<string> | undefined
 }
 
 const httpStatus = (value: unknown): number | undefined => {
@@ -53,6 +55,7 @@ const fromRecord = (error: Json, outer: Json): Envelope => {
   const quotaIds: Array<string> = []
   let status: number | undefined
   let retryDelay: string | undefined
+  const filters: Array<string> = []
   const add = (value: unknown) => {
     const text = words(value)
     if (text !== undefined && !codes.includes(text)) codes.push(text)
@@ -60,6 +63,12 @@ const fromRecord = (error: Json, outer: Json): Envelope => {
   const look = (record: Json) => {
     status ??= httpStatus(record["status_code"]) ?? httpStatus(record["code"]) ?? httpStatus(record["status"])
     for (const key of ["code", "type", "status", "error_code", "error_type", "reason"]) add(record[key])
+    const results = record["content_filter_result"] ?? record["content_filter_results"]
+    for (const [name, result] of Object.entries(isRecord(results) ? results : {})) {
+      if (!isRecord(result) || result["filtered"] !== true) continue
+      const severity = words(result["severity"])
+      filters.push(severity === undefined ? name : `${name} (${severity})`)
+    }
     const inner = record["innererror"] ?? record["inner_error"]
     if (isRecord(inner)) look(inner)
     const details = record["details"]
@@ -83,7 +92,7 @@ const fromRecord = (error: Json, outer: Json): Envelope => {
   }
   const message =
     words(error["message"]) ?? messageOf(error["detail"]) ?? messageOf(error["error"]) ?? words(outer["message"])
-  return { message, codes, status, quotaIds, retryDelay }
+  return { message, codes, status, quotaIds, retryDelay, filters }
 }
 
 /** The error in a JSON value, if it is one: the shapes of all providers, and of servers that imitate them. */
@@ -268,6 +277,9 @@ export const errorOf = (envelope: Envelope, place: Place): LlmError => {
     retryAfter: after === undefined ? undefined : Duration.millis(after),
     midStream: place.midStream,
     ...(reason === "ContextLengthExceeded" ? lengths(message) : {}),
+    ...(reason === "ContentFiltered" && envelope.filters !== undefined && envelope.filters.length > 0
+      ? { issue: `filtered for ${envelope.filters.join(", ")}` }
+      : {}),
     partial: place.partial,
     usage: place.usage
   })

@@ -205,7 +205,8 @@ export class Breaker {
     if (mode === this.mode) return
     const before = this.state(now)
     this.mode = mode
-    if (mode === "automatic") this.close()
+    // Whatever comes next starts anew: no probe and no result of before has a part in it.
+    this.close()
     this.generation++
     const after = this.state(now)
     if (before !== after) this.notify({ from: before, to: after, at: now })

@@ -2,14 +2,7 @@
  * What policies know about an error object besides what it says itself: that retries were spent on it, and on which
  * attempts. Kept beside the object, so that it stays as its maker made it.
  */
-
-/** One attempt, as `RetryPolicy.Attempt` shows it. */
-export interface AttemptRecord<Cause> {
-  readonly number: number
-  readonly startedAt: number
-  readonly endedAt: number
-  readonly cause: Cause
-}
+import * as Inspectable from "effect/Inspectable"
 
 const exhausted = new WeakSet<object>()
 const attempts = new WeakMap<object, ReadonlyArray<unknown>>()
@@ -50,4 +43,9 @@ export const attemptsOf = (error: unknown): ReadonlyArray<unknown> => {
  * the marks of one call to the next. (Effect does the same to the errors that fail under a span.)
  */
 export const individual = <E>(error: E): E =>
-  isObject(error) ? (new Proxy(error, { get: (target, key) => Reflect.get(target, key, target) }) as E) : error
+  isObject(error)
+    ? (new Proxy(error, {
+        // Inspectors that are handed the proxy by the error's own method would ask it for ever.
+        get: (target, key) => (key === Inspectable.NodeInspectSymbol ? () => target : Reflect.get(target, key, target))
+      }) as E)
+    : error

@@ -173,7 +173,8 @@ const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>):
   const { retry } = call.stages
   const error = Cause.failureOption(cause)
   if (error._tag === "None") return Effect.failCause(cause)
-  if (retry.attempts === 1 || call.frame.exhausted || !retry.shouldRetry(error.value)) return conclude(call, cause)
+  const innerSpent = call.frame.exhausted && !retry.retriesExhausted
+  if (retry.attempts === 1 || innerSpent || !retry.shouldRetry(error.value)) return conclude(call, cause)
   let replayed = false
   const next = Effect.suspend(() => {
     if (!replayed) {

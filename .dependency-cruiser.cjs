@@ -39,7 +39,7 @@ module.exports = {
       severity: "error",
       comment: "effect/internal is not public and changes without notice",
       from: {},
-      to: { path: "node_modules/(\\.pnpm/[^/]+/node_modules/)?(effect|@effect/[^/]+)/(src|dist/[^/]+)/internal/" }
+      to: { path: "node_modules/(effect|@effect)/.*/internal/" }
     },
     { name: "no-cycles", severity: "error", from: { path: "^(packages|examples|servers)/" }, to: { circular: true } },
     {

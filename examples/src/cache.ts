@@ -4,7 +4,7 @@
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Cache } from "@underlay/core"
-import { Console, Effect, Schema } from "effect"
+import { Console, Effect, Layer, Schema } from "effect"
 
 const User = Schema.Struct({ id: Schema.String, name: Schema.String })
 
@@ -27,4 +27,4 @@ const program = Effect.gen(function* () {
   yield* Console.log(`loads: ${loads}, joined a load that ran: ${joined}`)
 })
 
-program.pipe(Effect.provide(Users.layer), Effect.provide(Cache.layerMemory()), NodeRuntime.runMain)
+program.pipe(Effect.provide(Users.layer.pipe(Layer.provide(Cache.layerMemory()))), NodeRuntime.runMain)

@@ -60,8 +60,11 @@ const program = Effect.gen(function* () {
 
 program.pipe(
   Effect.scoped,
-  Effect.provide(Service),
-  Effect.provide(NodeHttpServer.layer(createServer, { port: 0, host: "127.0.0.1" })),
-  Effect.provide(NodeHttpClient.layerUndici),
+  Effect.provide(
+    Service.pipe(
+      Layer.provideMerge(NodeHttpServer.layer(createServer, { port: 0, host: "127.0.0.1" })),
+      Layer.merge(NodeHttpClient.layerUndici)
+    )
+  ),
   NodeRuntime.runMain
 )

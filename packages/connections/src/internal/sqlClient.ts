@@ -325,7 +325,7 @@ const quietly = <S>(statement: S, acquirer: SqlConnection.Connection.Acquirer): 
   const prototype = Object.getPrototypeOf(inner)
   const read = (name: string): unknown => Reflect.get(prototype, name, inner)
   const commit = inner.commit.bind(inner)
-  Object.defineProperties(inner, {
+  const untraced = {
     commit: { value: () => off(commit()) },
     raw: { get: () => off(read("raw") as Effect.Effect<unknown, SqlError>) },
     values: { get: () => off(read("values") as Effect.Effect<unknown, SqlError>) },
@@ -341,7 +341,8 @@ const quietly = <S>(statement: S, acquirer: SqlConnection.Connection.Acquirer): 
           })
         )
     }
-  })
+  } satisfies PropertyDescriptorMap
+  for (const [name, descriptor] of Object.entries(untraced)) Reflect.defineProperty(inner, name, descriptor)
   return statement
 }
 

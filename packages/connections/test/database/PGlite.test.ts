@@ -139,7 +139,7 @@ describe("PGlite", () => {
             Effect.gen(function* () {
               yield* sql`insert into half values (1)`
               yield* Deferred.succeed(begun, undefined)
-              yield* Effect.never
+              return yield* Effect.never
             })
           )
         )

@@ -156,7 +156,7 @@ describe("PgVector", () => {
           const made = yield* Effect.either(PgVector.make())
           if (available.length > 0) {
             assert.strictEqual(made._tag, "Right")
-            return
+            return undefined
           }
           assert.strictEqual(made._tag === "Left" ? made.left.reason : "made", "Unsupported")
           assert.include(made._tag === "Left" ? made.left.message : "", "install it")

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, FastCheck } from "effect"
+import { Effect, FastCheck, Layer } from "effect"
 import * as Embeddings from "../../src/storage/Embeddings.ts"
 import * as VectorStore from "../../src/storage/VectorStore.ts"
 
@@ -146,6 +146,6 @@ describe("Embeddings.layerLocal", () => {
         const [best] = yield* store.query("texts", { vector: yield* embeddings.embed(question), limit: 1 })
         assert.strictEqual(best?.id, id, question)
       }
-    }).pipe(Effect.provide(Embeddings.layerLocal()), Effect.provide(VectorStore.layerMemory))
+    }).pipe(Effect.provide(Layer.merge(Embeddings.layerLocal(), VectorStore.layerMemory)))
   )
 })

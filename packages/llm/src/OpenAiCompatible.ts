@@ -339,7 +339,10 @@ export const make = (
     const health = watch
       .call(
         "models",
-        watch.client.execute(HttpClientRequest.get(modelsUrl)).pipe(Effect.flatMap((response) => response.text))
+        watch.client.execute(HttpClientRequest.get(modelsUrl)).pipe(
+          Effect.flatMap((response) => response.text),
+          Effect.catchAll((error) => Effect.flatMap(toLlmError(error, healthContext), Effect.fail))
+        )
       )
       .pipe(
         Effect.catchAll((error) => Effect.flatMap(toLlmError(error, healthContext), Effect.fail)),

@@ -2,6 +2,7 @@ import { FetchHttpClient, type HttpClient } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage, Correlation } from "@underlay/core"
+import * as ErrorClass from "@underlay/core/resilience/ErrorClass"
 import * as Recording from "@underlay/core/testing/Recording"
 import { Groq, Llm, LlmResponse, Ollama, OpenAi, OpenAiCompatible } from "@underlay/llm"
 import {
@@ -352,6 +353,7 @@ describe("retries", () => {
     Effect.gen(function* () {
       const { error, requests } = yield* failing(({ response }) => json(response, 503, "busy"))
       assert.deepStrictEqual([error.reason, requests], ["Overloaded", 3])
+      assert.isTrue(ErrorClass.isExhausted(error))
     })
   )
 })

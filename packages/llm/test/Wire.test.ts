@@ -358,6 +358,58 @@ describe("retries", () => {
   )
 })
 
+describe("calls at once through one layer", () => {
+  it.scopedLive("keep their own correlation ids, models and answers", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ request, response }) => {
+        const { model } = JSON.parse(request.body) as { readonly model: string }
+        setTimeout(() => sse(response, streamed(`${model} `, String(request.headers["x-correlation-id"]))), 20)
+      })
+      const answers = yield* Effect.forEach(
+        Array.from({ length: 20 }, (_, index) => index),
+        (index) =>
+          Stream.runCollect(Llm.stream({ ...ask, model: `m${index % 3}` })).pipe(
+            Effect.map(textOf),
+            Correlation.within(`id-${index}`)
+          ),
+        { concurrency: "unbounded" }
+      ).pipe(Effect.provide(openai(server)))
+      assert.deepStrictEqual(
+        answers,
+        answers.map((_, index) => `m${index % 3} id-${index}`)
+      )
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive(
+    "are counted with what they used also if nobody waits for the end (complaint 5: usage lost on abort)",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* serve(({ response }) => {
+          response.writeHead(200, { "content-type": "text/event-stream" })
+          response.write(chunk({ content: "a" }, null, { usage: { prompt_tokens: 40, completion_tokens: 1 } }))
+        })
+        const recording = yield* Recording.make
+        yield* Llm.stream({ ...ask, model: "left" }).pipe(
+          Stream.take(1),
+          Stream.runDrain,
+          Effect.provide(openai(server)),
+          recording.within
+        )
+        const changed = (yield* recording.metrics).filter(({ labels }) => labels["gen_ai.request.model"] === "left")
+        assert.deepStrictEqual(
+          changed.map(({ labels, name }) => [name, labels["gen_ai.token.type"] ?? labels["error.type"]]).sort(),
+          [
+            ["gen_ai.client.operation.duration", "cancelled"],
+            ["gen_ai.client.operation.time_to_first_chunk", undefined],
+            ["gen_ai.client.token.usage", "input"],
+            ["gen_ai.client.token.usage", "output"]
+          ]
+        )
+      }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+})
+
 describe("the circuit breaker", () => {
   it.scopedLive("is one for each model, and opens by failures of the provider only", () =>
     Effect.gen(function* () {

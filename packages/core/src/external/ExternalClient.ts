@@ -22,6 +22,7 @@ import * as Tracer from "effect/Tracer"
 import * as callMetrics from "../internal/callMetrics.ts"
 import * as CurrentCall from "../internal/currentCall.ts"
 import * as pipeline from "../internal/pipeline.ts"
+import { shownExit } from "../internal/shownExit.ts"
 import * as streaming from "../internal/streaming.ts"
 import * as Health from "../operations/Health.ts"
 import * as Redaction from "../operations/Redaction.ts"
@@ -486,12 +487,7 @@ class Client implements ExternalClient {
         level._tag === "None" || LogLevel.lessThan(level, minimum)
           ? Effect.void
           : this.log(call, level, outcome, took, slow, shown)
-      return Effect.andThen(line, () =>
-        span.end(
-          clock.unsafeCurrentTimeNanos(),
-          Exit.isSuccess(exit) ? Exit.void : Exit.failCause(shownCause(exit.cause))
-        )
-      )
+      return Effect.andThen(line, () => span.end(clock.unsafeCurrentTimeNanos(), shownExit(exit)))
     })
   }
 
@@ -552,16 +548,6 @@ const retryEvent = (
 /** Tag and message of what went wrong, without secrets. */
 const describe = (cause: Cause.Cause<unknown>): { readonly tag: string; readonly message: string } =>
   Redaction.error(Option.getOrElse(Cause.failureOption(cause), () => Cause.squash(cause)))
-
-/** The cause as exporters of spans may show it: an error whose message holds a secret is replaced. */
-const shownCause = (cause: Cause.Cause<unknown>): Cause.Cause<unknown> =>
-  Cause.map(cause, (error) => {
-    if (typeof error !== "object" || error === null) return typeof error === "string" ? Redaction.text(error) : error
-    const message: unknown = (error as { readonly message?: unknown }).message
-    if (typeof message !== "string" || Redaction.text(message) === message) return error
-    const shown = Redaction.error(error)
-    return Object.assign(new Error(shown.message), { name: shown.tag, stack: `${shown.tag}: ${shown.message}` })
-  })
 
 const withoutSecrets = (
   attributes: Readonly<Record<string, unknown>> | undefined

@@ -11,13 +11,17 @@ import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as HttpTraceContext from "@effect/platform/HttpTraceContext"
 import * as UrlParams from "@effect/platform/UrlParams"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import * as CurrentCall from "../internal/currentCall.ts"
+import { shownExit } from "../internal/shownExit.ts"
 import * as Correlation from "../operations/Correlation.ts"
 import * as Redaction from "../operations/Redaction.ts"
 import type { CircuitOpen } from "../resilience/CircuitBreaker.ts"
@@ -153,24 +157,35 @@ const attempt = (
   call: CurrentCall.CurrentCall | undefined,
   accept: (status: number) => boolean
 ): Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError> =>
-  Effect.flatMap(Correlation.annotateRequest(request), (annotated) =>
-    Effect.useSpan(
-      request.method,
-      { kind: "client", captureStackTrace: false, attributes: attributesOf(request, call) },
-      (span) => {
-        if (call !== undefined) call.requests++
-        const traceparent = traceparentOf(span)
-        const sent =
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const annotated = yield* Correlation.annotateRequest(request)
+      const span = yield* Effect.makeSpan(request.method, {
+        kind: "client",
+        captureStackTrace: false,
+        attributes: attributesOf(request, call)
+      })
+      if (call !== undefined) call.requests++
+      const traceparent = traceparentOf(span)
+      const exit = yield* transport
+        .execute(
           traceparent === undefined ? annotated : HttpClientRequest.setHeader(annotated, "traceparent", traceparent)
-        return transport.execute(sent).pipe(
+        )
+        .pipe(
           Effect.flatMap((response) => {
             span.attribute("http.response.status_code", response.status)
             return accept(response.status) ? Effect.succeed(response) : refuse(request, response, span)
           }),
-          Effect.provideService(Tracer.ParentSpan, span)
+          Effect.provideService(Tracer.ParentSpan, span),
+          restore,
+          Effect.exit
         )
+      if (Exit.isFailure(exit) && !span.attributes.has("error.type") && !Cause.isInterruptedOnly(exit.cause)) {
+        span.attribute("error.type", Redaction.error(Cause.squash(exit.cause)).tag)
       }
-    )
+      span.end(yield* Clock.currentTimeNanos, shownExit(exit))
+      return yield* exit
+    })
   )
 
 /** Bodies of errors up to this size are kept with the error. */

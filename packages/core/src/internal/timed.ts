@@ -9,7 +9,7 @@ import * as Context from "effect/Context"
 import * as DefaultServices from "effect/DefaultServices"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Exit from "effect/Exit"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as Runtime from "effect/Runtime"
@@ -76,7 +76,8 @@ export const run = <A, E, R, E2, E3 = never>(
       fiberRefs: parent.getFiberRefs()
     })
     const onSettled = options.onSettled
-    const child = Runtime.runFork(runtime, self)
+    // As a value, so that the runtime does not report the failure of a fiber that has somebody to tell.
+    const child = Runtime.runFork(runtime, Effect.exit(self))
     const started = child.getFiberRefs()
 
     const finish = (exit: Exit.Exit<A, E>): Effect.Effect<A, E | E2 | E3, R> => {
@@ -85,8 +86,9 @@ export const run = <A, E, R, E2, E3 = never>(
       return inherit(parent, child, started, result)
     }
 
-    const done = child.unsafePoll()
-    if (done !== null) {
+    const polled = child.unsafePoll()
+    if (polled !== null) {
+      const done = Exit.flatten(polled)
       onSettled?.(done)
       return finish(done)
     }
@@ -107,10 +109,11 @@ export const run = <A, E, R, E2, E3 = never>(
           })
         )
       })
-      child.addObserver((exit) => {
+      child.addObserver((outcome) => {
         if (settled) return
         settled = true
         cancelTimer()
+        const exit = Exit.flatten(outcome)
         onSettled?.(exit)
         resume(finish(exit))
       })

@@ -100,13 +100,18 @@ const setMode = (before: Model, mode: CircuitBreaker.Mode): Model => {
     : { ...model, mode, epoch: model.epoch + 1 }
 }
 
+const exits = {
+  ok: Effect.void,
+  fail: Effect.fail({ isRetryable: true }),
+  refused: Effect.fail({ isRetryable: false }),
+  limited: Effect.fail({ errorClass: "rate-limited" }),
+  die: Effect.die("bug"),
+  interrupt: Effect.interrupt
+} as const
+
 type Command =
   | { readonly do: "begin" }
-  | {
-      readonly do: "end"
-      readonly which: number
-      readonly how: "ok" | "fail" | "refused" | "limited" | "die" | "interrupt"
-    }
+  | { readonly do: "end"; readonly which: number; readonly how: keyof typeof exits }
   | { readonly do: "wait"; readonly millis: number }
   | { readonly do: "look" }
   | { readonly do: "mode"; readonly mode: CircuitBreaker.Mode }
@@ -119,7 +124,16 @@ const command: FastCheck.Arbitrary<Command> = FastCheck.oneof(
     arbitrary: FastCheck.record({
       do: FastCheck.constant("end" as const),
       which: FastCheck.nat(1_000),
-      how: FastCheck.constantFrom("ok", "fail", "fail", "fail", "refused", "limited", "die", "interrupt")
+      how: FastCheck.constantFrom<Array<keyof typeof exits>>(
+        "ok",
+        "fail",
+        "fail",
+        "fail",
+        "refused",
+        "limited",
+        "die",
+        "interrupt"
+      )
     })
   },
   {
@@ -161,15 +175,6 @@ const settingsArbitrary: FastCheck.Arbitrary<Settings> = FastCheck.record({
   rate: FastCheck.constantFrom(0.5, 0.75, 1),
   lease: FastCheck.constantFrom(800, 3_000)
 })
-
-const exits = {
-  ok: Effect.void,
-  fail: Effect.fail({ isRetryable: true }),
-  refused: Effect.fail({ isRetryable: false }),
-  limited: Effect.fail({ errorClass: "rate-limited" }),
-  die: Effect.die("bug"),
-  interrupt: Effect.interrupt
-} as const
 
 const outcomes = {
   ok: "success",

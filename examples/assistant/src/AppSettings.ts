@@ -161,7 +161,7 @@ const redis: Config.Config<Option.Option<RedisSettings.RedisSettings>> = Config.
 )
 
 const settings: Config.Config<AppSettings> = Config.all({
-  server: Config.nested(Config.all({ host: Config.nonEmptyString("host"), port: Config.port("port") }), "server"),
+  server: Config.nested(Config.all({ host: Config.nonEmptyString("host"), port: whole("port", 0, 65_535) }), "server"),
   log: Config.nested(
     Config.all({
       level: Config.literal("Debug", "Info", "Warning", "Error")("level"),

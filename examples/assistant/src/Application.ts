@@ -5,7 +5,7 @@
  * @since 0.1.0
  */
 import type { FileSystem, HttpClient, Path } from "@effect/platform"
-import { Health } from "@underlay/core"
+import { Health, type VectorStore } from "@underlay/core"
 import { Effect, Layer } from "effect"
 import type { AppSettings } from "./AppSettings.ts"
 import * as Assistant from "./Assistant.ts"
@@ -15,6 +15,19 @@ import * as Runbooks from "./Runbooks.ts"
 import * as Search from "./Search.ts"
 
 /**
+ * Where the runbooks are; limits of the assistant; and an index to use instead of the one that the settings name, as tests
+ * do that share one.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  readonly runbooks: string
+  readonly assistant?: Assistant.Options | undefined
+  readonly search?: Parts.Chosen<VectorStore.VectorStore> | undefined
+}
+
+/**
  * Everything behind the API: what the settings ask for, the index of the runbooks, the assistant.
  *
  * @since 0.1.0
@@ -22,7 +35,7 @@ import * as Search from "./Search.ts"
  */
 export const layer = (
   settings: AppSettings,
-  options: { readonly runbooks: string; readonly assistant?: Assistant.Options | undefined }
+  options: Options
 ): Layer.Layer<
   Assistant.Assistant | Health.Health | Parts.Parts | Runbooks.Runbooks | Search.Search,
   Parts.PartError | Runbooks.RunbookError | Search.SearchError,
@@ -31,7 +44,7 @@ export const layer = (
   Layer.unwrapEffect(
     Effect.map(Models.choose(settings), (answers) => {
       const sessions = Parts.sessions(settings)
-      const search = Parts.search(settings)
+      const search = options.search ?? Parts.search(settings)
       const embeddings = Parts.embeddings(settings)
       const parts = Layer.succeed(Parts.Parts, [sessions.part, search.part, embeddings.part, answers.part])
       const index = Search.layer.pipe(Layer.provide([search.layer, embeddings.layer]))

@@ -203,6 +203,10 @@ export const make = (
     const answering = new Set<string>()
     let draining = false
 
+    const introduction =
+      answerer.name === "local"
+        ? "The local answerer answers, from the runbooks alone"
+        : `${answerer.name} answers, model ${answerer.model}`
     const stopped = new ShuttingDown({ message: "The service is stopping. Ask again in a moment." })
 
     /** Every use of a store is bounded, and its failure is told in words that hold nothing of it. */
@@ -318,7 +322,7 @@ export const make = (
       question: string,
       plan: Plan,
       history: ReadonlyArray<ChatMessage.ChatMessage>
-    ): Stream.Stream<AskEvent, StoreUnavailable | SessionNotFound | AnswerError> =>
+    ): Stream.Stream<AskEvent, AnswerError> =>
       Stream.suspend(() => {
         let text = ""
         const asked: Question = {
@@ -350,27 +354,27 @@ export const make = (
               inputTokens: part.tokens?.input,
               outputTokens: part.tokens?.output
             })
+          ).pipe(
+            // The model has done its part: that its answer cannot be kept is not a failure of its stream.
+            Effect.catchAll(failure)
           )
         const head: ReadonlyArray<AskEvent> = [
           new SourcesEvent({ sources: plan.sources.map(cite) }),
-          new StatusEvent({ phase: "answering", message: `Answering with ${answerer.name} (${answerer.model})` })
+          new StatusEvent({ phase: "answering", message: introduction })
         ]
         return Stream.fromIterable(head).pipe(
           Stream.concat(
-            Stream.mapEffect(
-              answerer.answer(asked),
-              (part): Effect.Effect<AskEvent, StoreUnavailable | SessionNotFound> => {
-                switch (part.type) {
-                  case "notice":
-                    return Effect.succeed(new StatusEvent({ phase: "notice", message: part.text }))
-                  case "text":
-                    text += part.text
-                    return Effect.succeed(new DeltaEvent({ text: part.text }))
-                  case "end":
-                    return finish(part)
-                }
+            Stream.mapEffect(answerer.answer(asked), (part): Effect.Effect<AskEvent> => {
+              switch (part.type) {
+                case "notice":
+                  return Effect.succeed(new StatusEvent({ phase: "notice", message: part.text }))
+                case "text":
+                  text += part.text
+                  return Effect.succeed(new DeltaEvent({ text: part.text }))
+                case "end":
+                  return finish(part)
               }
-            )
+            })
           )
         )
       })
@@ -387,7 +391,7 @@ export const make = (
             Effect.timeout(searchTimeout),
             Effect.catchTag("TimeoutException", searchTooSlow)
           ),
-          (meaning) => {
+          (meaning): Stream.Stream<AskEvent, StoreUnavailable | SessionNotFound | AnswerError> => {
             if (meaning._tag === "Unclear") return say(id, question, "question", unclear())
             const plan = meaning._tag === "Unknown" ? undefined : planOf(search, meaning, question)
             return plan === undefined ? say(id, question, "nothing", unknown()) : answer(id, question, plan, history)
@@ -510,13 +514,19 @@ export const make = (
         return shown.slice(-shownMessages)
       })
 
-    const drain = Effect.gen(function* () {
+    /** Also where nothing can be interrupted, as in a finalizer. */
+    const idleWithin = (duration: Duration.DurationInput) =>
+      Deferred.await(idle).pipe(Effect.interruptible, Effect.timeoutOption(duration))
+
+    const drain = Effect.suspend(() => {
       draining = true
-      if (answering.size > 0) {
-        yield* Effect.timeoutOption(Deferred.await(idle), drainFor)
-        yield* Deferred.succeed(closing, undefined)
-        yield* Effect.timeoutOption(Deferred.await(idle), "500 millis")
-      }
+      return answering.size === 0
+        ? Effect.void
+        : idleWithin(drainFor).pipe(
+            Effect.andThen(Deferred.succeed(closing, undefined)),
+            Effect.andThen(idleWithin("500 millis")),
+            Effect.asVoid
+          )
     })
 
     return { createSession, ask, history, drain, accepting: Effect.sync(() => !draining) }

@@ -54,7 +54,8 @@ export const make = (
         new AnswerError({
           answerer: llm.provider,
           description: started ? `${who} stopped in the middle of its answer: ${reason}` : `${who} failed: ${reason}`,
-          isRetryable,
+          // Asking anew is a new request: what cannot be repeated is the answer that has begun.
+          isRetryable: started || isRetryable,
           started,
           ...(cause === undefined ? {} : { cause })
         })

@@ -3,19 +3,18 @@
  *
  * @since 0.1.0
  */
-import * as Http from "node:http"
 import * as NodePath from "node:path"
 import { parseArgs } from "node:util"
 import { HttpServer, Terminal } from "@effect/platform"
-import { NodeContext, NodeHttpClient, NodeHttpServer, NodeRuntime } from "@effect/platform-node"
+import { NodeContext, NodeHttpClient, NodeRuntime } from "@effect/platform-node"
 import { Logging, Settings } from "@underlay/core"
 import { Cause, Console, Data, Effect, Either, Exit, Layer, Option, Stream } from "effect"
 import * as Application from "./Application.ts"
 import * as AppSettings from "./AppSettings.ts"
 import { Assistant } from "./Assistant.ts"
-import * as HttpLayer from "./Http.ts"
 import { Parts, table } from "./Parts.ts"
 import { Search } from "./Search.ts"
+import * as Service from "./Service.ts"
 
 const folder = NodePath.resolve(import.meta.dirname, "..")
 
@@ -79,16 +78,12 @@ const ask = (question: string) =>
   }).pipe(
     Effect.scoped,
     Effect.catchTags({
-      SessionBusy: stopOf,
-      SessionNotFound: stopOf,
-      ShuttingDown: stopOf,
-      StoreUnavailable: stopOf
+      SessionBusy: stopWith,
+      SessionNotFound: stopWith,
+      ShuttingDown: stopWith,
+      StoreUnavailable: stopWith
     })
   )
-
-function stopOf(error: { readonly message: string }): Stop {
-  return stopWith(error)
-}
 
 /** Says where it serves and which parts are real. */
 const announce = Effect.gen(function* () {
@@ -106,44 +101,17 @@ const announce = Effect.gen(function* () {
   )
 })
 
-/** A server that stops: answers end first, then connections, within five seconds. */
-const serve = (settings: AppSettings.AppSettings) => {
-  const server = Http.createServer()
-  const { host, port } = settings.server
-  const listening = NodeHttpServer.layer(() => server, { host, port }).pipe(
-    Layer.mapError((error) => new Stop({ message: listenProblem(error.cause, host, port), code: 1 }))
-  )
-  const drained = Layer.scopedDiscard(
-    Effect.flatMap(Assistant, (assistant) =>
-      Effect.addFinalizer(() =>
-        Effect.gen(function* () {
-          yield* Console.log("Stopping: answers that are being written may finish.")
-          yield* assistant.drain
-          yield* Effect.sync(() => {
-            server.closeIdleConnections()
-            setTimeout(() => server.closeAllConnections(), 400).unref()
-          })
-        })
-      )
+/** The service, and what it says when it starts and stops. */
+const serve = (settings: AppSettings.AppSettings) =>
+  Layer.scopedDiscard(
+    Effect.andThen(
+      announce,
+      Effect.addFinalizer(() => Console.log("Stopping: answers that are being written may finish."))
     )
+  ).pipe(
+    Layer.provide(Service.layer({ ...settings.server, page: NodePath.join(folder, "src", "page") })),
+    Layer.mapError(stopWith)
   )
-  return drained.pipe(
-    Layer.provideMerge(Layer.effectDiscard(announce)),
-    Layer.provide(HttpLayer.layer({ page: NodePath.join(folder, "src", "page") })),
-    Layer.provide(listening)
-  )
-}
-
-const listenProblem = (cause: unknown, host: string, port: number): string => {
-  const code = cause instanceof Error && "code" in cause ? cause.code : undefined
-  if (code === "EADDRINUSE") {
-    return `Port ${port} on ${host} is taken by another program. Choose another one: npm start -- --port ${port + 1} (or PORT=${port + 1}).`
-  }
-  if (code === "EACCES") {
-    return `This user may not listen on port ${port}. Choose one above 1024: npm start -- --port 3000.`
-  }
-  return `The server cannot listen on ${host}:${port}: ${cause instanceof Error ? cause.message : String(cause)}`
-}
 
 const program = Effect.gen(function* () {
   const given = yield* arguments_

@@ -1,0 +1,133 @@
+import { assert, describe, layer } from "@effect/vitest"
+import * as Need from "@underlay/servers/Need"
+import * as RedisServer from "@underlay/servers/RedisServer"
+import { Deferred, Duration, Effect, Fiber, Schedule, Stream } from "effect"
+import * as Support from "./support.ts"
+
+const env = (redis: RedisServer.RedisServer) => ({ ...Support.bare, REDIS_URL: redis.url })
+
+/** Runs with a service of its own, which ends with it. */
+const during = <A, E, R>(env: Readonly<Record<string, string>>, f: (base: string) => Effect.Effect<A, E, R>) =>
+  Effect.flatMap(Support.origin, f).pipe(Effect.provide(Support.serviceOver(env)))
+
+describe.skipIf(Need.missing("redis-server"))(Need.title("sessions in Redis", "redis-server"), () => {
+  layer(Support.sharedIndex, { timeout: "60 seconds", excludeTestServices: true })((it) => {
+    it.scoped(
+      "a session survives a restart of the service, with its history and its topic",
+      () =>
+        Effect.gen(function* () {
+          const redis = yield* RedisServer.make()
+          const session = yield* during(env(redis), (base) =>
+            Effect.gen(function* () {
+              const parts = yield* Support.call(base, "GET", "/api/parts")
+              assert.match(JSON.stringify(parts.body), /"name":"sessions","mode":"real","what":"Redis"/)
+              const id = yield* Support.openSession(base)
+              yield* Support.askHttp(base, id, "no space left on device")
+              return id
+            })
+          )
+          yield* during(env(redis), (base) =>
+            Effect.gen(function* () {
+              const history = yield* Support.call(base, "GET", `/api/sessions/${session}/history`)
+              assert.strictEqual(history.status, 200)
+              assert.include(JSON.stringify(history.body), "no space left on device")
+              assert.include(JSON.stringify(history.body), '"runbook":"disk-full"')
+              const answer = yield* Support.askHttp(base, session, "How do I prevent it?")
+              assert.deepStrictEqual(answer.runbooks, ["disk-full"])
+            })
+          )
+        }),
+      60_000
+    )
+
+    it.scoped(
+      "when Redis dies the client is told within two seconds, readiness falls, and all recovers when it returns",
+      () =>
+        Effect.gen(function* () {
+          const redis = yield* RedisServer.make()
+          yield* during(env(redis), (base) =>
+            Effect.gen(function* () {
+              const session = yield* Support.openSession(base)
+              yield* Support.askHttp(base, session, "no space left on device")
+              for (const break_ of [redis.kill, Effect.andThen(redis.start, redis.freeze)]) {
+                yield* break_
+                const ask = Support.call(base, "POST", `/api/sessions/${session}/ask`, { question: "How do I fix it?" })
+                const [took, reply] = yield* Effect.timed(ask)
+                assert.isBelow(Duration.toMillis(took), 2_000)
+                assert.strictEqual(reply.status, 503)
+                assert.propertyVal(reply.body, "_tag", "StoreUnavailable")
+                assert.match((reply.body as { readonly message: string }).message, /session store/)
+                // A result of the check is kept for a second.
+                const ready = yield* Support.call(base, "GET", "/health/ready").pipe(
+                  Effect.filterOrFail((found) => found.status === 503),
+                  Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 40 })
+                )
+                assert.match(JSON.stringify(ready.body), /"redis":\{"status":"down"/)
+                const live = yield* Support.call(base, "GET", "/health/live")
+                assert.strictEqual(live.status, 200)
+              }
+              yield* redis.thaw
+              // Nothing is restarted but Redis: the service finds it again by itself.
+              const answer = yield* Support.openSession(base).pipe(
+                Effect.andThen((fresh) => Support.askHttp(base, fresh, "redis refuses connections")),
+                Effect.retry({ schedule: Schedule.spaced("100 millis"), times: 100 })
+              )
+              assert.strictEqual(answer.last?._tag, "done")
+              assert.strictEqual(answer.runbooks[0], "redis-connection-refused")
+            })
+          )
+        }),
+      60_000
+    )
+
+    it.scoped(
+      "when Redis dies while an answer is written the stream ends with a clear error, within two seconds",
+      () =>
+        Effect.gen(function* () {
+          const redis = yield* RedisServer.make()
+          const model = yield* Support.modelServer
+          const finish = yield* Deferred.make<() => void>()
+          model.answers.push((_request, response) => {
+            response.writeHead(200, { "content-type": "text/event-stream" })
+            response.write(Support.chunk({ role: "assistant", content: "Free space [1]." }))
+            Effect.runSync(Deferred.succeed(finish, () => response.end(Support.end)))
+          })
+          yield* during({ ...env(redis), ...Support.withModel(model) }, (base) =>
+            Effect.gen(function* () {
+              const session = yield* Support.openSession(base)
+              const arrived = yield* Deferred.make<void>()
+              const reading = yield* Support.stream(base, session, "no space left on device").pipe(
+                Stream.tap((event) => (event._tag === "delta" ? Deferred.succeed(arrived, undefined) : Effect.void)),
+                Stream.runCollect,
+                Effect.fork
+              )
+              yield* Deferred.await(arrived)
+              yield* redis.kill
+              const end = yield* Deferred.await(finish)
+              const [took, events] = yield* Effect.timed(Effect.andThen(Effect.sync(end), Fiber.join(reading)))
+              const answer = Support.gather(Array.from(events))
+              assert.strictEqual(answer.text, "Free space [1].")
+              const last = answer.last
+              assert.isTrue(last?._tag === "error" && last.code === "StoreUnavailable")
+              assert.isBelow(Duration.toMillis(took), 2_000)
+            })
+          )
+        }),
+      60_000
+    )
+
+    it.scoped("a Redis that is named and not there stops the start with a message that says what to do", () =>
+      Effect.gen(function* () {
+        const port = yield* RedisServer.freePort
+        const running = yield* Support.program(["--ask", "disk full"], {
+          ...Support.bare,
+          REDIS_URL: `redis://:secret-password@127.0.0.1:${port}`
+        })
+        const { code, err, out } = yield* running.exited
+        assert.strictEqual(code, 1)
+        assert.match(err, /REDIS_URL asks for sessions in Redis at 127\.0\.0\.1:\d+, which cannot be used\. Start it/)
+        assert.notInclude(err + out, "secret-password")
+      })
+    )
+  })
+})

@@ -49,7 +49,7 @@ writeFileSync(
         Object.keys(examples).filter((key) => !key.startsWith("@underlay/") && key !== "tsx")
       )
     },
-    devDependencies: pick(development, ["typescript", "@types/node"]),
+    devDependencies: { ...pick(development, ["typescript", "@types/node"]), "@types/ws": "8.18.2" },
     pnpm: {
       overrides: {
         ...Object.fromEntries(names.map((name) => [`@underlay/${name}`, `file:${archives[name]}`])),

@@ -5,6 +5,7 @@
  *
  * @since 0.1.0
  */
+import type { ConnectionOptions } from "node:tls"
 import * as Reactivity from "@effect/experimental/Reactivity"
 import { SqlClient } from "@effect/sql/SqlClient"
 import {
@@ -48,7 +49,7 @@ export interface PostgresSettings {
   readonly username?: string | undefined
   readonly password?: Redacted.Redacted | undefined
   /** TLS: on, off, or the options of `node:tls`. */
-  readonly ssl?: boolean | Exclude<Pg.ClientConfig["ssl"], undefined> | undefined
+  readonly ssl?: boolean | ConnectionOptions | undefined
   /** How the connections are named in `pg_stat_activity`: `underlay`. */
   readonly applicationName?: string | undefined
   /** The most connections at once: 10. */

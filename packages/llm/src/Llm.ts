@@ -10,41 +10,15 @@ import type * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Objects from "./internal/objects.ts"
 import type { LlmError } from "./LlmError.ts"
+import type { LlmObject, ObjectOptions } from "./LlmObject.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
-import type { LlmResponse, LlmStreamPart, Usage } from "./LlmResponse.ts"
+import type { LlmResponse, LlmStreamPart } from "./LlmResponse.ts"
 
 export type { LlmError } from "./LlmError.ts"
+export type { LlmObject, ObjectOptions } from "./LlmObject.ts"
 export type { LlmRequest, ResponseFormat, ToolChoice } from "./LlmRequest.ts"
 export type { Finish, LlmResponse, LlmStreamPart, LlmToolCall, PartialResponse, Usage } from "./LlmResponse.ts"
 export type { LlmTool } from "./LlmTool.ts"
-
-/**
- * A value that a model gave for a schema. `usage` is that of all requests that it took, `repaired` whether the first
- * answer did not fit and a second one was asked for.
- *
- * @since 0.1.0
- * @category models
- */
-export interface LlmObject<A> {
-  readonly value: A
-  readonly response: LlmResponse
-  readonly usage: Usage
-  readonly repaired: boolean
-}
-
-/**
- * How to ask for a value.
- *
- * @since 0.1.0
- * @category models
- */
-export interface ObjectOptions {
-  /** What the value is called to the model; by default the schema's identifier, or `answer`. */
-  readonly name?: string | undefined
-  readonly description?: string | undefined
-  /** Whether to ask once more, saying what did not fit; by default true. */
-  readonly repair?: boolean | undefined
-}
 
 /**
  * A language model.

@@ -1,6 +1,7 @@
 export * as Groq from "./Groq.ts"
 export * as Llm from "./Llm.ts"
 export * as LlmError from "./LlmError.ts"
+export * as LlmObject from "./LlmObject.ts"
 export * as LlmRequest from "./LlmRequest.ts"
 export * as LlmResponse from "./LlmResponse.ts"
 export * as LlmTest from "./LlmTest.ts"

@@ -162,8 +162,7 @@ describe("limits of time, by the test's clock", () => {
 describe("settings", () => {
   const from = (entries: Record<string, string>) => (layer: Layer.Layer<Llm.Llm, unknown, HttpClient.HttpClient>) =>
     Effect.map(Llm.Llm, ({ model, provider }) => [provider, model]).pipe(
-      Effect.provide(layer),
-      Effect.provide(LlmTest.layerReplay([])),
+      Effect.provide(Layer.provide(layer, LlmTest.layerReplay([]))),
       Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(entries)))),
       Effect.either
     )

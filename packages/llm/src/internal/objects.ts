@@ -9,8 +9,8 @@ import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as AST from "effect/SchemaAST"
-import type { LlmObject, LlmService, ObjectOptions } from "../Llm.ts"
 import { LlmError } from "../LlmError.ts"
+import type { LlmObject, ObjectOptions } from "../LlmObject.ts"
 import type { LlmRequest, ResponseFormat } from "../LlmRequest.ts"
 import * as Response from "../LlmResponse.ts"
 import * as JsonSchema from "./jsonSchema.ts"
@@ -61,7 +61,11 @@ const addUsage = (a: Response.Usage, b: Response.Usage): Response.Usage => {
 
 /** A value that fits `schema`, with at most one repair. */
 export const generateObject = <A, I, R>(
-  llm: Pick<LlmService, "provider" | "model" | "generate">,
+  llm: {
+    readonly provider: string
+    readonly model: string
+    readonly generate: (request: LlmRequest) => Effect.Effect<Response.LlmResponse, LlmError>
+  },
   schema: Schema.Schema<A, I, R>,
   request: LlmRequest,
   options: ObjectOptions

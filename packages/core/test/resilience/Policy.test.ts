@@ -262,6 +262,37 @@ describe("Policy.run", () => {
     })
   )
 
+  it.effect("also where only a later attempt meets an inner policy that spends its attempts", () =>
+    Effect.gen(function* () {
+      const inner = yield* Policy.make({ name: "inner", retry: steady, breaker: false })
+      const outer = yield* Policy.make({ name: "outer", retry: steady, breaker: false, timeout: false })
+      const spent = scripted([Effect.fail(new Busy({}))])
+      const { at, call } = scripted([
+        Effect.fail(new Busy({})),
+        Effect.mapError(inner.run(spent.call), () => new Busy({ n: 1 }))
+      ])
+      const fiber = yield* Effect.fork(Effect.flip(outer.run(call)))
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual([at.length, spent.at.length], [2, 3])
+    })
+  )
+
+  it.effect("an interrupted call that takes longer to end than its timeout is still no failure", () =>
+    Effect.gen(function* () {
+      const policy = yield* Policy.make({ name: "x", timeout: "1 second" })
+      const slow = Effect.onInterrupt(Effect.never, () => Effect.sleep("5 seconds"))
+      const fiber = yield* Effect.fork(policy.run(slow))
+      yield* TestClock.adjust("500 millis")
+      const interruption = yield* Effect.fork(Fiber.interrupt(fiber))
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(interruption)
+      const counters = policy.breaker === undefined ? undefined : (yield* policy.breaker.snapshot).counters
+      assert.deepStrictEqual([counters?.failures, counters?.neutral], [0, 1])
+      assert.deepStrictEqual(yield* policy.orphans, { current: 0, total: 0 })
+    })
+  )
+
   it.effect("outer retries can be opted in", () =>
     Effect.gen(function* () {
       const inner = yield* Policy.make({ name: "inner", retry: steady, breaker: false })
@@ -444,9 +475,10 @@ describe("Policy.stream", () => {
       const policy = yield* Policy.make({ name: "x", retry: steady })
       let open = 0
       let opened = 0
+      let most = 0
       const resource = Stream.acquireRelease(
         Effect.sync(() => {
-          open++
+          most = Math.max(most, ++open)
           opened++
         }),
         () => Effect.sync(() => open--)
@@ -457,7 +489,7 @@ describe("Policy.stream", () => {
       const fiber = yield* Effect.fork(Effect.map(Stream.runCollect(Stream.take(policy.stream(stream), 1)), Chunk.size))
       yield* TestClock.adjust("3 seconds")
       assert.strictEqual(yield* Fiber.join(fiber), 1)
-      assert.deepStrictEqual([opened, open], [3, 0])
+      assert.deepStrictEqual([opened, open, most], [3, 0, 1])
     })
   )
 

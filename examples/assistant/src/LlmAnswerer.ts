@@ -24,6 +24,12 @@ const sectionsOf = (question: Question): string =>
     .map(({ number, section }) => `[${number}] ${section.title}: ${section.heading}\n"""\n${section.text}\n"""`)
     .join("\n\n")
 
+/** Earlier answers without their numbers: those meant other sections than the ones that are given now. */
+const withoutNumbers = (message: ChatMessage.ChatMessage): ChatMessage.ChatMessage =>
+  message.role === "assistant"
+    ? ChatMessage.assistant(ChatMessage.textOf(message).replaceAll(/ ?\[\d{1,2}(?:\s*,\s*\d{1,2})*\]/g, ""))
+    : message
+
 /**
  * What the model is sent: the instructions with the sections, the conversation, the question.
  *
@@ -32,7 +38,7 @@ const sectionsOf = (question: Question): string =>
  */
 export const prompt = (question: Question): ReadonlyArray<ChatMessage.ChatMessage> => [
   ChatMessage.system(`${instructions}\n\nRunbook sections:\n\n${sectionsOf(question)}`),
-  ...question.history,
+  ...question.history.map(withoutNumbers),
   ChatMessage.user(question.text)
 ]
 

@@ -57,7 +57,8 @@ layer(Support.sharedIndex, { timeout: "60 seconds", excludeTestServices: true })
               sent.messages.map((message) => message.role),
               ["system", "user", "assistant", "user"]
             )
-            assert.include(JSON.stringify(sent.messages[2]?.content), "Free space first")
+            // The numbers of the answer before meant other sections than those of this one.
+            assert.include(JSON.stringify(sent.messages[2]?.content), "Free space first, then look at logs.")
             const parts = yield* Support.call(base, "GET", "/api/parts")
             assert.match(JSON.stringify(parts.body), /"name":"answers","mode":"real","what":"OpenAI, model test-model"/)
             assert.notInclude(JSON.stringify(parts.body), "sk-test")

@@ -302,9 +302,24 @@ const busy = (is) => {
   messages.setAttribute("aria-busy", String(is))
 }
 
-/** A session that has expired is replaced by a new one, once. */
+const pause = (millis) => new Promise((resolve) => setTimeout(resolve, millis))
+
+/**
+ * A session that has expired is replaced by a new one, once. One whose last answer was stopped just now may take a moment to
+ * notice.
+ */
 const request = async (text, signal) => {
-  const post = (id) =>
+  const post = async (id) => {
+    for (let left = 5; ; left--) {
+      try {
+        return await postOnce(id)
+      } catch (error) {
+        if (error.status !== 409 || left === 0) throw error
+        await pause(200)
+      }
+    }
+  }
+  const postOnce = (id) =>
     call(`/api/sessions/${id}/ask`, {
       method: "POST",
       headers: { "content-type": "application/json" },

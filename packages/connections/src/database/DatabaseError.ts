@@ -6,6 +6,7 @@
  */
 import { SqlError } from "@effect/sql/SqlError"
 import type { ConnectionError, ConnectionErrorReason } from "@underlay/core/connection/Connection"
+import { CircuitOpen } from "@underlay/core/resilience/CircuitBreaker"
 
 /**
  * A statement, a transaction or a connection failed. `cause` is the `ConnectionError`, whose own cause is what the
@@ -33,5 +34,10 @@ export class DatabaseError extends SqlError {
   /** Whether the same request may succeed later. What a statement did before it failed is for the caller to know. */
   get isRetryable(): boolean {
     return this.cause.isRetryable
+  }
+
+  /** Whether the database was not even asked, because its circuit breaker is open. */
+  get rejection(): boolean {
+    return this.cause.cause instanceof CircuitOpen
   }
 }

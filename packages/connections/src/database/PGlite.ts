@@ -11,6 +11,7 @@ import * as Reactivity from "@effect/experimental/Reactivity"
 import { SqlClient } from "@effect/sql/SqlClient"
 import type * as Driver from "@electric-sql/pglite"
 import type { CheckResult, Connection, ConnectionError, Kind, Plane } from "@underlay/core/connection/Connection"
+import * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as Health from "@underlay/core/operations/Health"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
@@ -24,6 +25,7 @@ import { load } from "../internal/driver.ts"
 import * as Pool from "../internal/pool.ts"
 import * as Sql from "../internal/sqlClient.ts"
 import { toConnectionError } from "../internal/sqlState.ts"
+import { watchOptions } from "../internal/watch.ts"
 
 /**
  * Where the data is and what comes with it.
@@ -38,7 +40,7 @@ export interface PGliteSettings {
   readonly vector?: boolean | undefined
   /** How long a statement may wait for the one backend: 30 s. */
   readonly acquireTimeout?: Duration.DurationInput | undefined
-  /** `internal` (no spans) or `external`: internal, since it is in this process. */
+  /** `internal` (shows nothing) or `external` (each statement is watched): internal, since it is in this process. */
   readonly plane?: Plane | undefined
   /** `eager` starts the engine at once, which takes seconds; `lazy` with the first statement: eager. */
   readonly connect?: "eager" | "lazy" | undefined
@@ -154,11 +156,12 @@ export const make = Effect.fnUntraced(function* (
         ).pipe(Effect.uninterruptible)
       : Effect.succeed(engine)
   )
+  const acquireTimeout = Duration.decode(settings.acquireTimeout ?? "30 seconds")
   const pool = yield* Pool.make<Engine>({
     kind: kindName,
     name,
     max: 1,
-    acquireTimeout: Duration.decode(settings.acquireTimeout ?? "30 seconds"),
+    acquireTimeout,
     idleTimeout: Duration.infinity,
     maxLifetime: Duration.infinity,
     drainTimeout: Duration.seconds(5),
@@ -182,8 +185,10 @@ export const make = Effect.fnUntraced(function* (
   const sql = yield* Sql.make({
     kind: kindName,
     name,
-    plane,
+    watch: plane === "internal" ? undefined : yield* ExternalClient.make(watchOptions(name, {})),
     acquire: Effect.map(pool.acquire, (it) => sessionOf(name, it)),
+    acquireTimeout,
+    persistent: settings.dataDir !== undefined && !settings.dataDir.startsWith("memory:"),
     endTimeout: Duration.seconds(30),
     attributes: [["db.system.name", "postgresql"]]
   }).pipe(Effect.provide(Reactivity.layer))

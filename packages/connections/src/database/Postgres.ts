@@ -16,7 +16,9 @@ import {
   type Kind,
   type Plane
 } from "@underlay/core/connection/Connection"
+import * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as Health from "@underlay/core/operations/Health"
+import type * as CircuitBreaker from "@underlay/core/resilience/CircuitBreaker"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -32,6 +34,7 @@ import { load } from "../internal/driver.ts"
 import * as Pool from "../internal/pool.ts"
 import * as PostgresSession from "../internal/postgresSession.ts"
 import * as Sql from "../internal/sqlClient.ts"
+import * as Watch from "../internal/watch.ts"
 
 /**
  * Where the server is and how to treat it. Give `url`, or the parts; a part beside a `url` wins over it. Without any,
@@ -70,8 +73,17 @@ export interface PostgresSettings {
   readonly cancelTimeout?: Duration.DurationInput | undefined
   /** How long the release waits for what is in use: 5 s. */
   readonly drainTimeout?: Duration.DurationInput | undefined
-  /** `external` (a span for each statement) or `internal` (none): external. */
+  /** `external` (each statement is watched) or `internal` (nothing is shown): external. */
   readonly plane?: Plane | undefined
+  /** On the external plane: from when a statement is logged as slow. 5 s. */
+  readonly slowAfter?: Duration.DurationInput | undefined
+  /** On the external plane: the levels of the one log line of a statement. */
+  readonly logLevels?: ExternalClient.LogLevels | undefined
+  /**
+   * On the external plane: the circuit breaker on the way to the server; false for none. By default five connections in a
+   * row that cannot be made open it, for a second at first and thirty at most.
+   */
+  readonly breaker?: Pick<CircuitBreaker.Options, "window" | "openFor" | "halfOpenPermits"> | false | undefined
   /** `eager` proves that the server can be reached before anything starts; `lazy` waits for the first statement: eager. */
   readonly connect?: "eager" | "lazy" | undefined
 }
@@ -168,11 +180,12 @@ export const make = Effect.fnUntraced(function* (
     cancelTimeout: duration(settings.cancelTimeout, "2 seconds"),
     background: run
   }
+  const acquireTimeout = duration(settings.acquireTimeout, "10 seconds")
   const pool = yield* Pool.make<PostgresSession.PostgresSession>({
     kind: kindName,
     name,
     max,
-    acquireTimeout: duration(settings.acquireTimeout, "10 seconds"),
+    acquireTimeout,
     idleTimeout: duration(settings.idleTimeout, "30 seconds"),
     maxLifetime: duration(settings.maxLifetime, "30 minutes"),
     drainTimeout: duration(settings.drainTimeout, "5 seconds"),
@@ -183,11 +196,17 @@ export const make = Effect.fnUntraced(function* (
   })
   const database = settings.database ?? url?.pathname.slice(1)
   const host = settings.host ?? url?.hostname
+  const breaker =
+    plane === "internal" || settings.breaker === false
+      ? undefined
+      : yield* Watch.makeBreaker(name, settings.breaker ?? {})
   const sql = yield* Sql.make({
     kind: kindName,
     name,
-    plane,
-    acquire: pool.acquire,
+    watch: plane === "internal" ? undefined : yield* ExternalClient.make(Watch.watchOptions(name, settings)),
+    acquire: breaker === undefined ? pool.acquire : Watch.guarded({ kind: kindName, name }, breaker, pool.acquire),
+    acquireTimeout,
+    persistent: true,
     endTimeout: duration(settings.endTimeout, "30 seconds"),
     attributes: [
       ["db.system.name", "postgresql"],
@@ -204,7 +223,7 @@ export const make = Effect.fnUntraced(function* (
     kind: kindName,
     plane,
     use: (f) => f(sql),
-    health: healthOf(pool, "750 millis"),
+    health: healthOf(pool, breaker, "750 millis"),
     stats: pool.stats
   }
   yield* Health.register({ name, check: connection.health })
@@ -213,6 +232,7 @@ export const make = Effect.fnUntraced(function* (
 
 const healthOf = (
   pool: Pool.Pool<PostgresSession.PostgresSession>,
+  breaker: CircuitBreaker.CircuitBreaker | undefined,
   timeout: Duration.DurationInput
 ): Effect.Effect<CheckResult> =>
   Effect.gen(function* () {
@@ -225,7 +245,7 @@ const healthOf = (
       })
     ).pipe(Effect.either)
     const stats: ConnectionStats = yield* pool.stats
-    const details = { ...stats }
+    const details = { ...stats, ...(breaker === undefined ? {} : { circuit: yield* breaker.state }) }
     if (asked._tag === "Left") {
       const { code, reason } = asked.left
       return { status: "down", details: { ...details, reason, ...(code === undefined ? {} : { code }) } }
@@ -279,6 +299,7 @@ export const config: Config.Config<PostgresSettings> = Config.all({
   cancelTimeout: optional(Config.duration("cancelTimeout")),
   drainTimeout: optional(Config.duration("drainTimeout")),
   plane: optional(Config.literal("internal", "external")("plane")),
+  slowAfter: optional(Config.duration("slowAfter")),
   connect: optional(Config.literal("eager", "lazy")("connect"))
 })
 

@@ -2,10 +2,10 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { SqlClient } from "@effect/sql"
-import { assert, describe, it, layer } from "@effect/vitest"
+import { afterAll, assert, describe, it, layer } from "@effect/vitest"
 import { Connections } from "@underlay/core"
-import { ConnectionSuite } from "@underlay/core/testing"
-import { ConfigProvider, Deferred, Effect, Exit, Fiber, Option, Stream, Tracer } from "effect"
+import { ConnectionSuite, Recording } from "@underlay/core/testing"
+import { ConfigProvider, Deferred, Effect, Exit, Fiber, Option, Stream } from "effect"
 import { DatabaseError, PGlite } from "../../src/index.ts"
 import { load } from "../../src/internal/driver.ts"
 
@@ -13,6 +13,25 @@ const temporaryFolder = Effect.acquireRelease(
   Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "underlay-pglite-"))),
   (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
 )
+
+/** One engine is started for all that need one of their own; the others open its folder, which is much faster. */
+const shared = Path.join(Fs.mkdtempSync(Path.join(Os.tmpdir(), "underlay-pglite-")), "data")
+afterAll(() => Fs.rmSync(Path.dirname(shared), { recursive: true, force: true }))
+
+/** Every way to run a statement, one that fails included. */
+const statements = (sql: SqlClient.SqlClient) =>
+  Effect.gen(function* () {
+    yield* sql`select 1`
+    yield* sql`select 1`.values
+    yield* sql`select 1`.raw
+    yield* sql`select 1`.unprepared
+    yield* sql`select 1`.withoutTransform
+    yield* Stream.runDrain(sql`select 1`.stream)
+    yield* sql.unsafe("select 1")
+    yield* sql.withTransaction(sql.withTransaction(sql`select 1`))
+    yield* Effect.ignore(sql`selec 1`)
+    yield* Effect.ignore(sql.withTransaction(sql`select 1/0`))
+  })
 
 const reasonOf = (error: unknown) => (error instanceof DatabaseError.DatabaseError ? error.reason : undefined)
 
@@ -176,11 +195,129 @@ describe("PGlite", () => {
       })
     )
 
+    it.effect("a fiber that outlives its transaction gets a typed error and does not reach the next one", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create temporary table strays (n int)`
+        const go = yield* Deferred.make<void>()
+        const stray = yield* sql.withTransaction(
+          Effect.forkDaemon(
+            Effect.zipRight(Deferred.await(go), Effect.all([sql`insert into strays values (1)`], { mode: "either" }))
+          )
+        )
+        const strayTransaction = yield* sql.withTransaction(
+          Effect.forkDaemon(
+            Effect.zipRight(Deferred.await(go), Effect.either(sql.withTransaction(sql`insert into strays values (2)`)))
+          )
+        )
+        const next = sql.withTransaction(
+          Effect.gen(function* () {
+            yield* Deferred.succeed(go, undefined)
+            const [one] = yield* Fiber.join(stray)
+            const two = yield* Fiber.join(strayTransaction)
+            return [one, two].map((each) => (each._tag === "Left" ? reasonOf(each.left) : "ran"))
+          })
+        )
+        assert.deepStrictEqual(yield* next, ["Closed", "Closed"])
+        assert.deepStrictEqual(yield* sql`select * from strays`, [])
+      }).pipe(Effect.timeout("10 seconds"))
+    )
+
+    it.effect(
+      "a nested transaction that is still open at the end of the one round it fails both, and nobody else",
+      () =>
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          yield* sql`create temporary table halves (n int)`
+          const open = yield* Deferred.make<void>()
+          const go = yield* Deferred.make<void>()
+          let nested: Fiber.Fiber<unknown, unknown> | undefined
+          const outer = sql.withTransaction(
+            Effect.gen(function* () {
+              yield* sql`insert into halves values (1)`
+              nested = yield* Effect.forkDaemon(
+                sql.withTransaction(
+                  Effect.gen(function* () {
+                    yield* sql`insert into halves values (2)`
+                    yield* Deferred.succeed(open, undefined)
+                    yield* Deferred.await(go)
+                    return yield* Effect.fail("undo")
+                  })
+                )
+              )
+              yield* Deferred.await(open)
+            })
+          )
+          const error = yield* Effect.flip(outer)
+          assert.strictEqual(reasonOf(error), "InvalidRequest")
+          assert.include(error.message, "join its fiber")
+          // A stranger with a savepoint of the same name: what the late one undoes must not be theirs.
+          yield* sql.withTransaction(
+            sql.withTransaction(
+              Effect.gen(function* () {
+                yield* sql`insert into halves values (3)`
+                yield* Deferred.succeed(go, undefined)
+                if (nested !== undefined) assert.strictEqual(yield* Effect.flip(Fiber.join(nested)), "undo")
+              })
+            )
+          )
+          assert.deepStrictEqual(yield* sql`select n from halves`, [{ n: 3 }])
+        }).pipe(Effect.timeout("10 seconds"))
+    )
+
+    it.effect("the statements of a fiber that nobody joined are over before the transaction is", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql`create temporary table under_way (n int)`
+        const late = yield* sql.withTransaction(
+          Effect.gen(function* () {
+            const one = yield* Effect.forkDaemon(sql`insert into under_way select 1 from pg_sleep(0.05)`)
+            const two = yield* Effect.forkDaemon(Effect.either(sql`insert into under_way values (2)`))
+            yield* Effect.yieldNow()
+            return [one, two] as const
+          })
+        )
+        assert.deepStrictEqual(yield* sql`select n from under_way`, [{ n: 1 }])
+        yield* Fiber.join(late[0])
+        const second = yield* Fiber.join(late[1])
+        assert.strictEqual(second._tag === "Left" ? reasonOf(second.left) : "ran", "Closed")
+      }).pipe(Effect.timeout("10 seconds"))
+    )
+
+    it.effect("waiting for a nested transaction beside it can be interrupted, also as a stream", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const inside = yield* Deferred.make<void>()
+        yield* sql.withTransaction(
+          Effect.gen(function* () {
+            const nested = yield* Effect.fork(
+              sql.withTransaction(Effect.zipRight(Deferred.succeed(inside, undefined), Effect.never))
+            )
+            yield* Deferred.await(inside)
+            for (const work of [
+              sql`select 1`,
+              sql.withTransaction(sql`select 1`),
+              Stream.runDrain(sql`select 1`.stream)
+            ]) {
+              const fiber = yield* Effect.fork(work)
+              yield* Effect.sleep("10 millis")
+              const ended = yield* Effect.timeoutOption(Effect.disconnect(Fiber.interrupt(fiber)), "1 second")
+              assert.isTrue(Option.isSome(ended))
+            }
+            yield* Fiber.interrupt(nested)
+            assert.deepStrictEqual(yield* sql`select 1 as one`, [{ one: 1 }])
+          })
+        )
+      }).pipe(Effect.timeout("10 seconds"))
+    )
+
     it.effect("streams, inside a transaction by cursor", () =>
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
         const numbers = sql<{ readonly n: number }>`select n from generate_series(1, 1000) as t (n)`.stream
         assert.strictEqual(yield* Stream.runCount(numbers), 1000)
+        const some = sql`select n from generate_series(1, 1000) as t (n) where n > ${990}::int4`.stream
+        assert.strictEqual(yield* sql.withTransaction(Stream.runCount(some)), 10)
         yield* sql`create temporary table copied (n int)`
         yield* sql.withTransaction(
           Stream.runForEach(Stream.take(numbers, 300), ({ n }) => sql`insert into copied values (${n})`)
@@ -189,46 +326,21 @@ describe("PGlite", () => {
       }).pipe(Effect.timeout("10 seconds"))
     )
 
-    it.effect("makes no span, as all that is internal", () =>
+    it.effect("emits nothing, as all that is internal: no span, no log line, no metric", () =>
       Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        const spans: Array<string> = []
-        const tracer = Tracer.make({
-          span: (name, parent, context, links, startTime, kind) => {
-            spans.push(name)
-            return {
-              _tag: "Span",
-              spanId: "0",
-              traceId: "0",
-              name,
-              parent,
-              context,
-              links,
-              sampled: true,
-              kind,
-              status: { _tag: "Started", startTime },
-              attributes: new Map(),
-              end: () => {},
-              attribute: () => {},
-              event: () => {},
-              addLinks: () => {}
-            }
-          },
-          context: (f) => f()
-        })
-        yield* Effect.gen(function* () {
-          yield* sql`select 1`
-          yield* sql`select 1`.values
-          yield* sql`select 1`.raw
-          yield* sql`select 1`.unprepared
-          yield* sql`select 1`.withoutTransform
-          yield* Stream.runDrain(sql`select 1`.stream)
-          yield* sql.unsafe("select 1")
-          yield* sql.withTransaction(sql.withTransaction(sql`select 1`))
-          yield* Stream.runForEach(sql`select 1`.stream, () => Effect.withSpan(Effect.void, "of the caller"))
-          yield* sql.withTransaction(Effect.withSpan(Effect.void, "in a transaction"))
-        }).pipe(Effect.withTracer(tracer))
-        assert.deepStrictEqual(spans, ["of the caller", "in a transaction"])
+        const connection = yield* PGlite.PGlite
+        yield* Recording.assertSilent(Effect.zipRight(statements(connection.sql), connection.health))
+        const recording = yield* Recording.make
+        yield* recording.within(
+          Effect.zipRight(
+            Stream.runForEach(connection.sql`select 1`.stream, () => Effect.withSpan(Effect.void, "of the caller")),
+            connection.sql.withTransaction(Effect.withSpan(Effect.void, "in a transaction"))
+          )
+        )
+        assert.deepStrictEqual(
+          (yield* recording.spans).map(({ name }) => name),
+          ["of the caller", "in a transaction"]
+        )
       })
     )
 
@@ -241,34 +353,68 @@ describe("PGlite", () => {
     )
   })
 
-  it.live("waiting for the backend is bounded, with a typed error", () =>
-    Effect.gen(function* () {
-      const { sql } = yield* PGlite.make({ acquireTimeout: "50 millis", vector: false })
-      // `reserve` asks for a backend of its own, which there is not while a transaction has the only one.
-      const error = yield* sql.withTransaction(Effect.flip(Effect.scoped(sql.reserve)))
-      assert.strictEqual(reasonOf(error), "Timeout")
-    }).pipe(Effect.scoped)
-  )
-
   it.live(
     "data on disk outlives the connection",
     () =>
       Effect.gen(function* () {
-        const folder = yield* temporaryFolder
-        const dataDir = Path.join(folder, "data")
         yield* Effect.scoped(
           Effect.gen(function* () {
-            const { sql } = yield* PGlite.make({ dataDir, vector: false })
+            const { sql } = yield* PGlite.make({ dataDir: shared, vector: false })
             yield* sql`create table kept (n int)`
             yield* sql`insert into kept values (7)`
           })
         )
         const rows = yield* Effect.scoped(
-          Effect.flatMap(PGlite.make({ dataDir, vector: false }), ({ sql }) => sql`select n from kept`)
+          Effect.flatMap(PGlite.make({ dataDir: shared, vector: false }), ({ sql }) => sql`select n from kept`)
         )
         assert.deepStrictEqual(rows, [{ n: 7 }])
-      }).pipe(Effect.scoped),
+      }),
     60_000
+  )
+
+  it.live("waiting is bounded, with a typed error: for the backend, and for a nested transaction beside it", () =>
+    Effect.gen(function* () {
+      const { sql } = yield* PGlite.make({ acquireTimeout: "50 millis", vector: false, dataDir: shared })
+      // `reserve` asks for a backend of its own, which there is not while a transaction has the only one.
+      const error = yield* sql.withTransaction(Effect.flip(Effect.scoped(sql.reserve)))
+      assert.strictEqual(reasonOf(error), "Timeout")
+      // What is inside the nested one waits for a statement that waits for the nested one to end.
+      const late = yield* Effect.flip(
+        sql.withTransaction(
+          Effect.gen(function* () {
+            const open = yield* Deferred.make<void>()
+            const outside = yield* Effect.fork(Effect.zipRight(Deferred.await(open), sql`select 1`))
+            yield* sql.withTransaction(Effect.zipRight(Deferred.succeed(open, undefined), Fiber.join(outside)))
+          })
+        )
+      ).pipe(Effect.timeout("5 seconds"))
+      assert.strictEqual(reasonOf(late), "Timeout")
+      assert.include(late.message, "nested transaction")
+      assert.deepStrictEqual(yield* sql`select 1 as one`, [{ one: 1 }])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("external: each statement is one client span, one log line and a count", () =>
+    Effect.gen(function* () {
+      const { plane, sql } = yield* PGlite.make({ plane: "external", vector: false, dataDir: shared })
+      assert.strictEqual(plane, "external")
+      const recording = yield* Recording.make
+      yield* recording.within(statements(sql))
+      const spans = yield* recording.spans
+      const calls = spans.filter(({ kind }) => kind === "client")
+      assert.deepStrictEqual(
+        calls.map(({ name }) => name),
+        [...Array<string>(7).fill("SELECT"), "BEGIN", "SELECT", "COMMIT", "OTHER", "BEGIN", "SELECT"]
+      )
+      assert.isTrue(spans.every(({ ends }) => ends === 1))
+      assert.strictEqual((yield* recording.lines).length, calls.length)
+      assert.deepStrictEqual(
+        (yield* recording.lines)
+          .filter(({ level }) => level._tag === "Error")
+          .map(({ message }) => message.slice(0, 20)),
+        ["pglite.OTHER failed ", "pglite.SELECT failed"]
+      )
+    }).pipe(Effect.scoped)
   )
 
   it.live("a folder that cannot be made is a typed error", () =>
@@ -309,6 +455,7 @@ describe("PGlite", () => {
         ConfigProvider.fromMap(
           new Map([
             ["connections.pglite.vector", "false"],
+            ["connections.pglite.dataDir", shared],
             ["connections.broken.acquireTimeout", "soon"]
           ])
         )
@@ -318,7 +465,7 @@ describe("PGlite", () => {
 
   describe("suite of connections", () => {
     const suite = ConnectionSuite.suite({
-      make: PGlite.make({ vector: false }),
+      make: PGlite.make({ vector: false, dataDir: shared }),
       ask: (sql) => sql`select 41 + 1 as answer`.values,
       expected: [[42]]
     })

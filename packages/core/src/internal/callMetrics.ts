@@ -3,7 +3,9 @@
  */
 import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
-import type * as MetricLabel from "effect/MetricLabel"
+import * as MetricKey from "effect/MetricKey"
+import type * as MetricKeyType from "effect/MetricKeyType"
+import * as MetricLabel from "effect/MetricLabel"
 
 /** How a call ended. */
 export type Outcome = "success" | "failure" | "rejected" | "cancelled"
@@ -13,23 +15,37 @@ const boundaries = MetricBoundaries.fromIterable([
   0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120
 ])
 
-const calls = Metric.counter("external_calls_total", {
+const calls = MetricKey.counter("external_calls_total", {
   description: "Calls of outside services, by how they ended",
   incremental: true
 })
-const durations = Metric.histogram(
+const durations = MetricKey.histogram(
   "external_call_duration_seconds",
   boundaries,
   "How long calls of outside services took, with all their attempts"
 )
-const inFlight = Metric.gauge("external_calls_in_flight", { description: "Calls of outside services under way" })
-const retries = Metric.counter("external_call_retries_total", {
+const inFlight = MetricKey.gauge("external_calls_in_flight", { description: "Calls of outside services under way" })
+const retries = MetricKey.counter("external_call_retries_total", {
   description: "Attempts after the first",
   incremental: true
 })
-const circuit = Metric.gauge("circuit_breaker_state", { description: "0 closed, 1 half-open, 2 open" })
+const circuit = MetricKey.gauge("circuit_breaker_state", { description: "0 closed, 1 half-open, 2 open" })
 
 const noTags: ReadonlyArray<MetricLabel.MetricLabel> = []
+
+/**
+ * The metric with its labels as parts of its key: `Metric.tagged` would look them up again at every update.
+ */
+const bind = <Type extends MetricKeyType.MetricKeyType<number, unknown>>(
+  key: MetricKey.MetricKey<Type>,
+  labels: Readonly<Record<string, string>>
+) =>
+  Metric.fromMetricKey(
+    MetricKey.taggedWithLabels(
+      key,
+      Object.entries(labels).map(([name, value]) => MetricLabel.make(name, value))
+    )
+  )
 
 /** The metrics of one operation. */
 export interface OperationMetrics {
@@ -48,19 +64,18 @@ export interface ServiceMetrics {
 const maxOperations = 500
 
 export const make = (service: string): ServiceMetrics => {
-  const flying = Metric.tagged(inFlight, "service", service)
-  const state = Metric.tagged(circuit, "service", service)
+  const flying = bind(inFlight, { service })
+  const state = bind(circuit, { service })
   const operations = new Map<string, OperationMetrics>()
-  const bind = (operation: string): OperationMetrics => {
-    const bound = Metric.tagged(Metric.tagged(calls, "service", service), "operation", operation)
+  const make = (operation: string): OperationMetrics => {
     const outcomes = {
-      success: Metric.tagged(bound, "outcome", "success"),
-      failure: Metric.tagged(bound, "outcome", "failure"),
-      rejected: Metric.tagged(bound, "outcome", "rejected"),
-      cancelled: Metric.tagged(bound, "outcome", "cancelled")
+      success: bind(calls, { service, operation, outcome: "success" }),
+      failure: bind(calls, { service, operation, outcome: "failure" }),
+      rejected: bind(calls, { service, operation, outcome: "rejected" }),
+      cancelled: bind(calls, { service, operation, outcome: "cancelled" })
     }
-    const duration = Metric.tagged(Metric.tagged(durations, "service", service), "operation", operation)
-    const again = Metric.tagged(Metric.tagged(retries, "service", service), "operation", operation)
+    const duration = bind(durations, { service, operation })
+    const again = bind(retries, { service, operation })
     return {
       ended: (outcome, millis) => {
         outcomes[outcome].unsafeUpdate(1, noTags)
@@ -74,7 +89,7 @@ export const make = (service: string): ServiceMetrics => {
       const known = operations.get(name)
       if (known !== undefined) return known
       const label = operations.size < maxOperations ? name : "other"
-      const made = operations.get(label) ?? bind(label)
+      const made = operations.get(label) ?? make(label)
       operations.set(label, made)
       return made
     },

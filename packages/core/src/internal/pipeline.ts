@@ -91,38 +91,69 @@ export const run = <A, E, R>(
       outerAttempt: outer === undefined ? 0 : outer.attempt,
       failures: []
     }
-    return attempt(call, started, (cause) => recover(call, cause))
+    return attempt(call, started, true)
   })
 
-/** One attempt; `onFailure` is what becomes of its failure. */
-const attempt = <A, E, R>(
-  call: Call<A, E, R>,
-  now: number,
-  onFailure: (cause: Cause.Cause<E | Failure>) => Effect.Effect<A, E | Failure, R>
-): Effect.Effect<A, E | Failure, R> => {
-  const { breaker, name, orphans } = call.stages
-  const failed = (cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> => {
-    call.failures.push({
-      number: call.frame.attempt,
-      startedAt: now,
-      endedAt: call.clock.unsafeCurrentTimeMillis(),
-      cause
-    })
-    return onFailure(cause)
-  }
-  const remaining = call.deadline - now
-  if (remaining <= 0) return failed(Cause.fail(outOfTime(call)))
-
-  let permit: Permit | undefined
+/** One attempt. The first one's failure starts the retries; a later one's goes to the schedule that made it. */
+const attempt = <A, E, R>(call: Call<A, E, R>, now: number, first: boolean): Effect.Effect<A, E | Failure, R> => {
+  const { breaker } = call.stages
+  const run = new Attempt(call, now, first)
+  if (run.remaining <= 0) return run.failed(Cause.fail(outOfTime(call)))
   if (breaker !== undefined) {
     const given = breaker.machine.acquire(now)
-    if (typeof given === "number") return failed(Cause.fail(CircuitBreaker.rejection(name, given)))
-    permit = given
+    if (typeof given === "number") return run.failed(Cause.fail(CircuitBreaker.rejection(call.stages.name, given)))
+    run.permit = given
   }
-  // Called once an attempt is over, with nothing if it ran out of time.
-  const settle = (exit: Exit.Exit<A, E> | undefined): void => {
+  if (run.millis !== Number.POSITIVE_INFINITY) {
+    return timed.run<A, E, R, Timeout.CallTimeout, E | Failure>(call.effect, run)
+  }
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.matchCauseEffect(restore(Effect.mapInputContext(call.effect, () => call.context)), {
+      onFailure: (cause) => {
+        run.settled(Exit.failCause(cause))
+        return restore(run.failed(cause))
+      },
+      onSuccess: (value) => {
+        const exit = Exit.succeed(value)
+        run.settled(exit)
+        return exit
+      }
+    })
+  )
+}
+
+class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | Failure> {
+  readonly remaining: number
+  readonly millis: number
+  readonly orphans: timed.Orphans
+  readonly context: Context.Context<R>
+  permit: Permit | undefined = undefined
+  private readonly call: Call<A, E, R>
+  private readonly startedAt: number
+  private readonly first: boolean
+
+  constructor(call: Call<A, E, R>, startedAt: number, first: boolean) {
+    this.call = call
+    this.startedAt = startedAt
+    this.first = first
+    this.remaining = call.deadline - startedAt
+    this.millis = Math.min(call.stages.attempt, this.remaining)
+    this.orphans = call.stages.orphans
+    this.context = call.context
+  }
+
+  timeout(): Timeout.CallTimeout {
+    const { attempt: limitMillis, attemptScope: scope, name: service } = this.call.stages
+    return limitMillis <= this.remaining
+      ? new Timeout.CallTimeout({ service, scope, limitMillis })
+      : outOfTime(this.call)
+  }
+
+  settled(exit: Exit.Exit<A, E> | undefined): void {
+    const { call, permit } = this
     const success = exit !== undefined && Exit.isSuccess(exit)
     if (success && call.outer !== undefined && call.outer.attempt === call.outerAttempt) call.outer.exhausted = false
+    const breaker = call.stages.breaker
     if (breaker === undefined || permit === undefined) return
     if (success && call.observer?.onPermit !== undefined) {
       call.observer.onPermit(permit)
@@ -132,33 +163,16 @@ const attempt = <A, E, R>(
     breaker.machine.settle(permit, outcome, call.clock.unsafeCurrentTimeMillis())
   }
 
-  const limit = Math.min(call.stages.attempt, remaining)
-  if (limit === Number.POSITIVE_INFINITY) {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.matchCauseEffect(restore(Effect.mapInputContext(call.effect, () => call.context)), {
-        onFailure: (cause) => {
-          settle(Exit.failCause(cause))
-          return restore(failed(cause))
-        },
-        onSuccess: (value) => {
-          const exit = Exit.succeed(value)
-          settle(exit)
-          return exit
-        }
-      })
-    )
+  failed(cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> {
+    const { call } = this
+    call.failures.push({
+      number: call.frame.attempt,
+      startedAt: this.startedAt,
+      endedAt: call.clock.unsafeCurrentTimeMillis(),
+      cause
+    })
+    return this.first ? recover(call, cause) : Effect.failCause(cause)
   }
-  return timed.run<A, E, R, Timeout.CallTimeout, E | Failure>(call.effect, {
-    millis: limit,
-    orphans,
-    context: call.context,
-    onTimeout: () =>
-      call.stages.attempt <= remaining
-        ? new Timeout.CallTimeout({ service: name, scope: call.stages.attemptScope, limitMillis: call.stages.attempt })
-        : outOfTime(call),
-    onSettled: settle,
-    onFailure: failed
-  })
 }
 
 const outOfTime = <A, E, R>(call: Call<A, E, R>): Timeout.CallTimeout =>
@@ -184,7 +198,7 @@ const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>):
     }
     call.frame.attempt++
     call.frame.exhausted = false
-    return attempt(call, call.clock.unsafeCurrentTimeMillis(), Effect.failCause)
+    return attempt(call, call.clock.unsafeCurrentTimeMillis(), false)
   })
   const schedule = retry.unsafeSchedule({
     stop: () => call.frame.exhausted && !retry.retriesExhausted,

@@ -151,11 +151,19 @@ const further = <A, E, R>(
       )
     return remaining <= 0
       ? Effect.fail(timeout())
-      : timed.run(opened.pull, {
+      : timed.run<
+          Chunk.Chunk<A>,
+          Option.Option<E>,
+          R,
+          Option.Option<Timeout.CallTimeout>,
+          Option.Option<E | Timeout.CallTimeout>
+        >(opened.pull, {
           millis: Math.min(idle, remaining),
           orphans,
-          onTimeout: timeout,
-          onFailure: leave(opened)
+          context: undefined,
+          timeout,
+          settled: () => {},
+          failed: leave(opened)
         })
   })
 }

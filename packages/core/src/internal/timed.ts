@@ -49,80 +49,101 @@ const schedule = (parent: Fiber.RuntimeFiber<unknown, unknown>, millis: number, 
   return () => sleeper.unsafeInterruptAsFork(sleeper.id())
 }
 
-/** How to run an effect against the clock. */
-export interface Options<A, E, E2, R, E3 = never> {
+/** How to run an effect against the clock, and what becomes of it: an object, so that a call makes one and no closures. */
+export interface Limit<A, E, E2, R, E3> {
   readonly millis: number
-  readonly onTimeout: () => E2
   readonly orphans: Orphans | undefined
-  /** The context that the effect runs in; by default the caller's. */
-  readonly context?: Context.Context<R> | undefined
-  /** Called once, as soon as it is known how it went: with the effect's own exit, or with undefined when time was up. */
-  readonly onSettled?: ((exit: Exit.Exit<A, E> | undefined) => void) | undefined
-  /** What to do after a failure or a timeout instead of failing. */
-  readonly onFailure?: ((cause: Cause.Cause<E | E2>) => Effect.Effect<A, E3, R>) | undefined
+  /** The context that the effect runs in; undefined for the caller's. */
+  readonly context: Context.Context<R> | undefined
+  /** What is failed with when the time is over. */
+  timeout(): E2
+  /** Told once, as soon as it is known how it went: the effect's own exit, or undefined when time was up. */
+  settled(exit: Exit.Exit<A, E> | undefined): void
+  /** What to do after a failure or a timeout. */
+  failed(cause: Cause.Cause<E | E2>): Effect.Effect<A, E3, R>
 }
 
-/** Runs the effect; fails with what `onTimeout` makes when the time is over, whether the effect can be interrupted or not. */
-export const run = <A, E, R, E2, E3 = never>(
+/** Runs the effect; when the time is over its failure is `timeout()`, whether the effect can be interrupted or not. */
+export const run = <A, E, R, E2, E3>(
   self: Effect.Effect<A, E, R>,
-  options: Options<A, E, E2, R, E3>
-): Effect.Effect<A, E | E2 | E3, R> =>
-  Effect.withFiberRuntime<A, E | E2 | E3, R>((parent, status) => {
-    const context = options.context ?? (parent.currentContext as Context.Context<R>)
+  limit: Limit<A, E, E2, R, E3>
+): Effect.Effect<A, E | E3, R> =>
+  Effect.withFiberRuntime<A, E | E3, R>((parent, status) => {
     // Interruptible whatever the caller's region: otherwise a timeout in a finalizer could stop nothing.
     const runtime = Runtime.make({
-      context,
+      context: limit.context ?? (parent.currentContext as Context.Context<R>),
       runtimeFlags: RuntimeFlags.enable(status.runtimeFlags, RuntimeFlags.Interruption),
       fiberRefs: parent.getFiberRefs()
     })
-    const onSettled = options.onSettled
     // As a value, so that the runtime does not report the failure of a fiber that has somebody to tell.
     const child = Runtime.runFork(runtime, Effect.exit(self))
-    const started = child.getFiberRefs()
-
-    const finish = (exit: Exit.Exit<A, E>): Effect.Effect<A, E | E2 | E3, R> => {
-      const result: Effect.Effect<A, E | E2 | E3, R> =
-        exit._tag === "Failure" && options.onFailure !== undefined ? options.onFailure(exit.cause) : exit
-      return inherit(parent, child, started, result)
-    }
-
     const polled = child.unsafePoll()
-    if (polled !== null) {
-      const done = Exit.flatten(polled)
-      onSettled?.(done)
-      return finish(done)
-    }
-
-    return Effect.async<A, E | E2 | E3, R>((resume) => {
-      let settled = false
-      const cancelTimer = schedule(parent, options.millis, () => {
-        if (settled) return
-        settled = true
-        onSettled?.(undefined)
-        child.unsafeInterruptAsFork(parent.id())
-        const cause = Cause.fail(options.onTimeout())
-        resume(
-          // One turn for the work to end in; what has not ended then is an orphan.
-          Effect.flatMap(Effect.yieldNow(), (): Effect.Effect<A, E | E2 | E3, R> => {
-            if (child.unsafePoll() === null) adopt(child, options.orphans)
-            return options.onFailure === undefined ? Effect.failCause(cause) : options.onFailure(cause)
-          })
-        )
-      })
-      child.addObserver((outcome) => {
-        if (settled) return
-        settled = true
-        cancelTimer()
-        const exit = Exit.flatten(outcome)
-        onSettled?.(exit)
-        resume(finish(exit))
-      })
-      return Effect.suspend(() => {
-        if (!settled) cancelTimer()
-        return Fiber.interrupt(child)
-      })
-    })
+    return polled === null
+      ? Effect.async<A, E | E3, R>((resume) => new Waiting(parent, child, limit, resume).cancel)
+      : finish(parent, child, limit, Exit.flatten(polled))
   })
+
+/** A run that did not end at once. */
+class Waiting<A, E, E2, R, E3> {
+  private done = false
+  private readonly parent: Fiber.RuntimeFiber<unknown, unknown>
+  private readonly child: Fiber.RuntimeFiber<Exit.Exit<A, E>>
+  private readonly limit: Limit<A, E, E2, R, E3>
+  private readonly resume: (effect: Effect.Effect<A, E | E3, R>) => void
+  private readonly cancelTimer: () => void
+  readonly cancel: Effect.Effect<void>
+
+  constructor(
+    parent: Fiber.RuntimeFiber<unknown, unknown>,
+    child: Fiber.RuntimeFiber<Exit.Exit<A, E>>,
+    limit: Limit<A, E, E2, R, E3>,
+    resume: (effect: Effect.Effect<A, E | E3, R>) => void
+  ) {
+    this.parent = parent
+    this.child = child
+    this.limit = limit
+    this.resume = resume
+    this.cancelTimer = schedule(parent, limit.millis, () => this.expire())
+    child.addObserver((outcome) => this.end(outcome))
+    this.cancel = Effect.suspend(() => {
+      if (!this.done) this.cancelTimer()
+      return Fiber.interrupt(child)
+    })
+  }
+
+  private end(outcome: Exit.Exit<Exit.Exit<A, E>>): void {
+    if (this.done) return
+    this.done = true
+    this.cancelTimer()
+    this.resume(finish(this.parent, this.child, this.limit, Exit.flatten(outcome)))
+  }
+
+  private expire(): void {
+    if (this.done) return
+    this.done = true
+    this.limit.settled(undefined)
+    this.child.unsafeInterruptAsFork(this.parent.id())
+    const cause = Cause.fail(this.limit.timeout())
+    this.resume(
+      // One turn for the work to end in; what has not ended then is an orphan.
+      Effect.flatMap(Effect.yieldNow(), () => {
+        if (this.child.unsafePoll() === null) adopt(this.child, this.limit.orphans)
+        return this.limit.failed(cause)
+      })
+    )
+  }
+}
+
+const finish = <A, E, E2, R, E3>(
+  parent: Fiber.RuntimeFiber<unknown, unknown>,
+  child: Fiber.RuntimeFiber<unknown, unknown>,
+  limit: Limit<A, E, E2, R, E3>,
+  exit: Exit.Exit<A, E>
+): Effect.Effect<A, E | E3, R> => {
+  limit.settled(exit)
+  const result: Effect.Effect<A, E | E3, R> = exit._tag === "Failure" ? limit.failed(exit.cause) : exit
+  return inherit(parent, child, result)
+}
 
 const adopt = (child: Fiber.RuntimeFiber<unknown, unknown>, orphans: Orphans | undefined): void => {
   everywhere.current++
@@ -141,10 +162,21 @@ const adopt = (child: Fiber.RuntimeFiber<unknown, unknown>, orphans: Orphans | u
 const inherit = <A, E, R>(
   parent: Fiber.RuntimeFiber<unknown, unknown>,
   child: Fiber.RuntimeFiber<unknown, unknown>,
-  started: unknown,
   result: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> => {
-  if (child.getFiberRefs() === started) return result
+  if (!changed(parent, child)) return result
   const context = parent.currentContext
   return Effect.zipRight(Effect.zipRight(child.inheritAll, FiberRef.set(FiberRef.currentContext, context)), result)
+}
+
+/** Joining references costs as much as the rest of a call, and nearly no call sets any. */
+const changed = (
+  parent: Fiber.RuntimeFiber<unknown, unknown>,
+  child: Fiber.RuntimeFiber<unknown, unknown>
+): boolean => {
+  for (const [ref, stack] of child.getFiberRefs().locals) {
+    if (ref === FiberRef.currentContext || ref === FiberRef.currentRuntimeFlags) continue
+    if (stack[0][1] !== parent.getFiberRef(ref)) return true
+  }
+  return false
 }

@@ -107,11 +107,13 @@ export const within: {
     }
   ): Effect.Effect<A, E | CallTimeout, R> => {
     const limit = Duration.toMillis(options.duration)
-    return timed.run(effect, {
+    return timed.run<A, E, R, CallTimeout, E | CallTimeout>(effect, {
       millis: limit,
       orphans: undefined,
-      onTimeout: () =>
-        new CallTimeout({ service: options.service, scope: options.scope ?? "total", limitMillis: limit })
+      context: undefined,
+      timeout: () => new CallTimeout({ service: options.service, scope: options.scope ?? "total", limitMillis: limit }),
+      settled: () => {},
+      failed: Effect.failCause
     })
   }
 )

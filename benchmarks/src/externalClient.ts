@@ -132,8 +132,6 @@ export const run = async () => {
     )
   )
 
-  const openCockatiel = cockatiel()
-  for (let i = 0; i < 3; i++) await openCockatiel.execute(failing).catch(() => undefined)
   const openBreaker = Cockatiel.circuitBreaker(Cockatiel.handleAll, {
     halfOpenAfter: 3_600_000,
     breaker: new Cockatiel.ConsecutiveBreaker(1)

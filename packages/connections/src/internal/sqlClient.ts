@@ -126,8 +126,10 @@ const bounded = <A, E>(effect: Effect.Effect<A, E>, limit: Duration.Duration, la
   Effect.uninterruptible(
     Effect.gen(function* () {
       const done = yield* Deferred.make<A, E>()
+      // A fiber that fails would be logged by the runtime.
       const work = yield* Effect.interruptible(effect).pipe(
-        Effect.onExit((exit) => Deferred.done(done, exit)),
+        Effect.exit,
+        Effect.flatMap((exit) => Deferred.done(done, exit)),
         Effect.forkDaemon
       )
       const timer = yield* Effect.sleep(limit).pipe(

@@ -1,8 +1,8 @@
 import * as Net from "node:net"
 import type { SqlClient } from "@effect/sql"
 import { assert, describe, it, layer } from "@effect/vitest"
-import { Connection, Connections, Health } from "@underlay/core"
-import { ConnectionSuite } from "@underlay/core/testing"
+import { Connection, Connections, Deadline, Health } from "@underlay/core"
+import { ConnectionSuite, Recording } from "@underlay/core/testing"
 import * as Need from "@underlay/servers/Need"
 import * as PostgresServer from "@underlay/servers/PostgresServer"
 import {
@@ -18,8 +18,7 @@ import {
   Redacted,
   Schedule,
   Scope,
-  Stream,
-  Tracer
+  Stream
 } from "effect"
 import { DatabaseError, PGlite, Postgres } from "../../src/index.ts"
 
@@ -70,37 +69,6 @@ const blackhole = Effect.acquireRelease(
       server.close()
     })
 ).pipe(Effect.map((server) => (server.address() as Net.AddressInfo).port))
-
-const recorder = () => {
-  const spans: Array<{ readonly name: string; readonly kind: string; readonly attributes: Map<string, unknown> }> = []
-  const tracer = Tracer.make({
-    span: (name, parent, context, links, startTime, kind) => {
-      const attributes = new Map<string, unknown>()
-      spans.push({ name, kind, attributes })
-      return {
-        _tag: "Span",
-        spanId: String(spans.length),
-        traceId: "0",
-        name,
-        parent,
-        context,
-        links,
-        sampled: true,
-        kind,
-        status: { _tag: "Started", startTime },
-        attributes,
-        end: () => {},
-        attribute: (key, value) => {
-          attributes.set(key, value)
-        },
-        event: () => {},
-        addLinks: () => {}
-      }
-    },
-    context: (f) => f()
-  })
-  return { spans, tracer }
-}
 
 describe("Postgres settings", () => {
   it.live("a URL that is none is InvalidSettings, and its text is not shown", () =>
@@ -615,35 +583,134 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
       }).pipe(Effect.timeout("10 seconds"))
     )
 
-    it.scoped("external: one client span for each statement; internal: none", () =>
+    const statements = (sql: SqlClient.SqlClient) =>
       Effect.gen(function* () {
-        const { spans, tracer } = recorder()
-        const work = (sql: SqlClient.SqlClient) =>
-          Effect.gen(function* () {
-            yield* sql`select 1`
-            yield* sql`select 2`.values
-            yield* Stream.runDrain(sql`select 3`.stream)
-            yield* sql.withTransaction(sql`select 4`)
-          }).pipe(Effect.withTracer(tracer))
-        const internal = yield* connect({ plane: "internal" })
-        yield* work(internal.sql)
-        yield* Effect.withTracer(internal.health, tracer)
-        assert.deepStrictEqual(spans, [])
-        const external = yield* connect()
-        yield* work(external.sql)
+        yield* sql`select ${"hidden-value"}::text as a`
+        yield* sql`select 'hidden-value', 2`.values
+        yield* Stream.runDrain(sql`select 3`.stream)
+        yield* sql.withTransaction(Effect.zipRight(sql`select 4`, Stream.runDrain(sql`select 5`.stream)))
+        yield* Effect.ignore(sql`select ${"hidden-value"}::int4`)
+      })
+
+    const failingCommit = (sql: SqlClient.SqlClient) =>
+      Effect.zipRight(
+        sql`create table if not exists late_too (n int unique deferrable initially deferred)`,
+        Effect.flip(sql.withTransaction(sql`insert into late_too values (1), (1)`))
+      )
+
+    it.scoped("internal: no span, no log line, no metric", () =>
+      Effect.gen(function* () {
+        const { health, sql } = yield* connect({ plane: "internal" })
+        yield* Recording.assertSilent(Effect.all([statements(sql), failingCommit(sql), health]))
+      })
+    )
+
+    it.scoped("external: one client span a statement, one log line, metrics; values are shown nowhere", () =>
+      Effect.gen(function* () {
+        const { health, sql } = yield* connect({}, "watched")
+        const recording = yield* Recording.make
+        yield* recording.within(Effect.zipRight(statements(sql), health))
+        const spans = yield* recording.spans
         assert.deepStrictEqual(
           spans.map(({ kind, name }) => [name, kind]),
           [
-            ["sql.execute", "client"],
-            ["sql.execute", "client"],
-            ["sql.execute", "client"],
-            ["sql.transaction", "client"],
-            ["sql.execute", "client"]
+            ...Array.from({ length: 3 }, () => ["SELECT postgres", "client"]),
+            ["sql.transaction", "internal"],
+            ["BEGIN postgres", "client"],
+            ["SELECT postgres", "client"],
+            ["SELECT postgres", "client"],
+            ["COMMIT postgres", "client"],
+            ["SELECT postgres", "client"]
           ]
         )
-        assert.strictEqual(spans[0]?.attributes.get("db.system.name"), "postgresql")
-        assert.strictEqual(spans[0]?.attributes.get("db.namespace"), "postgres")
+        const [parameter, literal] = spans
+        assert.strictEqual(parameter?.attributes.get("db.system.name"), "postgresql")
+        assert.strictEqual(parameter?.attributes.get("db.namespace"), "postgres")
+        assert.strictEqual(parameter?.attributes.get("server.address"), "127.0.0.1")
+        assert.strictEqual(parameter?.attributes.get("db.operation.name"), "SELECT")
+        assert.strictEqual(parameter?.attributes.get("db.query.text"), "select $1::text as a")
+        assert.strictEqual(literal?.attributes.get("db.query.text"), "select ?, ?")
+        const failed = spans.at(-1)
+        assert.strictEqual(failed?.attributes.get("db.response.status_code"), "22P02")
+        assert.strictEqual(failed?.attributes.get("call.outcome"), "failure")
+        assert.isTrue(spans.every(({ ends, events }) => ends === 1 && events.length === 0))
+        const transaction = spans.find(({ name }) => name === "sql.transaction")
+        assert.strictEqual(transaction === undefined ? 0 : (yield* recording.childrenOf(transaction)).length, 4)
+        const lines = yield* recording.lines
+        assert.deepStrictEqual(
+          lines.map(({ level }) => level._tag),
+          [...Array<string>(7).fill("Debug"), "Error"]
+        )
+        const shown = [
+          ...lines.flatMap(({ annotations, message }) => [message, ...Object.values(annotations)]),
+          ...spans.flatMap(({ attributes }) => [...attributes.values()])
+        ]
+        assert.notInclude(shown.map(String).join("\n"), "hidden-value")
+        const counted = (yield* recording.metrics).filter(({ name }) => name === "external_calls_total")
+        assert.deepStrictEqual(
+          counted
+            .map(({ after, labels }) => [labels["service"], labels["operation"], labels["outcome"], after])
+            .sort((a, b) => (String(a) < String(b) ? -1 : 1)),
+          [
+            ["watched", "BEGIN", "success", 1],
+            ["watched", "COMMIT", "success", 1],
+            ["watched", "SELECT", "failure", 1],
+            ["watched", "SELECT", "success", 5]
+          ]
+        )
       })
+    )
+
+    it.scoped(
+      "external: what is slow is a warning, a failed COMMIT is a failure, an interrupted statement is neither",
+      () =>
+        Effect.gen(function* () {
+          const { sql } = yield* connect({ slowAfter: "30 millis" }, "slow")
+          yield* sql`create table if not exists late_too (n int unique deferrable initially deferred)`
+          const recording = yield* Recording.make
+          yield* recording.within(
+            Effect.gen(function* () {
+              yield* sql`select pg_sleep(0.06)`
+              yield* failingCommit(sql)
+              yield* Effect.timeoutOption(sql`select pg_sleep(5)`, "20 millis")
+            })
+          )
+          assert.deepStrictEqual(
+            (yield* recording.lines).map(({ annotations, level }) => [annotations["operation"], level._tag]),
+            [
+              ["SELECT", "Warning"],
+              ["CREATE", "Debug"],
+              ["BEGIN", "Debug"],
+              ["INSERT", "Debug"],
+              ["COMMIT", "Error"],
+              ["SELECT", "Debug"]
+            ]
+          )
+        })
+    )
+
+    it.scoped(
+      "external: a caller's deadline ends its statement, in a transaction too, and never comes between COMMIT",
+      () =>
+        Effect.gen(function* () {
+          const { sql, stats } = yield* connect({ maxConnections: 2 })
+          yield* sql`create table if not exists in_time (n int)`
+          const slow = sql`select pg_sleep(5)`
+          for (const work of [slow, sql.withTransaction(slow), Stream.runDrain(slow.stream)]) {
+            const [took, error] = yield* timed(Effect.flip(Deadline.within(work, "100 millis")))
+            assert.strictEqual(errorOf(error).reason, "Timeout")
+            assert.isTrue(Duration.lessThan(took, "2 seconds"))
+          }
+          const late = sql.withTransaction(
+            Effect.zipRight(sql`insert into in_time values (1)`, Effect.sleep("150 millis"))
+          )
+          yield* Deadline.within(late, "100 millis")
+          assert.deepStrictEqual(yield* sql`select n from in_time`, [{ n: 1 }])
+          yield* eventually(
+            "nothing is in use",
+            Effect.map(stats, ({ inUse }) => inUse === 0)
+          )
+        })
     )
 
     it.scoped("nothing is left on the server when the scope closes, whatever was going on", () =>
@@ -772,6 +839,50 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
         yield* server.start
         assert.deepStrictEqual(yield* sql`select 1 as one`, [{ one: 1 }])
         assert.strictEqual((yield* health).status, "up")
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live(
+    "a server that is away: after five refusals it is not asked, and found again by itself; a busy pool is no refusal",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* PostgresServer.make()
+        const { health, sql } = yield* Postgres.make({
+          url: Redacted.make(server.url),
+          maxConnections: 1,
+          acquireTimeout: "20 millis"
+        })
+        const fiber = yield* Effect.fork(sql`select pg_sleep(0.5)`)
+        yield* Effect.sleep("20 millis")
+        for (let n = 0; n < 7; n++) assert.strictEqual(errorOf(yield* Effect.flip(sql`select 1`)).reason, "Timeout")
+        yield* Fiber.join(fiber)
+        assert.deepStrictEqual(yield* sql`select 1 as one`, [{ one: 1 }])
+        yield* server.kill
+        yield* Effect.sleep("50 millis")
+        const recording = yield* Recording.make
+        const errors = yield* recording.within(
+          Effect.forEach(Array.from({ length: 8 }), () => Effect.flip(sql.withTransaction(sql`select 1`)))
+        )
+        assert.deepStrictEqual(
+          errors.map((error) => [
+            errorOf(error).reason,
+            error instanceof DatabaseError.DatabaseError && error.rejection
+          ]),
+          [
+            ...Array.from({ length: 5 }, () => ["Unavailable", false]),
+            ...Array.from({ length: 3 }, () => ["Unavailable", true])
+          ]
+        )
+        assert.deepStrictEqual(
+          (yield* recording.lines).map(({ level }) => level._tag),
+          [...Array<string>(5).fill("Error"), ...Array<string>(3).fill("Warning")]
+        )
+        assert.isDefined(errorOf(errors[7]).retryAfter)
+        assert.strictEqual((yield* health).details?.["circuit"], "open")
+        yield* server.start
+        yield* eventually("it is found again", Effect.map(Effect.option(sql`select 1`), Option.isSome))
+        assert.strictEqual((yield* health).details?.["circuit"], "closed")
       }).pipe(Effect.scoped),
     60_000
   )

@@ -10,6 +10,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import * as FiberRef from "effect/FiberRef"
 import * as Layer from "effect/Layer"
 import * as LogLevel from "effect/LogLevel"
@@ -366,7 +367,7 @@ class Client implements ExternalClient {
           yield* Scope.addFinalizerExit(scope, (exit) =>
             this.ended(
               { operation, span, metrics, startedAt, retries, first, elements },
-              failed !== undefined ? Exit.failCause(failed) : Exit.isFailure(exit) ? exit : Exit.void,
+              failed !== undefined ? Exit.failCause(failed) : Exit.isFailure(exit) ? givenUp(exit) : Exit.void,
               clock
             )
           )
@@ -527,6 +528,12 @@ class Client implements ExternalClient {
     )
   }
 }
+
+/** What ended a stream that had not failed itself: whoever read it was interrupted, or failed, and that is theirs. */
+const givenUp = (exit: Exit.Failure<unknown, unknown>): Exit.Exit<never> =>
+  Exit.failCause(
+    Cause.isInterruptedOnly(exit.cause) ? (exit.cause as Cause.Cause<never>) : Cause.interrupt(FiberId.none)
+  )
 
 const isRejection = (error: unknown): boolean =>
   typeof error === "object" && error !== null && (error as { readonly rejection?: unknown }).rejection === true

@@ -402,6 +402,32 @@ describe("ExternalClient.stream", () => {
     }).pipe(Effect.provide(Recording.layer))
   )
 
+  it.scoped("what its reader fails with is not the service's failure", () =>
+    Effect.gen(function* () {
+      const recording = yield* Recording.Recording
+      const client = yield* ExternalClient.make({
+        service: "weather",
+        policy: { breaker: { window: { type: "consecutive", failures: 1 } } }
+      })
+      yield* recording.clear
+      const read = Stream.runForEach(client.stream("watch", Stream.make(1, 2)), () => new Refused({ message: "full" }))
+      assert.strictEqual((yield* Effect.flip(read))._tag, "Refused")
+      // the runtime writes a line of its own about the reader's fiber
+      const ours = (yield* recording.lines).filter((line) => String(line.message).includes("weather."))
+      assert.strictEqual(one(ours).level, LogLevel.Debug)
+      assert.include(String(one(ours).message), "was cancelled")
+      const span = one(yield* recording.spans)
+      assert.strictEqual(span.attributes.get("call.outcome"), "cancelled")
+      assert.isFalse(span.attributes.has("error.type"))
+      const seen = yield* changes("weather")
+      assert.deepStrictEqual(
+        [seen.get("external_calls_total watch cancelled"), seen.get("external_calls_total watch failure")],
+        [1, undefined]
+      )
+      assert.deepStrictEqual(yield* client.breaker?.state ?? Effect.succeed("none"), "closed")
+    }).pipe(Effect.provide(Recording.layer))
+  )
+
   it.scoped("each element is checked and transformed", () =>
     Effect.gen(function* () {
       const client = yield* ExternalClient.make({ service: "weather" })

@@ -49,7 +49,7 @@ export const encode = (value: unknown): string | null => {
       if (value instanceof Date) return date(value)
       if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return bytes(value)
       if (Array.isArray(value)) return array(value)
-      return JSON.stringify(value)
+      return JSON.stringify(value) ?? null
     default:
       throw new TypeError(`a ${typeof value} cannot be a parameter`)
   }

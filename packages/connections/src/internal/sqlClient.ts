@@ -216,11 +216,21 @@ export const make = (options: Options): Effect.Effect<SqlClient.SqlClient, never
       })
 
     const encoded = (params: ReadonlyArray<unknown>): Effect.Effect<Params, ConnectionError> =>
-      Effect.try({
-        try: () => params.map(encode),
-        catch: (cause) =>
-          failure("InvalidRequest", "execute", cause instanceof Error ? cause.message : "a parameter cannot be stored")
-      })
+      params.length > 65_535
+        ? failure(
+            "InvalidRequest",
+            "execute",
+            `${params.length} parameters, and PostgreSQL takes 65,535: pass arrays and unnest them, or do it in parts`
+          )
+        : Effect.try({
+            try: () => params.map(encode),
+            catch: (cause) =>
+              failure(
+                "InvalidRequest",
+                "execute",
+                cause instanceof Error ? cause.message : "a parameter cannot be stored"
+              )
+          })
 
     const typed = <A>(effect: Effect.Effect<A, ConnectionError>): Effect.Effect<A, SqlError> =>
       Effect.mapError(effect, (error) => new DatabaseError(error))

@@ -21,6 +21,7 @@ const byCode: ReadonlyMap<string, readonly [ConnectionErrorReason, string]> = ne
   ["EAI_AGAIN", ["Unavailable", "the name of the host does not resolve at present"]],
   ["ENOENT", ["Unavailable", "the socket is not there: is the server running?"]],
   ["EACCES", ["PermissionDenied", "the socket or the folder may not be opened"]],
+  ["08P01", ["InvalidRequest", "the server does not understand what was sent"]],
   ["57014", ["Cancelled", "the statement was cancelled"]],
   ["57P01", ["Unavailable", "an administrator ended the connection or stops the server"]],
   ["57P02", ["Unavailable", "the server crashed and recovers"]],

@@ -4,7 +4,7 @@
  *
  * @since 0.1.0
  */
-import { SqlClient } from "@effect/sql/SqlClient"
+import { SqlClient, TransactionConnection } from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import type { ConnectionError } from "@underlay/core/connection/Connection"
 import * as VectorStore from "@underlay/core/storage/VectorStore"
@@ -15,6 +15,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { isPersistent } from "../internal/sqlClient.ts"
 import { toConnectionError } from "../internal/sqlState.ts"
 
 /**
@@ -142,7 +143,12 @@ export const compile = (filter: VectorStore.Filter.Filter, params: Array<unknown
 
 const written = (vector: ReadonlyArray<number>): string => `[${vector.map((value) => Math.fround(value)).join(",")}]`
 
-const read = (vector: string): ReadonlyArray<number> => vector.slice(1, -1).split(",").map(Number)
+// The server prints as few digits as tell a 32-bit float from its neighbours.
+const read = (vector: string): ReadonlyArray<number> =>
+  vector
+    .slice(1, -1)
+    .split(",")
+    .map((digits) => Math.fround(Number(digits)))
 
 interface Collection extends VectorStore.CollectionInfo {
   readonly id: number
@@ -237,7 +243,7 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.catchTag(changing(setUp), "SqlError", (error) => fromSql("make", error))
 
   const capabilities: VectorStore.Capabilities = {
-    persistent: true,
+    persistent: isPersistent(sql),
     exact: hnsw === undefined,
     atomicBatches: true,
     metrics: ["cosine", "l2", "dot"],
@@ -273,7 +279,8 @@ export const make = Effect.fnUntraced(function* (
 
   /**
    * Runs `f` with the collection. What is known of it may be out of date, when another process dropped it and perhaps
-   * made it again: then its table is not there, and it is looked up once more.
+   * made it again: then its table is not there, and it is looked up once more. In the caller's transaction, which that
+   * would break, it is looked up every time.
    */
   const withCollection = <A>(
     method: string,
@@ -283,9 +290,9 @@ export const make = Effect.fnUntraced(function* (
     const found = (collection: Collection | undefined): Effect.Effect<A, Fail> =>
       collection === undefined ? VectorStore.notFound(method, name) : f(collection)
     const fresh = Effect.flatMap(lookUp(name), found)
-    return Effect.suspend(() => {
+    return Effect.flatMap(Effect.serviceOption(TransactionConnection), (transaction): Effect.Effect<A, Fail> => {
       if (!VectorStore.isStorableText(name)) return VectorStore.notFound(method, name)
-      const remembered = known.get(name)
+      const remembered = Option.isSome(transaction) ? undefined : known.get(name)
       return remembered === undefined
         ? fresh
         : Effect.catchIf(
@@ -363,7 +370,9 @@ export const make = Effect.fnUntraced(function* (
     const efSearch = Math.min(1_000, Math.max(hnsw?.efSearch ?? 100, limit))
     return sql.withTransaction(
       Effect.zipRight(
+        // The memory of a scan is bounded by the points that it may look at; by itself it would end long before them.
         sql`select set_config('hnsw.iterative_scan', 'strict_order', true),
+              set_config('hnsw.scan_mem_multiplier', '1000', true),
               set_config('hnsw.ef_search', ${String(efSearch)}, true),
               set_config('hnsw.max_scan_tuples', ${String(hnsw?.maxScanTuples ?? 1_000_000)}, true)`,
         statement

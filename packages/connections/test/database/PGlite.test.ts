@@ -60,6 +60,27 @@ describe("PGlite", () => {
       })
     )
 
+    it.effect("parameters that cannot be sent are a typed error: too many of them, a function, an invalid date", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const all = Array.from({ length: 65_536 }, (_, n) => `$${n + 1}::int4`).join(", ")
+        const many = sql.unsafe(
+          `select 1 where 1 in (${all})`,
+          Array.from({ length: 65_536 }, (_, n) => n)
+        )
+        for (const statement of [
+          many,
+          sql.unsafe("select $1::text", [() => 1]),
+          sql.unsafe("select $1::timestamptz", [new Date(Number.NaN)])
+        ]) {
+          assert.strictEqual(reasonOf(yield* Effect.flip(statement)), "InvalidRequest")
+        }
+        assert.include((yield* Effect.flip(many)).message, "65,535")
+        const [row] = yield* sql.unsafe("select $1::jsonb as it", [{ toJSON: () => undefined }])
+        assert.deepStrictEqual(row, { it: null })
+      })
+    )
+
     it.effect("values, raw and several statements at once", () =>
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient

@@ -49,7 +49,8 @@ export type Metadata = Filter.Metadata
 
 /**
  * A record. The id is any non-empty text of at most 512 bytes. Neither ids nor texts may hold the character NUL or half
- * a surrogate pair, which stores cannot keep.
+ * a surrogate pair, which stores cannot keep. A vector's length is below 9e18, so that distances can be measured in 32-bit
+ * floats; under the cosine metric it is also above 3e-18.
  *
  * @since 0.1.0
  * @category models
@@ -268,6 +269,14 @@ export const maxLimit = 10_000
 export const maxFilterDepth = 64
 
 /**
+ * The most comparisons and operators in a filter.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const maxFilterSize = 10_000
+
+/**
  * The score of a distance under a metric.
  *
  * @since 0.1.0
@@ -352,8 +361,11 @@ const problemOfVector = (vector: ReadonlyArray<number>, metric: Metric): string 
     if (!Number.isFinite(Math.fround(value))) return "a vector must hold finite 32-bit numbers"
     squares += value * value
   }
-  if (metric === "cosine" && (Math.fround(squares) === 0 || !Number.isFinite(Math.fround(squares)))) {
-    return "under the cosine metric a vector must have a direction: its length is zero, or too small or large to measure"
+  // Stores measure in 32-bit floats: the distance of two opposite vectors of this length still fits, squared.
+  if (squares > 8.5e37) return "a vector must not be longer than 9e18: distances could not be measured"
+  // Below this the squares lose their digits.
+  if (metric === "cosine" && squares < 1e-35) {
+    return "under the cosine metric a vector must have a direction: its length is zero, or too small to measure"
   }
   return undefined
 }
@@ -503,7 +515,8 @@ const problemOfFilter = (filter: Filter.Filter, depth: number): string | undefin
 }
 
 /**
- * Fails with `InvalidFilter` for a filter that the schema refuses, or that is too deep: never a silently ignored one.
+ * Fails with `InvalidFilter` for a filter that the schema refuses, or that is too deep or large: never a silently ignored
+ * one.
  *
  * @since 0.1.0
  * @category combinators
@@ -515,15 +528,17 @@ export const checkFilter = (
 ): Effect.Effect<void, VectorStoreError> =>
   Effect.suspend(() => {
     if (filter === undefined) return Effect.void
-    // The depth comes first: the schema's own recursion has no limit but the stack.
-    const problem = problemOfDepth(filter) ?? (isFilter(filter) ? problemOfFilter(filter, 0) : "it is not a filter")
+    // The size comes first: the schema's own recursion has no limit but the stack.
+    const problem = problemOfSize(filter) ?? (isFilter(filter) ? problemOfFilter(filter, 0) : "it is not a filter")
     return problem === undefined ? Effect.void : fail("InvalidFilter", method, collection, problem)
   })
 
-const problemOfDepth = (filter: unknown): string | undefined => {
+const problemOfSize = (filter: unknown): string | undefined => {
   const stack: Array<readonly [unknown, number]> = [[filter, 0]]
+  let size = 0
   for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
     const [node, depth] = next
+    if (++size > maxFilterSize) return `a filter must not have more than ${maxFilterSize} parts: use in for many values`
     if (depth > maxFilterDepth) return `a filter must not be nested deeper than ${maxFilterDepth}`
     if (typeof node !== "object" || node === null) continue
     if ("filter" in node) stack.push([node.filter, depth + 1])

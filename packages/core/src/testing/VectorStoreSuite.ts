@@ -34,8 +34,7 @@ const withCollection = <A, E>(
 ): Effect.Effect<A, E | VectorStore.VectorStoreError, VectorStore.VectorStore> =>
   Effect.gen(function* () {
     const store = yield* VectorStore.VectorStore
-    // Neither the test's clock nor its random numbers need to differ between two runs at once, but both together with a
-    // fiber of its own mostly do.
+    // The clock may stand still and the random numbers may be seeded, but hardly both in two runs at once.
     const name = `suite.${yield* Clock.currentTimeMillis}-${yield* Random.nextIntBetween(0, 2 ** 31)}_x`
     return yield* Effect.acquireUseRelease(
       store.ensureCollection(name, shape),
@@ -248,6 +247,8 @@ const upserts = [
           { id: "a", vector: [Number.NaN, 0] },
           { id: "a", vector: [1e39, 0] },
           { id: "a", vector: [0, 0] },
+          { id: "a", vector: [1e-22, 2e-22] },
+          { id: "a", vector: [1e20, 0] },
           { id: "a", vector: [1, 0], metadata: { a: Number.POSITIVE_INFINITY } },
           { id: "a", vector: [1, 0], metadata: { "": 1 } },
           { id: "a", vector: [1, 0], metadata: { a: "nul\u0000" } },
@@ -262,6 +263,46 @@ const upserts = [
         }
         yield* Suite.equal("how many", yield* store.count(name), 0)
       })
+    )
+  )
+]
+
+const precision = [
+  Suite.test(
+    "numbers of a vector are kept as 32-bit floats, and come back as such",
+    withCollection({ dimensions: 4, metric: "l2" }, (store, name) =>
+      Effect.gen(function* () {
+        const vector = [0.1, 1 / 3, -1e-30, 123456.789]
+        yield* store.upsert(name, [{ id: "a", vector }])
+        const kept = vector.map(Math.fround)
+        yield* Suite.equal("by get", (yield* store.get(name, ["a"]))[0]?.vector, kept)
+        yield* Suite.equal("by scroll", (yield* collect(store, name))[0]?.vector, kept)
+        const [match] = yield* store.query(name, { vector, includeVector: true })
+        yield* Suite.equal("by query", match?.vector, kept)
+        yield* Suite.equal("it is nowhere else", match?.distance, 0)
+      })
+    )
+  ),
+  ...(["l2", "dot"] as const).map((metric) =>
+    Suite.test(
+      `${metric}: the longest vectors have finite scores, longer ones are refused`,
+      withCollection({ dimensions: 2, metric }, (store, name) =>
+        Effect.gen(function* () {
+          const long = 9e18
+          yield* store.upsert(name, [
+            { id: "there", vector: [long, 0] },
+            { id: "back", vector: [-long, 0] }
+          ])
+          const matches = yield* store.query(name, { vector: [long, 0] })
+          yield* Suite.equal("the order", ids(matches), ["there", "back"])
+          for (const match of matches) {
+            const expected = VectorStore.distanceOf(metric, [long, 0], [match.id === "there" ? long : -long, 0])
+            yield* Suite.isTrue(`the distance of ${match.id}`, near(match.distance, expected))
+          }
+          yield* failsWith("a longer one", "InvalidRecord", store.upsert(name, [{ id: "a", vector: [1e19, 1e19] }]))
+          yield* failsWith("asking by it", "InvalidRequest", store.query(name, { vector: [1e19, 1e19] }))
+        })
+      )
     )
   )
 ]
@@ -605,6 +646,26 @@ const filters = [
     )
   ),
   Suite.test(
+    "a filter may have ten thousand parts and not more",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        yield* store.upsert(name, [{ id: "a", vector: [1, 0], metadata: { n: 9_000.5 } }])
+        const parts = (count: number) => Array.from({ length: count }, (_, n) => Filter.gt("n", n))
+        const most = Filter.or(...parts(VectorStore.maxFilterSize - 1))
+        yield* Suite.equal("with the most", yield* store.count(name, most), 1)
+        yield* Suite.equal(
+          "without any that holds",
+          yield* store.count(name, Filter.not(Filter.or(...parts(9_000)))),
+          0
+        )
+        const tooMany = Filter.or(...parts(VectorStore.maxFilterSize))
+        yield* failsWith("with one more", "InvalidFilter", store.count(name, tooMany))
+        const values = Array.from({ length: 50_000 }, (_, n) => n + 0.5)
+        yield* Suite.equal("values of in are not parts", yield* store.count(name, Filter.in("n", values)), 1)
+      })
+    )
+  ),
+  Suite.test(
     "what is no filter fails with InvalidFilter and is never ignored",
     withCollection(cosine(2), (store, name) =>
       Effect.gen(function* () {
@@ -811,6 +872,7 @@ export const suite: Suite.Suite<Capability, VectorStore.VectorStore> = Suite.mak
   "VectorStore",
   [
     ...upserts,
+    ...precision,
     ...reads,
     ...nearness("cosine"),
     ...nearness("l2"),

@@ -206,7 +206,7 @@ describe("a streamed answer", () => {
   })
 })
 
-describe("tool calls of a stream", () => {
+describe("tool calls of a stream (complaint 9: assembly of tool calls)", () => {
   it("are put together by id, by index, or by order", () => {
     const outcome = run(
       call({ index: 0, id: "a", function: { name: "f", arguments: "" } }),

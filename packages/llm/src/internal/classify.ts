@@ -50,6 +50,18 @@ const messageOf = (value: unknown): string | undefined => {
   return words(value)
 }
 
+/** Whether anything is said at all: some servers send their error's fields with every chunk, all of them empty. */
+const isBlank = (value: unknown): boolean =>
+  value === undefined ||
+  value === null ||
+  value === "" ||
+  value === 0 ||
+  value === false ||
+  (isRecord(value) && Object.values(value).every(isBlank))
+
+/** What a code may look like, to be told from words, which may quote the request. */
+const token = /^[\w.:/-]{1,80}$/
+
 const fromRecord = (error: Json, outer: Json): Envelope => {
   const codes: Array<string> = []
   const quotaIds: Array<string> = []
@@ -67,7 +79,8 @@ const fromRecord = (error: Json, outer: Json): Envelope => {
     for (const [name, result] of Object.entries(isRecord(results) ? results : {})) {
       if (!isRecord(result) || result["filtered"] !== true) continue
       const severity = words(result["severity"])
-      filters.push(severity === undefined ? name : `${name} (${severity})`)
+      const shown = token.test(name) ? name : "another category"
+      filters.push(severity === undefined || !token.test(severity) ? shown : `${shown} (${severity})`)
     }
     const inner = record["innererror"] ?? record["inner_error"]
     if (isRecord(inner)) look(inner)
@@ -100,7 +113,7 @@ export const envelopeOf = (value: unknown, certain: boolean): Envelope | undefin
   if (Array.isArray(value)) return isRecord(value[0]) ? envelopeOf(value[0], certain) : undefined
   if (!isRecord(value)) return undefined
   const error = value["error"]
-  if (isRecord(error) && (certain || Object.keys(error).length > 0)) return fromRecord(error, value)
+  if (isRecord(error) && (certain || !isBlank(error))) return fromRecord(error, value)
   if (error !== undefined && error !== null && error !== false && error !== "" && !isRecord(error)) {
     const message = messageOf(error) ?? messageOf(value)
     if (message !== undefined) return { ...fromRecord({}, value), message }
@@ -115,7 +128,8 @@ export const envelopeOfBody = (body: string, contentType: string | undefined): E
   const value = parse(text)
   const envelope = value === undefined ? undefined : envelopeOf(value, true)
   if (envelope !== undefined) return envelope
-  const html = text.startsWith("<") || /html/i.test(contentType ?? "")
+  // Some frameworks call plain words HTML.
+  const html = text.startsWith("<") || (/html/i.test(contentType ?? "") && /<[a-z!/]/i.test(text))
   const message = typeof value === "string" ? words(value) : text === "" || html ? undefined : text
   return { message, codes: [], status: undefined, quotaIds: [], retryDelay: undefined }
 }
@@ -164,13 +178,19 @@ const retryAfterOf = (headers: ResponseHeaders, now: number): number | undefined
   if (Number.isFinite(millis) && millis > 0) return Math.ceil(millis)
   const after = headers["retry-after"]?.trim()
   if (after === undefined || after === "") return undefined
-  if (/^\d+(\.\d+)?$/.test(after)) return Math.ceil(Number(after) * 1000)
-  const date = Date.parse(after)
+  if (/^\d{1,12}(\.\d+)?$/.test(after)) return Math.ceil(Number(after) * 1000)
+  // `Date.parse` takes almost anything for a date, and those of C's `asctime` for local time.
+  if (!/\d\d:\d\d:\d\d/.test(after)) return delayOf(after)
+  const date = Date.parse(/(?:GMT|UTC|Z|[+-]\d\d:?\d\d)$/i.test(after) ? after : `${after} GMT`)
   return Number.isNaN(date) ? undefined : Math.max(0, date - now)
 }
 
+/** As much of a message as is searched for known wordings: its beginning and its end. */
+const searched = (message: string | undefined): string =>
+  message === undefined ? "" : message.length <= 16_384 ? message : `${message.slice(0, 8192)}\n${message.slice(-8192)}`
+
 const contextWordings =
-  /prompt is too long|prompt too long; exceeded max context length|input tokens exceed the configured limit|exceeds? the context window|input token count.*exceeds the maximum|maximum context length is|exceed(?:s|ed)? (?:the |this model's )?(?:max(?:imum)?|available) context (?:length|size|window)|context length exceeded/is
+  /prompt is too long|prompt too long; exceeded max context length|input tokens exceed the configured limit|exceeds? the context window|input token count.{0,200}exceeds the maximum|maximum context length is|exceed(?:s|ed)? (?:the |this model's )?(?:max(?:imum)?|available) context (?:length|size|window)|context length exceeded/is
 
 const quotaCode =
   /insufficient_quota|credit_balance|insufficient_(?:credit|balance|funds)|billing|payment_required|spend_limit|quota_exceeded|quota_exhausted|exceeded_current_quota/i
@@ -182,7 +202,7 @@ const filtered = /content_filter|content_policy_violation|responsibleaipolicyvio
 
 const reasonOf = (envelope: Envelope, status: number, inside: boolean): Reason => {
   const { codes, quotaIds } = envelope
-  const message = envelope.message ?? ""
+  const message = searched(envelope.message)
   const has = (...names: ReadonlyArray<string>) => codes.some((code) => names.includes(code.toLowerCase()))
   const quota =
     status === 402 ||
@@ -253,7 +273,7 @@ export const errorOf = (envelope: Envelope, place: Place): LlmError => {
   const status = failed ? place.status : (envelope.status ?? 0)
   const reason = reasonOf(envelope, status, place.midStream)
   const headers = failed ? (place.headers ?? {}) : {}
-  const message = envelope.message ?? ""
+  const message = searched(envelope.message)
   const after =
     retryAfterOf(headers, place.now ?? 0) ??
     (envelope.retryDelay === undefined ? undefined : delayOf(envelope.retryDelay)) ??
@@ -271,7 +291,7 @@ export const errorOf = (envelope: Envelope, place: Place): LlmError => {
     ...place.context,
     reason,
     status: place.status,
-    code: envelope.codes[0],
+    code: envelope.codes.find((code) => token.test(code)),
     providerMessage: envelope.message,
     retryable,
     retryAfter: after === undefined ? undefined : Duration.millis(after),

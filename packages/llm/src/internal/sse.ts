@@ -26,7 +26,7 @@ const LF = 10
 const SPACE = 32
 const COLON = 58
 const BRACE = 123
-const LESS = 60
+const BRACKET = 91
 
 /** An event of more characters than this is not an answer but a fault. */
 const maxLine = 128 * 1024 * 1024
@@ -45,11 +45,9 @@ export const make = (handler: SseHandler): SseReader => {
   let overflow = false
   // A JSON document over several lines, sent in place of a stream.
   let document: string | undefined
-  let anything = false
 
   const dispatch = (complete: boolean) => {
     if (hasData || event === "error") {
-      anything = true
       const name = event
       const text = data
       event = ""
@@ -64,10 +62,24 @@ export const make = (handler: SseHandler): SseReader => {
   const value = (line: string, from: number): string =>
     line.charCodeAt(from) === SPACE ? line.slice(from + 1) : line.slice(from)
 
+  const onDocument = (line: string) => {
+    const text = `${document ?? ""}${line}\n`
+    document = text
+    if (text.length > maxLine) {
+      overflow = true
+      document = undefined
+    } else if ((line === "}" || line === "]") && isJson(text)) {
+      document = undefined
+      handler.onEvent("", text, true, true)
+    }
+  }
+
   const onLine = (line: string) => {
     if (document !== undefined) {
-      document += `${line}\n`
-      return
+      if (!line.startsWith("data:") && !line.startsWith("event:")) return onDocument(line)
+      // Events after all: what began like a document was none.
+      document = undefined
+      junk = true
     }
     if (line.startsWith("data:")) {
       data = hasData ? `${data}\n${value(line, 5)}` : value(line, 5)
@@ -80,23 +92,18 @@ export const make = (handler: SseHandler): SseReader => {
       event = value(line, 6)
       return
     }
-    if (line.charCodeAt(0) === BRACE) {
+    if (isDocument(line)) {
       dispatch(true)
-      if (isJson(line)) {
-        anything = true
-        return handler.onEvent("", line, true, true)
-      }
-      if (!anything) {
-        document = `${line}\n`
-        return
-      }
+      if (isJson(line)) return handler.onEvent("", line, true, true)
+      document = `${line}\n`
+      return
     }
     if (line === "data") {
       data = hasData ? `${data}\n` : ""
       hasData = true
       return
     }
-    if (line.startsWith("id") || line.startsWith("retry") || line === "event") return
+    if (/^(?:id|retry|event)(?::|$)/.test(line)) return
     if (line.trim() !== "") junk = true
   }
 
@@ -150,13 +157,13 @@ export const make = (handler: SseHandler): SseReader => {
       if (rest !== "") {
         const line = rest
         rest = ""
-        if (line.charCodeAt(0) === BRACE) {
+        if (isDocument(line)) {
           dispatch(false)
           handler.onEvent("", line, true, false)
           return
         }
-        if (line.charCodeAt(0) === LESS) junk = true
-        if (line.charCodeAt(0) !== LESS && /^(data|event):/.test(line)) onLine(line)
+        if (/^(?:data|event):/.test(line)) onLine(line)
+        else if (!beginsField(line)) junk = true
       }
       dispatch(false)
     },
@@ -165,6 +172,16 @@ export const make = (handler: SseHandler): SseReader => {
 }
 
 const isJson = (text: string): boolean => parse(text) !== undefined
+
+/** Whether a line is the beginning of a JSON object, or of a list of them. */
+const isDocument = (line: string): boolean =>
+  line.charCodeAt(0) === BRACE || (line.charCodeAt(0) === BRACKET && /^\[\s*(?:\{|$)/.test(line))
+
+/** Whether a line that the end of the body cut short may have been one of an event. */
+const beginsField = (line: string): boolean =>
+  line.charCodeAt(0) === COLON ||
+  line.trim() === "" ||
+  ["data:", "event:", "id:", "retry:"].some((field) => field.startsWith(line) || line.startsWith(field))
 
 /** The value of a JSON text, or `undefined` if it is not JSON (which no JSON text stands for). */
 export const parse = (text: string): unknown => {

@@ -249,8 +249,11 @@ const finishOf = (reason: string | undefined, hasCalls: boolean): Finish => {
 
 const string = (value: unknown): string | undefined => (typeof value === "string" && value !== "" ? value : undefined)
 
-const count = (value: unknown): number | undefined =>
-  typeof value === "number" && Number.isFinite(value) ? value : undefined
+/** A number, which some servers write as a string. */
+const count = (value: unknown): number | undefined => {
+  if (typeof value === "string" && /^\d+(?:\.\d+)?$/.test(value)) return Number(value)
+  return typeof value === "number" && Number.isFinite(value) ? value : undefined
+}
 
 const noUsage: Usage = {}
 
@@ -275,14 +278,14 @@ const usageOfChunk = (chunk: Json): Usage | undefined => {
   return isRecord(groq) ? usageOf(groq["usage"]) : undefined
 }
 
-/** The text and the reasoning of `content`, which some servers send as a list of parts. */
+/** The text and the reasoning of `content`, which some servers send as a part or a list of them. */
 const contentOf = (
   content: unknown
 ): { readonly text: string; readonly reasoning: string; readonly refusal: string } => {
   let text = ""
   let reasoning = ""
   let refusal = ""
-  for (const part of Array.isArray(content) ? content : []) {
+  for (const part of Array.isArray(content) ? content : [content]) {
     if (typeof part === "string") text += part
     if (!isRecord(part)) continue
     if (part["type"] === "refusal") refusal += string(part["refusal"]) ?? ""
@@ -299,7 +302,9 @@ interface OpenCall {
   id: string
   name: string
   args: string
-  readonly index: number | undefined
+  /** The last piece of the arguments: looking at the whole would flatten a string that still grows. */
+  last: string
+  index: number | undefined
   readonly position: number
 }
 
@@ -316,6 +321,9 @@ const wholeCall = (call: OpenCall): LlmToolCall => {
 
 const isWhole = (call: OpenCall): boolean => Sse.parse(call.args) !== undefined
 
+/** Whether the arguments are an object that has ended, so that nothing can be added to them. */
+const isClosed = (call: OpenCall): boolean => call.last.trimEnd().endsWith("}") && isWhole(call)
+
 /**
  * Assembles calls from deltas: by id if there is one, else by index, else the last one. Ids and names may come late or be
  * repeated, servers reuse indexes, arguments may be an object.
@@ -323,17 +331,31 @@ const isWhole = (call: OpenCall): boolean => Sse.parse(call.args) !== undefined
 class Calls {
   readonly all: Array<OpenCall> = []
 
-  private find(id: string, index: number | undefined, name: string): OpenCall | undefined {
+  /** The call that a piece without a known id goes on with, as far as its index tells. */
+  private candidate(index: number | undefined, anonymous: boolean): OpenCall | undefined {
+    const last = this.all.at(-1)
+    if (index === undefined) return last
+    const same = this.all.findLast((call) => call.index === index)
+    // Of a server that leaves out the index of a call's first piece only.
+    return same === undefined && anonymous && last?.index === undefined ? last : same
+  }
+
+  private find(id: string, index: number | undefined, name: string, text: string): OpenCall | undefined {
     if (id !== "") {
       const same = this.all.find((call) => call.id === id)
       if (same !== undefined) return same
     }
-    const candidate = index === undefined ? this.all.at(-1) : this.all.findLast((call) => call.index === index)
+    const candidate = this.candidate(index, id === "" && name === "")
     if (candidate === undefined) return undefined
+    const otherName = name !== "" && candidate.name !== "" && name !== candidate.name
     // An id that was not seen yet is a new call, unless it is the late id of a call that has none.
-    if (id !== "") return candidate.id === "" && (name === "" || candidate.name === "") ? candidate : undefined
-    // Another name after whole arguments is another call of a server that gives neither ids nor indexes.
-    return name !== "" && candidate.name !== "" && name !== candidate.name && isWhole(candidate) ? undefined : candidate
+    if (id !== "") {
+      const late = candidate.id === "" && !otherName && (name === "" || candidate.name === "" || !isClosed(candidate))
+      return late ? candidate : undefined
+    }
+    // Named again after whole arguments, it is another call of a server that gives neither ids nor indexes.
+    const another = name !== "" && (otherName || text.trim() !== "") && isClosed(candidate)
+    return another ? undefined : candidate
   }
 
   /** Takes one entry of `tool_calls`; gives the call and the new text of its arguments. */
@@ -344,15 +366,17 @@ class Calls {
     const name = string(inner["name"]) ?? ""
     const args = inner["arguments"]
     const text = typeof args === "string" ? args : args === undefined || args === null ? "" : json(args)
-    let call = this.find(id, index, name)
+    let call = this.find(id, index, name, text)
     if (call === undefined) {
       if (id === "" && name === "" && text === "") return undefined
-      call = { id, name, args: "", index, position: this.all.length }
+      call = { id, name, args: "", last: "", index, position: this.all.length }
       this.all.push(call)
     }
     if (call.id === "") call.id = id
     if (call.name === "") call.name = name
+    call.index ??= index
     call.args += text
+    if (text !== "") call.last = text
     return { call, text }
   }
 }
@@ -360,9 +384,9 @@ class Calls {
 const entriesOf = (message: Json): ReadonlyArray<Json> => {
   const list = message["tool_calls"]
   const entries = Array.isArray(list) ? list.filter(isRecord) : isRecord(list) ? [list] : []
-  // The form that `tool_calls` replaced.
+  // The form that `tool_calls` replaced; proxies send both.
   const legacy = message["function_call"]
-  return isRecord(legacy) ? [...entries, { function: legacy }] : entries
+  return entries.length === 0 && isRecord(legacy) ? [{ function: legacy }] : entries
 }
 
 const reasoningOf = (message: Json): string | undefined =>
@@ -425,9 +449,7 @@ export const decode = (body: string, context: CallContext): Either.Either<LlmRes
 const firstChoice = (choices: unknown): Json | undefined => {
   if (!Array.isArray(choices)) return undefined
   for (const choice of choices) {
-    if (isRecord(choice) && (choice["index"] === 0 || choice["index"] === undefined || choice["index"] === null)) {
-      return choice
-    }
+    if (isRecord(choice) && (count(choice["index"]) ?? 0) === 0) return choice
   }
   return undefined
 }
@@ -560,7 +582,7 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     if (thought !== undefined) onReasoning(thought)
     if (typeof content === "string") {
       if (content !== "") onText(content)
-    } else if (Array.isArray(content)) {
+    } else if (typeof content === "object" && content !== null) {
       const parts = contentOf(content)
       if (thought === undefined && parts.reasoning !== "") onReasoning(parts.reasoning)
       if (parts.text !== "") onText(parts.text)
@@ -745,10 +767,9 @@ export const decodeStream = (
       }
 
       const onBytes = (chunk: Chunk.Chunk<Uint8Array>) => {
-        let parts: ReadonlyArray<LlmStreamPart> = []
+        const parts: Array<LlmStreamPart> = []
         for (const bytes of chunk) {
-          const more = decoder.push(bytes)
-          if (more.length > 0) parts = parts.length === 0 ? more : [...parts, ...more]
+          for (const part of decoder.push(bytes)) parts.push(part)
         }
         return emit(parts)
       }

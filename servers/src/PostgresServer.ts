@@ -90,7 +90,7 @@ export const make = (
       }),
       (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true, maxRetries: 5 }))
     )
-    const port = yield* freePort
+    let port = yield* freePort
     const data = Path.join(folder, "data")
 
     const program = (
@@ -211,6 +211,19 @@ export const make = (
           : new PostgresServerError({ description: "PostgreSQL did not start again", log: log.slice(-2_000) })
       })
 
+    // Between choosing a port and using it, somebody else may take it.
+    const firstStart = (left: number): Effect.Effect<void, PostgresServerError> =>
+      Effect.flatMap(launch, (outcome) => {
+        if (outcome === "ready") return Effect.void
+        if (left === 0) {
+          return new PostgresServerError({ description: "PostgreSQL found no port", log: log.slice(-2_000) })
+        }
+        return Effect.flatMap(freePort, (another) => {
+          port = another
+          return firstStart(left - 1)
+        })
+      })
+
     // The server's own and its backends' process ids, by what /proc says of their parents.
     const family = (): ReadonlyArray<number> => {
       const root = child?.pid
@@ -241,7 +254,7 @@ export const make = (
 
     const thaw = signal("SIGCONT")
     yield* Effect.addFinalizer(() => Effect.zipRight(thaw, end("SIGQUIT")))
-    yield* startWithin(0)
+    yield* firstStart(5)
     return {
       host,
       port,
@@ -249,8 +262,9 @@ export const make = (
       password,
       database,
       url: `postgres://${username}:${encodeURIComponent(password)}@${host}:${port}/${database}`,
-      kill: end("SIGKILL"),
-      stop: end("SIGINT"),
+      // Backends that are frozen would outlive the server.
+      kill: Effect.zipRight(thaw, end("SIGKILL")),
+      stop: Effect.zipRight(thaw, end("SIGINT")),
       start: startWithin(100),
       freeze: signal("SIGSTOP"),
       thaw,

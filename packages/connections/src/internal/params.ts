@@ -9,12 +9,16 @@ const two = (value: number, digits = 2): string => String(Math.trunc(Math.abs(va
 const date = (value: Date): string => {
   if (Number.isNaN(value.getTime())) throw new RangeError("an invalid date cannot be stored")
   const year = value.getFullYear()
-  const offset = -value.getTimezoneOffset()
+  // By the clock on the wall and not by getTimezoneOffset, which leaves out the seconds that zones once had.
+  const local = new Date(0)
+  local.setUTCFullYear(year, value.getMonth(), value.getDate())
+  local.setUTCHours(value.getHours(), value.getMinutes(), value.getSeconds(), value.getMilliseconds())
+  const offset = Math.round((local.getTime() - value.getTime()) / 1000)
   const shown = year > 0 ? year : 1 - year
   return (
     `${two(shown, 4)}-${two(value.getMonth() + 1)}-${two(value.getDate())}T` +
     `${two(value.getHours())}:${two(value.getMinutes())}:${two(value.getSeconds())}.${two(value.getMilliseconds(), 3)}` +
-    `${offset < 0 ? "-" : "+"}${two(offset / 60)}:${two(Math.abs(offset) % 60)}${year > 0 ? "" : " BC"}`
+    `${offset < 0 ? "-" : "+"}${two(offset / 3600)}:${two((offset / 60) % 60)}:${two(offset % 60)}${year > 0 ? "" : " BC"}`
   )
 }
 
@@ -41,6 +45,7 @@ export const encode = (value: unknown): string | null => {
     case "string":
       return value
     case "number":
+      return Object.is(value, -0) ? "-0" : String(value)
     case "bigint":
     case "boolean":
       return String(value)

@@ -112,9 +112,12 @@ export const connect = (
   const opened = Effect.async<void, ConnectionError>((resume) => {
     const socket = new Net.Socket()
     const client = new options.driver.Client({ ...options.config, stream: () => socket })
+    let unwanted = false
     // Without a listener a lost connection would end the process.
     client.on("error", () => {})
     client.connect((error: Error | null) => {
+      // What was read before the socket was destroyed can still make it "connected".
+      if (unwanted) return
       if (error === null || error === undefined) {
         made(session(client, socket))
         return resume(Effect.void)
@@ -123,6 +126,7 @@ export const connect = (
       resume(Effect.fail(toConnectionError(at("connect"), error)))
     })
     return Effect.sync(() => {
+      unwanted = true
       socket.destroy()
     })
   })

@@ -81,6 +81,56 @@ describe("PGlite", () => {
       })
     )
 
+    it.effect("dates keep their instant in every zone, also where one had seconds, and in every year; so does -0", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const dates = [-3e12, -67_135_596_800_000, -62_000_000_000_000, 253_402_300_800_000, 0, -1, 1_700_000_000_123]
+        const zone = process.env["TZ"]
+        yield* Effect.addFinalizer(() =>
+          Effect.sync(() => {
+            if (zone === undefined) delete process.env["TZ"]
+            else process.env["TZ"] = zone
+          })
+        )
+        for (const [name, offset] of [
+          ["Europe/Amsterdam", -17],
+          ["America/St_Johns", 210],
+          ["UTC", 0]
+        ] as const) {
+          process.env["TZ"] = name
+          assert.strictEqual(Math.trunc(new Date(-3e12).getTimezoneOffset()), offset)
+          for (const millis of dates) {
+            const [row] = yield* sql`select extract(epoch from ${new Date(millis)}::timestamptz)::numeric * 1000 as at`
+            assert.strictEqual(Number(row?.["at"]), millis, name)
+          }
+        }
+        const [zero] = yield* sql`select ${-0}::float8 as zero`
+        assert.isTrue(Object.is(zero?.["zero"], -0))
+      }).pipe(Effect.scoped)
+    )
+
+    it.effect("statements of a transaction that are interrupted while they wait never keep the others from it", () =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* sql.withTransaction(
+          Effect.gen(function* () {
+            yield* Effect.forEach(
+              Array.from({ length: 200 }, (_, n) => n),
+              (n) =>
+                Effect.gen(function* () {
+                  const fiber = yield* Effect.fork(n % 3 === 0 ? sql.withTransaction(sql`select 1`) : sql`select 1`)
+                  for (let turn = 0; turn < n % 19; turn++) yield* Effect.yieldNow()
+                  if (n % 5 === 0) yield* Effect.sleep(n % 4)
+                  yield* n % 2 === 0 ? Fiber.interrupt(fiber) : Fiber.join(fiber)
+                }),
+              { concurrency: 20, discard: true }
+            )
+            assert.deepStrictEqual(yield* sql`select 1 as one`, [{ one: 1 }])
+          })
+        )
+      }).pipe(Effect.timeout("10 seconds"))
+    )
+
     it.effect("values, raw and several statements at once", () =>
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient

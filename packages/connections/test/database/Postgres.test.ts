@@ -14,6 +14,7 @@ import {
   Exit,
   Fiber,
   Layer,
+  Logger,
   Option,
   Redacted,
   Schedule,
@@ -128,7 +129,8 @@ describe("Postgres settings", () => {
 const live = { timeout: "60 seconds", excludeTestServices: true } as const
 
 describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), () => {
-  layer(Server.layer, live)("against a real server", (it) => {
+  // The external plane logs what fails, and here much is made to.
+  layer(Layer.merge(Server.layer, Logger.remove(Logger.defaultLogger)), live)("against a real server", (it) => {
     it.scoped("answers, with the same values as PGlite", () =>
       Effect.gen(function* () {
         const postgres = yield* connect()
@@ -161,13 +163,14 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
           }).pipe(Effect.forever)
           const killers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(killer))
           const victim = Effect.forEach(
-            Array.from({ length: 400 }),
+            // Enough by far: with the fault one in eleven failed.
+            Array.from({ length: 100 }),
             () => Effect.exit(sql<{ readonly one: number }>`select 1 as one, pg_sleep(0.002)`),
             { concurrency: 1 }
           )
           const results = (yield* Effect.all([victim, victim], { concurrency: 2 })).flat()
           yield* Fiber.interruptAll(killers)
-          assert.strictEqual(results.length, 800)
+          assert.strictEqual(results.length, 200)
           assert.strictEqual(results.filter(Exit.isFailure).length, 0)
           assert.isAtMost((yield* stats).total, 4)
         }),

@@ -146,16 +146,19 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
       if (!open.delete(entry)) return Effect.void
       leave(entry)
       return Effect.ensuring(Scope.close(entry.scope, Exit.void), gone(entry))
-    })
+    }).pipe(Effect.uninterruptible)
 
   yield* Effect.addFinalizer(() =>
-    Effect.suspend(() => {
-      closed = true
-      return Effect.forEach([...open], close, { concurrency: "unbounded", discard: true })
-    })
+    Effect.suspend(() => Effect.forEach([...open], close, { concurrency: "unbounded", discard: true }))
   )
   // Builds and idle timers run with the references of the registry. This is released before the entries are.
   const run = yield* FiberSet.makeRuntime<never, void, never>()
+  // Released first: once builds are being stopped, none may be begun, for nobody would run it.
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      closed = true
+    })
+  )
 
   const build = (entry: Entry, kind: AnyKind): Effect.Effect<void> =>
     Effect.suspend(() => {

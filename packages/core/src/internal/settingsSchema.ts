@@ -128,6 +128,7 @@ const expectation = (ast: AST.AST): string =>
         case "TupleType":
           return "a list"
         case "Transformation":
+        case "Refinement":
           return Option.getOrElse(AST.getIdentifierAnnotation(ast), () => expectation(ast.from))
         case "Union":
           return membersOf(ast)
@@ -243,7 +244,13 @@ export const readSection = <A, I>(
         if (found._tag === "List" || (found._tag === "Scalar" && found.origin.type !== "environment")) {
           return { value: foundData(found) }
         }
-        if (found._tag === "Absent" && found.cleared) {
+        // A name without a value (`llm:`, all below it commented out) is an empty table: variables still fill it.
+        if (
+          found._tag === "Absent" &&
+          found.cleared &&
+          (found.origin.type === "override" ||
+            !((required && isStruct(ast)) || (yield* Effect.orElseSucceed(sources.exists(path), () => true))))
+        ) {
           return none
         }
         const entries = new Map<string, unknown>()

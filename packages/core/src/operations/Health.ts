@@ -201,8 +201,7 @@ const settle = (
 
 // The work runs in a fiber of its own, so that the report is on time even over work that cannot be interrupted. While
 // such an orphan is still running no further one is started.
-const look = Effect.fnUntraced(function* (entry: Entry) {
-  const started = yield* Clock.currentTimeMillis
+const observe = Effect.fnUntraced(function* (entry: Entry, started: number) {
   if (entry.work !== undefined) {
     return yield* settle(entry, started, {
       status: "down",
@@ -234,6 +233,16 @@ const look = Effect.fnUntraced(function* (entry: Entry) {
     })
   )
 })
+
+const look = (entry: Entry): Effect.Effect<CheckReport> =>
+  Effect.flatMap(Clock.currentTimeMillis, (started) =>
+    Effect.catchAllDefect(observe(entry, started), () =>
+      settle(entry, started, {
+        status: "down",
+        error: { tag: "CheckUnreadable", message: "what the check gave cannot be read" }
+      })
+    )
+  )
 
 /**
  * Makes an empty registry. Checks that are running when its scope closes are interrupted.
@@ -292,27 +301,28 @@ export const make: Effect.Effect<typeof Health.Service, never, Scope.Scope> = Ef
       )
     )
 
+  // From setting the flight to forking it nothing may interrupt: a flight without a fiber would never land.
   const ask = (entry: Entry): Effect.Effect<CheckReport> =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      Effect.suspend(() => {
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
         if (entry.last !== undefined && now - entry.last.at < entry.cacheFor) {
           return Effect.succeed(entry.last.report)
         }
         if (entry.flight !== undefined) {
-          return Deferred.await(entry.flight)
+          return restore(Deferred.await(entry.flight))
         }
         const flight = Deferred.unsafeMake<CheckReport>(FiberId.none)
         entry.flight = flight
         return look(entry).pipe(
+          Effect.interruptible,
           Effect.onExit((exit) =>
             Effect.suspend(() => {
               entry.flight = undefined
               return Deferred.done(flight, exit)
             })
           ),
-          Effect.interruptible,
           Effect.forkDaemon,
-          Effect.andThen(Deferred.await(flight))
+          Effect.andThen(restore(Deferred.await(flight)))
         )
       })
     )

@@ -53,6 +53,8 @@ const secretNames = new Set(["auth", "pass", "pin", "otp", "jwt", "bearer", "sid
 
 const countedTokens = /(?:count|limit|max|min|total|per|used|usage|input|output|prompt|completion|cached|budget)/
 
+const maxNameLength = 256
+
 /**
  * Whether a field of this name holds a secret: `password`, `api_key`, `Authorization`, `clientSecret`, `refresh-token`,
  * `DB_PASS`, … Numbers of tokens (`maxTokens`, `prompt_tokens`) are not secrets.
@@ -62,6 +64,7 @@ const countedTokens = /(?:count|limit|max|min|total|per|used|usage|input|output|
  */
 export const isSecretName = (name: string): boolean => {
   const words = name
+    .slice(-maxNameLength)
     .replace(/([a-z0-9])([A-Z])/g, "$1 $2")
     .toLowerCase()
     .split(/[^a-z0-9]+/)
@@ -79,23 +82,32 @@ export const isSecretName = (name: string): boolean => {
   return secretWords.some((word) => joined.includes(word))
 }
 
+// Every pattern here takes time in proportion to the text, whatever stands in it: a repetition begins only where a run of
+// its characters does, or is bounded. What is logged is often long, and not written by friends.
 const forms: ReadonlyArray<readonly [RegExp, string]> = [
-  // A password, or a lone token, in the authority of a URL.
-  [/([a-z][a-z0-9+.-]*:\/\/)([^\s/?#@:"'<>]*):([^\s/?#"'<>]*)@/gi, `$1$2:${placeholder}@`],
+  // A password, or a lone token, in the authority of a URL. Such passwords are not always encoded as they should be, so it
+  // reaches to the last @ of the URL, unless what begins it is a port.
+  [/(:\/\/[^\s/?#@:"'<>]*):(?!\d{1,5}[/?#])(?:(?!:\/\/)[^\s"'<>]){0,256}@/g, `$1:${placeholder}@`],
   [/\b(https?:\/\/)([^\s/?#@:"'<>]+)@/gi, `$1${placeholder}@`],
   [/\b(Bearer|Basic|Digest|Token|ApiKey)\s+[A-Za-z0-9._~+/=-]{6,}/gi, `$1 ${placeholder}`],
-  [/\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?/g, placeholder],
+  [/(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?/g, placeholder],
   [/\b(?:sk|pk|rk|gsk|hf|xox[abprs]|gh[pousr]|glpat|github_pat)[-_][A-Za-z0-9_-]{12,}/g, placeholder],
   [/\bAKIA[A-Z0-9]{12,}/g, placeholder],
   [/\bAIza[A-Za-z0-9_-]{20,}/g, placeholder],
   [/-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g, placeholder]
 ]
 
-const assigned = /(["']?)([A-Za-z_][A-Za-z0-9_.-]*)\1\s*[=:]\s*/g
+// A name, with or without quotes (those of JSON inside JSON are escaped), and what sets it apart from its value.
+const assigned = /(?<![\w.-])([\w.-]+)(?:\\*["'])?\s*[=:]\s*/g
 
-const held = /"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\s,;&"'{}()[\]<>]+/y
+const held = /"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|\\+["'](?:[^"'\\]|\\+[^"'\\])*|[^\s,;&"'{}()[\]<>]+/y
 
-const schemes = /^(?:bearer|basic|digest)$/i
+// Headers whose value may be of several words.
+const header = /(?:authorization|cookie)$/i
+
+const heldByHeader = /"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|[^\r\n{}]+/y
+
+const done = /(?:bearer|basic|token|apikey)\s+<redacted>/iy
 
 /**
  * The text without the secrets that can be told by their form: passwords in URLs, `password=…`, `"apiKey": "…"`, bearer
@@ -113,18 +125,22 @@ export const text = (value: string): string => {
   let from = 0
   assigned.lastIndex = 0
   for (let match = assigned.exec(result); match !== null; match = assigned.exec(result)) {
-    if (!isSecretName(match[2] ?? "")) {
+    const name = match[1] ?? ""
+    if (!isSecretName(name)) {
       continue
     }
     const start = assigned.lastIndex
-    held.lastIndex = start
-    const value = held.exec(result)?.[0]
-    if (value === undefined || schemes.test(value)) {
+    const ofHeader = header.test(name)
+    done.lastIndex = start
+    const value = ofHeader ? heldByHeader : held
+    value.lastIndex = start
+    const secret = ofHeader && done.test(result) ? undefined : value.exec(result)?.[0]
+    if (secret === undefined) {
       continue
     }
-    const mark = value[0] === '"' || value[0] === "'" ? value[0] : ""
+    const mark = secret[0] === '"' || secret[0] === "'" ? secret[0] : ""
     shown += `${result.slice(from, start)}${mark}${placeholder}${mark}`
-    from = start + value.length
+    from = start + secret.length
     assigned.lastIndex = from
   }
   return shown + result.slice(from)
@@ -132,6 +148,7 @@ export const text = (value: string): string => {
 
 const maxDepth = 12
 const maxEntries = 1_000
+const maxValues = 10_000
 
 const tagOf = (value: object): string => {
   const tag = Reflect.get(value, "_tag")
@@ -164,7 +181,11 @@ const isPlain = (value: object): boolean => {
   return prototype === Object.prototype || prototype === null
 }
 
-const visit = (value: unknown, depth: number, seen: ReadonlyArray<object>): unknown => {
+// `budget` counts what is still shown of the whole value: a wide or much shared one would be copied without end.
+const visit = (value: unknown, depth: number, seen: ReadonlyArray<object>, budget: { left: number }): unknown => {
+  if (--budget.left < 0) {
+    return "[more]"
+  }
   switch (typeof value) {
     case "string":
       return text(value)
@@ -179,10 +200,10 @@ const visit = (value: unknown, depth: number, seen: ReadonlyArray<object>): unkn
     case "boolean":
       return value
   }
-  return typeof value === "object" && value !== null ? visitObject(value, depth, seen) : null
+  return typeof value === "object" && value !== null ? visitObject(value, depth, seen, budget) : null
 }
 
-const visitObject = (value: object, depth: number, seen: ReadonlyArray<object>): unknown => {
+const visitObject = (value: object, depth: number, seen: ReadonlyArray<object>, budget: { left: number }): unknown => {
   if (Redacted.isRedacted(value)) {
     return placeholder
   }
@@ -193,12 +214,12 @@ const visitObject = (value: object, depth: number, seen: ReadonlyArray<object>):
     return "[too deep]"
   }
   const path = [...seen, value]
-  const inner = (next: unknown): unknown => visit(next, depth + 1, path)
+  const inner = (next: unknown): unknown => visit(next, depth + 1, path, budget)
   const entries = (all: Iterable<readonly [unknown, unknown]>): Record<string, unknown> => {
     const result: Record<string, unknown> = {}
     let count = 0
     for (const [key, held] of all) {
-      if (++count > maxEntries) {
+      if (++count > maxEntries || budget.left <= 0) {
         result["[more]"] = true
         break
       }
@@ -218,7 +239,7 @@ const visitObject = (value: object, depth: number, seen: ReadonlyArray<object>):
   const list = (all: Iterable<unknown>): Array<unknown> => {
     const result: Array<unknown> = []
     for (const item of all) {
-      if (result.length >= maxEntries) {
+      if (result.length >= maxEntries || budget.left <= 0) {
         result.push("[more]")
         break
       }
@@ -284,12 +305,12 @@ const visitObject = (value: object, depth: number, seen: ReadonlyArray<object>):
 /**
  * The value as JSON data without its secrets: fields with the name of a secret and `Redacted` values read `<redacted>`,
  * text goes through `text`, errors become `{ tag, message, … }`, instances of unknown classes show their class only,
- * circles are cut.
+ * circles are cut, and so is what is deeper than 12 levels or beyond 10,000 values.
  *
  * @since 0.1.0
  * @category redaction
  */
-export const json = (value: unknown): unknown => visit(value, 0, [])
+export const json = (value: unknown): unknown => visit(value, 0, [], { left: maxValues })
 
 /**
  * `json` of each field of a record.
@@ -298,6 +319,6 @@ export const json = (value: unknown): unknown => visit(value, 0, [])
  * @category redaction
  */
 export const record = (value: Readonly<Record<string, unknown>>): Record<string, unknown> => {
-  const shown = visit({ ...value }, 0, [])
+  const shown = visit({ ...value }, 0, [], { left: maxValues })
   return typeof shown === "object" && shown !== null ? { ...shown } : {}
 }

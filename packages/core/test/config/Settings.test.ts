@@ -478,6 +478,35 @@ describe("Settings", () => {
       nested: Schema.Struct({ deep: Schema.Struct({ flag: Schema.Boolean }) })
     })
 
+    test("a section without a value is an empty one: variables fill it, and all that it lacks is said", () =>
+      Effect.gen(function* () {
+        const files = { "app.yaml": "llm:\nmail:\n" }
+        const Mail = Schema.Struct({ host: Schema.String, port: Schema.Number })
+        const filled = yield* settings(files, { env: { MAIL_HOST: "smtp", MAIL_PORT: "25" } })
+        assert.deepStrictEqual(yield* filled.section("mail", Mail), { host: "smtp", port: 25 })
+        const inside = yield* filled.section(
+          "",
+          Schema.Struct({ mail: Schema.optional(Mail), llm: Schema.optional(Mail) })
+        )
+        assert.deepStrictEqual(inside, { mail: { host: "smtp", port: 25 } })
+        const optional = Schema.Struct({ host: Schema.optional(Schema.String) })
+        const empty = yield* settings(files)
+        assert.deepStrictEqual(yield* empty.section("llm", optional), {})
+        const error = yield* Effect.flip(empty.section("llm", Mail))
+        assert.deepStrictEqual(
+          error.problems.map(({ path, reason }) => [path, reason]),
+          [
+            ["llm.host", "missing"],
+            ["llm.port", "missing"]
+          ]
+        )
+        const cleared = yield* settings(files, {
+          env: { MAIL_HOST: "smtp", MAIL_PORT: "25" },
+          overrides: { mail: null }
+        })
+        assert.strictEqual((yield* Effect.flip(cleared.section("mail", Mail))).problems[0]?.path, "mail")
+      }))
+
     test("a section says everything that is wrong at once: place, path, what was expected, never the value", () =>
       Effect.gen(function* () {
         const made = yield* settings(

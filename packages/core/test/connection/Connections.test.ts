@@ -335,6 +335,53 @@ describe("Connections", () => {
     })
   )
 
+  it.effect("a get while the registry is closing fails with Closed, though builds are still being stopped", () =>
+    Effect.gen(function* () {
+      const { build, kind } = yield* counting
+      const scope = yield* Scope.make()
+      const connections = yield* Scope.extend(Connections.make([kind]), scope)
+      const go = yield* Deferred.make<void>()
+      yield* Ref.set(build, Effect.uninterruptible(Deferred.await(go)))
+      yield* Effect.fork(Effect.scoped(connections.get(kind, "slow")))
+      yield* TestClock.adjust("1 second")
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust("1 second")
+      const late = yield* Effect.fork(Effect.flip(Effect.scoped(connections.get(kind, "late"))))
+      yield* TestClock.adjust("1 minute")
+      const exit = yield* Fiber.poll(late)
+      assert.isTrue(Option.isSome(exit), "it must not wait for a build that nobody runs")
+      const error = yield* Fiber.join(late)
+      assert.strictEqual(error._tag === "ConnectionError" ? error.reason : undefined, "Closed")
+      yield* Deferred.succeed(go, undefined)
+      yield* Fiber.join(closing)
+    })
+  )
+
+  it.live("a release for idleness that is under way is waited for when the registry closes", () =>
+    Effect.gen(function* () {
+      const { kind } = yield* counting
+      const begun = yield* Deferred.make<void>()
+      const go = yield* Deferred.make<void>()
+      const released = yield* Ref.make(0)
+      const last = Effect.addFinalizer(() => Ref.update(released, (n) => n + 1))
+      const first = Effect.addFinalizer(() => Effect.zipRight(Deferred.succeed(begun, undefined), Deferred.await(go)))
+      const slow = Connection.kind({
+        ...kind,
+        make: (name, from) =>
+          kind.make(name, from).pipe(Effect.zipLeft(last), Effect.zipLeft(last), Effect.zipLeft(first))
+      })
+      const scope = yield* Scope.make()
+      const connections = yield* Scope.extend(Connections.make([slow], { idleTimeToLive: "1 millis" }), scope)
+      yield* Effect.scoped(connections.get(slow))
+      yield* Deferred.await(begun)
+      const closing = yield* Effect.fork(Effect.zipRight(Scope.close(scope, Exit.void), Ref.get(released)))
+      // The registry begins to close while the first release is held up.
+      yield* Effect.repeatN(Effect.yieldNow(), 20)
+      yield* Deferred.succeed(go, undefined)
+      assert.strictEqual(yield* Fiber.join(closing), 2, "when the registry is closed, all of it is released")
+    })
+  )
+
   it.scoped("invalidate: who holds it keeps it, the next one gets a new one", () =>
     Effect.gen(function* () {
       const { kind, released } = yield* counting

@@ -2,7 +2,21 @@ import { createServer } from "node:http"
 import { FetchHttpClient, HttpClient, HttpServer } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Option, Redacted, Schema, Scope, TestClock } from "effect"
+import {
+  Deferred,
+  Effect,
+  Equal,
+  Exit,
+  Fiber,
+  type FiberId,
+  Layer,
+  Option,
+  Redacted,
+  Scheduler,
+  Schema,
+  Scope,
+  TestClock
+} from "effect"
 import * as Correlation from "../../src/operations/Correlation.ts"
 import * as Health from "../../src/operations/Health.ts"
 
@@ -15,6 +29,42 @@ const counted = (result: Health.CheckResult, after: Effect.Effect<void> = Effect
     return Effect.as(after, result)
   })
   return { state, check }
+}
+
+// A scheduler that holds up whatever fiber takes the given step (but never the one that arms it), so that an interruption
+// gets in there.
+const pausing = (step: number) => {
+  const inner = new Scheduler.MixedScheduler(2_048)
+  let own: FiberId.FiberId | undefined
+  let count = 0
+  let hold = false
+  const scheduler: Scheduler.Scheduler = {
+    shouldYield: (fiber) => {
+      if (own !== undefined && !Equal.equals(fiber.id(), own) && count++ === step) {
+        hold = true
+        return 0
+      }
+      return inner.shouldYield(fiber)
+    },
+    scheduleTask: (task, priority, fiber) => {
+      if (hold) {
+        hold = false
+        setTimeout(() => inner.scheduleTask(task, priority, fiber), 2)
+      } else {
+        inner.scheduleTask(task, priority, fiber)
+      }
+    }
+  }
+  return {
+    scheduler,
+    arm: (id: FiberId.FiberId) => {
+      own = id
+    },
+    disarm: () => {
+      own = undefined
+    },
+    reached: () => count > step
+  }
 }
 
 describe("Health", () => {
@@ -226,6 +276,50 @@ describe("Health", () => {
       assert.strictEqual(report.checks.details?.details?.host, "db1")
       assert.notInclude(JSON.stringify(report), "hunter2")
     }).pipe(Effect.provide(Health.layer))
+  )
+
+  it.scoped("what cannot be read of a check is down, and does not take the report with it", () =>
+    Effect.gen(function* () {
+      const health = yield* Health.Health
+      const hostile = {
+        get message(): string {
+          throw new Error("no")
+        }
+      }
+      yield* Health.register({ name: "details", check: Effect.succeed(Health.up({ inner: hostile })) })
+      yield* Health.register({ name: "error", check: Effect.fail(hostile) })
+      yield* Health.register({ name: "well", check: Effect.succeed(Health.up()) })
+      const report = yield* health.report()
+      assert.strictEqual(report.checks.details?.error?.tag, "CheckUnreadable")
+      assert.strictEqual(report.checks.error?.error?.tag, "CheckUnreadable")
+      assert.strictEqual(report.checks.well?.status, "up")
+      assert.strictEqual(report.status, "down")
+    }).pipe(Effect.provide(Health.layer))
+  )
+
+  it.live("an asker that is interrupted at any step leaves no flight that never lands", () =>
+    Effect.gen(function* () {
+      let interrupted = 0
+      for (let step = 0; step < 100; step++) {
+        const { arm, disarm, reached, scheduler } = pausing(step)
+        yield* Effect.gen(function* () {
+          const health = yield* Health.make
+          yield* health.register({ name: "x", cacheFor: 0, check: Effect.as(Effect.yieldNow(), Health.up()) })
+          arm(yield* Effect.fiberId)
+          // Not waited for: Effect's own parallel `forEach` may not end when it is interrupted while it is held up.
+          const first = yield* Effect.forkDaemon(health.report())
+          for (let turn = 0; turn < 60 && !reached(); turn++) {
+            yield* Effect.yieldNow()
+          }
+          interrupted += reached() ? 1 : 0
+          disarm()
+          yield* Fiber.interruptFork(first)
+          const second = yield* Effect.timeoutOption(health.report(), "2 seconds")
+          assert.isTrue(Option.isSome(second), `interrupted at step ${step}`)
+        }).pipe(Effect.scoped, Effect.withScheduler(scheduler))
+      }
+      assert.isAbove(interrupted, 50)
+    })
   )
 
   it.scoped("a shared result carries nothing of the one who asked first", () =>

@@ -10,20 +10,7 @@ import {
 } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import {
-  Chunk,
-  Context,
-  Effect,
-  FastCheck,
-  Fiber,
-  HashMap,
-  Layer,
-  Logger,
-  Option,
-  Stream,
-  TestClock,
-  Tracer
-} from "effect"
+import { Context, Effect, FastCheck, Fiber, HashMap, Layer, Logger, Option, Stream, TestClock, Tracer } from "effect"
 import * as Correlation from "../../src/operations/Correlation.ts"
 
 interface Line {
@@ -277,7 +264,7 @@ describe("Correlation", () => {
 
         it.scopedLive("is sent on to the next service, for each of many requests its own", () =>
           Effect.gen(function* () {
-            const ids = Chunk.toReadonlyArray(Chunk.makeBy(10, (n) => `call-${n}`))
+            const ids: Array<string> = Array.from({ length: 10 }, (_, n) => `call-${n}`)
             const responses = yield* Effect.forEach(ids, (id) => get("/forward", id), { concurrency: "unbounded" })
             assert.deepStrictEqual(
               responses.map((response) => response.body),

@@ -109,27 +109,42 @@ export const connect = (
 ): Effect.Effect<void, ConnectionError> => {
   const at = (method: string) => ({ kind: options.kind, name: options.name, method })
 
-  const opened = Effect.async<void, ConnectionError>((resume) => {
-    const socket = new Net.Socket()
-    const client = new options.driver.Client({ ...options.config, stream: () => socket })
-    let unwanted = false
-    // Without a listener a lost connection would end the process.
-    client.on("error", () => {})
-    client.connect((error: Error | null) => {
-      // What was read before the socket was destroyed can still make it "connected".
-      if (unwanted) return
-      if (error === null || error === undefined) {
-        made(session(client, socket))
-        return resume(Effect.void)
-      }
-      socket.destroy()
-      resume(Effect.fail(toConnectionError(at("connect"), error)))
-    })
-    return Effect.sync(() => {
-      unwanted = true
-      socket.destroy()
-    })
+  // The driver reads the URL here, and the files that it names.
+  const prepared = Effect.try({
+    try: () => {
+      const socket = new Net.Socket()
+      return { socket, client: new options.driver.Client({ ...options.config, stream: () => socket }) }
+    },
+    catch: (cause) =>
+      new ConnectionError({
+        ...at("connect"),
+        connection: options.name,
+        reason: "InvalidSettings",
+        description: "the URL, or a file that it names, cannot be used: see the cause",
+        cause
+      })
   })
+
+  const open = (client: Pg.Client, socket: Net.Socket) =>
+    Effect.async<void, ConnectionError>((resume) => {
+      let unwanted = false
+      // Without a listener a lost connection would end the process.
+      client.on("error", () => {})
+      client.connect((error: Error | null) => {
+        // What was read before the socket was destroyed can still make it "connected".
+        if (unwanted) return
+        if (error === null || error === undefined) {
+          made(session(client, socket))
+          return resume(Effect.void)
+        }
+        socket.destroy()
+        resume(Effect.fail(toConnectionError(at("connect"), error)))
+      })
+      return Effect.sync(() => {
+        unwanted = true
+        socket.destroy()
+      })
+    })
 
   const session = (client: Pg.Client, socket: Net.Socket): PostgresSession => {
     const internals = client as unknown as Internals
@@ -375,6 +390,7 @@ export const connect = (
     }
   }
 
+  const opened = Effect.flatMap(prepared, ({ client, socket }) => open(client, socket))
   return Effect.timeoutFail(opened, {
     duration: options.connectTimeout,
     onTimeout: () =>

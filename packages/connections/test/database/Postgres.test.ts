@@ -74,7 +74,14 @@ const blackhole = Effect.acquireRelease(
 describe("Postgres settings", () => {
   it.live("a URL that is none is InvalidSettings, and its text is not shown", () =>
     Effect.gen(function* () {
-      for (const url of ["", "localhost/hidden", "mysql://u:hidden@h/d", "postgres://u:hid#den@h:x/d"]) {
+      for (const url of [
+        "",
+        "localhost/hidden",
+        "mysql://u:hidden@h/d",
+        "postgres://u:hid#den@h:x/d",
+        "postgres://u:hidden@[::1]:1/%zz",
+        "postgres://u:hidden@localhost/d?sslrootcert=/nowhere/at/all.crt"
+      ]) {
         const error = yield* Effect.flip(Effect.scoped(Postgres.make({ url: Redacted.make(url) })))
         assert.strictEqual(error.reason, "InvalidSettings")
         assert.notInclude(error.message, "hid")

@@ -150,6 +150,8 @@ export const make = (
     const firstContentTimeout = options.firstContentTimeout ?? Math.min(60_000, millisOf(timeout))
     const idleTimeout = options.idleTimeout ?? "1 minute"
     const streamTimeout = options.streamTimeout ?? "10 minutes"
+    // A finished answer waits for its usage, but never until one of the other limits makes a failure of it.
+    const lastWaitMillis = Math.min(2000, millisOf(idleTimeout) / 2, millisOf(firstContentTimeout) / 2)
     const dialect: ChatCompletions.Dialect = {
       provider,
       maxTokensField: options.maxTokensField,
@@ -294,7 +296,7 @@ export const make = (
                 Effect.tapError((error) => annotate(Telemetry.errorAttributes(error)))
               )
               const body = Stream.mapError(response.stream, (error) => networkError(error, context))
-              return ChatCompletions.decodeStream(body, context, { decoder })
+              return ChatCompletions.decodeStream(body, context, { decoder, lastWaitMillis })
             })
           ).pipe(
             Stream.mapChunks(progress.seen),

@@ -19,20 +19,24 @@ export const fromSchema = <A, I, R>(schema: Schema.Schema<A, I, R>): Json => {
 /** Whether the root is an object with properties, which is what providers demand of structured output. */
 export const isObject = (schema: Json): boolean => schema["type"] === "object" && isRecord(schema["properties"])
 
+/** What providers refuse in a schema that they are to enforce; without enforcement it is help for the model. */
+const unenforceable = ["allOf", "oneOf", "not", "prefixItems", "patternProperties", "if"]
+
 /**
  * Whether a provider can hold a model to this schema: every object names all its properties as required and allows no
- * others.
+ * others, and there are no tuples.
  */
 export const isEnforceable = (schema: unknown): boolean => {
   if (Array.isArray(schema)) return schema.every(isEnforceable)
   if (!isRecord(schema)) return true
+  if (unenforceable.some((key) => schema[key] !== undefined) || Array.isArray(schema["items"])) return false
   if (schema["type"] === "object" || isRecord(schema["properties"])) {
     if (!isRecord(schema["properties"]) || schema["additionalProperties"] !== false) return false
     const required = Array.isArray(schema["required"]) ? schema["required"] : []
     if (Object.keys(schema["properties"]).some((key) => !required.includes(key))) return false
     if (!Object.values(schema["properties"]).every(isEnforceable)) return false
   } else if (schema["$id"] === "/schemas/unknown" || schema["$id"] === "/schemas/any") return false
-  for (const key of ["items", "anyOf", "oneOf", "allOf", "prefixItems", "additionalItems"]) {
+  for (const key of ["items", "anyOf"]) {
     if (!isEnforceable(schema[key])) return false
   }
   const definitions = schema["$defs"]

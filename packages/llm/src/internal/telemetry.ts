@@ -72,10 +72,9 @@ export const responseAttributes = (outcome: Outcome): Attributes => {
   return attributes
 }
 
-/** The attributes of a span that failed. */
+/** What a failed attempt tells of the call. Its `error.type` is set by core, if the call fails in the end. */
 export const errorAttributes = (error: LlmError): Attributes => {
   const attributes = usageAttributes(error.usage ?? {})
-  attributes["error.type"] = error.reason
   put(attributes, "gen_ai.response.id", error.partial?.id)
   put(attributes, "gen_ai.response.model", error.partial?.model)
   return attributes

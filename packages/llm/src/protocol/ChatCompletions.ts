@@ -91,7 +91,11 @@ const encodeFile = (part: FilePart): Either.Either<Json, string> => {
 const json = (value: unknown): string => JSON.stringify(value) ?? "null"
 
 const encodeResult = (result: unknown, isError: boolean): string => {
-  if (isError) return typeof result === "string" ? `Error: ${result}` : json({ error: result ?? null })
+  if (isError) {
+    // The message of an `Error` is no property that JSON writes.
+    const said = result instanceof Error ? result.message : result
+    return typeof said === "string" ? `Error: ${said}` : json({ error: said ?? null })
+  }
   return result === undefined ? "" : typeof result === "string" ? result : json(result)
 }
 
@@ -101,7 +105,9 @@ const encodeMessage = (message: ChatMessage, dialect: Dialect): Either.Either<Re
       return Either.right([{ role: "system", content: message.content }])
     case "user": {
       const [first] = message.content
-      if (message.content.length === 1 && first?.type === "text") {
+      // A list of parts must not be empty.
+      if (first === undefined) return Either.right([{ role: "user", content: "" }])
+      if (message.content.length === 1 && first.type === "text") {
         return Either.right([{ role: "user", content: first.text }])
       }
       const parts = message.content.map((part) =>

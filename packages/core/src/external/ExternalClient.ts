@@ -481,8 +481,8 @@ class Client implements ExternalClient {
       if (call.first !== undefined) span.attribute("call.first_element_ms", call.first)
       if (call.elements !== undefined) span.attribute("call.elements", call.elements)
       span.attribute("call.outcome", outcome)
-      const shown = Exit.isSuccess(exit) ? undefined : describe(exit.cause)
-      if (shown !== undefined && outcome !== "cancelled") span.attribute("error.type", shown.tag)
+      const shown = Exit.isFailure(exit) ? describe(exit.cause) : undefined
+      if (shown !== undefined && outcome !== "cancelled") span.attribute("error.type", shown.type)
       const minimum = fiber.getFiberRef(FiberRef.currentMinimumLogLevel)
       const line =
         level._tag === "None" || LogLevel.lessThan(level, minimum)
@@ -548,13 +548,23 @@ const retryEvent = (
 ): void =>
   span.event("retry", clock.unsafeCurrentTimeNanos(), {
     attempt,
-    "error.type": Redaction.error(error).tag,
+    "error.type": typeOf(error),
     "retry.delay_ms": delay
   })
 
-/** Tag and message of what went wrong, without secrets. */
-const describe = (cause: Cause.Cause<unknown>): { readonly tag: string; readonly message: string } =>
-  Redaction.error(Option.getOrElse(Cause.failureOption(cause), () => Cause.squash(cause)))
+/** Type, tag and message of what went wrong, without secrets. */
+const describe = (
+  cause: Cause.Cause<unknown>
+): { readonly type: string; readonly tag: string; readonly message: string } => {
+  const error = Option.getOrElse(Cause.failureOption(cause), () => Cause.squash(cause))
+  return { type: typeOf(error), ...Redaction.error(error) }
+}
+
+/** The `error.type` of OpenTelemetry: the error's `reason` where it is a name, which tells more than its tag. */
+const typeOf = (error: unknown): string => {
+  const reason: unknown = typeof error === "object" && error !== null ? Reflect.get(error, "reason") : undefined
+  return typeof reason === "string" && /^[A-Za-z][\w-]{0,63}$/.test(reason) ? reason : Redaction.error(error).tag
+}
 
 const withoutSecrets = (
   attributes: Readonly<Record<string, unknown>> | undefined

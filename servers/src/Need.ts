@@ -48,6 +48,7 @@ export const needs = {
     program("initdb", postgresFolders()) !== undefined && program("postgres", postgresFolders()) !== undefined,
   chromium: () => program("chromium") !== undefined,
   "llm-corpus": () => Fs.existsSync(Path.join(sharedData, "llm-corpus", "index.json")),
+  openapi: () => Fs.existsSync(Path.join(sharedData, "openapi", "openai.json")),
   "token-truth": () => Fs.existsSync(Path.join(sharedData, "token-truth.jsonl"))
 } as const
 

@@ -11,7 +11,8 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 
 /**
- * How a connection is treated: `internal` is plain, `external` is watched (spans).
+ * How a connection is treated: `internal` emits nothing, `external` is watched by `ExternalClient` (one span, one log
+ * line and metrics for each operation).
  *
  * @since 0.1.0
  * @category models

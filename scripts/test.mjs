@@ -46,7 +46,8 @@ const hints = {
   postgres: "apt-get install postgresql",
   chromium: "apt-get install chromium",
   "llm-corpus": "set UNDERLAY_SHARED to the folder of the shared data",
-  "token-truth": "set UNDERLAY_SHARED to the folder of the shared data"
+  "token-truth": "set UNDERLAY_SHARED to the folder of the shared data",
+  openapi: "set UNDERLAY_SHARED to the folder of the shared data"
 }
 let total = others
 for (const [need, count] of skipped) {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { LlmTest } from "@underlay/llm"
+import { ChatCompletions, LlmTest } from "@underlay/llm"
 import * as Need from "@underlay/servers/Need"
-import { Option } from "effect"
+import { Either, Option } from "effect"
 import { casesOf } from "./corpus.ts"
 
 const cases = casesOf("chat/completions")
@@ -34,6 +34,18 @@ describe.skipIf(Need.missing("llm-corpus"))(Need.title("Chat Completions recordi
   for (const { name, recording, expected } of cases) {
     it(`${name} decodes as expected`, () => {
       assert.deepStrictEqual(canonical(recording), expected)
+    })
+  }
+
+  // Errors are told apart in one table for all providers, whatever protocol they speak.
+  for (const { name, recording, expected } of casesOf().filter((each) => each.recording.response.status >= 400)) {
+    it(`${name} is the expected error (complaint 10: error mapping)`, () => {
+      const { body, headers, status } = recording.response
+      const lower = Object.fromEntries(Object.entries(headers).map(([key, value]) => [key.toLowerCase(), value]))
+      const now = Date.parse(lower["date"] ?? "2026-11-21T12:00:00Z")
+      const context = { provider: recording.provider, model: undefined, method: "generate" }
+      const error = ChatCompletions.decodeError({ status, headers: lower, body, now }, context)
+      assert.deepStrictEqual(LlmTest.canonicalOf(Either.left(error), "generate").error, expected.error)
     })
   }
 

@@ -324,6 +324,25 @@ describe("hostile errors", () => {
     }
   })
 
+  it("say in many words that the context is too long (complaint 10)", () => {
+    const overflow: ReadonlyArray<readonly [string, number | undefined, number | undefined]> = [
+      ["This model's maximum context length is 4096 tokens. However, you requested 5000 tokens", 4096, 5000],
+      ["This model's maximum prompt length is 131072 but the request contains 200000 tokens.", 131_072, 200_000],
+      ["Prompt contains 40000 tokens, too large for model with 32768 maximum context length", 32_768, 40_000],
+      ["Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4097. Given: 6000", undefined, undefined],
+      ["the request exceeds the available context size, try increasing it", undefined, undefined]
+    ]
+    for (const [message, limit, actual] of overflow) {
+      const failed = error(400, JSON.stringify({ error: { message } }))
+      assert.deepStrictEqual([failed.reason, failed.limit, failed.actual], ["ContextLengthExceeded", limit, actual])
+      // However much stands before or after it.
+      const long = error(400, JSON.stringify({ error: { message: `${"x ".repeat(50_000)}${message}` } }))
+      assert.strictEqual(long.reason, "ContextLengthExceeded")
+    }
+    const coded = error(400, '{"error":{"code":400,"message":"too big","type":"exceed_context_size_error"}}')
+    assert.strictEqual(coded.reason, "ContextLengthExceeded")
+  })
+
   it("wait only for what is a time", () => {
     assert.strictEqual(wait("7"), 7000)
     assert.strictEqual(wait("0.5"), 500)

@@ -105,7 +105,7 @@ for (const [client, layer] of clients) {
                 model: "gpt-test",
                 baseUrl: server.url,
                 retry: false,
-                idleTimeout: "100 millis"
+                idleTimeout: name === "a stall" ? "100 millis" : "10 seconds"
               })
             ),
             recording.within

@@ -21,10 +21,10 @@ const list = (): ReadonlyArray<{ readonly file: string; readonly api: string }> 
     ? []
     : (read("index.json") as ReadonlyArray<{ readonly file: string; readonly api: string }>)
 
-/** Every recording of a protocol. */
-export const casesOf = (api: string): ReadonlyArray<Case> =>
+/** Every recording of a protocol; without one, of all of them. */
+export const casesOf = (api?: string): ReadonlyArray<Case> =>
   list()
-    .filter((entry) => entry.api === api)
+    .filter((entry) => api === undefined || entry.api === api)
     .map(({ file }) => ({
       name: file.replace(/\.json$/, ""),
       recording: Schema.decodeUnknownSync(LlmTest.Recording)(read(file)),

@@ -190,7 +190,7 @@ const searched = (message: string | undefined): string =>
   message === undefined ? "" : message.length <= 16_384 ? message : `${message.slice(0, 8192)}\n${message.slice(-8192)}`
 
 const contextWordings =
-  /prompt is too long|prompt too long; exceeded max context length|input tokens exceed the configured limit|exceeds? the context window|input token count.{0,200}exceeds the maximum|maximum context length is|exceed(?:s|ed)? (?:the |this model's )?(?:max(?:imum)?|available) context (?:length|size|window)|context length exceeded/is
+  /prompt is too long|prompt too long; exceeded max context length|input tokens exceed the configured limit|exceeds? the context window|input token count.{0,200}exceeds the maximum|maximum (?:context|prompt) length is|too large for model with \d+ maximum context length|tokens`? \+ `?max_new_tokens`? must be|exceed(?:s|ed)? (?:the |this model's )?(?:max(?:imum)?|available) context (?:length|size|window)|context length exceeded/is
 
 const quotaCode =
   /insufficient_quota|credit_balance|insufficient_(?:credit|balance|funds)|billing|payment_required|spend_limit|quota_exceeded|quota_exhausted|exceeded_current_quota/i
@@ -212,7 +212,8 @@ const reasonOf = (envelope: Envelope, status: number, inside: boolean): Reason =
       ? quotaIds.some((id) => /PerDay/i.test(id))
       : quotaWording.test(message) && !byTime.test(message))
   if (quota) return "QuotaExhausted"
-  if (has("context_length_exceeded") || contextWordings.test(message)) return "ContextLengthExceeded"
+  if (has("context_length_exceeded", "exceed_context_size_error") || contextWordings.test(message))
+    return "ContextLengthExceeded"
   if (codes.some((code) => filtered.test(code))) return "ContentFiltered"
   if (status === 401 || has("invalid_api_key", "authentication_error", "api_key_invalid", "unauthenticated")) {
     return "Authentication"
@@ -239,8 +240,8 @@ const lengths = (message: string): { readonly limit?: number | undefined; readon
   if (anthropic !== null) return { actual: number(anthropic[1]), limit: number(anthropic[2]) }
   const gemini = match(`input token count \\(?${n}\\)? exceeds the maximum[^\\d]*(?:${n})?`)
   if (gemini !== null) return { actual: number(gemini[1]), limit: number(gemini[2]) }
-  const limit = match(`(?:limit of|context length is|context size \\(?|maximum of) ?${n}`)
-  const actual = match(`(?:resulted in|requested|request(?:ed)? has) (?:about )?${n} (?:input )?tokens`)
+  const limit = match(`(?:limit of|(?:context|prompt) length is|context size \\(?|model with|maximum of) ?${n}`)
+  const actual = match(`(?:resulted in|requested|request(?:ed)? has|contains) (?:about )?${n} (?:input )?tokens`)
   return { limit: number(limit?.[1]), actual: number(actual?.[1]) }
 }
 

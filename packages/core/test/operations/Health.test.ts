@@ -99,7 +99,7 @@ describe("Health", () => {
         name: "c",
         groups: ["two"],
         critical: false,
-        check: Effect.fail(new Error("gone"))
+        check: Effect.fail({ _tag: "Gone", message: "gone" })
       })
       assert.strictEqual((yield* health.report("one")).status, "degraded")
       const two = yield* health.report("two")

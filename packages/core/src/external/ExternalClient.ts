@@ -312,7 +312,7 @@ class Client implements ExternalClient {
           const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0 }
           let retries = 0
           this.started()
-          const attempted = pipeline.run(stages, checked, {
+          const attempted = pipeline.masked(restore, stages, checked, {
             services: (services) => {
               services.set(Tracer.ParentSpan.key, span)
               services.set(CurrentCall.Current.key, current)
@@ -325,7 +325,7 @@ class Client implements ExternalClient {
           })
           const end = (exit: Exit.Exit<B, E | ExternalError>): Effect.Effect<void> =>
             this.ended({ operation, span, metrics, startedAt, retries }, exit, clock)
-          return Effect.matchCauseEffect(restore(attempted), {
+          return Effect.matchCauseEffect(attempted, {
             onFailure: (cause) => {
               const exit = Exit.failCause(cause)
               return Effect.zipRight(end(exit), exit)

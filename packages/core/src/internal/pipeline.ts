@@ -47,6 +47,7 @@ const deadlineKey = Deadline.Current.key
 
 interface Call<A, E, R> {
   readonly stages: Stages
+  readonly restore: timed.Restore
   readonly effect: Effect.Effect<A, E, R>
   readonly observer: Observer | undefined
   readonly clock: Clock.Clock
@@ -67,6 +68,18 @@ export const run = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   observer?: Observer
 ): Effect.Effect<A, E | Failure, R> =>
+  Effect.uninterruptibleMask((restore) => masked(restore, stages, effect, observer))
+
+/**
+ * The same, to be run where nothing can be interrupted: only the effect and the waits are, so that no interruption comes
+ * between a permit and the one who gives it back.
+ */
+export const masked = <A, E, R>(
+  restore: timed.Restore,
+  stages: Stages,
+  effect: Effect.Effect<A, E, R>,
+  observer?: Observer
+): Effect.Effect<A, E | Failure, R> =>
   Effect.withFiberRuntime<A, E | Failure, R>((fiber) => {
     const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
     const current = fiber.currentContext as Context.Context<R>
@@ -80,6 +93,7 @@ export const run = <A, E, R>(
     observer?.services?.(services)
     const call: Call<A, E, R> = {
       stages,
+      restore,
       effect,
       observer,
       clock,
@@ -105,21 +119,19 @@ const attempt = <A, E, R>(call: Call<A, E, R>, now: number, first: boolean): Eff
     run.permit = given
   }
   if (run.millis !== Number.POSITIVE_INFINITY) {
-    return timed.run<A, E, R, Timeout.CallTimeout, E | Failure>(call.effect, run)
+    return timed.masked<A, E, R, Timeout.CallTimeout, E | Failure>(call.restore, call.effect, run)
   }
-  return Effect.uninterruptibleMask((restore) =>
-    Effect.matchCauseEffect(restore(Effect.mapInputContext(call.effect, () => call.context)), {
-      onFailure: (cause) => {
-        run.settled(Exit.failCause(cause))
-        return restore(run.failed(cause))
-      },
-      onSuccess: (value) => {
-        const exit = Exit.succeed(value)
-        run.settled(exit)
-        return exit
-      }
-    })
-  )
+  return Effect.matchCauseEffect(call.restore(Effect.mapInputContext(call.effect, () => call.context)), {
+    onFailure: (cause) => {
+      run.settled(Exit.failCause(cause))
+      return run.failed(cause)
+    },
+    onSuccess: (value) => {
+      const exit = Exit.succeed(value)
+      run.settled(exit)
+      return exit
+    }
+  })
 }
 
 class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | Failure> {
@@ -190,22 +202,25 @@ const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>):
   const innerSpent = call.frame.exhausted && !retry.retriesExhausted
   if (retry.attempts === 1 || innerSpent || !retry.shouldRetry(error.value)) return conclude(call, cause)
   let replayed = false
-  const next = Effect.suspend(() => {
-    if (!replayed) {
-      // The first attempt has been made: its failure is what the schedule starts with.
-      replayed = true
-      return Effect.failCause(cause)
-    }
-    call.frame.attempt++
-    call.frame.exhausted = false
-    return attempt(call, call.clock.unsafeCurrentTimeMillis(), false)
-  })
+  // Uninterruptible from before its permit is taken; what may be interrupted in it restores that itself.
+  const next = Effect.uninterruptible(
+    Effect.suspend(() => {
+      if (!replayed) {
+        // The first attempt has been made: its failure is what the schedule starts with.
+        replayed = true
+        return Effect.failCause(cause)
+      }
+      call.frame.attempt++
+      call.frame.exhausted = false
+      return attempt(call, call.clock.unsafeCurrentTimeMillis(), false)
+    })
+  )
   const schedule = retry.unsafeSchedule({
     stop: () => call.frame.exhausted && !retry.retriesExhausted,
     onDelay: call.observer?.onRetry,
     deadline: call.deadline
   })
-  return Effect.catchAllCause(Effect.retry(next, schedule), (last) => conclude(call, last))
+  return Effect.catchAllCause(call.restore(Effect.retry(next, schedule)), (last) => conclude(call, last))
 }
 
 /** What leaves the call: the last error, with what is known of the attempts before it. */

@@ -71,17 +71,22 @@ export const run = <A, E, R>(
       const clock = yield* Effect.clock
       const inherited = yield* Deadline.Current
       let permit: Permit | undefined
+      const breaker = stages.breaker
+      const settle = (outcome: Outcome): void => {
+        if (breaker === undefined || permit === undefined) return
+        breaker.machine.settle(permit, outcome, clock.unsafeCurrentTimeMillis())
+      }
+      // Before there is a permit, so that no interruption comes in between. Whoever ends the stream early has got what
+      // they wanted from a service that answered; whoever is interrupted says nothing of it.
+      yield* Scope.addFinalizerExit(scope, (exit) =>
+        Effect.sync(() => settle(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause) ? "neutral" : "success"))
+      )
       const opened = yield* pipeline.run(stages, open(stream, scope), {
         onRetry: observer?.onRetry,
         onPermit: (given) => {
           permit = given
         }
       })
-      const breaker = stages.breaker
-      const settle = (outcome: Outcome): void => {
-        if (breaker === undefined || permit === undefined) return
-        breaker.machine.settle(permit, outcome, clock.unsafeCurrentTimeMillis())
-      }
       if (Option.isNone(opened.first)) {
         settle("success")
         return Stream.empty
@@ -90,11 +95,6 @@ export const run = <A, E, R>(
       if (breaker !== undefined && permit !== undefined) {
         permit = breaker.machine.progressed(permit, clock.unsafeCurrentTimeMillis())
       }
-      // Whoever ends the stream early has got what they wanted from a service that answered.
-      yield* Scope.addFinalizer(
-        scope,
-        Effect.sync(() => settle("success"))
-      )
       observer?.onFirst?.()
       observer?.onElements?.(Chunk.size(opened.first.value))
       const broken = (cause: Cause.Cause<unknown>): void => {

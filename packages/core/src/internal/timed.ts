@@ -59,12 +59,25 @@ export interface Limit<A, E, E2, R, E3> {
   timeout(): E2
   /** Told once, as soon as it is known how it went: the effect's own exit, or undefined when time was up. */
   settled(exit: Exit.Exit<A, E> | undefined): void
-  /** What to do after a failure or a timeout. */
+  /** What to do after a failure or a timeout; run where nothing can be interrupted. */
   failed(cause: Cause.Cause<E | E2>): Effect.Effect<A, E3, R>
 }
 
+/** Gives back to an effect what the region of its caller allows. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
 /** Runs the effect; when the time is over its failure is `timeout()`, whether the effect can be interrupted or not. */
 export const run = <A, E, R, E2, E3>(
+  self: Effect.Effect<A, E, R>,
+  limit: Limit<A, E, E2, R, E3>
+): Effect.Effect<A, E | E3, R> => Effect.uninterruptibleMask((restore) => masked(restore, self, limit))
+
+/**
+ * The same, to be run where nothing can be interrupted: between the start of the effect's fiber and the wait for it there
+ * is no step at which an interruption could come and leave the fiber to itself.
+ */
+export const masked = <A, E, R, E2, E3>(
+  restore: Restore,
   self: Effect.Effect<A, E, R>,
   limit: Limit<A, E, E2, R, E3>
 ): Effect.Effect<A, E | E3, R> =>
@@ -78,44 +91,77 @@ export const run = <A, E, R, E2, E3>(
     // As a value, so that the runtime does not report the failure of a fiber that has somebody to tell.
     const child = Runtime.runFork(runtime, Effect.exit(self))
     const polled = child.unsafePoll()
-    return polled === null
-      ? Effect.async<A, E | E3, R>((resume) => new Waiting(parent, child, limit, resume).cancel)
-      : finish(parent, child, limit, Exit.flatten(polled))
+    if (polled !== null) {
+      const exit = Exit.flatten(polled)
+      limit.settled(exit)
+      return finish(parent, child, limit, exit)
+    }
+    const waiting = new Waiting(parent, child, limit)
+    return Effect.matchCauseEffect(restore(Effect.async<void>((resume) => waiting.listen(resume))), {
+      onFailure: (interruption) => Effect.zipRight(waiting.cancel(), Effect.failCause(interruption)),
+      onSuccess: () => waiting.result()
+    })
   })
 
 /** A run that did not end at once. */
 class Waiting<A, E, E2, R, E3> {
   private done = false
+  /** How it ended; undefined if its time was over first. */
+  private exit: Exit.Exit<A, E> | undefined = undefined
+  private resume: ((effect: Effect.Effect<void>) => void) | undefined = undefined
   private readonly parent: Fiber.RuntimeFiber<unknown, unknown>
   private readonly child: Fiber.RuntimeFiber<Exit.Exit<A, E>>
   private readonly limit: Limit<A, E, E2, R, E3>
-  private readonly resume: (effect: Effect.Effect<A, E | E3, R>) => void
   private readonly cancelTimer: () => void
-  readonly cancel: Effect.Effect<void>
 
   constructor(
     parent: Fiber.RuntimeFiber<unknown, unknown>,
     child: Fiber.RuntimeFiber<Exit.Exit<A, E>>,
-    limit: Limit<A, E, E2, R, E3>,
-    resume: (effect: Effect.Effect<A, E | E3, R>) => void
+    limit: Limit<A, E, E2, R, E3>
   ) {
     this.parent = parent
     this.child = child
     this.limit = limit
-    this.resume = resume
     this.cancelTimer = schedule(parent, limit.millis, () => this.expire())
-    child.addObserver((outcome) => this.end(outcome))
-    this.cancel = Effect.suspend(() => {
-      if (!this.done) this.cancelTimer()
-      return Fiber.interrupt(child)
+    child.addObserver((outcome) => this.end(Exit.flatten(outcome)))
+  }
+
+  listen(resume: (effect: Effect.Effect<void>) => void): void {
+    if (this.done) resume(Effect.void)
+    else this.resume = resume
+  }
+
+  /** What the caller gets once it is known. */
+  result(): Effect.Effect<A, E | E3, R> {
+    return this.exit === undefined
+      ? Effect.zipRight(
+          this.leave(),
+          Effect.suspend(() => this.limit.failed(Cause.fail(this.limit.timeout())))
+        )
+      : finish(this.parent, this.child, this.limit, this.exit)
+  }
+
+  /** The caller is interrupted: so is the work, and it is waited for, unless its time is over. */
+  cancel(): Effect.Effect<void> {
+    if (this.done) return this.exit === undefined ? this.leave() : Effect.void
+    this.cancelTimer()
+    return Effect.asVoid(Fiber.interrupt(this.child))
+  }
+
+  /** One turn for the work to end in; what has not ended then is an orphan. */
+  private leave(): Effect.Effect<void> {
+    return Effect.map(Effect.yieldNow(), () => {
+      if (this.child.unsafePoll() === null) adopt(this.child, this.limit.orphans)
     })
   }
 
-  private end(outcome: Exit.Exit<Exit.Exit<A, E>>): void {
+  private end(exit: Exit.Exit<A, E>): void {
     if (this.done) return
     this.done = true
+    this.exit = exit
     this.cancelTimer()
-    this.resume(finish(this.parent, this.child, this.limit, Exit.flatten(outcome)))
+    this.limit.settled(exit)
+    this.resume?.(Effect.void)
   }
 
   private expire(): void {
@@ -123,14 +169,7 @@ class Waiting<A, E, E2, R, E3> {
     this.done = true
     this.limit.settled(undefined)
     this.child.unsafeInterruptAsFork(this.parent.id())
-    const cause = Cause.fail(this.limit.timeout())
-    this.resume(
-      // One turn for the work to end in; what has not ended then is an orphan.
-      Effect.flatMap(Effect.yieldNow(), () => {
-        if (this.child.unsafePoll() === null) adopt(this.child, this.limit.orphans)
-        return this.limit.failed(cause)
-      })
-    )
+    this.resume?.(Effect.void)
   }
 }
 
@@ -140,7 +179,6 @@ const finish = <A, E, E2, R, E3>(
   limit: Limit<A, E, E2, R, E3>,
   exit: Exit.Exit<A, E>
 ): Effect.Effect<A, E | E3, R> => {
-  limit.settled(exit)
   const result: Effect.Effect<A, E | E3, R> = exit._tag === "Failure" ? limit.failed(exit.cause) : exit
   return inherit(parent, child, result)
 }

@@ -22,7 +22,9 @@ export interface Source {
 }
 
 /**
- * A question with everything that is known for its answer. `history` are the messages before it, oldest first.
+ * A question with everything that is known for its answer. `history` are the messages before it, oldest first. `sure`
+ * says whether the search found what the question is about, or only what is nearest; `strange` are the words of the
+ * question that no runbook knows; `also` are the numbers of the sources that another part of the question is about.
  *
  * @since 0.1.0
  * @category models
@@ -33,6 +35,9 @@ export interface Question {
   readonly runbook: Runbook
   readonly sources: ReadonlyArray<Source>
   readonly history: ReadonlyArray<ChatMessage.ChatMessage>
+  readonly sure: boolean
+  readonly strange: ReadonlyArray<string>
+  readonly also: ReadonlyArray<number>
 }
 
 /**
@@ -49,6 +54,8 @@ export type AnswerPart =
       readonly answerer: string
       readonly model: string
       readonly finish: "stop" | "length" | "refused"
+      /** The answer only names what is nearest, and says so. */
+      readonly unsure?: boolean | undefined
       readonly tokens?: { readonly input: number | undefined; readonly output: number | undefined } | undefined
     }
 

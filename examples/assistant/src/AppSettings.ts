@@ -7,7 +7,7 @@
 import type { FileSystem } from "@effect/platform"
 import { Settings } from "@underlay/core"
 import { RedisSettings } from "@underlay/redis"
-import { Config, type Duration, Effect, Either, type Layer, Option, Redacted } from "effect"
+import { Config, Duration, Effect, Either, type Layer, Option, Redacted } from "effect"
 
 /**
  * A provider of language models that can be named, or the local answerer.
@@ -90,6 +90,15 @@ const whole = (name: string, from: number, to: number): Config.Config<number> =>
     })
   )
 
+/** A time that ends, and not at once. */
+const time = (name: string): Config.Config<Duration.Duration> =>
+  Config.duration(name).pipe(
+    Config.validate({
+      message: "expected a time longer than zero, for example 30 minutes",
+      validation: (duration) => Duration.toMillis(duration) > 0 && Duration.isFinite(duration)
+    })
+  )
+
 /** `host`, `host:port` and URLs, as Ollama itself takes them; an address to listen on is one to call on this machine. */
 const ollamaHost: Config.Config<string> = Config.nonEmptyString("host").pipe(
   Config.validate({
@@ -106,11 +115,18 @@ const ollamaHost: Config.Config<string> = Config.nonEmptyString("host").pipe(
 
 const withScheme = (value: string): string => (/^https?:\/\//.test(value) ? value : `http://${value}`)
 
+/** The host may stand among the parameters, as it does for a socket: `postgres:///name?host=/run/postgresql`. */
+const isPostgresUrl = (text: string): boolean => {
+  if (!URL.canParse(text)) return false
+  const url = new URL(text)
+  return /^postgres(ql)?:$/.test(url.protocol) && (url.hostname !== "" || (url.searchParams.get("host") ?? "") !== "")
+}
+
 const databaseUrl: Config.Config<Option.Option<Redacted.Redacted>> = filled(
   Config.string("url").pipe(
     Config.validate({
-      message: "expected a URL that begins with postgres:// or postgresql://",
-      validation: (url) => url.trim() === "" || (URL.canParse(url) && /^postgres(ql)?:$/.test(new URL(url).protocol))
+      message: "expected a PostgreSQL URL with a host: postgresql://user:password@host:5432/database",
+      validation: (url) => url.trim() === "" || isPostgresUrl(url)
     }),
     Config.map(Redacted.make)
   ),
@@ -151,7 +167,7 @@ const redis: Config.Config<Option.Option<RedisSettings.RedisSettings>> = Config.
         validation: (url) => url.trim() === "" || Either.isRight(redisAt(url))
       })
     ),
-    commandTimeout: Config.duration("commandTimeout")
+    commandTimeout: time("commandTimeout")
   }),
   ({ commandTimeout, url }) =>
     url.pipe(
@@ -169,14 +185,14 @@ const settings: Config.Config<AppSettings> = Config.all({
     }),
     "log"
   ),
-  sessions: Config.nested(Config.all({ ttl: Config.duration("ttl") }), "sessions"),
+  sessions: Config.nested(Config.all({ ttl: time("ttl") }), "sessions"),
   redis: Config.nested(redis, "redis"),
   databaseUrl: Config.nested(databaseUrl, "database"),
   vector: Config.nested(Config.all({ dimensions: whole("dimensions", 64, 2000) }), "vector"),
   llm: Config.nested(
     Config.all({
       provider,
-      timeout: Config.duration("timeout"),
+      timeout: time("timeout"),
       maxTokens: whole("maxTokens", 16, 100_000),
       temperature: Config.option(between("temperature", 0, 2))
     }),
@@ -191,7 +207,7 @@ const settings: Config.Config<AppSettings> = Config.all({
 const keyProblems = (service: typeof Settings.Settings.Service): Effect.Effect<ReadonlyArray<Settings.Problem>> =>
   Effect.gen(function* () {
     const provider = yield* Effect.option(service.load(Config.string("llm.provider")))
-    const named = Option.getOrElse(provider, () => "").trim()
+    const named = providerOf(Option.getOrElse(provider, () => ""))
     if (named !== "openai" && named !== "groq") return []
     const key = yield* Effect.option(service.load(Config.nested(secret("apiKey"), named)))
     if (Option.isSome(Option.flatten(key))) return []

@@ -5,8 +5,9 @@
  * @since 0.1.0
  */
 import type { FileSystem, HttpClient, Path } from "@effect/platform"
-import { Health, type VectorStore } from "@underlay/core"
-import { Effect, Layer } from "effect"
+import { type ConversationMemory, Health, type SessionStore, type VectorStore } from "@underlay/core"
+import { Context, Effect, Either, Layer, Option } from "effect"
+import type { Answerer } from "./Answerer.ts"
 import type { AppSettings } from "./AppSettings.ts"
 import * as Assistant from "./Assistant.ts"
 import * as Models from "./Models.ts"
@@ -41,18 +42,50 @@ export const layer = (
   Parts.PartError | Runbooks.RunbookError | Search.SearchError,
   FileSystem.FileSystem | Path.Path | HttpClient.HttpClient
 > =>
-  Layer.unwrapEffect(
-    Effect.map(Models.choose(settings), (answers) => {
+  Layer.suspend(() => {
+    const embeddings = Parts.embeddings(settings)
+    return Assistant.layer(options.assistant).pipe(
+      Layer.provideMerge(Search.layer),
+      Layer.provideMerge(Runbooks.layer(options.runbooks)),
+      Layer.provideMerge(
+        Layer.merge(chosen(settings, options.search ?? Parts.search(settings), embeddings.part), embeddings.layer)
+      ),
+      Layer.provideMerge(Health.layer)
+    )
+  })
+
+/** The parts that may be elsewhere, built at once: whoever starts the service hears of all that cannot be used. */
+const chosen = (
+  settings: AppSettings,
+  search: Parts.Chosen<VectorStore.VectorStore>,
+  embeddings: Parts.Part
+): Layer.Layer<
+  SessionStore.SessionStore | ConversationMemory.ConversationMemory | VectorStore.VectorStore | Answerer | Parts.Parts,
+  Parts.PartError,
+  HttpClient.HttpClient
+> =>
+  Layer.scopedContext(
+    Effect.gen(function* () {
       const sessions = Parts.sessions(settings)
-      const search = options.search ?? Parts.search(settings)
-      const embeddings = Parts.embeddings(settings)
-      const parts = Layer.succeed(Parts.Parts, [sessions.part, search.part, embeddings.part, answers.part])
-      const index = Search.layer.pipe(Layer.provide([search.layer, embeddings.layer]))
-      return Assistant.layer(options.assistant).pipe(
-        Layer.provideMerge(index),
-        Layer.provideMerge(Layer.mergeAll(parts, Runbooks.layer(options.runbooks))),
-        Layer.provide([sessions.layer, answers.layer]),
-        Layer.provideMerge(Health.layer)
+      const [first, second, third] = yield* Effect.all(
+        [
+          Layer.build(sessions.layer),
+          Layer.build(search.layer),
+          Effect.flatMap(Models.choose(settings), ({ layer, part }) =>
+            Effect.map(Layer.build(layer), (context) => ({ context, part }))
+          )
+        ],
+        { concurrency: "unbounded", mode: "either" }
       )
+      if (Either.isRight(first) && Either.isRight(second) && Either.isRight(third)) {
+        return Context.mergeAll(
+          first.right,
+          second.right,
+          third.right.context,
+          Context.make(Parts.Parts, [sessions.part, search.part, embeddings, third.right.part])
+        )
+      }
+      const failed = [Either.getLeft(first), Either.getLeft(second), Either.getLeft(third)]
+      return yield* Parts.together(failed.flatMap(Option.toArray))
     })
   )

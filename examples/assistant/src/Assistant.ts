@@ -4,7 +4,19 @@
  * @since 0.1.0
  */
 import { ChatMessage, ConversationMemory, SessionStore } from "@underlay/core"
-import { Array as Arr, Context, Deferred, Duration, Effect, Layer, Option, Schema, type Scope, Stream } from "effect"
+import {
+  Array as Arr,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Layer,
+  Option,
+  Schedule,
+  Schema,
+  type Scope,
+  Stream
+} from "effect"
 import { type AnswerError, Answerer, type AnswerPart, type Question, type Source } from "./Answerer.ts"
 import {
   type AskEvent,
@@ -23,7 +35,7 @@ import {
 import * as FollowUp from "./FollowUp.ts"
 import type { Purpose, Runbook } from "./Runbooks.ts"
 import { Runbooks } from "./Runbooks.ts"
-import { type Hit, Search, SearchError } from "./Search.ts"
+import { type Found, type Hit, type RunbookHit, Search, SearchError } from "./Search.ts"
 
 /**
  * The assistant.
@@ -68,6 +80,11 @@ export class Assistant extends Context.Tag("@underlay/examples/assistant/Assista
 export interface Options {
   /** How long to wait for a store before the client is told that it is away. Default: 1.5 seconds. */
   readonly storeTimeout?: Duration.DurationInput | undefined
+  /**
+   * How often the store is looked at while an answer is written, so that a client does not wait for the end of an answer
+   * that cannot be kept. Default: 400 milliseconds.
+   */
+  readonly storeCheck?: Duration.DurationInput | undefined
   /** How long a search may take. Default: 10 seconds. */
   readonly searchTimeout?: Duration.DurationInput | undefined
   /** How long answers may go on after the service was told to stop. Default: 4 seconds. */
@@ -102,6 +119,9 @@ interface Plan {
   readonly purpose: Purpose | undefined
   readonly runbooks: ReadonlyArray<string>
   readonly sources: ReadonlyArray<Source>
+  readonly sure: boolean
+  readonly strange: ReadonlyArray<string>
+  readonly also: ReadonlyArray<number>
 }
 
 const explained: ReadonlyArray<Purpose> = ["overview", "causes", "diagnose", "fix"]
@@ -124,10 +144,20 @@ const planOf = (
   const { purpose } = meaning
   if (meaning._tag === "FollowUp") {
     const hits = search.within(meaning.runbook, question, purpose).slice(0, purpose === undefined ? 3 : 2)
-    return { runbook: meaning.runbook, purpose, runbooks: [meaning.runbook.id], sources: number(hits, []) }
+    return {
+      runbook: meaning.runbook,
+      purpose,
+      runbooks: [meaning.runbook.id],
+      sources: number(hits, []),
+      sure: true,
+      strange: [],
+      also: []
+    }
   }
-  const best = meaning.found.runbooks[0]
+  const { also, evidence, runbooks } = meaning.found
+  const best = runbooks[0]
   if (best === undefined) return undefined
+  if (evidence.judgement !== "sure") return nearest(meaning.found, best, purpose)
   const hits = search.within(best.runbook, question, purpose)
   const order = best.runbook.sections
   const chosen =
@@ -136,15 +166,38 @@ const planOf = (
           .filter((hit, place) => explained.includes(hit.section.purpose) || (place === 0 && hit.score > 0))
           .sort((a, b) => order.indexOf(a.section) - order.indexOf(b.section))
       : hits.slice(0, 2)
-  const others = meaning.found.runbooks.slice(1, 3).filter((other) => other.score >= offered * best.score)
+  const near = runbooks.slice(1, 3).filter((other) => other.score >= offered * best.score && !also.includes(other))
+  const others = [...also, ...near].slice(0, Math.max(2, also.length))
   return {
     runbook: best.runbook,
     purpose,
     runbooks: [best.runbook.id, ...others.map((other) => other.runbook.id)],
+    sure: true,
+    strange: evidence.strange,
+    also: also.map((_, at) => chosen.length + at + 1),
     sources: number(
       chosen.map((hit) => ({ section: hit.section, score: round(hit.score * best.score) })),
       others.flatMap((other) =>
         other.sections.slice(0, 1).map((hit) => ({ section: hit.section, score: round(hit.score * other.score) }))
+      )
+    )
+  }
+}
+
+/** The runbooks that are nearest to a question that may be about none of them: how each begins, and nothing of its steps. */
+const nearest = (found: Found, best: RunbookHit, purpose: Purpose | undefined): Plan => {
+  const near = found.runbooks.slice(0, 3).filter((other) => other.score >= offered * best.score)
+  return {
+    runbook: best.runbook,
+    purpose,
+    runbooks: near.map((other) => other.runbook.id),
+    sure: false,
+    strange: found.evidence.strange,
+    also: [],
+    sources: number(
+      [],
+      near.flatMap(({ runbook, score }) =>
+        runbook.sections.slice(0, 1).map((section) => ({ section, score: round(score) }))
       )
     )
   }
@@ -195,6 +248,7 @@ export const make = (
     const search = yield* Search
     const answerer = yield* Answerer
     const storeTimeout = Duration.decode(options.storeTimeout ?? "1500 millis")
+    const storeCheck = Duration.decode(options.storeCheck ?? "400 millis")
     const searchTimeout = Duration.decode(options.searchTimeout ?? "10 seconds")
     const drainFor = Duration.decode(options.drainFor ?? "4 seconds")
     const closing = yield* Deferred.make<void>()
@@ -281,6 +335,25 @@ export const make = (
         Effect.asVoid
       )
 
+    /** Ends with a failure when the store is away for longer than a moment, and not otherwise. */
+    const storeGone = (id: string): Effect.Effect<never, StoreUnavailable> =>
+      sessions.exists(id).pipe(
+        Effect.retry({ schedule: Schedule.spaced("200 millis") }),
+        Effect.timeout(Duration.times(storeCheck, 3)),
+        Effect.catchTags({
+          TimeoutException: () =>
+            new StoreUnavailable({
+              message:
+                "The session store went away while this answer was written; it is not kept. Ask again in a moment.",
+              retryable: true
+            }),
+          // Retried without end; the time runs out first.
+          SessionStoreError: Effect.die
+        }),
+        Effect.repeat(Schedule.spaced(storeCheck)),
+        Effect.andThen(Effect.never)
+      )
+
     /** An answer that needs no model: a question back, or that nothing was found. */
     const say = (
       id: string,
@@ -322,7 +395,7 @@ export const make = (
       question: string,
       plan: Plan,
       history: ReadonlyArray<ChatMessage.ChatMessage>
-    ): Stream.Stream<AskEvent, AnswerError> =>
+    ): Stream.Stream<AskEvent, AnswerError | StoreUnavailable> =>
       Stream.suspend(() => {
         let text = ""
         const asked: Question = {
@@ -330,7 +403,10 @@ export const make = (
           purpose: plan.purpose,
           runbook: plan.runbook,
           sources: plan.sources,
-          history
+          history,
+          sure: plan.sure,
+          strange: plan.strange,
+          also: plan.also
         }
         const finish = (part: Extract<AnswerPart, { readonly type: "end" }>) =>
           Effect.as(
@@ -343,10 +419,11 @@ export const make = (
                 answerer: part.answerer,
                 model: part.model
               },
-              plan.runbooks
+              // What is only near is not what "it" means in the next question.
+              part.unsure === true ? [] : plan.runbooks
             ),
             new DoneEvent({
-              kind: "answer",
+              kind: part.unsure === true ? "unsure" : "answer",
               answerer: part.answerer,
               model: part.model,
               finish: part.finish,
@@ -374,7 +451,7 @@ export const make = (
                 case "end":
                   return finish(part)
               }
-            })
+            }).pipe(Stream.interruptWhen(Effect.andThen(Effect.sleep(storeCheck), storeGone(id))))
           )
         )
       })

@@ -66,13 +66,13 @@ export class DeltaEvent extends Schema.TaggedClass<DeltaEvent>()("delta", { text
 
 /**
  * The answer is complete and kept in the conversation. `cited` are the numbers that its text names. `kind` says whether
- * it answers, asks back, or says that nothing was found.
+ * it answers, names only what is nearest, asks back, or says that nothing was found.
  *
  * @since 0.1.0
  * @category schemas
  */
 export class DoneEvent extends Schema.TaggedClass<DoneEvent>()("done", {
-  kind: Schema.Literal("answer", "question", "nothing"),
+  kind: Schema.Literal("answer", "unsure", "question", "nothing"),
   answerer: Schema.String,
   model: Schema.String,
   finish: Schema.Literal("stop", "length", "refused"),

@@ -6,7 +6,7 @@
  */
 import type { Purpose, Runbook } from "./Runbooks.ts"
 import type { Found } from "./Search.ts"
-import { allWords, contentWords, stem, type Word } from "./Words.ts"
+import { allWords, contentWords, isGeneral, type Word } from "./Words.ts"
 
 /**
  * How a question is to be answered.
@@ -24,10 +24,6 @@ export type Meaning =
   | { readonly _tag: "FollowUp"; readonly runbook: Runbook; readonly purpose: Purpose | undefined }
   | { readonly _tag: "Unclear" }
   | { readonly _tag: "Unknown" }
-
-/** A question about a new thing must share this much with the runbooks, or this many words. */
-const leastKnown = 0.3
-const enoughWords = 3
 
 /** A pointing question stays with its runbook unless another answers it better by more than this. */
 const stays = 0.8
@@ -70,24 +66,6 @@ const pointing =
 /** The other runbook of the last answer, by place. */
 const second = /\b(second|2nd|other) (one|runbook|option|problem)\b|\bthe second\b/
 
-/** Words that ask for a part of a runbook, or say only that something is wrong: they name no topic. */
-const general: ReadonlySet<string> = new Set(
-  `prevent avoid future next escalate whom call contact page oncall cause caused causing reason root come why diagnose
-  diagnosis investigate find figure verify confirm check debug inspect fix repair resolve solve solution mitigate recover
-  remedy rid symptom sign recognize recognise happen happened happening happens again problem issue incident trouble wrong
-  broken break breaks thing situation explain explanation detail details example step steps command commands first last
-  start begin best fast quickly quick question answer mean help work works working run running show write long short
-  possible safe safely sure stop stopped do try risk risky dangerous important urgent bad good better worse new old
-  production prod staging environment machine server servers system systems app application applications service
-  services user users customer customers team people company today tonight morning weekend
-  different same elaborate continue summary summarize summarise hello hi hey thanks welcome test testing`
-    .split(/\s+/)
-    .filter((word) => word !== "")
-    .flatMap((word) => [word, stem(word)])
-)
-
-const isGeneral = (word: Word): boolean => general.has(word.written) || general.has(word.stem)
-
 const topicStems = (runbook: Runbook): ReadonlySet<string> =>
   new Set(
     contentWords(`${runbook.title} ${runbook.service} ${runbook.tags.join(" ")}`)
@@ -116,7 +94,12 @@ export const decide = (options: {
   const before = options.current[0]
 
   const other = options.current[1]
-  if (other !== undefined && second.test(text) && known.length === 0) {
+  // "second" is a word of the runbooks, too: seconds.
+  if (
+    other !== undefined &&
+    second.test(text) &&
+    options.recognise(text.replace(second, " ")).every(({ certainty, word }) => certainty === 0 || isGeneral(word))
+  ) {
     return { _tag: "FollowUp", runbook: other, purpose }
   }
   if (known.length === 0) {
@@ -138,7 +121,7 @@ export const decide = (options: {
       return { _tag: "FollowUp", runbook: before, purpose }
     }
   }
-  if (options.found.runbooks.length === 0 || (options.found.known < leastKnown && known.length < enoughWords)) {
+  if (options.found.evidence.judgement === "nothing") {
     return before !== undefined && points ? { _tag: "FollowUp", runbook: before, purpose } : { _tag: "Unknown" }
   }
   return { _tag: "Topic", found: options.found, purpose }

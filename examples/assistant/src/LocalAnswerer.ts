@@ -18,7 +18,7 @@ import type { Purpose } from "./Runbooks.ts"
 export const name = "local"
 
 /** How much of a section goes into an answer that asks for nothing special, and into one that asks for just this. */
-const excerptLength = 900
+const excerptLength = 640
 const fullLength = 3_200
 
 /**
@@ -115,9 +115,33 @@ const introductions: Partial<Record<Purpose, string>> = {
  * @since 0.1.0
  * @category constructors
  */
-export const compose = (question: Question): string => {
+export const compose = (question: Question): string => (question.sure ? composeSure(question) : composeUnsure(question))
+
+const signature = "_Composed by the local answerer from the runbooks alone; no language model is in use._"
+
+/** Names what is nearest and why that may be nothing, and cites no step of it as the answer. */
+const composeUnsure = ({ sources, strange }: Question): string => {
+  const nearest = sources.filter(
+    (source, at) => sources.findIndex((one) => one.section.runbook === source.section.runbook) === at
+  )
+  const words = strange.slice(0, 4).map((word) => `“${word.replaceAll("_", ".")}”`)
+  return [
+    `I am not sure that the runbooks cover this${
+      words.length === 0 ? "" : `: they do not mention ${words.join(words.length === 2 ? " or " : ", ")}`
+    }. The nearest that I found:`,
+    nearest
+      .map(({ number, section }) => `- **${section.title}** [${number}]: ${firstSentences(section.text, 1)}`)
+      .join("\n"),
+    "If one of these is what you see, ask about it by its name. If not, tell me which service it is and paste the error message.",
+    signature
+  ].join("\n\n")
+}
+
+const composeSure = (question: Question): string => {
   const answer = question.sources.filter((source) => source.role === "answer")
-  const related = question.sources.filter((source) => source.role === "related")
+  const others = question.sources.filter((source) => source.role === "related")
+  const also = others.filter((source) => question.also.includes(source.number))
+  const related = others.filter((source) => !question.also.includes(source.number))
   const wanted = question.purpose
   const main = wanted === undefined ? undefined : answer.find((source) => source.section.purpose === wanted)
   const parts: Array<string> = []
@@ -133,6 +157,13 @@ export const compose = (question: Question): string => {
     parts.push(`This looks like the runbook “${question.runbook.title}” (${question.runbook.service}).`)
     for (const source of answer) parts.push(paragraphOf(source, question.text))
   }
+  if (also.length > 0) {
+    parts.push(
+      `You also seem to ask about ${also
+        .map((source) => `“${source.section.title}” [${source.number}]`)
+        .join(" and ")}: ask about that in a question of its own.`
+    )
+  }
   if (related.length > 0) {
     parts.push(
       `If that does not fit, look at ${related
@@ -140,7 +171,7 @@ export const compose = (question: Question): string => {
         .join(" or ")}.`
     )
   }
-  parts.push("_Composed by the local answerer from the runbooks alone; no language model is in use._")
+  parts.push(signature)
   return parts.join("\n\n")
 }
 
@@ -165,7 +196,15 @@ export const answer = (question: Question): Stream.Stream<AnswerPart> =>
       Stream.map((piece): AnswerPart => ({ type: "text", text: piece })),
       Stream.rechunk(1),
       Stream.tap(() => Effect.yieldNow()),
-      Stream.concat(Stream.succeed<AnswerPart>({ type: "end", answerer: name, model: "extractive", finish: "stop" }))
+      Stream.concat(
+        Stream.succeed<AnswerPart>({
+          type: "end",
+          answerer: name,
+          model: "extractive",
+          finish: "stop",
+          unsure: !question.sure
+        })
+      )
     )
   })
 

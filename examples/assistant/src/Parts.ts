@@ -51,6 +51,20 @@ export class PartError extends Schema.TaggedError<PartError>()("PartError", {
 }
 
 /**
+ * Several parts that cannot be used as one error; a single one stays as it is.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const together = (errors: ReadonlyArray<PartError>): PartError =>
+  errors.length === 1 && errors[0] !== undefined
+    ? errors[0]
+    : new PartError({
+        part: errors.map((error) => error.part).join(", "),
+        description: `${errors.length} parts cannot be used:\n${errors.map((error) => `  - ${error.message}`).join("\n")}`
+      })
+
+/**
  * A part and the layer that provides it.
  *
  * @since 0.1.0
@@ -63,6 +77,8 @@ export interface Chosen<ROut, RIn = never> {
 
 const addressOf = (url: string, port: string): string => {
   const parsed = new URL(url)
+  const socket = parsed.searchParams.get("host")
+  if (parsed.hostname === "" && socket !== null) return `${socket}${parsed.pathname}`
   return `${parsed.hostname}:${parsed.port === "" ? port : parsed.port}${parsed.pathname === "/" ? "" : parsed.pathname}`
 }
 

@@ -59,13 +59,31 @@ export interface Ranking {
  */
 export interface Index {
   readonly rank: (question: string) => Ranking
-  /** What each topical word of a text is in this index: the stems it stands for and how surely. */
-  readonly recognise: (text: string) => ReadonlyArray<{ readonly word: Word; readonly certainty: number }>
+  /** What each topical word of a text is in this index: how surely, and the stems it stands for, each with its weight. */
+  readonly recognise: (text: string) => ReadonlyArray<Recognised>
 }
 
-interface Term {
+/**
+ * A word of the index that a word of a question stands for; `weight` (0 to 1) says how surely.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Term {
   readonly stem: string
   readonly weight: number
+}
+
+/**
+ * A word of a text as an index knows it: `certainty` is that of its best term, 0 for a word that is unknown.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Recognised {
+  readonly word: Word
+  readonly certainty: number
+  readonly terms: ReadonlyArray<Term>
 }
 
 const b = 0.6
@@ -221,6 +239,10 @@ export const make = (documents: ReadonlyArray<Document>, options?: { readonly sa
 
   return {
     rank,
-    recognise: (text) => contentWords(text).map((word) => ({ word, certainty: termsOf(word)[0]?.weight ?? 0 }))
+    recognise: (text) =>
+      contentWords(text).map((word) => {
+        const terms = termsOf(word)
+        return { word, certainty: terms[0]?.weight ?? 0, terms }
+      })
   }
 }

@@ -6,6 +6,7 @@
  */
 import { Embeddings, VectorStore } from "@underlay/core"
 import { Array as Arr, Context, Effect, Hash, Layer, Schema, Stream } from "effect"
+import * as Evidence from "./Evidence.ts"
 import * as Ranking from "./Ranking.ts"
 import { type Purpose, type Runbook, Runbooks, type Section } from "./Runbooks.ts"
 
@@ -33,14 +34,16 @@ export interface RunbookHit {
 }
 
 /**
- * What a search found. `known` says how much of the question is about anything that the runbooks speak of (0 to 1).
+ * What a search found, and whether the first runbook is about the question or only the nearest that there is.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Found {
   readonly runbooks: ReadonlyArray<RunbookHit>
-  readonly known: number
+  /** Runbooks that another part of the question is about, where it names two things at once. */
+  readonly also: ReadonlyArray<RunbookHit>
+  readonly evidence: Evidence.Evidence
 }
 
 /**
@@ -193,6 +196,22 @@ export const make: Effect.Effect<
     }))
   )
 
+  const judge = Evidence.make(runbooks.all, byRunbook.recognise)
+
+  /** What the parts of a question are about when they are surely about something else than the whole. */
+  const otherTopics = (question: string, best: Runbook): ReadonlySet<string> => {
+    const parts = question.split(/[.;!?\n]+|,?\s(?:and|also|plus)\s/i)
+    if (parts.length < 2) return new Set()
+    return new Set(
+      parts.flatMap((part) => {
+        if (byRunbook.recognise(part).filter(({ certainty }) => certainty > 0).length < 2) return []
+        const other = runbooks.runbook(byTopic.rank(part).ranked[0]?.id ?? "")
+        if (other === undefined || other.id === best.id) return []
+        return judge(part, other).judgement === "sure" && judge(part, best).judgement !== "sure" ? [other.id] : []
+      })
+    )
+  }
+
   const within = (runbook: Runbook, question: string, purpose?: Purpose | undefined): ReadonlyArray<Hit> => {
     const scores = new Map(bySection.rank(question).ranked.map((ranked) => [ranked.id, ranked.score]))
     const most = Math.max(1e-9, ...runbook.sections.map((section) => scores.get(section.id) ?? 0))
@@ -207,7 +226,7 @@ export const make: Effect.Effect<
   const search = (question: string): Effect.Effect<Found, SearchError> =>
     Effect.gen(function* () {
       const keywords = byRunbook.rank(question)
-      if (keywords.known === 0) return { runbooks: [], known: 0 }
+      if (keywords.known === 0) return { runbooks: [], also: [], evidence: judge(question, undefined) }
       const vector = yield* embeddings.embed(question)
       const matches = yield* store.query(collection, { vector, limit: Math.min(limit, runbooks.sections.length) })
       // Each list gives a runbook the place of its best section.
@@ -236,7 +255,13 @@ export const make: Effect.Effect<
           const runbook = runbooks.runbook(id)
           return runbook === undefined ? [] : [{ runbook, score, sections: within(runbook, question) }]
         })
-      return { runbooks: found, known: keywords.known }
+      const best = found[0]?.runbook
+      const elsewhere = best === undefined ? new Set<string>() : otherTopics(question, best)
+      return {
+        runbooks: found,
+        also: found.filter((hit) => elsewhere.has(hit.runbook.id)),
+        evidence: judge(question, best)
+      }
     }).pipe(Effect.mapError(failed))
 
   return {

@@ -109,6 +109,30 @@ export const contentWords = (text: string): ReadonlyArray<Word> => {
   return found
 }
 
+const generalWords: ReadonlySet<string> = new Set(
+  Array.from(
+    words(`
+  prevent avoid future next escalate whom call contact page oncall cause caused causing reason root come why diagnose
+  diagnosis investigate find figure verify confirm check debug inspect fix repair resolve solve solution mitigate recover
+  remedy rid symptom sign recognize recognise happen happened happening happens again problem issue incident trouble wrong
+  broken break breaks thing situation explain explanation detail details example step steps command commands first last
+  start begin best fast quickly quick question answer mean help work works working run running show write long short
+  possible safe safely sure stop stopped do try risk risky dangerous important urgent bad good better worse new old
+  production prod staging environment machine server servers system systems app application applications service
+  services user users customer customers team people company today tonight morning weekend
+  different same elaborate continue summary summarize summarise hello hi hey thanks welcome test testing
+`)
+  ).flatMap((word) => [word, stem(word)])
+)
+
+/**
+ * Whether a word asks for a part of a runbook or says only that something is wrong: such a word names no topic.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const isGeneral = (word: Word): boolean => generalWords.has(word.written) || generalWords.has(word.stem)
+
 /**
  * Every word of a text in lower case, those that carry no topic included.
  *

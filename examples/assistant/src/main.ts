@@ -8,7 +8,8 @@ import { parseArgs } from "node:util"
 import { HttpServer, Terminal } from "@effect/platform"
 import { NodeContext, NodeHttpClient, NodeRuntime } from "@effect/platform-node"
 import { Logging, Settings } from "@underlay/core"
-import { Cause, Console, Data, Effect, Either, Exit, Layer, Option, Stream } from "effect"
+import { Cause, Console, Data, Effect, Either, Exit, Layer, Option, ParseResult, Schema, Stream } from "effect"
+import { Ask } from "./Api.ts"
 import * as Application from "./Application.ts"
 import * as AppSettings from "./AppSettings.ts"
 import { Assistant } from "./Assistant.ts"
@@ -49,9 +50,20 @@ const arguments_ = Effect.suspend(() =>
 
 const stopWith = (error: { readonly message: string }): Stop => new Stop({ message: error.message, code: 1 })
 
-/** Prints one answer and its sources. */
-const ask = (question: string) =>
+/** Prints one answer and its sources. The question is held to the same limits as one that comes by HTTP. */
+const ask = (given: string) =>
   Effect.gen(function* () {
+    const { question } = yield* Schema.decode(Ask)({ question: given }).pipe(
+      Effect.mapError(
+        (error) =>
+          new Stop({
+            message: ParseResult.ArrayFormatter.formatErrorSync(error)
+              .map((issue) => `The question ${issue.message}.`)
+              .join("\n"),
+            code: 2
+          })
+      )
+    )
     const assistant = yield* Assistant
     const terminal = yield* Terminal.Terminal
     const print = (text: string) => Effect.orDie(terminal.display(text))

@@ -149,7 +149,7 @@ layer(Support.assistant(), { timeout: "60 seconds" })("a conversation", (it) => 
       const session = yield* Support.newSession
       yield* Effect.scoped(
         Effect.gen(function* () {
-          yield* ask(session, "no space left on device")
+          yield* Effect.asVoid(ask(session, "no space left on device"))
           const refused = yield* Effect.flip(Effect.scoped(ask(session, "redis refuses connections")))
           assert.strictEqual(refused._tag, "SessionBusy")
         })

@@ -68,6 +68,25 @@ layer(Support.sharedIndex, { timeout: "60 seconds", excludeTestServices: true })
     )
 
     it.scoped(
+      "the model is told when the search is not sure, and only then",
+      () =>
+        withService((server, base) =>
+          Effect.gen(function* () {
+            const told = Effect.fnUntraced(function* (question: string) {
+              server.answers.push(Support.says("The runbooks do not say."))
+              const answer = yield* Support.askHttp(base, yield* Support.openSession(base), question)
+              assert.isTrue(answer.last?._tag === "done" && answer.last.kind === "answer")
+              const sent = yield* Schema.decode(Sent)(server.requests.at(-1)?.body ?? "")
+              return /search is not sure/.test(String(sent.messages[0]?.content))
+            })
+            assert.isTrue(yield* told("how do I change my Netflix password?"))
+            assert.isFalse(yield* told("no space left on device"))
+          })
+        ),
+      60_000
+    )
+
+    it.scoped(
       "429 with Retry-After, then a stream: the delay is honoured and the answer comes once",
       () =>
         withService((server, base) =>

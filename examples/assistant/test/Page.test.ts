@@ -71,7 +71,7 @@ describe.skipIf(Need.missing("chromium"))(Need.title("the page in Chromium", "ch
               const { complaints, page } = yield* open(one, base)
               yield* Effect.promise(async () => {
                 assert.strictEqual(await page.locator(".part").count(), 4)
-                assert.match(await shown(page.locator("#parts")), /sessions\s+embedded/)
+                assert.match(await shown(page.locator("#parts")), /sessions\s+embedded/i)
                 assert.isAtLeast(await page.locator("#examples button").count(), 3)
 
                 const answer = await ask(page, "no space left on device")
@@ -156,6 +156,61 @@ describe.skipIf(Need.missing("chromium"))(Need.title("the page in Chromium", "ch
               assert.deepStrictEqual(complaints, [])
             })
           ).pipe(Effect.provide(Support.serviceOver(Support.withModel(model))))
+        }),
+      90_000
+    )
+
+    it.scoped(
+      "by keyboard and by ear: parts open and close, paragraphs are told, the focus stays, a long answer begins at its top",
+      () =>
+        Effect.gen(function* () {
+          const one = yield* browser
+          yield* Effect.flatMap(Support.origin, (base) =>
+            Effect.gen(function* () {
+              const { complaints, page } = yield* open(one, base)
+              yield* Effect.promise(async () => {
+                const opened = page.locator(".part details[open]")
+                const height = await page.locator("header").evaluate((header) => header.clientHeight)
+                await page.locator(".part summary").first().focus()
+                await page.keyboard.press("Enter")
+                assert.match(await shown(opened), /REDIS_URL=/)
+                await page.locator(".part summary").nth(1).press("Enter")
+                assert.strictEqual(await opened.count(), 1)
+                assert.match(await shown(opened), /the index that these tests share/)
+                // It lies over the page: nothing moves.
+                assert.strictEqual(await page.locator("header").evaluate((header) => header.clientHeight), height)
+                await page.keyboard.press("Escape")
+                assert.strictEqual(await opened.count(), 0)
+                assert.isTrue(
+                  await page
+                    .locator(".part summary")
+                    .nth(1)
+                    .evaluate((summary) => summary === document.activeElement)
+                )
+                for (const name of await page.locator(".part .name").all()) {
+                  assert.isTrue(await name.evaluate((element) => element.scrollWidth <= element.clientWidth))
+                }
+
+                // The button that was pressed goes away with the welcome.
+                await page.locator("#examples button").nth(1).press("Enter")
+                await page.waitForFunction(() => document.querySelector(".assistant:not(.busy) .sources") !== null)
+                assert.strictEqual(await page.evaluate(() => document.activeElement?.id), "question")
+                const asked = await page.locator(".user").boundingBox()
+                const header = await page.locator("header").boundingBox()
+                assert.isAtLeast(asked?.y ?? 0, header?.height ?? 0)
+                assert.isBelow(asked?.y ?? 0, (header?.height ?? 0) + 60)
+
+                const log = page.locator('#announcer[role="log"] p')
+                const told = await log.allInnerTexts()
+                assert.strictEqual(told[0], "Asking")
+                assert.match(told.at(-1) ?? "", /^The answer is complete\. It cites \d+ sources\.$/)
+                assert.isAbove(told.length, 5)
+                assert.notMatch(told.join(" "), /\*\*|\[\d+\]|```/)
+                assert.strictEqual(new Set(told).size, told.length)
+              })
+              assert.deepStrictEqual(complaints, [])
+            })
+          ).pipe(Effect.provide(Support.serviceOver(Support.bare)))
         }),
       90_000
     )

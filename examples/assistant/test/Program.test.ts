@@ -70,7 +70,7 @@ describe("the program", () => {
         assert.match(err, /application-external\.yaml:\d+:\d+: server\.port: expected/)
         assert.match(err, /application-cache\.yaml:\d+:\d+: sessions\.ttl/)
         assert.match(err, /variable REDIS_URL: redis\.url: expected redis:\/\//)
-        assert.match(err, /variable DATABASE_URL: database\.url: expected a URL that begins with postgres/)
+        assert.match(err, /variable DATABASE_URL: database\.url: expected a PostgreSQL URL with a host/)
         assert.match(err, /variable GROQ_BASE_URL: groq\.baseUrl: expected a URL/)
         assert.match(err, /variable LLM_PROVIDER: groq\.apiKey: missing; .* set GROQ_API_KEY/)
         assert.notInclude(err, "hidden-password")
@@ -87,6 +87,63 @@ describe("the program", () => {
         const { code, err } = yield* running.exited
         assert.strictEqual(code, 1)
         assert.match(err, /variable LLM_PROVIDER: llm\.provider: expected one of openai, groq, ollama, local/)
+      }),
+    60_000
+  )
+
+  it.scopedLive(
+    "a time of nothing, a database without a host and a provider in capitals without its key are problems of the settings",
+    () =>
+      Effect.gen(function* () {
+        const running = yield* Support.program([], {
+          LLM_PROVIDER: "OpenAI",
+          DATABASE_URL: "postgres://",
+          SESSION_TTL: "0 seconds"
+        })
+        const { code, err } = yield* running.exited
+        assert.strictEqual(code, 1)
+        assert.match(err, /3 problems in the settings/)
+        assert.match(err, /sessions\.ttl: expected a time longer than zero/)
+        assert.match(err, /variable DATABASE_URL: database\.url: expected a PostgreSQL URL with a host/)
+        assert.match(err, /variable LLM_PROVIDER: openai\.apiKey: missing; .* set OPENAI_API_KEY/)
+      }),
+    60_000
+  )
+
+  it.scopedLive(
+    "every part that is named and not there is said at once, with what to do about each",
+    () =>
+      Effect.gen(function* () {
+        const running = yield* Support.program([], {
+          LLM_PROVIDER: "ollama",
+          OLLAMA_HOST: "127.0.0.1:9",
+          REDIS_URL: "redis://:hidden-password@127.0.0.1:9",
+          DATABASE_URL: "postgresql://user:hidden-password@127.0.0.1:9/db"
+        })
+        const { code, err, out } = yield* running.exited
+        assert.strictEqual(code, 1)
+        assert.match(
+          err,
+          /^3 parts cannot be used:\n {2}- REDIS_URL .*\n {2}- DATABASE_URL .*\n {2}- LLM_PROVIDER=ollama/
+        )
+        assert.notInclude(err + out, "hidden-password")
+        assert.notMatch(err, /\n\s+at /)
+      }),
+    60_000
+  )
+
+  it.scopedLive(
+    "--ask is held to the limits of the API",
+    () =>
+      Effect.gen(function* () {
+        for (const [question, problem] of [
+          ["  ", "The question must not be empty."],
+          ["x".repeat(4_001), "The question must not be longer than 4000 characters."]
+        ] as const) {
+          const { code, err } = yield* (yield* Support.program(["--ask", question])).exited
+          assert.strictEqual(code, 2)
+          assert.strictEqual(err.trim(), problem)
+        }
       }),
     60_000
   )

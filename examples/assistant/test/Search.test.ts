@@ -184,7 +184,16 @@ describe("the local answerer", () => {
         section,
         score: 1
       }))
-      const text = LocalAnswerer.compose({ text: "run df", purpose: undefined, runbook, sources, history: [] })
+      const text = LocalAnswerer.compose({
+        text: "run df",
+        purpose: undefined,
+        runbook,
+        sources,
+        history: [],
+        sure: true,
+        strange: [],
+        also: []
+      })
       assert.include(text, "[1]")
       assert.include(text, "[2]")
       assert.include(text, "```sh\nls -l\ndf -h\n```")

@@ -124,16 +124,41 @@ const markdown = (text, cite) => {
 // Messages
 // ---------------------------------------------------------------------------------------------------------------------
 
-const nearEnd = () => document.documentElement.scrollHeight - window.innerHeight - window.scrollY < 160
 const toEnd = () => window.scrollTo({ top: document.documentElement.scrollHeight })
 
+/** Follows an answer down while it grows, until its question has reached the top: a long one is read from its beginning. */
+const follower = (asked) => {
+  let following = true
+  let last = window.scrollY
+  return () => {
+    // The reader has scrolled up: the page stays where they are.
+    if (window.scrollY < last - 4) following = false
+    if (!following) return
+    const header = document.querySelector("header")
+    const covered = getComputedStyle(header).position === "sticky" ? header.offsetHeight : 0
+    const start = asked.getBoundingClientRect().top + window.scrollY - covered - 16
+    window.scrollTo({ top: Math.max(0, Math.min(start, document.documentElement.scrollHeight - window.innerHeight)) })
+    last = window.scrollY
+  }
+}
+
 const showUser = (text) => {
-  messages.append(make("li", "user", text))
+  const element = make("li", "user", text)
+  messages.append(element)
   welcome.hidden = true
+  return element
+}
+
+/** Text as it is read aloud: without the signs of markdown and the numbers of sources. */
+const spoken = (text) => text.replaceAll(/```\w*|[*`#]|(?<!\w)_|_(?!\w)| ?\[\d{1,2}(?:\s*,\s*\d{1,2})*\]/g, "").trim()
+
+const announce = (text) => {
+  const words = spoken(text)
+  if (words !== "") announcer.append(make("p", "", words))
 }
 
 /** An answer on the page; what arrives is put into it. */
-const showAnswer = () => {
+const showAnswer = (follow = () => {}) => {
   const status = make("p", "status", "")
   const body = make("div", "text")
   const element = make("li", "assistant busy", status, body)
@@ -142,6 +167,7 @@ const showAnswer = () => {
   let sources = []
   const places = new Map()
   let due = false
+  let told = 0
 
   const cite = (number) => {
     const source = sources.find((one) => one.number === number)
@@ -161,23 +187,26 @@ const showAnswer = () => {
   }
   const draw = () => {
     due = false
-    const follow = nearEnd()
     body.replaceChildren(markdown(text, cite))
-    if (follow) toEnd()
+    follow()
   }
   const listSources = () => {
     if (sources.length === 0) return
-    const list = make("ol", "")
+    const part = make("section", "sources", make("h3", "", "Sources"))
+    let list
+    let runbook
     for (const source of sources) {
+      if (source.runbook !== runbook) {
+        runbook = source.runbook
+        list = make("ol", "")
+        const title = make("p", "runbook", source.title)
+        if (source.role === "related") title.append(" ", make("span", "role", "related"))
+        part.append(title, list)
+      }
       const details = make(
         "details",
         "",
-        make(
-          "summary",
-          "",
-          make("span", "number", `[${source.number}]`),
-          make("span", "", source.title, " ", make("span", "heading", source.heading))
-        )
+        make("summary", "", make("span", "number", `[${source.number}]`), make("span", "", source.heading))
       )
       details.addEventListener(
         "toggle",
@@ -194,7 +223,7 @@ const showAnswer = () => {
       places.set(source.number, details)
       list.append(make("li", "source", details))
     }
-    element.append(make("section", "sources", make("h3", "", "Sources"), list))
+    element.append(part)
   }
   return {
     element,
@@ -203,12 +232,19 @@ const showAnswer = () => {
     },
     remark: (message) => {
       body.before(make("p", "remark", message))
+      announce(message)
     },
     sources: (found) => {
       sources = found
     },
     delta: (piece) => {
       text += piece
+      // Whole paragraphs are told as they are complete; pieces of words would be noise.
+      const end = text.lastIndexOf("\n\n")
+      if (end > told) {
+        announce(text.slice(told, end))
+        told = end
+      }
       if (!due) {
         due = true
         requestAnimationFrame(draw)
@@ -219,9 +255,12 @@ const showAnswer = () => {
       status.remove()
       element.classList.remove("busy")
       listSources()
-      if (answerer === "local")
-        element.append(make("p", "by", "Answered by the local answerer, without a language model."))
-      else if (answerer) element.append(make("p", "by", `Answered by ${answerer}, ${model}.`))
+      // The local answerer says so in its text.
+      if (answerer && answerer !== "local") element.append(make("p", "by", `Answered by ${answerer}, ${model}.`))
+    },
+    tellRest: () => {
+      announce(text.slice(told))
+      told = text.length
     },
     fail: (message, again) => {
       draw()
@@ -239,6 +278,7 @@ const showAnswer = () => {
         failed.append(button)
       }
       element.append(failed)
+      follow()
     }
   }
 }
@@ -299,7 +339,6 @@ let running
 const busy = (is) => {
   send.hidden = is
   stop.hidden = !is
-  messages.setAttribute("aria-busy", String(is))
 }
 
 const pause = (millis) => new Promise((resolve) => setTimeout(resolve, millis))
@@ -336,14 +375,17 @@ const request = async (text, signal) => {
   }
 }
 
-const answerTo = async (text) => {
-  const answer = showAnswer()
+const answerTo = async (text, asked) => {
+  const follow = follower(asked)
+  const answer = showAnswer(follow)
   const again = () => {
     answer.element.remove()
-    answerTo(text)
+    answerTo(text, asked)
   }
+  announcer.replaceChildren()
+  announce("Asking")
   answer.status("Asking")
-  toEnd()
+  follow()
   const controller = new AbortController()
   running = controller
   busy(true)
@@ -363,8 +405,9 @@ const answerTo = async (text) => {
           break
         case "done":
           ended = true
-          answer.end(event.kind === "answer" ? event : {})
-          announcer.textContent = "The answer is complete."
+          answer.end(event.kind === "answer" || event.kind === "unsure" ? event : {})
+          answer.tellRest()
+          announce(count(event.cited?.length ?? 0))
           break
         case "error":
           ended = true
@@ -380,19 +423,32 @@ const answerTo = async (text) => {
     if (running === controller) {
       running = undefined
       busy(false)
+      keepFocus()
     }
     refreshParts()
   }
+}
+
+const count = (cited) =>
+  cited === 0
+    ? "The answer is complete."
+    : `The answer is complete. It cites ${cited} ${cited === 1 ? "source" : "sources"}.`
+
+/** A button that has gone takes the focus with it: it goes back to the question, where there is no keyboard to pop up. */
+const keepFocus = () => {
+  const lost = document.activeElement === document.body || document.activeElement?.closest("[hidden]")
+  if (lost && matchMedia("(hover: hover)").matches) question.focus({ preventScroll: true })
 }
 
 const ask = (text) => {
   const trimmed = text.trim()
   if (trimmed === "" || running !== undefined) return
   notice.hidden = true
-  showUser(trimmed)
+  const asked = showUser(trimmed)
   question.value = ""
   grow()
-  answerTo(trimmed)
+  answerTo(trimmed, asked)
+  keepFocus()
 }
 
 const restore = async () => {
@@ -431,14 +487,22 @@ const partElement = (part, open) => {
   const details = make(
     "details",
     "",
-    make("summary", "", make("span", "dot"), part.name, " ", make("span", "mode", mode)),
     make(
-      "p",
-      "",
-      part.address ? `${part.what} at ${part.address}.` : `${part.what}.`,
-      ...(part.switch ? [" For a real one: ", make("code", "", part.switch)] : [])
+      "summary",
+      "head",
+      make("span", "line", make("span", "dot"), make("span", "name", part.name), " ", make("span", "mode", mode)),
+      " ",
+      make("span", "what", part.what)
+    ),
+    make(
+      "div",
+      "more",
+      make("p", "", part.address ? `${part.what} at ${part.address}.` : `${part.what}.`),
+      ...(part.switch ? [make("p", "", "For a real one: ", make("code", "", part.switch))] : [])
     )
   )
+  // One is open at a time.
+  details.name = "parts"
   details.open = open
   const element = make("li", `part ${part.mode} ${part.status === "up" ? "" : part.status}`, details)
   element.dataset.part = part.name
@@ -510,10 +574,24 @@ question.addEventListener("keydown", (event) => {
 
 stop.addEventListener("click", () => running?.abort())
 
+const closeParts = () => {
+  for (const one of partsList.querySelectorAll("details[open]")) one.open = false
+}
+document.addEventListener("click", (event) => {
+  if (!partsList.contains(event.target)) closeParts()
+})
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return
+  const open = partsList.querySelector("details[open] summary")
+  closeParts()
+  if (open?.parentElement.contains(document.activeElement)) open.focus()
+})
+
 byId("fresh").addEventListener("click", () => {
   running?.abort()
   store.set(sessionKey, null)
   messages.replaceChildren()
+  announcer.replaceChildren()
   notice.hidden = true
   welcome.hidden = false
   question.focus()
@@ -523,7 +601,7 @@ const themeButton = byId("theme")
 const dark = matchMedia("(prefers-color-scheme: dark)")
 const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark"
 const showTheme = () => {
-  themeButton.textContent = isDark() ? "Light" : "Dark"
+  themeButton.replaceChildren(isDark() ? "Light" : "Dark", make("span", "hidden", " theme"))
 }
 const kept = store.get(themeKey)
 if (kept === "light" || kept === "dark") document.documentElement.dataset.theme = kept

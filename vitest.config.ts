@@ -1,8 +1,14 @@
+import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
 const project = (name: string, root: string) => ({
   extends: true as const,
-  test: { name, root, include: ["test/**/*.test.ts", "assistant/test/**/*.test.ts"] }
+  test: {
+    name,
+    root,
+    setupFiles: [fileURLToPath(new URL("vitest.setup.ts", import.meta.url))],
+    include: ["test/**/*.test.ts", "assistant/test/**/*.test.ts"]
+  }
 })
 
 export default defineConfig({

@@ -229,11 +229,12 @@ export const tag =
   <Self>(): HandleTag<Self, Id, A> => {
     const base = Context.Tag(id)<Self, CacheHandle<A>>()
     // a getter, so that the layer is of the class that extends this one
-    Object.defineProperty(base, "layer", {
-      get(this: Context.Tag<Self, CacheHandle<A>>) {
+    const descriptor: PropertyDescriptor & ThisType<Context.Tag<Self, CacheHandle<A>>> = {
+      get() {
         return Layer.effect(this, make(options))
       }
-    })
+    }
+    Reflect.defineProperty(base, "layer", descriptor)
     return base as HandleTag<Self, Id, A>
   }
 
@@ -346,18 +347,19 @@ const makeHandle = <A, I>(backend: Backend, options: Options<A, I>): Effect.Effe
       compute: Effect.Effect<A, E2, R>,
       write?: WriteOptions
     ): Effect.Effect<A, E2, R> =>
-      Effect.suspend(() => {
+      // Looking, setting and seeing to the end are one step: an interruption between them would strand a flight for ever.
+      Effect.uninterruptibleMask((restore) => {
         const running = flights.get(key)
         if (running !== undefined) {
           stats.joined++
-          return Effect.flatMap(Deferred.await(running.result), (exit) =>
+          return Effect.flatMap(restore(Deferred.await(running.result)), (exit) =>
             // the call that ran it was interrupted: it is this one's turn, or another waiting one's
-            exit === undefined ? getOrElse(key, compute, write) : (exit as Exit.Exit<A, E2>)
+            exit === undefined ? restore(getOrElse(key, compute, write)) : (exit as Exit.Exit<A, E2>)
           )
         }
         const flight: Flight = { result: Deferred.unsafeMake(FiberId.none), outdated: false }
         flights.set(key, flight)
-        return Effect.onExit(load(key, flight, compute, write), (exit) => {
+        return Effect.onExit(restore(load(key, flight, compute, write)), (exit) => {
           if (flights.get(key) === flight) flights.delete(key)
           const abandoned = Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
           return Deferred.succeed(flight.result, abandoned ? undefined : exit)

@@ -4,6 +4,8 @@
  *
  * @since 0.1.0
  */
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -23,7 +25,7 @@ import * as Tracer from "effect/Tracer"
 import * as callMetrics from "../internal/callMetrics.ts"
 import * as CurrentCall from "../internal/currentCall.ts"
 import * as pipeline from "../internal/pipeline.ts"
-import { shownExit } from "../internal/shownExit.ts"
+import { shownError, shownExit } from "../internal/shownExit.ts"
 import * as streaming from "../internal/streaming.ts"
 import * as Health from "../operations/Health.ts"
 import * as Redaction from "../operations/Redaction.ts"
@@ -111,7 +113,7 @@ export interface Options {
     | undefined
   /** From when a success is logged as slow. 5 seconds. For a stream: until its first element. */
   readonly slowAfter?: Duration.DurationInput | undefined
-  /** Attributes of every span. Those whose names tell a secret are left out. */
+  /** Attributes of every span. Those whose names tell a secret are left out, and secrets in text are not shown. */
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
   /** The name of a call's span; by default `service.operation`. */
   readonly spanName?: ((operation: string) => string) | undefined
@@ -225,6 +227,7 @@ interface Ended {
   readonly operation: string
   readonly span: Tracer.Span
   readonly metrics: callMetrics.OperationMetrics
+  readonly current: CurrentCall.CurrentCall
   readonly startedAt: number
   readonly retries: number
   /** For a stream that got so far: milliseconds until its first element, and how many there were. */
@@ -309,7 +312,7 @@ class Client implements ExternalClient {
           const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
           const metrics = this.metrics.operation(operation)
           const startedAt = clock.unsafeCurrentTimeMillis()
-          const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0 }
+          const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0, over: false }
           let retries = 0
           this.started()
           const attempted = pipeline.masked(restore, stages, checked, {
@@ -324,7 +327,7 @@ class Client implements ExternalClient {
             }
           })
           const end = (exit: Exit.Exit<B, E | ExternalError>): Effect.Effect<void> =>
-            this.ended({ operation, span, metrics, startedAt, retries }, exit, clock)
+            this.ended({ operation, span, metrics, current, startedAt, retries }, exit, clock)
           return Effect.matchCauseEffect(attempted, {
             onFailure: (cause) => {
               const exit = Exit.failCause(cause)
@@ -358,7 +361,7 @@ class Client implements ExternalClient {
           const span = yield* this.span(operation, options)
           const metrics = this.metrics.operation(operation)
           const startedAt = clock.unsafeCurrentTimeMillis()
-          const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0 }
+          const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0, over: false }
           let retries = 0
           let first: number | undefined
           let elements = 0
@@ -366,7 +369,7 @@ class Client implements ExternalClient {
           this.started()
           yield* Scope.addFinalizerExit(scope, (exit) =>
             this.ended(
-              { operation, span, metrics, startedAt, retries, first, elements },
+              { operation, span, metrics, current, startedAt, retries, first, elements },
               failed !== undefined ? Exit.failCause(failed) : Exit.isFailure(exit) ? givenUp(exit) : Exit.void,
               clock
             )
@@ -455,12 +458,15 @@ class Client implements ExternalClient {
   }
 
   private started(): void {
-    this.metrics.inFlight(++this.flying)
+    this.flying++
+    this.metrics.inFlight(1)
   }
 
   /** Metrics, the log line, the end of the span: once a call, whatever became of it. */
   private ended(call: Ended, exit: Exit.Exit<unknown, unknown>, clock: Clock.Clock): Effect.Effect<void> {
-    this.metrics.inFlight(--this.flying)
+    this.flying--
+    this.metrics.inFlight(-1)
+    call.current.over = true
     const took = clock.unsafeCurrentTimeMillis() - call.startedAt
     const failure = Exit.isFailure(exit) ? Cause.failureOption(exit.cause) : Option.none()
     const outcome: callMetrics.Outcome = Exit.isSuccess(exit)
@@ -557,12 +563,15 @@ const describe = (
   cause: Cause.Cause<unknown>
 ): { readonly type: string; readonly tag: string; readonly message: string } => {
   const error = Option.getOrElse(Cause.failureOption(cause), () => Cause.squash(cause))
-  return { type: typeOf(error), ...Redaction.error(error) }
+  return { type: typeOf(error), ...shownError(error) }
 }
 
-/** The `error.type` of OpenTelemetry: the error's `reason` where it is a name, which tells more than its tag. */
+/** The `error.type` of OpenTelemetry: a status of HTTP, or the error's `reason` if it is a name, or its tag. */
 const typeOf = (error: unknown): string => {
   const reason: unknown = typeof error === "object" && error !== null ? Reflect.get(error, "reason") : undefined
+  if (HttpClientError.isHttpClientError(error) && error._tag === "ResponseError" && error.reason === "StatusCode") {
+    return String(error.response.status)
+  }
   return typeof reason === "string" && /^[A-Za-z][\w-]{0,63}$/.test(reason) ? reason : Redaction.error(error).tag
 }
 
@@ -572,16 +581,48 @@ const withoutSecrets = (
   attributes === undefined
     ? {}
     : Object.fromEntries(
-        Object.entries(attributes).filter(([name, value]) => value !== undefined && !Redaction.isSecretName(name))
+        Object.entries(attributes)
+          .filter(([name, value]) => value !== undefined && !Redaction.isSecretName(name))
+          .map(([name, value]) => [
+            name,
+            typeof value === "string"
+              ? Redaction.text(value)
+              : typeof value === "object"
+                ? Redaction.json(value)
+                : value
+          ])
       )
 
-/** Where the response is not what it should be, and what was expected there; the values that came are left out. */
-const expectations = (
-  issue: ParseResult.ParseIssue
-): ReadonlyArray<{ readonly path: string; readonly expected: string }> =>
-  ParseResult.ArrayFormatter.formatIssueSync(issue).map((each) => ({
-    path: each.path.map(String).join("."),
-    expected: lowerFirst(each.message.replace(/,? actual[\s\S]*$/, ""))
-  }))
+interface Expectation {
+  readonly path: string
+  readonly expected: string
+}
 
-const lowerFirst = (text: string): string => text.slice(0, 1).toLowerCase() + text.slice(1)
+/**
+ * Where the response is not what it should be, and what was expected there. Told from the schema alone: the messages of
+ * issues repeat the values that came.
+ */
+const expectations = (
+  issue: ParseResult.ParseIssue,
+  path: ReadonlyArray<PropertyKey> = []
+): ReadonlyArray<Expectation> => {
+  const here = (expected: string): ReadonlyArray<Expectation> => [{ path: path.map(String).join("."), expected }]
+  switch (issue._tag) {
+    case "Pointer":
+      return expectations(issue.issue, path.concat(issue.path))
+    case "Composite":
+      return Arr.ensure(issue.issues).flatMap((each) => expectations(each, path))
+    case "Refinement":
+      return issue.kind === "Predicate" ? here(`expected ${issue.ast}`) : expectations(issue.issue, path)
+    case "Transformation":
+      return issue.kind === "Transformation" ? here(`expected ${issue.ast}`) : expectations(issue.issue, path)
+    case "Missing":
+      return here("is missing")
+    case "Unexpected":
+      return here("is unexpected")
+    case "Forbidden":
+      return here("cannot be decoded without waiting")
+    case "Type":
+      return here(`expected ${issue.ast}`)
+  }
+}

@@ -8,7 +8,7 @@ import * as Headers from "@effect/platform/Headers"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as HttpTraceContext from "@effect/platform/HttpTraceContext"
 import * as UrlParams from "@effect/platform/UrlParams"
 import * as Cause from "effect/Cause"
@@ -19,9 +19,11 @@ import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as CurrentCall from "../internal/currentCall.ts"
 import { shownExit } from "../internal/shownExit.ts"
+import * as shownUrl from "../internal/shownUrl.ts"
 import * as Correlation from "../operations/Correlation.ts"
 import * as Redaction from "../operations/Redaction.ts"
 import type { CircuitOpen } from "../resilience/CircuitBreaker.ts"
@@ -58,7 +60,12 @@ export type HttpError = HttpClientError.HttpClientError | CircuitOpen | CallTime
  *
  * Within `call` and `stream` of this handle a request through `client` is one attempt of that call: a child span, with no
  * policy of its own. Anywhere else a request is a call by itself, with all that belongs to one. A status that is not
- * accepted fails with `ResponseError`, whose `response.text` and `response.json` can still be read.
+ * accepted fails with `ResponseError`, whose `response.text` and `response.json` can still be read (the first mebibyte of
+ * the body, and what of it came within two seconds).
+ *
+ * Every request carries the `traceparent` of its span or, where the tracer is switched off, of the nearest span around it
+ * that has an id. Where there is none, none is made up: it would name a trace that nobody records, and decide for the
+ * service whether its own is sampled. The correlation id goes out in any case.
  *
  * @since 0.1.0
  * @category models
@@ -107,7 +114,7 @@ export const make = (options: Options): Effect.Effect<ExternalHttp, never, HttpC
     ): Effect.Effect<HttpClientResponse.HttpClientResponse, HttpError> =>
       Effect.withFiberRuntime((fiber) => {
         const current = Context.get(fiber.currentContext, CurrentCall.Current)
-        if (current !== undefined && current.owner === external) {
+        if (current !== undefined && current.owner === external && !current.over) {
           return attempt(transport, prepare(request), current, accept)
         }
         return external.call(
@@ -188,8 +195,12 @@ const attempt = (
     })
   )
 
-/** Bodies of errors up to this size are kept with the error. */
+/** How much is kept of the body of an error, and how long is waited for it. */
 const maxErrorBody = 1_048_576
+const maxErrorWait = "2 seconds"
+
+/** Statuses that cannot have a body. */
+const bodiless: ReadonlySet<number> = new Set([101, 103, 204, 205, 304])
 
 /**
  * The status as an error. Its body is read now: it is kept with the response, so that it can be read from the error, and
@@ -201,15 +212,49 @@ const refuse = (
   span: Tracer.Span
 ): Effect.Effect<never, HttpClientError.ResponseError> => {
   span.attribute("error.type", String(response.status))
-  const error = new HttpClientError.ResponseError({
-    request,
-    response,
-    reason: "StatusCode",
-    description: "the service answered with an error"
-  })
-  const length = Number(response.headers["content-length"] ?? "0")
-  return length > maxErrorBody ? Effect.fail(error) : Effect.zipRight(Effect.ignore(response.text), Effect.fail(error))
+  return Effect.flatMap(kept(response), (body) =>
+    Effect.fail(
+      new HttpClientError.ResponseError({
+        request,
+        response:
+          bodiless.has(response.status) || response.status < 200 || response.status > 599
+            ? response
+            : HttpClientResponse.fromWeb(
+                request,
+                new Response(body, { status: response.status, headers: response.headers })
+              ),
+        reason: "StatusCode",
+        description: "the service answered with an error"
+      })
+    )
+  )
 }
+
+/** The first part of the body, whatever becomes of the rest. */
+const kept = (response: HttpClientResponse.HttpClientResponse): Effect.Effect<Uint8Array<ArrayBuffer>> =>
+  Effect.suspend(() => {
+    const parts: Array<Uint8Array> = []
+    let size = 0
+    return response.stream.pipe(
+      Stream.takeUntil((part) => {
+        parts.push(part.subarray(0, maxErrorBody - size))
+        size = Math.min(maxErrorBody, size + part.length)
+        return size === maxErrorBody
+      }),
+      Stream.runDrain,
+      Effect.timeoutOption(maxErrorWait),
+      Effect.ignore,
+      Effect.map(() => {
+        const body = new Uint8Array(size)
+        let at = 0
+        for (const part of parts) {
+          body.set(part, at)
+          at += part.length
+        }
+        return body
+      })
+    )
+  })
 
 const attributesOf = (
   request: HttpClientRequest.HttpClientRequest,
@@ -223,18 +268,8 @@ const attributesOf = (
   attributes["server.address"] = url.hostname
   const port = url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port)
   attributes["server.port"] = port
-  attributes["url.full"] = shownUrl(url)
+  attributes["url.full"] = shownUrl.show(url)
   return attributes
-}
-
-/** The URL without what identifies the caller: user, password, and the values of parameters that name secrets. */
-const shownUrl = (url: URL): string => {
-  const query = Array.from(
-    url.searchParams,
-    ([name, value]) =>
-      `${encodeURIComponent(name)}=${Redaction.isSecretName(name) ? Redaction.placeholder : encodeURIComponent(value)}`
-  ).join("&")
-  return Redaction.text(`${url.origin}${url.pathname}${query === "" ? "" : `?${query}`}`)
 }
 
 const w3c = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/

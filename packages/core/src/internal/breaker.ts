@@ -213,13 +213,11 @@ export class Breaker {
   }
 
   reset(now: number): void {
+    const before = this.state(now)
     this.mode = "automatic"
-    if (this.current === "closed") {
-      this.close()
-      this.generation++
-    } else {
-      this.change("closed", now)
-    }
+    this.close()
+    this.generation++
+    if (before !== "closed") this.notify({ from: before, to: "closed", at: now })
   }
 
   private count(outcome: Outcome): void {

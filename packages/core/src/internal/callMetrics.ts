@@ -22,7 +22,7 @@ const calls = MetricKey.counter("external_calls_total", {
 const durations = MetricKey.histogram(
   "external_call_duration_seconds",
   boundaries,
-  "How long calls of outside services took, with all their attempts"
+  "How long calls of outside services took, with all their attempts; not those that were refused"
 )
 const inFlight = MetricKey.gauge("external_calls_in_flight", { description: "Calls of outside services under way" })
 const retries = MetricKey.counter("external_call_retries_total", {
@@ -56,7 +56,8 @@ export interface OperationMetrics {
 /** The metrics of one service. */
 export interface ServiceMetrics {
   readonly operation: (name: string) => OperationMetrics
-  readonly inFlight: (calls: number) => void
+  /** By how many more or fewer: several clients may call the same service. */
+  readonly inFlight: (change: 1 | -1) => void
   readonly circuit: (state: "closed" | "half-open" | "open") => void
 }
 
@@ -79,7 +80,8 @@ export const make = (service: string): ServiceMetrics => {
     return {
       ended: (outcome, millis) => {
         outcomes[outcome].unsafeUpdate(1, noTags)
-        duration.unsafeUpdate(millis / 1000, noTags)
+        // A refusal takes no time: counted as calls, refusals would show an outage as the fastest service of all.
+        if (outcome !== "rejected") duration.unsafeUpdate(millis / 1000, noTags)
       },
       retried: () => again.unsafeUpdate(1, noTags)
     }
@@ -93,7 +95,7 @@ export const make = (service: string): ServiceMetrics => {
       operations.set(label, made)
       return made
     },
-    inFlight: (count) => flying.unsafeUpdate(count, noTags),
+    inFlight: (change) => flying.unsafeModify(change, noTags),
     circuit: (each) => state.unsafeUpdate(each === "closed" ? 0 : each === "half-open" ? 1 : 2, noTags)
   }
 }

@@ -11,6 +11,8 @@ export interface CurrentCall {
   readonly operation: string
   /** Requests that the transport has sent under spans of its own. */
   requests: number
+  /** Set when it has ended: what still runs of it, and what it left in the background, makes calls of its own. */
+  over: boolean
 }
 
 /** The innermost call that is under way. */

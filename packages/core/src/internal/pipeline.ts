@@ -42,6 +42,9 @@ export interface Observer {
 /** What the stages themselves fail with. */
 export type Failure = CircuitBreaker.CircuitOpen | Timeout.CallTimeout
 
+/** A call that is made again for ever must not keep all that it has met. */
+const maxFailures = 1_000
+
 const frameKey = RetryFrame.Current.key
 const deadlineKey = Deadline.Current.key
 
@@ -177,6 +180,7 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
 
   failed(cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> {
     const { call } = this
+    if (call.failures.length === maxFailures) call.failures.shift()
     call.failures.push({
       number: call.frame.attempt,
       startedAt: this.startedAt,

@@ -247,7 +247,7 @@ export const override = (stages: pipeline.Stages, call: CallOptions): pipeline.S
     call.stopOn !== undefined
   const retry = changesRetry
     ? stages.retry.override({
-        attempts: call.retries === undefined ? undefined : Math.max(0, Math.floor(call.retries)) + 1,
+        attempts: call.retries === undefined ? undefined : call.retries >= 1 ? Math.floor(call.retries) + 1 : 1,
         delay: call.retryDelay,
         unsentOnly: call.idempotent === undefined ? undefined : !call.idempotent,
         classify: call.classify,

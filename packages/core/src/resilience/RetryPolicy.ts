@@ -254,6 +254,7 @@ export const isRetryPolicy = (u: unknown): u is RetryPolicy => typeof u === "obj
 
 /**
  * The attempts that a policy made before it gave up with this error, the last included; empty if there was no second one.
+ * Of more than 1,000 the last 1,000.
  *
  * @since 0.1.0
  * @category accessors

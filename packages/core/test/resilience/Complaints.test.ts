@@ -2,7 +2,7 @@
  * What users of other libraries complain of, each as a test of ours: the issues are named where they were raised.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { CircuitBreaker, Deadline, ErrorClass, Policy, RetryPolicy, Timeout } from "@underlay/core"
+import { CircuitBreaker, Deadline, ErrorClass, ExternalClient, Policy, RetryPolicy, Timeout } from "@underlay/core"
 import { Cause, Clock, Data, Deferred, Duration, Effect, Exit, Fiber, Stream, TestClock } from "effect"
 
 class Busy extends Data.TaggedError("Busy")<{ readonly n?: number; readonly retryAfter?: Duration.Duration }> {
@@ -376,6 +376,20 @@ describe("cost", () => {
       const states = yield* Effect.forEach(breakers, (breaker) => breaker.state)
       assert.isTrue(states.every((state) => state === "half-open"))
     })
+  )
+
+  it.live("an open breaker with readers, seen by a client's health, holds no timer (opossum's health interval)", () =>
+    Effect.gen(function* () {
+      const timers = () => process.getActiveResourcesInfo().filter((each) => each === "Timeout").length
+      const before = timers()
+      const client = yield* ExternalClient.make({ service: "x", policy: { breaker: once, retry: false } })
+      if (client.breaker === undefined) return assert.fail("no breaker")
+      const reader = yield* Effect.fork(Stream.runDrain(client.breaker.changes))
+      yield* Effect.exit(client.call("a", busy))
+      assert.strictEqual(yield* client.breaker.state, "open")
+      assert.strictEqual(timers(), before)
+      yield* Fiber.interrupt(reader)
+    }).pipe(Effect.scoped)
   )
 
   it.effect("a call that succeeds starts no schedule, and one that needs no wait no timer", () =>

@@ -5,7 +5,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker, ExternalClient, Policy, Timeout } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
-import { Clock, Data, Duration, Effect, Exit, type Fiber, FiberRef, Scheduler, type Scope, Stream } from "effect"
+import { Clock, Data, Duration, Effect, Exit, Fiber, FiberRef, Scheduler, type Scope, Stream } from "effect"
 
 class Busy extends Data.TaggedError("Busy") {
   get isRetryable() {
@@ -248,5 +248,62 @@ describe.each(limits)("interrupted at every step, %s", (_, timeouts) => {
         return { run: recording.within(Stream.runDrain(made.stream("wait", source))), left }
       })
     )
+  )
+})
+
+describe("500 callers, each interrupted at a step of its own", () => {
+  it.effect.each(limits)("%s", ([, timeouts]) =>
+    Effect.gen(function* () {
+      const clock = new Manual()
+      const program = Effect.gen(function* () {
+        const breaker = yield* CircuitBreaker.make({
+          name: "x",
+          window: { type: "consecutive", failures: 1 },
+          halfOpenPermits: 1_000
+        })
+        yield* Effect.exit(breaker.run(Effect.fail(new Busy())))
+        clock.advance(30_000)
+        const client = yield* ExternalClient.make({ service: "many", policy: { breaker, retry: false, ...timeouts } })
+        const { seen, wait } = work()
+        const before = yield* Timeout.orphans
+        const fibers = yield* Effect.forEach(Array.from({ length: 500 }), (_, n) =>
+          Effect.fork(Effect.locally(client.call("wait", wait), FiberRef.currentScheduler, new Stepper(1 + (n % 90))))
+        )
+        for (let turns = 0; turns < 10; turns++) {
+          yield* turn
+          clock.advance(500)
+        }
+        const ended = fibers.filter((fiber) => fiber.unsafePoll() !== null).length
+        const { counters, probesInFlight } = yield* breaker.snapshot
+        assert.deepStrictEqual(
+          {
+            ended,
+            running: seen.running,
+            probesInFlight,
+            inFlight: yield* client.inFlight,
+            sleepers: clock.sleepers.size,
+            orphans: (yield* Timeout.orphans).current - before.current,
+            failures: counters.failures
+          },
+          { ended: 500, running: 0, probesInFlight: 0, inFlight: 0, sleepers: 0, orphans: 0, failures: 1 }
+        )
+        assert.isAbove(counters.neutral, 50)
+        assert.isAbove(counters.successes, 50)
+      })
+      yield* Effect.scoped(Effect.withClock(program, clock))
+    })
+  )
+})
+
+describe("a stream that waits for its first element", () => {
+  it.live("ends at once when its reader is interrupted", () =>
+    Effect.gen(function* () {
+      const policy = yield* Policy.make({ name: "x" })
+      const fiber = yield* Effect.fork(Stream.runDrain(policy.stream(Stream.never)))
+      yield* turn
+      const exit = yield* Effect.timeoutOption(Fiber.interrupt(fiber), "2 seconds")
+      assert.isTrue(exit._tag === "Some" && Exit.isInterrupted(exit.value))
+      assert.strictEqual((yield* policy.breaker?.snapshot ?? Effect.die("none")).counters.neutral, 1)
+    })
   )
 })

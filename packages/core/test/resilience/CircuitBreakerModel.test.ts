@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker } from "@underlay/core"
-import { Deferred, Effect, FastCheck, Fiber, TestClock } from "effect"
+import { Deferred, Effect, FastCheck, Fiber, Runtime, TestClock } from "effect"
 
 /** What the breaker should do, as a pure function over all that has happened in the present state. */
 interface Model {
@@ -275,9 +275,9 @@ describe("CircuitBreaker against a pure model", () => {
               FastCheck.array(command, { minLength: 1, maxLength: 250, size: "max" }),
               (settings, list) => {
                 commands += list.length
-                return Effect.runPromise(
-                  Effect.provide(TestClock.setTime(0).pipe(Effect.andThen(check(settings, list))), runtime)
-                ).then(() => undefined)
+                return Runtime.runPromise(runtime)(
+                  TestClock.setTime(0).pipe(Effect.andThen(check(settings, list)), Effect.asVoid)
+                )
               }
             ),
             { numRuns: 40 }

@@ -17,14 +17,11 @@ describe("Embeddings.layerLocal", () => {
     Effect.gen(function* () {
       const embeddings = yield* Embeddings.Embeddings
       assert.strictEqual(embeddings.dimensions, 1024)
-      FastCheck.assert(
-        FastCheck.property(FastCheck.string({ unit: "binary", maxLength: 200 }), (text) => {
-          const vector = Effect.runSync(embeddings.embed(text))
-          assert.strictEqual(vector.length, 1024)
-          assert.closeTo(Math.hypot(...vector), 1, 1e-9)
-        }),
-        { numRuns: 200 }
-      )
+      for (const text of FastCheck.sample(FastCheck.string({ unit: "binary", maxLength: 200 }), 200)) {
+        const vector = yield* embeddings.embed(text)
+        assert.strictEqual(vector.length, 1024, text)
+        assert.closeTo(Math.hypot(...vector), 1, 1e-9, text)
+      }
       for (const text of ["", " ", "???", "the of and", "\ud800", "日本語のテキスト", "🚀"]) {
         assert.closeTo(Math.hypot(...(yield* embeddings.embed(text))), 1, 1e-9)
       }

@@ -9,7 +9,6 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import * as HttpTraceContext from "@effect/platform/HttpTraceContext"
 import * as UrlParams from "@effect/platform/UrlParams"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -272,13 +271,15 @@ const attributesOf = (
   return attributes
 }
 
-const w3c = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
+const traceIdForm = /^(?!0{32})[0-9a-f]{32}$/
+const spanIdForm = /^(?!0{16})[0-9a-f]{16}$/
 
-/** The nearest span that the W3C format can name: spans of a disabled tracer have no ids. */
+/** The nearest span that the W3C format can name: spans of a disabled tracer have no ids, those from outside no parent. */
 const traceparentOf = (span: Tracer.Span): string | undefined => {
   for (let current: Tracer.AnySpan | undefined = span; current !== undefined; ) {
-    const text = HttpTraceContext.toHeaders(current as Tracer.Span)["traceparent"]
-    if (text !== undefined && w3c.test(text)) return text
+    if (traceIdForm.test(current.traceId) && spanIdForm.test(current.spanId)) {
+      return `00-${current.traceId}-${current.spanId}-${current.sampled ? "01" : "00"}`
+    }
     current = current._tag === "Span" && current.parent._tag === "Some" ? current.parent.value : undefined
   }
   return undefined

@@ -3,7 +3,7 @@ import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Correlation, Deadline, ErrorClass, ExternalHttp, RetryPolicy } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
-import { Chunk, Effect, Exit, Fiber, Layer, Option, Schema, Stream, TestClock, TestServices } from "effect"
+import { Chunk, Effect, Exit, Fiber, Layer, Option, Schema, Stream, TestClock, TestServices, Tracer } from "effect"
 import * as Server from "./LoopbackServer.ts"
 
 const steady = { jitter: "none" } as const
@@ -285,6 +285,24 @@ describe("ExternalHttp", () => {
       assert.deepStrictEqual(
         server.asked.map((each) => each.headers["traceparent"]),
         [undefined, `00-${around?.traceId}-${around?.spanId}-01`]
+      )
+    }).pipe(Effect.provide(live))
+  )
+
+  it.scoped("with the tracer switched off, that of the request that came in goes on, sampled or not", () =>
+    Effect.gen(function* () {
+      const server = yield* Server.make([Server.status(200)])
+      const http = yield* ExternalHttp.make({ service: "api", baseUrl: server.url })
+      const traceId = "0af7651916cd43dd8448eb211c80319c"
+      for (const sampled of [true, false]) {
+        const incoming = Tracer.externalSpan({ traceId, spanId: "b7ad6b7169203331", sampled })
+        yield* http.client.get("/a").pipe(Effect.withParentSpan(incoming), Effect.withTracerEnabled(false))
+      }
+      const own = `00-${traceId}-00f067aa0ba902b7-01`
+      yield* Effect.withTracerEnabled(http.client.get("/b", { headers: { traceparent: own } }), false)
+      assert.deepStrictEqual(
+        server.asked.map((each) => each.headers["traceparent"]),
+        [`00-${traceId}-b7ad6b7169203331-01`, `00-${traceId}-b7ad6b7169203331-00`, own]
       )
     }).pipe(Effect.provide(live))
   )

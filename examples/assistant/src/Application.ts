@@ -54,6 +54,12 @@ export const layer = (
     )
   })
 
+/** A model that is away makes the service degraded, not unready: the local answerer takes over. */
+const notCritical = (health: Health.Health["Type"]): Health.Health["Type"] => ({
+  ...health,
+  register: (check) => health.register({ ...check, critical: false })
+})
+
 /** The parts that may be elsewhere, built at once: whoever starts the service hears of all that cannot be used. */
 const chosen = (
   settings: AppSettings,
@@ -62,7 +68,7 @@ const chosen = (
 ): Layer.Layer<
   SessionStore.SessionStore | ConversationMemory.ConversationMemory | VectorStore.VectorStore | Answerer | Parts.Parts,
   Parts.PartError,
-  HttpClient.HttpClient
+  HttpClient.HttpClient | Health.Health
 > =>
   Layer.scopedContext(
     Effect.gen(function* () {
@@ -73,7 +79,7 @@ const chosen = (
           Layer.build(search.layer),
           Effect.flatMap(Models.choose(settings), ({ layer, part }) =>
             Effect.map(Layer.build(layer), (context) => ({ context, part }))
-          )
+          ).pipe(Effect.updateService(Health.Health, notCritical))
         ],
         { concurrency: "unbounded", mode: "either" }
       )

@@ -50,20 +50,24 @@ const arguments_ = Effect.suspend(() =>
 
 const stopWith = (error: { readonly message: string }): Stop => new Stop({ message: error.message, code: 1 })
 
-/** Prints one answer and its sources. The question is held to the same limits as one that comes by HTTP. */
-const ask = (given: string) =>
+/** A question on the command line is held to the same limits as one that comes by HTTP. */
+const checked = (question: string) =>
+  Schema.decode(Ask)({ question }).pipe(
+    Effect.mapBoth({
+      onSuccess: (asked) => asked.question,
+      onFailure: (error) =>
+        new Stop({
+          message: ParseResult.ArrayFormatter.formatErrorSync(error)
+            .map((issue) => `The question ${issue.message}.`)
+            .join("\n"),
+          code: 2
+        })
+    })
+  )
+
+/** Prints one answer and its sources. */
+const ask = (question: string) =>
   Effect.gen(function* () {
-    const { question } = yield* Schema.decode(Ask)({ question: given }).pipe(
-      Effect.mapError(
-        (error) =>
-          new Stop({
-            message: ParseResult.ArrayFormatter.formatErrorSync(error)
-              .map((issue) => `The question ${issue.message}.`)
-              .join("\n"),
-            code: 2
-          })
-      )
-    )
     const assistant = yield* Assistant
     const terminal = yield* Terminal.Terminal
     const print = (text: string) => Effect.orDie(terminal.display(text))
@@ -128,6 +132,7 @@ const serve = (settings: AppSettings.AppSettings) =>
 const program = Effect.gen(function* () {
   const given = yield* arguments_
   if (given.help === true) return yield* Console.log(usage)
+  const question = given.ask === undefined ? undefined : yield* checked(given.ask)
   const layer = AppSettings.layer({
     directory: NodePath.join(folder, "resources"),
     overrides: given.port === undefined ? {} : { "server.port": given.port }
@@ -140,9 +145,9 @@ const program = Effect.gen(function* () {
     )
     const logging = Logging.layer({ level: settings.log.level, format: settings.log.format })
     const run =
-      given.ask === undefined
+      question === undefined
         ? Layer.launch(serve(settings).pipe(Layer.provide(application)))
-        : ask(given.ask).pipe(Effect.provide(application))
+        : ask(question).pipe(Effect.provide(application))
     return yield* run.pipe(Effect.provide(logging))
   }).pipe(Effect.provide(layer))
 }).pipe(Effect.provide([NodeContext.layer, NodeHttpClient.layerUndici]))
@@ -154,6 +159,12 @@ const reported = program.pipe(
   })
 )
 
+// Whoever reads the output may have read enough (`| head`): that is an end, not a failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error
+  process.exit(0)
+})
+
 NodeRuntime.runMain(
   Effect.tapErrorCause(reported, (cause) =>
     Option.match(Cause.failureOption(cause), {
@@ -163,6 +174,8 @@ NodeRuntime.runMain(
   ),
   {
     disableErrorReporting: true,
+    // Logging prints each line once, redacted and in the format of the settings.
+    disablePrettyLogger: true,
     teardown: (exit, onExit) =>
       onExit(
         Exit.match(exit, {

@@ -1,6 +1,6 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, layer } from "@effect/vitest"
-import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Schema, Scope, Stream } from "effect"
+import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Schedule, Schema, Scope, Stream } from "effect"
 import * as Support from "./support.ts"
 
 const Sent = Schema.parseJson(
@@ -122,6 +122,29 @@ layer(Support.sharedIndex, { timeout: "60 seconds", excludeTestServices: true })
             assert.include(answer.text, "local answerer")
             const { body } = yield* Support.call(base, "GET", `/api/sessions/${session}/history`)
             assert.include(JSON.stringify(body), '"answerer":"local"')
+          })
+        ),
+      60_000
+    )
+
+    it.scoped(
+      "a model that stays away makes the service degraded, and it goes on answering",
+      () =>
+        withService((server, base) =>
+          Effect.gen(function* () {
+            const ask = Effect.flatMap(Support.openSession(base), (id) => Support.askHttp(base, id, "disk full"))
+            const ready = Support.call(base, "GET", "/health/ready").pipe(
+              Effect.filterOrFail((reply) => /"status":"degraded"/.test(JSON.stringify(reply.body))),
+              Effect.retry({ schedule: Schedule.spaced("200 millis"), times: 20 })
+            )
+            // Without any answer left the model server says 500.
+            for (const _ of [1, 2]) assert.strictEqual((yield* ask).last?._tag, "done")
+            const { body, status } = yield* ready
+            assert.strictEqual(status, 200)
+            assert.match(JSON.stringify(body), /"openai\/test-model":\{"status":"down"/)
+            const parts = yield* Support.call(base, "GET", "/api/parts")
+            assert.match(JSON.stringify(parts.body), /"name":"answers".*"status":"down"/)
+            assert.strictEqual(server.answers.length, 0)
           })
         ),
       60_000

@@ -149,6 +149,40 @@ describe("the program", () => {
   )
 
   it.scopedLive(
+    "each log line is printed once, beside the answer, never in it",
+    () =>
+      Effect.gen(function* () {
+        const running = yield* Support.program(["--ask", "no space left on device"], {
+          LLM_PROVIDER: "openai",
+          OPENAI_API_KEY: "sk-hidden",
+          OPENAI_BASE_URL: "http://127.0.0.1:9/v1"
+        })
+        const { code, err, out } = yield* running.exited
+        assert.strictEqual(code, 0)
+        assert.match(out, /failed: Network\. The local answerer takes over\./)
+        assert.strictEqual(err.split("the local answerer takes over").length, 2)
+        assert.strictEqual(err.trim().split("\n").length, 2)
+        assert.notMatch(out, /WARN|ERROR/)
+        assert.notInclude(err + out, "sk-hidden")
+      }),
+    60_000
+  )
+
+  it.scopedLive(
+    "a reader who has read enough ends it without a stack",
+    () =>
+      Effect.gen(function* () {
+        const running = yield* Support.program(["--ask", "no space left on device"])
+        yield* running.until("runbook")
+        yield* running.closeOutput
+        const { code, err } = yield* running.exited
+        assert.strictEqual(code, 0)
+        assert.strictEqual(err, "")
+      }),
+    60_000
+  )
+
+  it.scopedLive(
     "a port that is taken is said clearly",
     () =>
       Effect.gen(function* () {

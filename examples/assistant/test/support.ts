@@ -170,6 +170,8 @@ export interface Program {
   /** Waits until the output holds a text, and gives the output. */
   readonly until: (text: string) => Effect.Effect<string>
   readonly signal: (name: NodeJS.Signals) => Effect.Effect<void>
+  /** Reads no more of its output. */
+  readonly closeOutput: Effect.Effect<void>
 }
 
 /** The assistant as a program of its own, with nothing of this process's settings. Killed when the scope closes. */
@@ -224,6 +226,7 @@ export const program = (
         until: (text) =>
           when(() => (out.includes(text) ? out : finished === undefined ? undefined : `${out}\n(ended)\n${err}`)),
         signal: (name) => Effect.sync(() => void child.kill(name)),
+        closeOutput: Effect.sync(() => void child.stdout.destroy()),
         kill: () => void child.kill("SIGKILL")
       }
       return running

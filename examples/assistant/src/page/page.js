@@ -250,11 +250,15 @@ const showAnswer = (follow = () => {}) => {
         requestAnimationFrame(draw)
       }
     },
-    end: ({ answerer, model } = {}) => {
+    end: ({ answerer, finish, model } = {}) => {
       draw()
       status.remove()
       element.classList.remove("busy")
       listSources()
+      if (finish === "length")
+        body.after(make("p", "remark", "The answer was cut here: it reached its greatest length."))
+      if (finish === "refused")
+        body.after(make("p", "remark", "The model did not go on: its provider refused the rest."))
       // The local answerer says so in its text.
       if (answerer && answerer !== "local") element.append(make("p", "by", `Answered by ${answerer}, ${model}.`))
     },

@@ -25,11 +25,15 @@ const shown = Effect.gen(function* () {
   ].join("\n")
 })
 
+class Upstream extends Error {
+  readonly _tag = "Upstream"
+}
+
 describe("secrets stay out of spans and lines", () => {
   const secret = "sk-live-abcdef0123456789"
   it.scoped.each<[string, Effect.Effect<never, unknown>]>([
     ["in a defect", Effect.die(new Error(`Bearer ${secret}`))],
-    ["in what caused an error", Effect.fail(new Error("no", { cause: new Error(`token=${secret}`) }))],
+    ["in what caused an error", Effect.fail(new Upstream("no", { cause: new Error(`token=${secret}`) }))],
     ["in what caused a defect", Effect.die(new Error("no", { cause: new Error(`password: ${secret}`) }))],
     ["in fields of an object that is no error", Effect.fail({ _tag: "Odd", body: { apiKey: secret } })],
     ["in a text", Effect.fail(`api_key=${secret}`)]

@@ -59,11 +59,8 @@ describe("an error that is one object for all calls", () => {
         [shared.message, String(shared), shared.stack]
       )
       // It can be yielded, as any tagged error.
-      const again: Tagged = yield* Effect.flip(
-        Effect.gen(function* () {
-          return yield* error
-        })
-      )
+      const yielded: Effect.Effect<never, Tagged> = error
+      const again = yield* Effect.flip(yielded)
       assert.strictEqual(again.code, 7)
     })
   )

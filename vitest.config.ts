@@ -15,6 +15,8 @@ export default defineConfig({
   test: {
     pool: "forks",
     poolOptions: { forks: { maxForks: 2, minForks: 1 } },
+    // What a passing test prints is noise; what a failing one prints is shown.
+    silent: "passed-only",
     testTimeout: 20_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,

@@ -80,6 +80,7 @@ export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServe
         const socket = Net.connect({ host, port })
         const authentication = options.password === undefined ? "" : encode(["AUTH", options.password])
         let text = ""
+        socket.setEncoding("utf8")
         const fail = (description: string) => {
           socket.destroy()
           resume(Effect.fail(new RedisServerError({ description, log: output.slice(-2_000) })))
@@ -88,7 +89,7 @@ export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServe
         socket.on("error", (error) => fail(error.message))
         socket.on("connect", () => socket.write(authentication + encode(parts) + encode(["QUIT"])))
         socket.on("data", (chunk) => {
-          text += chunk.toString("utf8")
+          text += String(chunk)
         })
         socket.on("end", () => {
           socket.destroy()
@@ -100,8 +101,10 @@ export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServe
       })
 
     const untilReady = (left: number): Effect.Effect<void, RedisServerError> =>
-      Effect.flatMap(Effect.either(exchange(["PING"])), (answer) => {
-        if (answer._tag === "Right" && answer.right.startsWith("+PONG")) return Effect.void
+      Effect.flatMap(Effect.either(exchange(["INFO", "server"])), (answer) => {
+        // another server can have taken the port in the meantime: this must be ours
+        const mine = `\r\nprocess_id:${child?.pid}\r\n`
+        if (answer._tag === "Right" && answer.right.includes(mine)) return Effect.void
         if (left <= 0 || child === undefined || child.exitCode !== null) {
           return new RedisServerError({ description: "redis-server did not start", log: output.slice(-2_000) })
         }

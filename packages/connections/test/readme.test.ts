@@ -1,57 +1,41 @@
-import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { pathToFileURL } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import * as Need from "@underlay/servers/Need"
 import * as PostgresServer from "@underlay/servers/PostgresServer"
+import * as Readme from "@underlay/servers/Readme"
 import { Effect } from "effect"
 
-const text = Fs.readFileSync(Path.join(import.meta.dirname, "../README.md"), "utf8")
-const blocks = [...text.matchAll(/^## (.*)\n[\s\S]*?```ts\n([\s\S]*?)```/gm)].map(([, title = "", code = ""]) => ({
-  title,
-  code
-}))
-const folder = Path.join(import.meta.dirname, "../build/readme")
-
-/** Runs a block of the README against the sources, and waits for its program. */
-const run = (index: number, code: string) =>
-  Effect.acquireUseRelease(
-    Effect.sync(() => {
-      Fs.mkdirSync(folder, { recursive: true })
-      const file = Path.join(folder, `block${index}.ts`)
-      const source = code
-        .replace('"@underlay/connections"', '"../../src/index.ts"')
-        .replace("Effect.runPromise(", "export default Effect.runPromise(")
-      Fs.writeFileSync(file, source)
-      return file
-    }),
-    (file) =>
-      Effect.promise(async () => {
-        const module: { readonly default: Promise<unknown> } = await import(pathToFileURL(file).href)
-        return await module.default
-      }),
-    (file) => Effect.sync(() => Fs.rmSync(file, { force: true }))
-  )
+const root = Path.join(import.meta.dirname, "..")
+const blocks = Readme.blocks(root)
 
 describe("README", () => {
   it("has an example for each layer", () => {
     assert.deepStrictEqual(
-      blocks.map(({ title }) => title.split(":")[0]),
+      blocks.map(({ title }) => title),
       ["PGlite", "Postgres", "PgVector", "The registry"]
     )
   })
 
-  for (const [index, { code, title }] of blocks.entries()) {
-    const needsServer = title.startsWith("Postgres")
-    const name = needsServer ? Need.title(title, "postgres") : title
+  it.scopedLive(
+    "its examples are type-checked",
+    () =>
+      Effect.gen(function* () {
+        const { folder } = yield* Readme.write(root, blocks)
+        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
+      }),
+    120_000
+  )
+
+  for (const block of blocks) {
+    const needsServer = block.title === "Postgres"
     it.runIf(!needsServer || !Need.missing("postgres"))(
-      `runs: ${name}`,
+      `runs: ${needsServer ? Need.title(block.title, "postgres") : block.title}`,
       () =>
         Effect.runPromise(
           Effect.gen(function* () {
-            if (needsServer) process.env["DATABASE_URL"] = (yield* PostgresServer.make()).url
-            const result = yield* run(index, code)
-            assert.isDefined(result)
+            if (needsServer) yield* Readme.environment({ DATABASE_URL: (yield* PostgresServer.make()).url })
+            const { files } = yield* Readme.write(root, [block])
+            assert.isDefined(yield* Readme.run(files[0] ?? ""))
           }).pipe(Effect.scoped)
         ),
       60_000

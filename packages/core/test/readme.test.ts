@@ -1,56 +1,20 @@
-import { execFile } from "node:child_process"
-import * as Fs from "node:fs"
 import * as Path from "node:path"
-import { pathToFileURL } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
+import * as Readme from "@underlay/servers/Readme"
 import { Effect } from "effect"
 import * as Server from "./external/LoopbackServer.ts"
 
 const root = Path.join(import.meta.dirname, "..")
-const text = Fs.readFileSync(Path.join(root, "README.md"), "utf8")
+const blocks = Readme.blocks(root)
 
-/** Every block of TypeScript, under the heading that it stands below. */
-const blocks = text
-  .split(/^## /m)
-  .slice(1)
-  .flatMap((section) => {
-    const title = section.slice(0, section.indexOf("\n"))
-    return [...section.matchAll(/```ts\n([\s\S]*?)```/g)].map(([, code = ""]) => ({ title, code }))
-  })
-
-/** Writes the blocks to files of their own, beside what the compiler wants to know of them. */
-const written = Effect.acquireRelease(
-  Effect.sync(() => {
-    Fs.mkdirSync(Path.join(root, "build"), { recursive: true })
-    const folder = Fs.mkdtempSync(Path.join(root, "build", "readme-"))
-    const files = blocks.map(({ code }, index) => {
-      const file = Path.join(folder, `block${index}.ts`)
-      Fs.writeFileSync(file, code.replace("Effect.runPromise(", "export default Effect.runPromise("))
-      return file
-    })
-    const config = {
-      extends: "../../tsconfig.test.json",
-      compilerOptions: { rootDir: "../../../..", composite: false, incremental: false, tsBuildInfoFile: null },
-      include: ["*.ts"],
-      references: []
-    }
-    Fs.writeFileSync(Path.join(folder, "tsconfig.json"), JSON.stringify(config))
-    return { folder, files }
-  }),
-  ({ folder }) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
-)
-
-const compile = (folder: string) =>
-  Effect.async<ReadonlyArray<string>>((resume) => {
-    const tsc = Path.join(root, "../../node_modules/typescript/bin/tsc")
-    execFile(process.execPath, [tsc, "--noEmit", "-p", folder], (error, stdout) =>
-      // What is wrong elsewhere in the repository has gates of its own.
-      resume(Effect.succeed(error === null ? [] : stdout.split("\n").filter((line) => line.includes("/readme-"))))
-    )
-  })
-
-/** What the programs of some blocks give; of all others only that they succeed is tested. */
+/** What the program below each heading gives. */
 const results: Record<string, unknown> = {
+  SessionStore: { visits: 2 },
+  Cache: ["Ada", "Ada"],
+  ConversationMemory: ["hello", "good morning"],
+  "VectorStore and Embeddings": "redis",
+  Settings: { host: "cache.example", port: 6380 },
+  Health: "up",
   Policy: { found: 42, attempts: 3, spent: true },
   ExternalClient: 21,
   ExternalHttp: { degrees: 21 },
@@ -58,8 +22,8 @@ const results: Record<string, unknown> = {
 }
 
 describe("README", () => {
-  it("has an example for each layer of this part", () => {
-    const titles = new Set(blocks.map(({ title }) => title.split(":")[0]))
+  it("has an example for each layer", () => {
+    const titles = new Set(blocks.map(({ title }) => title))
     for (const title of Object.keys(results)) assert.isTrue(titles.has(title), title)
   })
 
@@ -67,8 +31,8 @@ describe("README", () => {
     "its examples are type-checked",
     () =>
       Effect.gen(function* () {
-        const { folder } = yield* written
-        assert.deepStrictEqual(yield* compile(folder), [])
+        const { folder } = yield* Readme.write(root, blocks)
+        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
       }),
     120_000
   )
@@ -77,26 +41,14 @@ describe("README", () => {
     "its examples run",
     () =>
       Effect.gen(function* () {
-        const { files } = yield* written
+        const { files } = yield* Readme.write(root, blocks)
         const server = yield* Server.make([
           Server.status(200, { "content-type": "application/json" }, '{"degrees":21}')
         ])
-        yield* Effect.acquireRelease(
-          Effect.sync(() => {
-            process.env["WEATHER_URL"] = server.url
-          }),
-          () =>
-            Effect.sync(() => {
-              delete process.env["WEATHER_URL"]
-            })
-        )
-        for (const [index, { code, title }] of blocks.entries()) {
-          assert.include(code, "Effect.runPromise(", title)
-          const module: { readonly default: Promise<unknown> } = yield* Effect.promise(
-            () => import(pathToFileURL(files[index] ?? "").href)
-          )
-          const result = yield* Effect.promise(() => module.default)
-          const expected = results[title.split(":")[0] ?? ""]
+        yield* Readme.environment({ WEATHER_URL: server.url, REDIS_HOST: "cache.example" })
+        for (const [index, { title }] of blocks.entries()) {
+          const result = yield* Readme.run(files[index] ?? "")
+          const expected = results[title]
           if (expected !== undefined) assert.deepStrictEqual(result, expected, title)
         }
         assert.strictEqual(server.asked.length, 1)

@@ -1,0 +1,51 @@
+import * as Path from "node:path"
+import { assert, describe, it } from "@effect/vitest"
+import * as Need from "@underlay/servers/Need"
+import * as Readme from "@underlay/servers/Readme"
+import * as RedisServer from "@underlay/servers/RedisServer"
+import { Effect } from "effect"
+
+const root = Path.join(import.meta.dirname, "..")
+const blocks = Readme.blocks(root)
+
+/** What the program below each heading gives. */
+const results: Record<string, unknown> = {
+  RedisClient: "hello",
+  RedisSessionStore: [false, true],
+  RedisConversationMemory: ["hello"],
+  RedisCache: 42,
+  RedisConnection: "PONG"
+}
+
+describe("README", () => {
+  it("has an example for each layer", () => {
+    assert.deepStrictEqual(
+      blocks.map(({ title }) => title),
+      Object.keys(results)
+    )
+  })
+
+  it.scopedLive(
+    "its examples are type-checked",
+    () =>
+      Effect.gen(function* () {
+        const { folder } = yield* Readme.write(root, blocks)
+        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
+      }),
+    120_000
+  )
+
+  it.scopedLive.skipIf(Need.missing("redis-server"))(
+    Need.title("its examples run", "redis-server"),
+    () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.make()
+        yield* Readme.environment({ REDIS_URL: server.url })
+        const { files } = yield* Readme.write(root, blocks)
+        for (const [index, { title }] of blocks.entries()) {
+          assert.deepStrictEqual(yield* Readme.run(files[index] ?? ""), results[title], title)
+        }
+      }),
+    60_000
+  )
+})

@@ -131,7 +131,7 @@ export interface Stats {
  * @category models
  */
 export interface Service {
-  /** Sends one command. */
+  /** Sends one command. Interrupting it takes it back while it waits for the connection; what is sent is sent. */
   readonly send: (...command: Command) => Effect.Effect<Reply, RedisError>
   /** Sends several in one go and gives each one's own result. They are not a transaction. */
   readonly sendMany: (steps: ReadonlyArray<Step>) => Effect.Effect<ReadonlyArray<Either.Either<Reply, RedisError>>>
@@ -169,7 +169,10 @@ export interface Behaviour {
    * Whether commands fail at once while the server is known to be away (default), or wait for it within their timeout.
    */
   readonly answerAtOnce?: boolean | undefined
-  /** The greatest number of commands under way or waiting; more fail as `Overloaded`. Default: 10,000. */
+  /**
+   * The greatest number of commands under way or waiting; more fail as `Overloaded`. The stores send up to 500 in one go:
+   * with less than that, large ones fail. Default: 10,000.
+   */
   readonly maxInFlight?: number | undefined
   /** The longest pause between two attempts to reconnect. Default: 250 milliseconds. */
   readonly reconnectDelay?: Duration.DurationInput | undefined
@@ -243,7 +246,7 @@ export const makeWith = (
   behaviour: Behaviour
 ): Effect.Effect<Service, RedisError, Scope.Scope> =>
   Effect.gen(function* () {
-    const maxInFlight = Math.max(1, Math.floor(behaviour.maxInFlight ?? 10_000))
+    const maxInFlight = Math.max(1, Math.floor(behaviour.maxInFlight ?? 10_000) || 1)
     const answerAtOnce = behaviour.answerAtOnce !== false
     const commandTimeout = Math.max(1, Duration.toMillis(settings.commandTimeout))
     const connectTimeout = Math.max(1, Duration.toMillis(settings.connectTimeout))
@@ -342,24 +345,30 @@ export const makeWith = (
       })
     }
 
-    const dispatch = (method: string, name: string, args: ReadonlyArray<Argument>, settle: Settle): void => {
+    /** Begins a command. What it gives back, if anything, takes the command back that has not been sent yet. */
+    const dispatch = (
+      method: string,
+      name: string,
+      args: ReadonlyArray<Argument>,
+      settle: Settle
+    ): (() => void) | undefined => {
       if (state === "ready") {
         if (pending.size >= maxInFlight) {
           settle(notSent("Overloaded", method, `${maxInFlight} commands are under way already`))
         } else write(method, name, args, settle)
-        return
+        return undefined
       }
       if (state === "closed") {
         settle(notSent("Closed", method, "the client is released"))
-        return
+        return undefined
       }
       if (state === "away" && answerAtOnce) {
         settle(away(method))
-        return
+        return undefined
       }
       if (waiting.size + pending.size >= maxInFlight) {
         settle(notSent("Overloaded", method, `${maxInFlight} commands wait already`))
-        return
+        return undefined
       }
       const one: Waiting = {
         method,
@@ -385,6 +394,11 @@ export const makeWith = (
         state = "connecting"
         driver.connect()
       }
+      return () => {
+        if (!waiting.delete(one)) return
+        clearTimeout(one.timer)
+        counts.notSent++
+      }
     }
 
     const dispatchScript = (
@@ -392,25 +406,31 @@ export const makeWith = (
       keys: ReadonlyArray<string>,
       args: ReadonlyArray<RedisArgument>,
       settle: Settle
-    ): void =>
-      dispatch(name, "EVALSHA", [sha, keys.length, ...keys, ...args], (result) => {
+    ): (() => void) | undefined => {
+      let abandoned = false
+      const takeBack = dispatch(name, "EVALSHA", [sha, keys.length, ...keys, ...args], (result) => {
         // the server has not seen it yet, or has forgotten it: nothing was done
-        if (Either.isLeft(result) && result.left.code === "NOSCRIPT") {
+        if (!abandoned && Either.isLeft(result) && result.left.code === "NOSCRIPT") {
           dispatch(name, "EVAL", [source, keys.length, ...keys, ...args], settle)
         } else settle(result)
       })
-
-    const dispatchStep = (step: Step, settle: Settle): void => {
-      if ("script" in step) {
-        dispatchScript(step.script, step.keys, step.args, settle)
-      } else {
-        const [name, ...args] = step
-        dispatch(name, name, args, settle)
+      return () => {
+        abandoned = true
+        takeBack?.()
       }
     }
 
-    const single = (begin: (settle: Settle) => void): Effect.Effect<Reply, RedisError> =>
-      Effect.async((resume) => begin(resume))
+    const dispatchStep = (step: Step, settle: Settle): (() => void) | undefined => {
+      if ("script" in step) return dispatchScript(step.script, step.keys, step.args, settle)
+      const [name, ...args] = step
+      return dispatch(name, name, args, settle)
+    }
+
+    const single = (begin: (settle: Settle) => (() => void) | undefined): Effect.Effect<Reply, RedisError> =>
+      Effect.async((resume) => {
+        const takeBack = begin(resume)
+        return takeBack === undefined ? undefined : Effect.sync(takeBack)
+      })
 
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
@@ -466,12 +486,15 @@ export const makeWith = (
         return Effect.async((resume) => {
           const results: Array<Either.Either<Reply, RedisError>> = new Array(steps.length)
           let left = steps.length
-          steps.forEach((step, index) => {
+          const takeBack = steps.map((step, index) =>
             dispatchStep(step, (result) => {
               results[index] = result
               left--
               if (left === 0) resume(Effect.succeed(results))
             })
+          )
+          return Effect.sync(() => {
+            for (const one of takeBack) one?.()
           })
         })
       },

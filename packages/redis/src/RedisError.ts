@@ -91,6 +91,9 @@ export class RedisError extends Schema.TaggedError<RedisError>("@underlay/redis/
     }
   }
 
+  /** @internal */
+  static readonly databaseRefused = "Database refused: "
+
   /**
    * What a driver failed with, as our error. `sent` says whether the command had left this process. Here alone the
    * driver's errors are known.
@@ -98,6 +101,15 @@ export class RedisError extends Schema.TaggedError<RedisError>("@underlay/redis/
   static fromUnknown(method: string, problem: unknown, sent: boolean): RedisError {
     const message = problem instanceof Error ? problem.message : String(problem)
     const name = problem instanceof Error ? problem.name : ""
+    if (message.startsWith(RedisError.databaseRefused)) {
+      return new RedisError({
+        reason: "Rejected",
+        outcome: "not-sent",
+        method,
+        description: "the server does not let this user have this database: check its number",
+        cause: plain("ReplyError", message.slice(RedisError.databaseRefused.length))
+      })
+    }
     if (name === "ReplyError") return fromReply(method, message)
     if (message === "Command timed out") {
       return new RedisError({

@@ -353,10 +353,15 @@ const parseDuration = (value: string): Option.Option<Duration.Duration> => {
   return Duration.decodeUnknown(/^\d+(\.\d+)?$/.test(trimmed) ? Number(trimmed) : trimmed)
 }
 
-const checkTime = (value: Option.Option<Duration.Duration>): Either.Either<Duration.Duration, string> =>
-  Option.isSome(value) && Duration.isFinite(value.value) && Duration.toMillis(value.value) >= 1
+/** A timer of the platform that is set for longer fires at once. */
+const longestTime = 2 ** 31 - 1
+
+const checkTime = (value: Option.Option<Duration.Duration>): Either.Either<Duration.Duration, string> => {
+  const millis = Option.isSome(value) ? Duration.toMillis(value.value) : Number.NaN
+  return Option.isSome(value) && millis >= 1 && millis <= longestTime
     ? Either.right(value.value)
-    : Either.left('expected a finite time of at least one millisecond, such as "500 millis"')
+    : Either.left('expected a time from one millisecond to 24 days, such as "500 millis"')
+}
 
 const urlProblem = "expected redis://[user:password@]host[:port][/db], or rediss:// for TLS"
 
@@ -375,9 +380,11 @@ const parseUrl = (value: string): Either.Either<Address, string> => {
   if (username === undefined || password === undefined) {
     return Either.left(`${urlProblem}: a percent sign in the user or the password is written %25`)
   }
+  const port = url.port === "" ? Either.right(6379) : checkPort(Number(url.port))
+  if (Either.isLeft(port)) return Either.left(`${urlProblem}: ${port.left}`)
   return Either.right({
     host: url.hostname.replace(/^\[|\]$/g, ""),
-    port: url.port === "" ? 6379 : Number(url.port),
+    port: port.right,
     // empty stands for none and keeps the lower places out
     username,
     password,

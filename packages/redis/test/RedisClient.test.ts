@@ -5,8 +5,23 @@ import { RedisCache, RedisClient, RedisConversationMemory, RedisHealth, RedisSes
 import { RedisError } from "@underlay/redis/RedisError"
 import * as Need from "@underlay/servers/Need"
 import * as Server from "@underlay/servers/RedisServer"
-import { Context, Effect, Either, Exit, Fiber, Layer, Logger, LogLevel, Option, Schema, Scope } from "effect"
-import { pause, timed } from "./support.ts"
+import {
+  Context,
+  Duration,
+  Effect,
+  Either,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  LogLevel,
+  Option,
+  Schema,
+  Scope,
+  TestClock,
+  TestContext
+} from "effect"
+import { advance, pause, timed } from "./support.ts"
 
 /** A client in a scope of its own, so that a test can release it when it likes. */
 const open = (options: RedisClient.Options) =>
@@ -490,6 +505,39 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
     })
   )
 
+  it.scopedLive("an interrupted call that waits for the connection is not sent when it comes", () =>
+    Effect.gen(function* () {
+      const server = yield* Server.make()
+      const { redis } = yield* open({ ...at(server), answerAtOnce: false, commandTimeout: "5 seconds" })
+      yield* server.kill
+      yield* pause(50)
+      const calls = yield* Effect.fork(
+        Effect.all([redis.send("SET", "ghost", "1"), redis.sendMany([["SET", "ghost", "2"]])], { concurrency: 2 })
+      )
+      yield* pause(20)
+      assert.strictEqual((yield* redis.stats).waiting, 2)
+      yield* Fiber.interrupt(calls)
+      assert.strictEqual((yield* redis.stats).waiting, 0)
+      yield* server.start
+      assert.strictEqual(yield* redis.send("GET", "ghost"), null)
+    })
+  )
+
+  it.scopedLive("a database that the server does not have is a typed error, and nothing goes to database 0", () =>
+    Effect.gen(function* () {
+      const server = yield* Server.make()
+      const error = yield* Effect.flip(open({ ...at(server), db: 99 }))
+      assert.strictEqual(error._tag, "RedisError")
+      assert.deepStrictEqual([(error as RedisError).reason, (error as RedisError).outcome], ["Rejected", "not-sent"])
+      assert.include(error.message, "database")
+      const { redis } = yield* open({ ...at(server), db: 99, connect: "lazy", commandTimeout: "3 seconds" })
+      assert.strictEqual((yield* Effect.flip(redis.send("SET", "lost", "1"))).reason, "Rejected")
+      yield* pause(100)
+      assert.strictEqual((yield* Effect.flip(redis.send("SET", "lost", "1"))).reason, "Rejected")
+      assert.include(yield* server.command("DBSIZE"), ":0")
+    })
+  )
+
   it.scopedLive("health answers at once while the server is away, and says why", () =>
     Effect.gen(function* () {
       const server = yield* Server.make()
@@ -585,6 +633,153 @@ describe.skipIf(Need.missing("redis-server"))(
         const error = yield* Effect.flip(store.set("a", { user_id: "u" }))
         assert.deepStrictEqual([error.reason, error.outcome], ["Rejected", "unknown"])
         assert.include(error.message, "owner index")
+      })
+    )
+
+    it.scopedLive(
+      "a session that only touches keep alive stays in its owner's index, for any process that touches it",
+      () =>
+        Effect.gen(function* () {
+          const server = yield* Server.make()
+          const { redis } = yield* open({ ...at(server), commandTimeout: "5 seconds" })
+          const options: RedisSessionStore.Options = { defaultTtl: "1 minute", indexTtl: "10 minutes" }
+          for (const touch of ["extendTtl", "getAndTouch", "exactly"] as const) {
+            const writer = yield* RedisSessionStore.make(redis, options)
+            const other = yield* RedisSessionStore.make(redis, options)
+            yield* writer.set(touch, { user_id: touch })
+            for (const store of [writer, other]) {
+              // an hour, forty seconds at a time
+              for (let round = 0; round < 90; round++) {
+                if (touch === "extendTtl") assert.isTrue(yield* store.extendTtl(touch))
+                else yield* store.getAndTouch(touch, touch === "exactly" ? "1 minute" : undefined)
+                yield* TestClock.adjust("40 seconds")
+                yield* Effect.provideService(advance(Duration.seconds(40)), RedisClient.RedisClient, redis)
+              }
+            }
+            assert.isTrue(yield* writer.exists(touch))
+            assert.strictEqual(yield* writer.deleteAllOf(touch), 1, touch)
+            assert.isFalse(yield* writer.exists(touch))
+          }
+        }).pipe(Effect.provide(TestContext.TestContext))
+    )
+
+    it.scopedLive("touching takes one round trip while the index entry is fresh", () =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        const { redis } = yield* open({ ...at(server), commandTimeout: "5 seconds" })
+        const store = yield* RedisSessionStore.make(redis)
+        yield* store.set("a", { user_id: "u" })
+        yield* store.getAndTouch("a")
+        yield* store.extendTtl("a")
+        const { sent } = yield* redis.stats
+        for (let round = 0; round < 10; round++) {
+          yield* store.getAndTouch("a")
+          yield* store.extendTtl("a")
+        }
+        assert.strictEqual((yield* redis.stats).sent - sent, 20)
+      })
+    )
+
+    it.scopedLive("the index of a new owner outlives a session that was to live long already", () =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        const { redis } = yield* open(at(server))
+        const store = yield* RedisSessionStore.make(redis, { indexTtl: "1 hour" })
+        yield* store.set("a", { user_id: "u" }, { ttl: "10 hours" })
+        yield* store.update("a", (session) => ({ ...session, user_id: "v" }))
+        for (const owner of ["u", "v"]) {
+          assert.isAbove(Number(yield* redis.send("PTTL", `session-owner:${owner}`)), 10 * 3_600_000, owner)
+        }
+      })
+    )
+
+    it.scopedLive("an index time that cannot be is refused", () =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        const { redis } = yield* open(at(server))
+        for (const indexTtl of [0, -1, Number.NaN, Duration.infinity, "100000 days"] as const) {
+          const error = yield* Effect.flip(RedisSessionStore.make(redis, { indexTtl }))
+          assert.strictEqual(error.reason, "InvalidTtl")
+        }
+      })
+    )
+
+    it.scopedLive("a session that is rotated just before its deletion is signed out all the same", () =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        const { redis } = yield* open(at(server))
+        const store = yield* RedisSessionStore.make(redis)
+        yield* store.set("a", { user_id: "u" })
+        let rotated = false
+        const late = yield* RedisSessionStore.make({
+          ...redis,
+          sendMany: (steps) => {
+            const [step] = steps
+            const isDelete = step !== undefined && "script" in step && step.script.name === "session.delete"
+            if (!isDelete || rotated) return redis.sendMany(steps)
+            rotated = true
+            return Effect.zipRight(Effect.orDie(store.rotate("a", "b")), redis.sendMany(steps))
+          }
+        })
+        assert.strictEqual(yield* late.deleteAllOf("u"), 1)
+        assert.isFalse(yield* store.exists("b"))
+      })
+    )
+
+    it.scopedLive("a session that is given an owner just before it is moved is indexed for that owner", () =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        const { redis } = yield* open(at(server))
+        const store = yield* RedisSessionStore.make(redis)
+        yield* store.set("a", {})
+        let updated = false
+        const late = yield* RedisSessionStore.make({
+          ...redis,
+          run: (script, keys, args) => {
+            if (script.name !== "session.rotate" || updated) return redis.run(script, keys, args)
+            updated = true
+            const update = store.update("a", (session) => ({ ...session, user_id: "u" }))
+            return Effect.zipRight(Effect.orDie(update), redis.run(script, keys, args))
+          }
+        })
+        assert.strictEqual(Option.getOrNull(yield* late.rotate("a", "b")), "b")
+        assert.strictEqual(yield* store.deleteAllOf("u"), 1)
+      })
+    )
+
+    it.scopedLive("a deletion of several of which one failed has an unknown outcome", () =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        const { redis } = yield* open({ ...at(server), maxInFlight: 1 })
+        const store = yield* RedisSessionStore.make(redis)
+        yield* store.set("a", {})
+        const error = yield* Effect.flip(store.deleteMany(["a", "b"]))
+        assert.deepStrictEqual([error.reason, error.outcome, error.isRetryable], ["Unavailable", "unknown", true])
+        assert.isFalse(yield* store.exists("a"))
+      })
+    )
+
+    it.scopedLive("texts that are not UTF-8 are corrupt: an update does not try for ever", () =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        const { redis } = yield* open(at(server))
+        const store = yield* RedisSessionStore.make(redis, { onCorrupt: "fail" })
+        const plant = RedisClient.script("test.plant", `return redis.call('SET', KEYS[1], '{"a":"\\255"}')`)
+        yield* redis.run(plant, ["session:a"], [])
+        const error = yield* Effect.flip(store.update("a", (session) => ({ ...session, n: 1 })))
+        assert.strictEqual(error.reason, "Corrupt")
+      })
+    )
+
+    it.scopedLive("a session of 20 MB is kept and changed like any other", () =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        const { redis } = yield* open({ ...at(server), commandTimeout: "10 seconds" })
+        const store = yield* RedisSessionStore.make(redis)
+        yield* store.set("a", { text: "x".repeat(20_000_000) })
+        yield* store.update("a", (session) => ({ ...session, n: 1 }))
+        const session = Option.getOrThrow(yield* store.get("a"))
+        assert.deepStrictEqual([String(session["text"]).length, session["n"]], [20_000_000, 1])
       })
     )
 

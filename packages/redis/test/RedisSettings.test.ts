@@ -138,6 +138,12 @@ const wrong: ReadonlyArray<Omit<Row, "expected"> & { readonly where: string }> =
     variables: environment,
     where: "redis.port"
   },
+  { name: "REDIS_URL with port 0", variables: { REDIS_URL: "redis://h:0" }, where: "REDIS_URL" },
+  {
+    name: "a command timeout that no timer can hold",
+    explicit: { commandTimeout: "30 days" },
+    where: "commandTimeout"
+  },
   { name: "REDIS_PORT", variables: { REDIS_PORT: "70000" }, where: "REDIS_PORT" },
   { name: "REDIS_PORT of another scheme", variables: { REDIS_PORT: "udp://h:1" }, where: "REDIS_PORT" },
   { name: "REDIS_DB", variables: { REDIS_DB: "-1" }, where: "REDIS_DB" },
@@ -228,6 +234,29 @@ describe("RedisSettings", () => {
       assert.deepStrictEqual(yield* loaded({ REDIS_URL: "redis://url:2" }), { ...defaults, host: "url", port: 2 })
       const error = yield* Effect.flip(loaded({ PORT_OF_REDIS: "many", REDIS_PORT: "4" }))
       assert.include(String(error), "redis.port")
+    })
+  )
+
+  it.effect("core's Settings: each error names its file, line and column or its variable", () =>
+    Effect.gen(function* () {
+      const file = ["redis:", "  port: six", "  db: -1"].join("\n")
+      const layer = Settings.layer({ files: ["application.yaml"], dotenv: false, env: { REDIS_TLS: "maybe" } }).pipe(
+        Layer.provide(
+          FileSystem.layerNoop({
+            readFileString: (path) =>
+              path.endsWith("application.yaml") ? Effect.succeed(file) : Effect.die(`no other file: ${path}`)
+          })
+        )
+      )
+      const error = yield* Effect.flip(Effect.provide(Effect.asVoid(RedisSettings.config()), layer))
+      for (const where of [
+        "application.yaml:2:9: redis.port",
+        "application.yaml:3:7: redis.db",
+        "variable REDIS_TLS"
+      ]) {
+        assert.include(String(error), where)
+      }
+      assert.notInclude(String(error), "override")
     })
   )
 

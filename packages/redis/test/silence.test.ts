@@ -1,47 +1,16 @@
-import { assert, describe, it } from "@effect/vitest"
+import { describe, it } from "@effect/vitest"
 import { Cache, ChatMessage, ConversationMemory, SessionStore } from "@underlay/core"
+import { Recording } from "@underlay/core/testing"
 import { RedisCache, RedisConversationMemory, RedisSessionStore } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
-import { Effect, Layer, Logger, Metric, Option, Schema, Tracer } from "effect"
+import { Effect, Layer, Option, Schema } from "effect"
 import { client, server } from "./support.ts"
-
-/** Counts whatever is emitted: spans, log lines of every level, metrics. */
-const emitted = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  Effect.gen(function* () {
-    const spans: Array<string> = []
-    const lines: Array<unknown> = []
-    const tracer = yield* Effect.tracer
-    const recording = Tracer.make({
-      context: tracer.context,
-      span: (...args) => {
-        spans.push(args[0])
-        return tracer.span(...args)
-      }
-    })
-    const logger = Logger.make(({ message }) => {
-      lines.push(message)
-    })
-    // the counters of fibers are the runtime's own
-    const metrics = Effect.map(Metric.snapshot, (all) =>
-      all.filter((pair) => !pair.metricKey.name.startsWith("effect_fiber_")).map((pair) => JSON.stringify(pair))
-    )
-    const before = yield* metrics
-    yield* effect.pipe(
-      Effect.withTracer(recording),
-      Effect.provide(
-        Layer.merge(Logger.replace(Logger.defaultLogger, logger), Layer.succeedContext(yield* Effect.context<never>()))
-      )
-    )
-    return { spans, lines, metrics: (yield* metrics).filter((metric) => !before.includes(metric)) }
-  })
-
-const nothing = { spans: [], lines: [], metrics: [] }
 
 describe.skipIf(Need.missing("redis-server"))(Need.title("the internal plane is silent", "redis-server"), () => {
   it.scoped("a thousand session operations on Redis make no span, no log line and no metric", () =>
     Effect.gen(function* () {
       const store = yield* SessionStore.SessionStore
-      const emissions = yield* emitted(
+      yield* Recording.assertSilent(
         Effect.forEach(
           Array.from({ length: 100 }, (_, index) => `session-${index}`),
           (id) =>
@@ -61,7 +30,6 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("the internal plane is 
           { concurrency: 20 }
         )
       )
-      assert.deepStrictEqual(emissions, nothing)
     }).pipe(Effect.provide(RedisSessionStore.layer().pipe(Layer.provide(client()), Layer.provide(server()))))
   )
 
@@ -69,7 +37,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("the internal plane is 
     Effect.gen(function* () {
       const memory = yield* ConversationMemory.ConversationMemory
       const cache = yield* Cache.make({ namespace: "silent", schema: Schema.Number })
-      const emissions = yield* emitted(
+      yield* Recording.assertSilent(
         Effect.forEach(
           Array.from({ length: 100 }, (_, index) => `conversation-${index}`),
           (id) =>
@@ -88,7 +56,6 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("the internal plane is 
           { concurrency: 20 }
         )
       )
-      assert.deepStrictEqual(emissions, nothing)
     }).pipe(
       Effect.provide(
         Layer.merge(RedisConversationMemory.layer(), RedisCache.layer).pipe(
@@ -97,17 +64,5 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("the internal plane is 
         )
       )
     )
-  )
-
-  it.effect("the recorder sees what is emitted", () =>
-    Effect.gen(function* () {
-      const counter = Metric.counter("silence_test")
-      const seen = yield* emitted(
-        Effect.log("a line").pipe(Effect.zipRight(Metric.increment(counter)), Effect.withSpan("a span"))
-      )
-      assert.deepStrictEqual(seen.spans, ["a span"])
-      assert.deepStrictEqual(seen.lines, [["a line"]])
-      assert.lengthOf(seen.metrics, 1)
-    })
   )
 })

@@ -18,7 +18,8 @@ export class ExpiringMap<V> {
   private readonly onRemove: (key: string, value: V) => void
 
   constructor(capacity: number, onRemove: (key: string, value: V) => void = () => {}) {
-    this.capacity = capacity
+    // what is not a number is no licence to grow for ever
+    this.capacity = Math.max(1, Math.floor(capacity) || 1)
     this.onRemove = onRemove
   }
 
@@ -51,10 +52,13 @@ export class ExpiringMap<V> {
     this.entries.set(key, { value, expiresAt })
   }
 
+  /** Changes when a live entry expires. That is a use, as reading is. */
   expireAt(key: string, expiresAt: number, now: number): boolean {
     const entry = this.live(key, now)
     if (entry === undefined) return false
+    this.entries.delete(key)
     entry.expiresAt = expiresAt
+    this.entries.set(key, entry)
     return true
   }
 

@@ -121,6 +121,12 @@ const both = (left: Failure, right: Failure): Failure => ({
   problems: [...left.problems, ...right.problems]
 })
 
+/** The single errors in an error, one at least. */
+const leavesOf = (
+  error: ConfigError.ConfigError
+): ReadonlyArray<Exclude<ConfigError.ConfigError, ConfigError.And | ConfigError.Or>> =>
+  error._op === "And" || error._op === "Or" ? [...leavesOf(error.left), ...leavesOf(error.right)] : [error]
+
 /** The lines of an error of Effect's own, as problems. */
 export const problemsOf = (
   error: ConfigError.ConfigError,
@@ -314,27 +320,28 @@ export const makeReader = (sources: Sources, journal: Journal) => {
         break
       }
     }
-    const hidden = secret || emptyIsNone(path, secret)
-    const here = path === place.path ? place.here : undefined
-    return Effect.flatMap(lookup({ ...place, path, here }), (found) => {
-      const made = problemsOf(error, (message) => (hidden ? undefined : withoutValues(message, values))).map(
-        (problem): Problem =>
-          problem.reason === "missing"
-            ? missing(path, found, place.description)
+    const base = path
+    const refused = Effect.forEach(leavesOf(error), (leaf) => {
+      // a check of several settings at once says itself which of them it means
+      const at = leaf.path.length === 0 ? base : [...base, ...leaf.path]
+      const hidden = secret || emptyIsNone(at, secret)
+      const here = at === place.path ? place.here : undefined
+      return Effect.map(lookup({ ...place, path: at, here }), (found): Failure => {
+        const [problem] = problemsOf(leaf, (message) => (hidden ? undefined : withoutValues(message, values)))
+        return failure(
+          leaf._op === "MissingData"
+            ? missing(at, found, place.description)
             : invalid(
-                path,
+                at,
                 found,
                 place.description,
-                problem.detail ?? (place.description === undefined ? "it is not accepted" : undefined)
-              )
-      )
-      return Effect.fail<Failure>({
-        error: made
-          .map((problem) => failure(problem, path).error)
-          .reduce((left, right) => ConfigError.And(left, right)),
-        problems: made
+                problem?.detail ?? (place.description === undefined ? "it is not accepted" : undefined)
+              ),
+          at
+        )
       })
     })
+    return Effect.flatMap(refused, (failures) => Effect.fail(failures.reduce(both)))
   }
 
   const each = (

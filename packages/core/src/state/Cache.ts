@@ -170,11 +170,12 @@ export interface CacheHandle<A, E = never> {
   readonly namespace: string
   readonly get: (key: string) => Effect.Effect<Option.Option<A>, E>
   readonly set: (key: string, value: A, options?: WriteOptions) => Effect.Effect<void, E>
-  /** Whether there was an entry. A computation of the key that is running will not be kept. */
+  /** Whether there was an entry. A computation of the key that this handle is running will not be kept. */
   readonly delete: (key: string) => Effect.Effect<boolean, E>
   /**
    * The entry, or what `compute` gives, which is then kept. Concurrent calls for one key share one computation in this
    * process; when the call that runs it is interrupted, a waiting one takes over. A failure is shared and not kept.
+   * A computation that asks for its own key waits for itself.
    */
   readonly getOrElse: <E2, R>(
     key: string,
@@ -317,9 +318,17 @@ const makeHandle = <A, I>(backend: Backend, options: Options<A, I>): Effect.Effe
       flights.delete(key)
     }
 
-    const put = (key: string, value: A, method: string, ttl: Duration.DurationInput | undefined) =>
+    const put = (
+      key: string,
+      value: A,
+      method: string,
+      ttl: Duration.DurationInput | undefined,
+      flight?: Flight
+    ): Effect.Effect<void, CacheError> =>
       Effect.flatMap(encode(value, method), (text) =>
         Effect.flatMap(ttlOf(ttl, method), (millis) => {
+          // asked last of all, so that nothing comes between this and the write
+          if (flight?.outdated === true) return Effect.void
           stats.writes++
           return backend.set(prefix + key, text, millis)
         })
@@ -337,9 +346,7 @@ const makeHandle = <A, I>(backend: Backend, options: Options<A, I>): Effect.Effe
       Effect.flatMap(get(key), (found) => {
         if (Option.isSome(found)) return Effect.succeed(found.value)
         stats.loads++
-        return Effect.tap(compute, (value) =>
-          flight.outdated ? Effect.void : orElse(put(key, value, "getOrElse", write?.ttl), undefined)
-        )
+        return Effect.tap(compute, (value) => orElse(put(key, value, "getOrElse", write?.ttl, flight), undefined))
       })
 
     const getOrElse = <E2, R>(
@@ -429,7 +436,7 @@ const makeHandle = <A, I>(backend: Backend, options: Options<A, I>): Effect.Effe
  */
 export const layerMemory = (options: { readonly capacity?: number | undefined } = {}): Layer.Layer<Cache> =>
   Layer.sync(Cache, () => {
-    const entries = new ExpiringMap<string>(Math.max(1, Math.floor(options.capacity ?? 10_000)))
+    const entries = new ExpiringMap<string>(options.capacity ?? 10_000)
     const atNow = <A>(f: (now: number) => A): Effect.Effect<A> => Effect.map(Clock.currentTimeMillis, f)
     return {
       get: (key) => atNow((now) => entries.get(key, now)),

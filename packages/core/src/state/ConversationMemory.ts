@@ -422,7 +422,7 @@ const memoryBackend = (capacity: number): Effect.Effect<Backend> =>
       texts: Array<string>
       summary: string | undefined
     }
-    const conversations = new ExpiringMap<Stored>(Math.max(1, Math.floor(capacity)))
+    const conversations = new ExpiringMap<Stored>(capacity)
     const touched = <A>(id: string, ttl: number, f: (stored: Stored | undefined) => A): Effect.Effect<A> =>
       Effect.map(Clock.currentTimeMillis, (now) => {
         conversations.expireAt(id, now + ttl, now)
@@ -485,10 +485,14 @@ const callsOf = (message: ChatMessage): ReadonlyArray<string> =>
 /** Drops results whose call is not among the messages: the cut of `recent` or of the maximum fell between them. */
 const withoutOrphans = (messages: ReadonlyArray<ChatMessage>): ReadonlyArray<ChatMessage> => {
   const calls = new Set<string>()
-  return messages.filter((message) => {
-    if (message.role === "tool") return message.content.some((part) => calls.has(part.id))
+  return messages.flatMap((message): ReadonlyArray<ChatMessage> => {
+    if (message.role === "tool") {
+      const content = message.content.filter((part) => calls.has(part.id))
+      if (content.length === message.content.length && content.length > 0) return [message]
+      return content.length === 0 ? [] : [{ ...message, content }]
+    }
     for (const id of callsOf(message)) calls.add(id)
-    return true
+    return [message]
   })
 }
 
@@ -497,12 +501,16 @@ const textLength = (value: unknown): number => (JSON.stringify(value) ?? "").len
 const idProblem = (id: string): string | undefined => {
   if (id.length === 0) return "a conversation id cannot be empty"
   if (id.length > 512) return "a conversation id cannot be longer than 512 characters"
+  // two of these would be one key where ids are kept as UTF-8
+  if (loneSurrogate.test(id)) return "a conversation id must be well-formed Unicode"
   // braces would move a conversation's companions to another slot of a cluster
   return forbiddenInId.test(id) ? "a conversation id cannot hold control characters, { or }" : undefined
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
 const forbiddenInId = /[\u0000-\u001f\u007f{}]/
+
+const loneSurrogate = /\p{Surrogate}/u
 
 const failure = (reason: Reason, method: string, description: string): Effect.Effect<never, ConversationMemoryError> =>
   Effect.fail(new ConversationMemoryError({ reason, method, description, outcome: "not-done" }))

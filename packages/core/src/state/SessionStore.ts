@@ -62,7 +62,7 @@ export interface WriteOptions {
  * - `SessionExists`: the id that a session was to be rotated to is taken.
  * - `InvalidId`, `InvalidTtl`, `InvalidSession`: the argument cannot be accepted; nothing was sent.
  * - `Corrupt`: what is stored is no session (only where corrupt entries are asked to fail).
- * - `Conflict`: an update met another writer on every one of its attempts.
+ * - `Conflict`: an update or a rotation met another writer on every one of its attempts.
  * - `Unavailable`: the store cannot be reached, or takes no more work now.
  * - `Timeout`: the store did not answer in time.
  * - `Rejected`: the store answered with a refusal (authentication, memory, a read-only replica, …).
@@ -135,7 +135,8 @@ const repeatable: ReadonlySet<string> = new Set([
 ])
 
 /**
- * What a session store does. An id is one to 512 characters without control characters and without `{` and `}`.
+ * What a session store does. An id is one to 512 characters of well-formed Unicode without control characters and
+ * without `{` and `}`.
  *
  * @since 0.1.0
  * @category models
@@ -166,7 +167,7 @@ export interface Service<A = Session> {
   /**
    * Replaces a session by `f` of it, by compare-and-set: no update of another writer is lost, and `f` runs again when
    * there was one. Gives the new session; none when there is nothing to update. Keeps the remaining time to live
-   * unless `ttl` is given. An `f` that returns its very argument writes nothing.
+   * unless `ttl` is given. An `f` that returns its very argument writes nothing, a new time to live neither.
    */
   readonly update: (
     id: string,
@@ -182,7 +183,10 @@ export interface Service<A = Session> {
   readonly deleteMany: (ids: ReadonlyArray<string>) => Effect.Effect<number, SessionStoreError>
   /** The live sessions whose `user_id` is `owner`. */
   readonly sessionsOf: (owner: string) => Effect.Effect<ReadonlyArray<OwnedSession<A>>, SessionStoreError>
-  /** Deletes every session of an owner and says how many there were: sign out everywhere. */
+  /**
+   * Deletes every session of an owner and says how many there were: sign out everywhere. A session that is rotated
+   * meanwhile is found under its new id; one that is created meanwhile may stay or go.
+   */
   readonly deleteAllOf: (owner: string) => Effect.Effect<number, SessionStoreError>
 }
 
@@ -215,7 +219,7 @@ export interface Options {
   readonly onCorrupt?: "none" | "fail" | undefined
   /** How long a deleted id refuses `set` and `update`. Default: 60 seconds. */
   readonly tombstone?: Duration.DurationInput | undefined
-  /** How often `update` tries again when it meets other writers. Default: 256. */
+  /** How often `update` and `rotate` try when they meet other writers. Default: 256. */
   readonly updateAttempts?: number | undefined
 }
 
@@ -290,7 +294,8 @@ export type Replaced =
   | { readonly _tag: "Gone" }
 
 /**
- * A rotation: `json` and `owner` are what was read under the old id, `tombstone` is in milliseconds.
+ * A rotation: `expected` is the text that was read under the old id and `owner` its owner; `tombstone` is in
+ * milliseconds. Nothing is moved unless that text is still there: its owner must be the one that is indexed.
  *
  * @since 0.1.0
  * @category models
@@ -298,6 +303,7 @@ export type Replaced =
 export interface Rotation {
   readonly from: string
   readonly to: string
+  readonly expected: string
   readonly owner: string | undefined
   readonly tombstone: number
 }
@@ -308,7 +314,7 @@ export interface Rotation {
  * @since 0.1.0
  * @category models
  */
-export type Rotated = "done" | "absent" | "gone" | "taken"
+export type Rotated = Replaced | { readonly _tag: "Taken" }
 
 /**
  * A new session id: 256 random bits of the platform's cryptographic generator, in 43 URL-safe characters.
@@ -325,6 +331,18 @@ export const makeId: Effect.Effect<string> = Effect.sync(() => {
 })
 
 /**
+ * The owner in a stored text, as adapters need it for their index; undefined where there is none, and in a text that is
+ * no session.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const ownerIn = (json: string): string | undefined => {
+  const session = PlainJson.parse(json)
+  return PlainJson.isObject(session) ? ownerOf(session) : undefined
+}
+
+/**
  * Builds the port on a backend: checks arguments, writes and reads JSON, adds `last_activity`, finds the owner, runs
  * the compare-and-set of `update`, and applies the rule for corrupt entries. Fails with `InvalidTtl` on options that
  * cannot be.
@@ -336,7 +354,7 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
   Effect.gen(function* () {
     const defaultTtl = yield* ttlOf("make", options.defaultTtl ?? "30 minutes")
     const tombstone = yield* ttlOf("make", options.tombstone ?? "60 seconds")
-    const attempts = Math.max(1, Math.floor(options.updateAttempts ?? 256))
+    const attempts = Math.max(1, Math.floor(options.updateAttempts ?? 256) || 1)
     const corrupt = corruptRule(options.onCorrupt ?? "none")
 
     const decode = (
@@ -393,7 +411,7 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
         if (Option.isNone(decoded)) return Effect.succeedNone
         const next = f(decoded.value)
         // nothing changes: there is nothing to write
-        if (next === decoded.value && ttl === undefined) return Effect.succeed(decoded)
+        if (next === decoded.value) return Effect.succeed(decoded)
         return Effect.flatMap(encode("update", next), ({ json, owner, session }) =>
           Effect.flatMap(backend.replace({ id, json, ttl, owner, expected: current }), (result) => {
             switch (result._tag) {
@@ -404,12 +422,61 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
               case "Gone":
                 return gone("update")
               case "Changed":
+                if (result.current === current) return corrupt("update", id, incomparable)
                 return left > 1
                   ? attempt(id, f, ttl, result.current, left - 1)
                   : failure("Conflict", "update", `other writers won all ${attempts} attempts`)
             }
           })
         )
+      })
+
+    /** The text of a session that is to be changed; a failure by the rule of corrupt entries, or `SessionGone`. */
+    const toChange = <A>(
+      method: string,
+      id: string,
+      f: (current: string) => Effect.Effect<Option.Option<A>, SessionStoreError>
+    ): Effect.Effect<Option.Option<A>, SessionStoreError> =>
+      Effect.matchEffect(backend.get(id), {
+        onFailure: (error) =>
+          error.reason === "Corrupt"
+            ? corrupt(method, id, error.description, error)
+            : Effect.fail(renamed(error, method, "not-done")),
+        onSuccess: (current) => {
+          if (current !== undefined) return f(current)
+          return Effect.matchEffect(backend.isGone(id), {
+            onFailure: (error) => Effect.fail(renamed(error, method, "not-done")),
+            onSuccess: (isGone) => (isGone ? gone(method) : Effect.succeedNone)
+          })
+        }
+      })
+
+    const move = (
+      from: string,
+      to: string,
+      current: string,
+      left: number
+    ): Effect.Effect<Option.Option<string>, SessionStoreError> =>
+      Effect.flatMap(decode("rotate", from, current), (session) => {
+        if (Option.isNone(session)) return Effect.succeedNone
+        const rotation: Rotation = { from, to, expected: current, owner: ownerOf(session.value), tombstone }
+        return Effect.flatMap(backend.rotate(rotation), (result) => {
+          switch (result._tag) {
+            case "Done":
+              return Effect.succeedSome(to)
+            case "Absent":
+              return Effect.succeedNone
+            case "Gone":
+              return gone("rotate")
+            case "Taken":
+              return failure("SessionExists", "rotate", "the new id is taken")
+            case "Changed":
+              if (result.current === current) return corrupt("rotate", from, incomparable)
+              return left > 1
+                ? move(from, to, result.current, left - 1)
+                : failure("Conflict", "rotate", `other writers won all ${attempts} attempts`)
+          }
+        })
       })
 
     const deleteMany = (ids: ReadonlyArray<string>, method: string): Effect.Effect<number, SessionStoreError> => {
@@ -420,19 +487,42 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
       return ids.length === 0 ? Effect.succeed(0) : backend.delete([...new Set(ids)], tombstone, method)
     }
 
-    const sessionsOf = (owner: string, method: string): Effect.Effect<ReadonlyArray<OwnedSession>, SessionStoreError> =>
-      Effect.flatMap(backend.owned(owner), (entries) => {
-        const sessions: Array<OwnedSession> = []
-        const strangers: Array<string> = []
-        for (const [id, json] of entries) {
-          const session = json === undefined ? undefined : PlainJson.parse(json)
-          if (PlainJson.isObject(session) && ownerOf(session) === owner) sessions.push({ id, session })
-          else strangers.push(id)
+    /** What the index of an owner holds: the owner's live sessions, and ids that are not or no longer the owner's. */
+    const owned = (owner: string, method: string) =>
+      Effect.mapBoth(backend.owned(owner), {
+        onFailure: (error) => renamed(error, method),
+        onSuccess: (entries) => {
+          const sessions: Array<OwnedSession> = []
+          const strangers: Array<string> = []
+          for (const [id, json] of entries) {
+            const session = json === undefined ? undefined : PlainJson.parse(json)
+            if (PlainJson.isObject(session) && ownerOf(session) === owner) sessions.push({ id, session })
+            else strangers.push(id)
+          }
+          return { sessions, strangers }
         }
-        if (strangers.length === 0) return Effect.succeed(sessions)
-        return Effect.mapBoth(backend.disown(owner, strangers), {
-          onFailure: (error) => renamed(error, method),
-          onSuccess: () => sessions
+      })
+
+    /** The index heals here, or later: that it cannot now is no failure of what was asked. */
+    const disown = (owner: string, ids: ReadonlyArray<string>): Effect.Effect<void> =>
+      ids.length === 0 ? Effect.void : Effect.ignore(backend.disown(owner, ids))
+
+    const deleteAllOf = (
+      owner: string,
+      seen: ReadonlySet<string>,
+      count: number,
+      rounds: number
+    ): Effect.Effect<number, SessionStoreError> =>
+      Effect.flatMap(owned(owner, "deleteAllOf"), ({ sessions, strangers }) => {
+        const ids = sessions.map((one) => one.id)
+        const all = [...ids, ...strangers]
+        return Effect.flatMap(deleteMany(ids, "deleteAllOf"), (deleted) => {
+          const total = count + deleted
+          // whatever was not there any more may have been rotated: then its new id is in the index by now
+          const vanished = deleted < ids.length || strangers.some((id) => !seen.has(id))
+          return vanished && rounds > 1
+            ? deleteAllOf(owner, new Set([...seen, ...all]), total, rounds - 1)
+            : Effect.as(disown(owner, [...new Set([...seen, ...all])]), total)
         })
       })
 
@@ -464,62 +554,32 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
           Effect.flatMap(
             options?.ttl === undefined ? Effect.succeed(undefined) : ttlOf("update", options.ttl),
             (ttl): Effect.Effect<Option.Option<Session>, SessionStoreError> =>
-              Effect.matchEffect(backend.get(id), {
-                onFailure: (error) =>
-                  error.reason === "Corrupt"
-                    ? corrupt("update", id, error.description, error)
-                    : Effect.fail(renamed(error, "update", "not-done")),
-                onSuccess: (current) =>
-                  current === undefined
-                    ? Effect.flatMap(backend.isGone(id), (isGone) => (isGone ? gone("update") : Effect.succeedNone))
-                    : attempt(id, f, ttl, current, attempts)
-              })
+              toChange("update", id, (current) => attempt(id, f, ttl, current, attempts))
           )
         ),
       rotate: (id, newId) =>
         withId("rotate", id, () =>
-          Effect.gen(function* () {
-            const to = newId ?? (yield* makeId)
+          Effect.flatMap(newId === undefined ? makeId : Effect.succeed(newId), (to) => {
             const problem = idProblem(to)
-            if (problem !== undefined) return yield* invalidId("rotate", problem)
-            if (to === id) return yield* failure("SessionExists", "rotate", "the new id is the old one")
-            const session = yield* read("rotate", id, backend.get(id))
-            const owner = Option.getOrUndefined(Option.map(session, ownerOf))
-            switch (yield* backend.rotate({ from: id, to, owner, tombstone })) {
-              case "done":
-                return Option.some(to)
-              case "absent":
-                return Option.none()
-              case "gone":
-                return yield* gone("rotate")
-              case "taken":
-                return yield* failure("SessionExists", "rotate", "the new id is taken")
-            }
+            if (problem !== undefined) return invalidId("rotate", problem)
+            if (to === id) return failure("SessionExists", "rotate", "the new id is the old one")
+            return toChange("rotate", id, (current) => move(id, to, current, attempts))
           })
         ),
       deleteMany: (ids) => deleteMany(ids, "deleteMany"),
-      sessionsOf: (owner) => sessionsOf(owner, "sessionsOf"),
-      deleteAllOf: (owner) =>
-        Effect.flatMap(sessionsOf(owner, "deleteAllOf"), (sessions) =>
-          Effect.tap(
-            deleteMany(
-              sessions.map((one) => one.id),
-              "deleteAllOf"
-            ),
-            () =>
-              backend.disown(
-                owner,
-                sessions.map((one) => one.id)
-              )
-          )
-        )
+      sessionsOf: (owner) =>
+        Effect.flatMap(owned(owner, "sessionsOf"), ({ sessions, strangers }) =>
+          Effect.as(disown(owner, strangers), sessions)
+        ),
+      deleteAllOf: (owner) => deleteAllOf(owner, new Set(), 0, signOutRounds)
     }
   })
 
 /**
  * A store whose sessions are of one type, as a layer of its own tag over the application's session store. The schema
- * encodes to a JSON object; the owner is the encoded `user_id`. An entry that does not decode is a corrupt one: one
- * warning and none, or with `onCorrupt: "fail"` a typed failure.
+ * encodes to a JSON object; the owner is the encoded `user_id`. An entry that does not decode is a corrupt one: to a
+ * reader one warning and none, or with `onCorrupt: "fail"` a typed failure. An `update` of it fails with `Corrupt` and
+ * writes nothing; `set` writes over it.
  *
  * ```ts
  * class Visits extends Context.Tag("app/Visits")<Visits, SessionStore.Typed<Visit>>() {}
@@ -598,7 +658,9 @@ export const makeTyped = <A, I extends object>(
                   problem = error("Corrupt", "update", `another shape than the schema's (${where(decoded.left)})`)
                   return session
                 }
-                const encoded = encode("update", f(decoded.right))
+                const next = f(decoded.right)
+                if (next === decoded.right) return session
+                const encoded = encode("update", next)
                 if (Either.isLeft(encoded)) {
                   problem = encoded.left
                   return session
@@ -662,7 +724,6 @@ const memoryBackend = (capacity: number): Effect.Effect<Backend> =>
       json: string
       owner: string | undefined
     }
-    const bound = Math.max(1, Math.floor(capacity))
     const owners = new Map<string, Set<string>>()
     const forget = (id: string, stored: Stored): void => {
       if (stored.owner === undefined) return
@@ -670,8 +731,8 @@ const memoryBackend = (capacity: number): Effect.Effect<Backend> =>
       ids?.delete(id)
       if (ids?.size === 0) owners.delete(stored.owner)
     }
-    const sessions = new ExpiringMap<Stored>(bound, forget)
-    const tombstones = new ExpiringMap<true>(bound)
+    const sessions = new ExpiringMap<Stored>(capacity, forget)
+    const tombstones = new ExpiringMap<true>(capacity)
     const put = (id: string, stored: Stored, expiresAt: number, now: number): void => {
       sessions.set(id, stored, expiresAt, now)
       if (stored.owner === undefined) return
@@ -729,17 +790,20 @@ const memoryBackend = (capacity: number): Effect.Effect<Backend> =>
         }),
       exists: (id) => atNow((now) => sessions.has(id, now)),
       extendTtl: (id, ttl) => atNow((now) => extend(id, ttl, now)),
-      rotate: ({ from, to, tombstone }) =>
+      rotate: ({ expected, from, to, tombstone }) =>
         atNow((now): Rotated => {
           const expiry = sessions.expiryOf(from, now)
           const stored = sessions.get(from, now)
-          if (stored === undefined || expiry === undefined) return tombstones.has(from, now) ? "gone" : "absent"
-          if (sessions.has(to, now)) return "taken"
+          if (stored === undefined || expiry === undefined) {
+            return { _tag: tombstones.has(from, now) ? "Gone" : "Absent" }
+          }
+          if (stored.json !== expected) return { _tag: "Changed", current: stored.json }
+          if (sessions.has(to, now)) return { _tag: "Taken" }
           sessions.delete(from, now)
           tombstones.set(from, true, now + tombstone, now)
           tombstones.delete(to, now)
           put(to, stored, expiry, now)
-          return "done"
+          return { _tag: "Done" }
         }),
       owned: (owner) =>
         atNow((now) => [...(owners.get(owner) ?? [])].map((id) => [id, sessions.get(id, now)?.json] as const)),
@@ -748,15 +812,24 @@ const memoryBackend = (capacity: number): Effect.Effect<Backend> =>
     }
   })
 
+/** A session can be rotated while its owner is signed out, but hardly this often in a row. */
+const signOutRounds = 8
+
+const incomparable = "its text cannot be compared with itself, for it is not valid UTF-8"
+
 const idProblem = (id: string): string | undefined => {
   if (id.length === 0) return "a session id cannot be empty"
   if (id.length > 512) return "a session id cannot be longer than 512 characters"
+  // two of these would be one key where ids are kept as UTF-8
+  if (loneSurrogate.test(id)) return "a session id must be well-formed Unicode"
   // braces would move a session's companions to another slot of a cluster
   return forbiddenInId.test(id) ? "a session id cannot hold control characters, { or }" : undefined
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
 const forbiddenInId = /[\u0000-\u001f\u007f{}]/
+
+const loneSurrogate = /\p{Surrogate}/u
 
 const error = (reason: Reason, method: string, description: string, cause?: unknown): SessionStoreError =>
   new SessionStoreError({

@@ -9,6 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Cache from "../state/Cache.ts"
 import * as SessionStore from "../state/SessionStore.ts"
@@ -251,6 +252,20 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<never, Cache.C
         yield* Deferred.succeed(go, undefined)
         yield* Suite.equal("the first has its value", yield* Fiber.join(first), 1)
         yield* Suite.equal("what is kept", yield* cache.get("key"), Option.some(2))
+      })
+    ),
+    scenario(
+      "nor by a delete that comes between the computation and its keeping",
+      Effect.gen(function* () {
+        const cache = yield* Cache.make({ namespace: yield* namespace, schema: Schema.Number, jitter: 0.5 })
+        const random = Random.make("seed")
+        // the last that is asked before an entry is written
+        const deleting: typeof random = Object.create(random, {
+          next: { value: Effect.as(cache.delete("key"), 0.5) }
+        })
+        const value = yield* Effect.withRandom(cache.getOrElse("key", Effect.succeed(1)), deleting)
+        yield* Suite.equal("the caller has its value", value, 1)
+        yield* Suite.equal("nothing is kept", yield* cache.get("key"), Option.none())
       })
     ),
     scenario(

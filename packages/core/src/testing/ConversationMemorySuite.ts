@@ -143,6 +143,9 @@ export const make = <R = never>(
         yield* Suite.equal("two", yield* memory.recent(id, 2), [assistant("a")])
         yield* Suite.equal("three", yield* memory.recent(id, 3), [assistant("a")])
         yield* Suite.equal("four", (yield* memory.recent(id, 4)).length, 4)
+        const other = `${id}-2`
+        yield* memory.append(other, [call("1"), call("2"), result("1", "2")])
+        yield* Suite.equal("of two answers the one", yield* memory.recent(other, 2), [call("2"), result("2")])
       })
     ),
     scenario("trim drops the oldest until the rest fits, and says what", (memory, id) =>
@@ -242,7 +245,7 @@ export const make = <R = never>(
           (error) => error.reason === "InvalidMessage"
         )
         yield* Suite.equal("nothing was kept", yield* memory.recent(id), [])
-        for (const bad of ["", "a".repeat(513), "a{b}", "a\nb"]) {
+        for (const bad of ["", "a".repeat(513), "a{b}", "a\nb", "a\udc00"]) {
           yield* Suite.fails("an id", memory.recent(bad), (error) => error.reason === "InvalidId")
         }
         for (const limit of [-1, 1.5, Number.NaN]) {

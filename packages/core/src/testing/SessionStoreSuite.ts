@@ -251,7 +251,7 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Se
     ),
     scenario("ids that cannot be are refused", (store) =>
       Effect.gen(function* () {
-        for (const id of ["", "a".repeat(513), "a{b", "a}b", "a\nb", "a\u0000b"]) {
+        for (const id of ["", "a".repeat(513), "a{b", "a}b", "a\nb", "a\u0000b", "a\ud800"]) {
           const invalid = reason("InvalidId")
           yield* Suite.fails("get", store.get(id), invalid)
           yield* Suite.fails("set", store.set(id, {}), invalid)
@@ -407,6 +407,16 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Se
         yield* Suite.equal("expired", yield* store.exists(one), false)
       })
     ),
+    scenario("an update that returns its very argument writes nothing, a new time to live neither", (store, id) =>
+      Effect.gen(function* () {
+        const one = yield* id()
+        yield* store.set(one, { n: 1 }, { ttl: "1 minute" })
+        const same = yield* store.update(one, (session) => session, { ttl: "1 hour" })
+        yield* Suite.equal("the session", without(same), Option.some({ n: 1 }))
+        yield* advance(Duration.seconds(61))
+        yield* Suite.equal("expired", yield* store.exists(one), false)
+      })
+    ),
     scenario("no update is lost: two writers, a thousand increments each", (store, id) =>
       Effect.gen(function* () {
         const one = yield* id()
@@ -478,6 +488,30 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Se
         yield* Suite.equal("rotated", results.filter((result) => result === "rotated").length, 1)
         yield* Suite.equal("found it gone", results.filter((result) => result === "SessionGone").length, 19)
         yield* Suite.equal("sessions of the owner", (yield* store.sessionsOf(one)).length, 1)
+      })
+    ),
+    scenario("a session that is given an owner while it is rotated is found by that owner", (store, id) =>
+      Effect.gen(function* () {
+        for (let round = 0; round < 20; round++) {
+          const [one, owner] = [yield* id(), yield* id()]
+          yield* store.set(one, { n: 1 })
+          const [rotated, updated] = yield* Effect.all(
+            [
+              store.rotate(one),
+              Effect.match(
+                store.update(one, (session) => ({ ...session, user_id: owner })),
+                { onFailure: (error) => error.reason, onSuccess: Option.isSome }
+              )
+            ],
+            { concurrency: 2 }
+          )
+          yield* Suite.isTrue("done, or the session was gone", updated === true || updated === "SessionGone")
+          yield* Suite.equal(
+            "the owner's sessions",
+            (yield* store.sessionsOf(owner)).map((session) => session.id),
+            updated === true ? Option.toArray(rotated) : []
+          )
+        }
       })
     ),
     scenario("deleteMany deletes those that are there and counts them", (store, id) =>
@@ -552,6 +586,27 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Se
         yield* Suite.equal("again", yield* store.deleteAllOf(owner), 0)
       })
     ),
+    scenario("a session that is rotated while its owner is signed out does not survive", (store, id) =>
+      Effect.gen(function* () {
+        for (let round = 0; round < 10; round++) {
+          const owner = yield* id()
+          const ids = yield* Effect.replicateEffect(id(), 10)
+          yield* Effect.forEach(ids, (one) => store.set(one, { user_id: owner }), { discard: true })
+          yield* Effect.all(
+            [
+              Effect.forEach(
+                ids,
+                (one) => Effect.catchIf(store.rotate(one), reason("SessionGone"), () => Effect.succeedNone),
+                { concurrency: 3 }
+              ),
+              store.deleteAllOf(owner)
+            ],
+            { concurrency: 2 }
+          )
+          yield* Suite.equal("sessions that are left", yield* store.sessionsOf(owner), [])
+        }
+      })
+    ),
     Suite.test(
       "a typed store reads and writes by its schema, and keeps the fields that the schema does not know",
       Effect.flatMap(SessionStore.SessionStore, (store) =>
@@ -581,14 +636,14 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Se
       Effect.flatMap(SessionStore.SessionStore, (store) =>
         Effect.gen(function* () {
           const one = yield* SessionStore.makeId
-          yield* store.set(one, { user_id: one, count: "many" })
+          yield* store.set(one, { user_id: one, count: "many" }, { ttl: "1 minute" })
           const lenient = SessionStore.makeTyped(store, Visit)
           yield* Suite.equal("get", yield* lenient.get(one), Option.none())
           const strict = SessionStore.makeTyped(store, Visit, { onCorrupt: "fail" })
           yield* Suite.fails("get", strict.get(one), reason("Corrupt"))
           yield* Suite.fails(
             "update",
-            lenient.update(one, (visit) => visit),
+            lenient.update(one, (visit) => new Visit({ ...visit }), { ttl: "1 hour" }),
             reason("Corrupt")
           )
           yield* Suite.equal(
@@ -596,6 +651,8 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Se
             without(yield* store.get(one)),
             Option.some({ user_id: one, count: "many" })
           )
+          yield* advance(Duration.seconds(61))
+          yield* Suite.equal("and lives no longer", yield* store.exists(one), false)
         })
       )
     ),
@@ -610,6 +667,7 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Se
             yield* Suite.equal(`get of ${text}`, yield* store.get(one), Option.none())
             yield* Suite.equal("getAndTouch", yield* store.getAndTouch(one), Option.none())
             yield* Suite.equal("update", yield* store.update(one, (session) => session), Option.none())
+            yield* Suite.equal("rotate", yield* store.rotate(one), Option.none())
             yield* store.set(one, { fine: true })
             yield* Suite.equal("written over", without(yield* store.get(one)), Option.some({ fine: true }))
           }

@@ -24,6 +24,24 @@ describe("SessionStore", () => {
     }).pipe(Effect.provide(SessionStore.layerMemory({ capacity: 3 })))
   )
 
+  it.effect("the memory store: prolonging a session is a use of it", () =>
+    Effect.gen(function* () {
+      const store = yield* SessionStore.SessionStore
+      for (const id of ["a", "b"]) yield* store.set(id, {})
+      yield* store.extendTtl("a")
+      yield* store.set("c", {})
+      assert.deepStrictEqual(yield* Effect.filter(["a", "b", "c"], store.exists), ["a", "c"])
+    }).pipe(Effect.provide(SessionStore.layerMemory({ capacity: 2 })))
+  )
+
+  it.effect("a capacity that is no number is no licence to grow for ever", () =>
+    Effect.gen(function* () {
+      const store = yield* SessionStore.SessionStore
+      for (const id of ["a", "b"]) yield* store.set(id, {})
+      assert.deepStrictEqual(yield* Effect.filter(["a", "b"], store.exists), ["b"])
+    }).pipe(Effect.provide(SessionStore.layerMemory({ capacity: Number.NaN })))
+  )
+
   it.effect("options that cannot be fail the layer", () =>
     Effect.gen(function* () {
       for (const options of [{ defaultTtl: 0 }, { defaultTtl: Duration.infinity }, { tombstone: -1 }]) {
@@ -87,6 +105,62 @@ describe("SessionStore", () => {
       )
       const error = yield* Effect.flip(store.update("a", (session) => ({ ...session })))
       assert.deepStrictEqual([error.reason, error.isRetryable, rounds], ["Conflict", true, 5])
+    })
+  )
+
+  it.effect("a text that does not equal itself is corrupt: nobody tries 256 times to change it", () =>
+    Effect.gen(function* () {
+      let tries = 0
+      const changed = Effect.sync(() => {
+        tries++
+        return { _tag: "Changed" as const, current: '{"n":"\ufffd"}' }
+      })
+      const store = yield* SessionStore.make(
+        { ...texts('{"n":"\ufffd"}'), replace: () => changed, rotate: () => changed },
+        { onCorrupt: "fail" }
+      )
+      assert.strictEqual((yield* Effect.flip(store.update("a", (session) => ({ ...session })))).reason, "Corrupt")
+      assert.strictEqual((yield* Effect.flip(store.rotate("a"))).reason, "Corrupt")
+      assert.strictEqual(tries, 2)
+    })
+  )
+
+  it.effect("an index that cannot heal now is no failure of the listing, nor of the sign-out", () =>
+    Effect.gen(function* () {
+      const store = yield* SessionStore.make({
+        ...texts(""),
+        owned: () => Effect.succeed([["a", '{"user_id":"u"}'] as const, ["b", undefined] as const]),
+        delete: () => Effect.succeed(1),
+        disown: () =>
+          new SessionStore.SessionStoreError({
+            reason: "Rejected",
+            method: "sessionsOf",
+            description: "read-only",
+            outcome: "not-done"
+          })
+      })
+      assert.deepStrictEqual(yield* store.sessionsOf("u"), [{ id: "a", session: { user_id: "u" } }])
+      assert.isAbove(yield* store.deleteAllOf("u"), 0)
+    })
+  )
+
+  it.effect("a failure names the operation that was asked for, and what was only read is not done", () =>
+    Effect.gen(function* () {
+      const lost = new SessionStore.SessionStoreError({
+        reason: "Timeout",
+        method: "get",
+        description: "late",
+        outcome: "unknown"
+      })
+      const store = yield* SessionStore.make({ ...texts(""), get: () => lost, owned: () => lost })
+      for (const error of [
+        yield* Effect.flip(store.update("a", (session) => session)),
+        yield* Effect.flip(store.rotate("a"))
+      ]) {
+        assert.notStrictEqual(error.method, "get")
+        assert.deepStrictEqual([error.outcome, error.isRetryable], ["not-done", true])
+      }
+      assert.strictEqual((yield* Effect.flip(store.deleteAllOf("u"))).method, "deleteAllOf")
     })
   )
 

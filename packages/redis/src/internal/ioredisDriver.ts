@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { Redis } from "ioredis"
+import { RedisError } from "../RedisError.ts"
 import type { MakeDriver } from "./driver.ts"
 
 export const make: MakeDriver = ({ name, reconnectDelay, settings }, events) => {
@@ -39,24 +40,35 @@ export const make: MakeDriver = ({ name, reconnectDelay, settings }, events) => 
   })
   let problem: unknown
   let closed = false
-
-  // without a listener ioredis writes to the console, and an EventEmitter would throw
-  redis.on("error", (error: unknown) => {
-    problem = error
-  })
-  redis.on("ready", () => {
-    problem = undefined
-    if (!closed) events.onReady()
-  })
-  redis.on("close", () => {
-    if (!closed) events.onAway(problem)
-  })
+  /** The server does not let this connection have its database. */
+  let refused = false
 
   const drop = () => {
     // end() would wait for the other side, and the other side may be frozen; before the first connection there is none
     const stream: { readonly destroy: () => void } | undefined = redis.stream
     stream?.destroy()
   }
+
+  // without a listener ioredis writes to the console, and an EventEmitter would throw
+  redis.on("error", (error: unknown) => {
+    if (refused) return
+    problem = error
+    // ioredis goes on in database 0, where the data of others may be
+    if (isRefusedSelect(error)) {
+      refused = true
+      problem = new Error(`${RedisError.databaseRefused}${error.message}`)
+      drop()
+    }
+  })
+  redis.on("ready", () => {
+    if (refused) return
+    problem = undefined
+    if (!closed) events.onReady()
+  })
+  redis.on("close", () => {
+    refused = false
+    if (!closed) events.onAway(problem)
+  })
 
   return {
     connect: () => {
@@ -79,3 +91,12 @@ export const make: MakeDriver = ({ name, reconnectDelay, settings }, events) => 
     }
   }
 }
+
+const isRefusedSelect = (error: unknown): error is Error =>
+  error instanceof Error &&
+  error.name === "ReplyError" &&
+  "command" in error &&
+  typeof error.command === "object" &&
+  error.command !== null &&
+  "name" in error.command &&
+  error.command.name === "select"

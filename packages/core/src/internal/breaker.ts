@@ -1,32 +1,54 @@
 /**
  * The state machine of a circuit breaker: plain fields changed in one step, no timer, no fiber. Time is given to it, so
  * that its state is what the clock says when it is read. `CircuitBreaker` is the interface to it.
+ *
+ * Within it time never goes back: a clock that steps back counts as one that stands still, so that nothing waits longer
+ * than its settings say. What it hands out is by the clock again.
  */
+import type * as window from "./breakerWindow.ts"
+import { CountWindow, least, reaches, TimeWindow } from "./breakerWindow.ts"
 
 /** A breaker's state. */
 export type State = "closed" | "open" | "half-open"
 
-/** What counts for opening: failures in a row, or a rate among the last `size` results. */
-export type WindowSettings =
-  | { readonly type: "consecutive"; readonly failures: number }
-  | { readonly type: "count"; readonly size: number; readonly failureRate: number; readonly minimumCalls: number }
+export type WindowSettings = window.WindowSettings
 
-/** Settings, durations in milliseconds. */
+/** A time that grows with every opening in a row, in milliseconds. */
+export interface Growing {
+  readonly initial: number
+  readonly factor: number
+  readonly max: number
+}
+
+/** Settings, durations in milliseconds, infinite for none. */
 export interface Settings {
   readonly window: WindowSettings
-  /** For how long it stays open the n-th time in a row (from 1). */
-  readonly openFor: (opened: number) => number
+  /** A call that takes longer is slow. */
+  readonly slowAfter: number
+  /** The part of slow calls that opens it; undefined: they are only counted. */
+  readonly slowRate: number | undefined
+  /** For how long it stays open; a function is given the how manieth time in a row it is (from 1). */
+  readonly openFor: number | Growing | ((opened: number) => number)
+  /** By up to this part the open time is shortened at random. */
+  readonly jitter: number
+  readonly random: () => number
+  /** Up to this long the service's own wish lengthens the open time; 0: it is not minded. */
+  readonly retryAfterCap: number
   readonly halfOpenPermits: number
   readonly halfOpenSuccessRate: number
   /** After this long a probe that has not settled gives its place to another. */
   readonly lease: number
+  /** After closing, the part of the calls that pass grows from `from` to all of them. */
+  readonly ramp: { readonly over: number; readonly from: number } | undefined
 }
 
 /** The right to one call. It belongs to the generation that it was given in. */
 export interface Permit {
   readonly generation: number
-  /** When a probe's lease ends; undefined for a call through a closed breaker. */
+  /** When a probe's lease ends, by the machine's own time; undefined for any other call. */
   readonly leaseUntil: number | undefined
+  /** From when on the call counts as slow or not; set again by whoever has waited between the permit and the call. */
+  startedAt: number
   settled: boolean
 }
 
@@ -34,14 +56,17 @@ export interface Permit {
 export type Outcome = "success" | "failure" | "neutral"
 
 /** Overrides the state machine. */
-export type Mode = "automatic" | "forced-open" | "disabled"
+export type Mode = "automatic" | "forced-open" | "disabled" | "metrics-only"
 
 /** Counters since the breaker was made. */
 export interface Counters {
   successes: number
   failures: number
   neutral: number
+  slow: number
   rejected: number
+  /** Calls that metrics-only let pass though they would have been refused. */
+  wouldReject: number
   stale: number
   leasesLost: number
   opened: number
@@ -54,244 +79,621 @@ export interface Change {
   readonly at: number
 }
 
+/** All that can be seen of it, as data; moments in milliseconds since 1970. */
+export interface Snapshot {
+  readonly at: number
+  readonly state: State
+  readonly wouldBe: State
+  readonly mode: Mode
+  readonly override: Mode | null
+  readonly generation: number
+  readonly calls: number
+  readonly failures: number
+  readonly failureRate: number | null
+  readonly slow: number
+  readonly slowRate: number | null
+  readonly inFlight: number
+  readonly probesInFlight: number
+  readonly openings: number
+  readonly openedAt: number | null
+  readonly openUntil: number | null
+  readonly rampShare: number
+  readonly rampUntil: number | null
+  readonly window: window.WindowContent
+  readonly counters: Readonly<Counters>
+}
+
+/** Who keeps many breakers and wants to hear of each without a listener for each. */
+export interface Owner {
+  /** Whether it may be let go of has perhaps changed. */
+  readonly placed: () => void
+  readonly changed: (change: Change) => void
+}
+
 /** A rejection in half-open says this, in milliseconds: the probe's answer may come at any moment. */
 const halfOpenHint = 1_000
 
-/** The last results of calls, as bits in a ring. */
-class Ring {
-  private readonly bits: Uint8Array
-  private next = 0
-  count = 0
-  failures = 0
+/** What a function of the user's that gives no time is replaced with. */
+const defaultOpenFor = 30_000
 
-  constructor(size: number) {
-    this.bits = new Uint8Array(size)
-  }
+/** Shares are counted in whole numbers, so that a thousand small ones add up. */
+const whole = 1_000_000
 
-  push(failed: boolean): void {
-    if (this.count === this.bits.length) {
-      this.failures -= this.bits[this.next] ?? 0
-    } else {
-      this.count++
-    }
-    const bit = failed ? 1 : 0
-    this.bits[this.next] = bit
-    this.failures += bit
-    this.next = (this.next + 1) % this.bits.length
-  }
+/** The generation of calls that pass without a part in the state. */
+const apart = -1
 
-  clear(): void {
-    this.bits.fill(0)
-    this.next = 0
-    this.count = 0
-    this.failures = 0
+class Open {
+  readonly is = "open"
+  readonly until: number
+  readonly length: number
+
+  constructor(until: number, length: number) {
+    this.until = until
+    this.length = length
   }
 }
 
+class HalfOpen {
+  readonly is = "half-open"
+  readonly probes: Array<Permit> = []
+  successes = 0
+  failures = 0
+}
+
+/** Closed, and not yet open to all. */
+class Ramp {
+  readonly is = "closed"
+  readonly until: number
+  credit: number
+
+  constructor(until: number, from: number) {
+    this.until = until
+    // The first call passes.
+    this.credit = whole - Math.round(from * whole)
+  }
+}
+
+interface Override {
+  readonly mode: Mode
+  readonly until: number
+  readonly holds: boolean
+}
+
+/** Undefined is closed: most breakers are, and keep nothing for it. */
+type Phase = Open | HalfOpen | Ramp | undefined
+
 export class Breaker {
-  readonly settings: Settings
+  settings: Settings
+  /** As set here; an override from elsewhere goes before it. */
   mode: Mode = "automatic"
   /** Grows with every change of state: what was permitted before cannot change what is now. */
   generation = 0
+  /** Calls that are permitted and have not ended. */
+  inFlight = 0
+  owner: Owner | undefined = undefined
   readonly counters: Counters = {
     successes: 0,
     failures: 0,
     neutral: 0,
+    slow: 0,
     rejected: 0,
+    wouldReject: 0,
     stale: 0,
     leasesLost: 0,
     opened: 0
   }
-  readonly listeners = new Set<(change: Change) => void>()
-  private current: State = "closed"
-  private openUntil = 0
-  /** How often it opened since it was last closed. */
+  private phase: Phase = undefined
+  /** How often it opened since it was last wholly closed. */
   private openings = 0
   private consecutive = 0
-  private readonly ring: Ring | undefined
-  private probes: Array<Permit> = []
-  private probeSuccesses = 0
-  private probeFailures = 0
+  private window: CountWindow | TimeWindow | undefined = undefined
+  private override: Override | undefined = undefined
+  private heard: Set<(change: Change) => void> | undefined = undefined
+  /** The last time by the clock, and what its steps back add up to. */
+  private last = 0
+  private skew = 0
 
   constructor(settings: Settings) {
     this.settings = settings
-    this.ring = settings.window.type === "count" ? new Ring(settings.window.size) : undefined
+  }
+
+  /** Told of every change of state. */
+  get listeners(): Set<(change: Change) => void> {
+    this.heard ??= new Set()
+    return this.heard
   }
 
   /** The state at this moment; an open breaker whose time is over is half-open. */
   state(now: number): State {
-    if (this.mode === "forced-open") return "open"
-    if (this.mode === "disabled") return "closed"
-    if (this.current === "open" && now >= this.openUntil) this.change("half-open", now)
-    return this.current
+    const time = this.tick(now)
+    const mode = this.effective(time, now)
+    return this.shown(mode, time, now)
   }
 
   /** Calls that are permitted and have not ended, as far as they hold a place: the probes. */
   probesInFlight(now: number): number {
-    this.loseLeases(now)
-    return this.probes.length
+    if (!(this.phase instanceof HalfOpen)) return 0
+    this.loseLeases(this.phase, this.tick(now))
+    return this.phase.probes.length
   }
 
-  /** Failures in a row, or in the window. */
+  /** Failures in a row, or in the window as it was last used. */
   get failures(): number {
-    return this.ring === undefined ? this.consecutive : this.ring.failures
+    return this.window === undefined ? this.consecutive : this.window.failures
+  }
+
+  /** Whether somebody has said by hand what it is to do. */
+  get isForced(): boolean {
+    return this.mode !== "automatic" || this.override?.holds === true
+  }
+
+  /** Since when it lets probes through, or will; undefined unless it is open. */
+  openEnded(now: number): number | undefined {
+    return this.phase instanceof Open ? this.phase.until - this.tick(now) + now : undefined
   }
 
   /** A permit, or for how many milliseconds there is none (infinite if until somebody says otherwise). */
   acquire(now: number): Permit | number {
-    if (this.mode !== "automatic") {
-      if (this.mode === "disabled") return { generation: -1, leaseUntil: undefined, settled: false }
-      this.counters.rejected++
-      return Number.POSITIVE_INFINITY
-    }
-    if (this.current === "closed") {
-      return { generation: this.generation, leaseUntil: undefined, settled: false }
-    }
-    if (this.current === "open") {
-      if (now < this.openUntil) {
-        this.counters.rejected++
-        return this.openUntil - now
+    const time = this.tick(now)
+    const mode = this.override === undefined ? this.mode : this.effective(time, now)
+    let given: Permit | number
+    if (mode === "automatic") {
+      given = this.admit(time, now)
+    } else if (mode === "metrics-only") {
+      given = this.admit(time, now)
+      if (typeof given === "number") {
+        this.counters.wouldReject++
+        given = pass(apart, undefined, now)
       }
-      this.change("half-open", now)
+    } else if (mode === "disabled") {
+      given = pass(apart, undefined, now)
+    } else {
+      given = this.override === undefined ? Number.POSITIVE_INFINITY : this.override.until - time
     }
-    if (this.probes.length > 0) this.loseLeases(now)
-    if (this.probes.length + this.probeSuccesses + this.probeFailures >= this.settings.halfOpenPermits) {
+    if (typeof given === "number") {
       this.counters.rejected++
-      let hint = halfOpenHint
-      for (const probe of this.probes) hint = Math.min(hint, (probe.leaseUntil ?? now) - now)
-      return Math.max(1, hint)
+      return given
     }
-    const permit: Permit = {
-      generation: this.generation,
-      leaseUntil: now + this.settings.lease,
-      settled: false
-    }
-    this.probes.push(permit)
-    return permit
+    this.inFlight++
+    if (this.inFlight === 1) this.owner?.placed()
+    return given
   }
 
-  /** Gives a permit back. Only the first time counts. */
-  settle(permit: Permit, outcome: Outcome, now: number): void {
+  /**
+   * Gives a permit back. Only the first time counts. `retryAfter` is for how many milliseconds the service asks not to be
+   * called.
+   */
+  settle(permit: Permit, outcome: Outcome, now: number, retryAfter = 0): void {
     if (permit.settled) return
     permit.settled = true
-    this.count(outcome)
-    if (permit.generation !== this.generation || this.mode !== "automatic") {
-      if (permit.generation !== -1) this.counters.stale++
-      return
-    }
-    if (this.current === "half-open") {
-      const index = this.probes.indexOf(permit)
-      if (index === -1) {
-        // Its lease was lost: another probe has its place.
-        this.counters.stale++
-        return
-      }
-      this.probes.splice(index, 1)
-      this.probed(outcome, now)
-      return
-    }
-    this.result(outcome, now)
+    const time = this.tick(now)
+    const slow = outcome !== "neutral" && now - permit.startedAt > this.settings.slowAfter
+    if (outcome === "success") this.counters.successes++
+    else if (outcome === "failure") this.counters.failures++
+    else this.counters.neutral++
+    if (slow) this.counters.slow++
+    this.inFlight--
+    if (permit.generation !== apart) this.judge(permit, outcome, slow, time, now, retryAfter)
+    if (this.inFlight === 0) this.owner?.placed()
   }
 
-  /** The permit's probe has shown that the service answers, though its call goes on: judged now, and followed by a new
-   * permit under which the rest of the call counts. */
+  /**
+   * The call has shown that the service answers, though it goes on: how slow it is, is known now. A probe is judged, and
+   * the permit that is returned is that of the rest of the call.
+   */
   progressed(permit: Permit, now: number): Permit {
-    if (permit.leaseUntil === undefined || permit.settled) return permit
+    if (permit.settled) return permit
+    if (permit.leaseUntil === undefined) {
+      permit.startedAt =
+        now - permit.startedAt > this.settings.slowAfter ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
+      return permit
+    }
+    this.inFlight++
     this.settle(permit, "success", now)
-    return { generation: this.generation, leaseUntil: undefined, settled: false }
+    return pass(this.generation, undefined, Number.POSITIVE_INFINITY)
+  }
+
+  /** Whether the permit's result will have a part in the state. */
+  isCurrent(permit: Permit): boolean {
+    if (permit.settled || permit.generation !== this.generation) return false
+    return this.phase instanceof HalfOpen ? this.phase.probes.includes(permit) : !(this.phase instanceof Open)
   }
 
   setMode(mode: Mode, now: number): void {
     if (mode === this.mode) return
-    const before = this.state(now)
+    const time = this.tick(now)
+    const was = this.effective(time, now)
+    const before = this.shown(was, time, now)
     this.mode = mode
-    // Whatever comes next starts anew: no probe and no result of before has a part in it.
-    this.close()
-    this.generation++
-    const after = this.state(now)
-    if (before !== after) this.notify({ from: before, to: after, at: now })
+    const is = this.override === undefined ? mode : this.override.mode
+    if (is !== was) this.renew(was, before, is, time, now)
+    this.owner?.placed()
+  }
+
+  /**
+   * Puts an override before the mode for that many milliseconds, or takes it away. One that does not hold says the same of
+   * many breakers and is no reason to keep this one.
+   */
+  setOverride(
+    override: { readonly mode: Mode; readonly millis: number; readonly holds: boolean } | undefined,
+    now: number
+  ): void {
+    if (override === undefined && this.override === undefined) return
+    const time = this.tick(now)
+    const was = this.effective(time, now)
+    const before = this.shown(was, time, now)
+    this.override =
+      override === undefined ? undefined : { mode: override.mode, until: time + override.millis, holds: override.holds }
+    const is = override === undefined ? this.mode : override.mode
+    if (is !== was) this.renew(was, before, is, time, now)
+    this.owner?.placed()
   }
 
   reset(now: number): void {
     const before = this.state(now)
     this.mode = "automatic"
-    this.close()
+    this.forget()
+    this.phase = undefined
     this.generation++
-    if (before !== "closed") this.notify({ from: before, to: "closed", at: now })
+    const after = this.state(now)
+    if (before !== after) this.notify({ from: before, to: after, at: now })
+    this.owner?.placed()
   }
 
-  private count(outcome: Outcome): void {
-    if (outcome === "success") this.counters.successes++
-    else if (outcome === "failure") this.counters.failures++
-    else this.counters.neutral++
+  /** Other settings from now on. Results are kept as far as the new window can hold them; state and calls stay. */
+  reload(settings: Settings, now: number): void {
+    const time = this.tick(now)
+    this.state(now)
+    const old = this.settings.window
+    this.settings = settings
+    this.carry(old, settings.window)
+    // Fewer probes may be enough now.
+    if (this.phase instanceof HalfOpen) this.decide(this.phase, time, now, 0)
   }
 
-  private result(outcome: Outcome, now: number): void {
-    if (outcome === "neutral") return
-    const failed = outcome === "failure"
-    const window = this.settings.window
-    if (window.type === "consecutive") {
-      this.consecutive = failed ? this.consecutive + 1 : 0
-      if (this.consecutive >= window.failures) this.open(now)
+  snapshot(now: number): Snapshot {
+    const state = this.state(now)
+    const time = now + this.skew
+    const wouldBe = this.look(time, now)
+    const { phase, window } = this
+    if (window instanceof TimeWindow) window.advance(time)
+    const calls = window === undefined ? this.consecutive : window.calls
+    const slow = window === undefined ? 0 : window.slow
+    const { failures } = this
+    const rated = window !== undefined && calls > 0
+    return {
+      at: now,
+      state,
+      wouldBe,
+      mode: this.mode,
+      override: this.override === undefined ? null : this.override.mode,
+      generation: this.generation,
+      calls,
+      failures,
+      failureRate: rated ? failures / calls : null,
+      slow,
+      slowRate: rated ? slow / calls : null,
+      inFlight: this.inFlight,
+      probesInFlight: this.probesInFlight(now),
+      openings: this.openings,
+      openedAt: phase instanceof Open ? phase.until - phase.length - this.skew : null,
+      openUntil: phase instanceof Open ? phase.until - this.skew : null,
+      rampShare: phase instanceof Ramp ? this.share(phase, time) / whole : 1,
+      rampUntil: phase instanceof Ramp && phase.until > time ? phase.until - this.skew : null,
+      window: this.content(),
+      counters: { ...this.counters }
+    }
+  }
+
+  /** Goes on where the snapshot was taken; what was open is so for what is left of its time. */
+  restore(snapshot: Snapshot, now: number): void {
+    const before = this.state(now)
+    const time = now + this.skew
+    this.mode = snapshot.mode
+    this.forget()
+    this.generation++
+    Object.assign(this.counters, snapshot.counters)
+    this.openings = snapshot.openings
+    this.fill(snapshot.window)
+    this.phase = this.restored(snapshot, time, now)
+    const after = this.state(now)
+    if (before !== after) this.notify({ from: before, to: after, at: now })
+    this.owner?.placed()
+  }
+
+  /** The machine's own time. */
+  private tick(now: number): number {
+    if (now < this.last) this.skew += this.last - now
+    this.last = now
+    return now + this.skew
+  }
+
+  /** The mode that holds now; an override whose time is over is gone. */
+  private effective(time: number, now: number): Mode {
+    const { override } = this
+    if (override === undefined) return this.mode
+    if (time < override.until) return override.mode
+    this.override = undefined
+    if (this.mode !== override.mode) {
+      // An override is never `automatic`, so that what it showed does not depend on the time.
+      this.renew(override.mode, override.mode === "forced-open" ? "open" : "closed", this.mode, time, now)
+    }
+    this.owner?.placed()
+    return this.mode
+  }
+
+  private shown(mode: Mode, time: number, now: number): State {
+    if (mode === "forced-open") return "open"
+    const found = this.look(time, now)
+    return mode === "automatic" ? found : "closed"
+  }
+
+  /** What the results and the time alone make of it. */
+  private look(time: number, now: number): State {
+    const { phase } = this
+    if (phase === undefined) return "closed"
+    if (!(phase instanceof Open)) return phase.is
+    if (time < phase.until) return "open"
+    this.change(new HalfOpen(), "open", now)
+    // A listener may have said otherwise.
+    const after: Phase = this.phase
+    return after === undefined ? "closed" : after.is
+  }
+
+  private admit(time: number, now: number): Permit | number {
+    if (this.phase === undefined) return pass(this.generation, undefined, now)
+    this.look(time, now)
+    const { phase } = this
+    if (phase === undefined) return pass(this.generation, undefined, now)
+    if (phase instanceof Open) return phase.until - time
+    if (phase instanceof Ramp) {
+      const share = this.share(phase, time)
+      if (share < whole) {
+        phase.credit += share
+        if (phase.credit < whole) return Math.max(1, Math.min(halfOpenHint, phase.until - time))
+        phase.credit -= whole
+      }
+      return pass(this.generation, undefined, now)
+    }
+    this.loseLeases(phase, time)
+    if (phase.probes.length + phase.successes + phase.failures >= this.settings.halfOpenPermits) {
+      let hint = halfOpenHint
+      for (const probe of phase.probes) hint = Math.min(hint, (probe.leaseUntil ?? time) - time)
+      return Math.max(1, hint)
+    }
+    const permit = pass(this.generation, time + this.settings.lease, now)
+    phase.probes.push(permit)
+    return permit
+  }
+
+  private judge(permit: Permit, outcome: Outcome, slow: boolean, time: number, now: number, retryAfter: number): void {
+    const { phase } = this
+    if (permit.generation !== this.generation || phase instanceof Open) {
+      this.counters.stale++
       return
     }
-    const ring = this.ring
-    if (ring === undefined) return
-    ring.push(failed)
-    if (failed && ring.count >= window.minimumCalls && ring.failures / ring.count >= window.failureRate) {
-      this.open(now)
+    if (!(phase instanceof HalfOpen)) {
+      this.result(outcome, slow, time, now, retryAfter)
+      return
+    }
+    const index = phase.probes.indexOf(permit)
+    if (index === -1) {
+      // Its lease was lost: another probe has its place.
+      this.counters.stale++
+      return
+    }
+    phase.probes.splice(index, 1)
+    if (outcome === "neutral") return
+    if (outcome === "success" && !(slow && this.settings.slowRate !== undefined)) phase.successes++
+    else phase.failures++
+    this.decide(phase, time, now, retryAfter)
+  }
+
+  private result(outcome: Outcome, slow: boolean, time: number, now: number, retryAfter: number): void {
+    if (outcome === "neutral") return
+    const failed = outcome === "failure"
+    const { slowRate, window: settings } = this.settings
+    if (settings.type === "consecutive") {
+      this.consecutive = failed ? this.consecutive + 1 : 0
+      if (failed && this.consecutive >= settings.failures) this.open(time, now, retryAfter)
+      return
+    }
+    const window = this.results(settings, time)
+    window.push(failed, slow)
+    if (window.calls < settings.minimumCalls) return
+    if (
+      (failed && reaches(window.failures, window.calls, settings.failureRate)) ||
+      (slow && slowRate !== undefined && reaches(window.slow, window.calls, slowRate))
+    ) {
+      this.open(time, now, retryAfter)
     }
   }
 
-  private probed(outcome: Outcome, now: number): void {
-    if (outcome === "neutral") return
-    if (outcome === "success") this.probeSuccesses++
-    else this.probeFailures++
-    const needed = Math.max(1, Math.ceil(this.settings.halfOpenPermits * this.settings.halfOpenSuccessRate))
-    if (this.probeSuccesses >= needed) this.change("closed", now)
-    else if (this.settings.halfOpenPermits - this.probeFailures < needed) this.open(now)
+  private results(
+    settings: Exclude<WindowSettings, { readonly type: "consecutive" }>,
+    time: number
+  ): CountWindow | TimeWindow {
+    if (settings.type === "count") {
+      const window = this.window instanceof CountWindow ? this.window : new CountWindow(settings.size)
+      this.window = window
+      return window
+    }
+    const window =
+      this.window instanceof TimeWindow ? this.window : new TimeWindow(settings.over, settings.buckets, time)
+    this.window = window
+    window.advance(time)
+    return window
   }
 
-  private loseLeases(now: number): void {
-    const kept = this.probes.filter((probe) => probe.leaseUntil === undefined || probe.leaseUntil > now)
-    this.counters.leasesLost += this.probes.length - kept.length
-    this.probes = kept
+  private decide(phase: HalfOpen, time: number, now: number, retryAfter: number): void {
+    const { halfOpenPermits: permits, halfOpenSuccessRate: rate, ramp } = this.settings
+    const needed = least(permits, rate)
+    if (phase.successes >= needed) {
+      const { openings } = this
+      this.forget()
+      // As long as not every call passes it has not wholly closed: an opening then is one more in a row.
+      if (ramp !== undefined) this.openings = openings
+      this.change(ramp === undefined ? undefined : new Ramp(time + ramp.over, ramp.from), "half-open", now)
+    } else if (permits - phase.failures < needed) {
+      this.open(time, now, retryAfter)
+    }
   }
 
-  private open(now: number): void {
+  private loseLeases(phase: HalfOpen, time: number): void {
+    for (let index = phase.probes.length - 1; index >= 0; index--) {
+      const until = phase.probes[index]?.leaseUntil
+      if (until !== undefined && until <= time) {
+        phase.probes.splice(index, 1)
+        this.counters.leasesLost++
+      }
+    }
+  }
+
+  private open(time: number, now: number, retryAfter: number): void {
+    const { phase, settings } = this
+    if (!(phase instanceof HalfOpen) && !(phase instanceof Ramp && time < phase.until)) this.openings = 0
     this.openings++
     this.counters.opened++
-    this.openUntil = now + this.settings.openFor(this.openings)
-    this.change("open", now)
+    const length = Math.max(jittered(settings, openMillis(settings, this.openings)), capped(settings, retryAfter))
+    this.change(new Open(time + length, length), phase === undefined ? "closed" : phase.is, now)
   }
 
-  private close(): void {
-    this.current = "closed"
+  private change(phase: Phase, from: State, now: number): void {
+    this.phase = phase
+    this.generation++
+    const mode = this.override === undefined ? this.mode : this.override.mode
+    // Metrics-only changes what it would do, not what it does.
+    if (mode === "automatic") this.notify({ from, to: phase === undefined ? "closed" : phase.is, at: now })
+    this.owner?.placed()
+  }
+
+  /** Another mode: no probe and no result of before has a part in what comes. */
+  private renew(was: Mode, before: State, is: Mode, time: number, now: number): void {
+    const { ramp } = this.settings
+    this.forget()
+    // Whoever was kept out comes back slowly, as after closing.
+    this.phase =
+      ramp !== undefined && was === "forced-open" && is !== "disabled"
+        ? new Ramp(time + ramp.over, ramp.from)
+        : undefined
+    this.generation++
+    const after: State = is === "forced-open" ? "open" : "closed"
+    if (before !== after) this.notify({ from: before, to: after, at: now })
+  }
+
+  private forget(): void {
     this.openings = 0
     this.consecutive = 0
-    this.ring?.clear()
-    this.clearProbes()
+    this.window = undefined
   }
 
-  private clearProbes(): void {
-    this.probes = []
-    this.probeSuccesses = 0
-    this.probeFailures = 0
+  /** The share of the calls that pass, of `whole`. */
+  private share(phase: Ramp, time: number): number {
+    const { ramp } = this.settings
+    if (ramp === undefined || time >= phase.until) return whole
+    const left = Math.min(1, (phase.until - time) / ramp.over)
+    return Math.round((1 - (1 - ramp.from) * left) * whole)
   }
 
-  private change(to: State, now: number): void {
-    const from = this.current
-    this.generation++
-    if (to === "closed") {
-      this.close()
-    } else {
-      this.current = to
-      this.clearProbes()
+  private content(): window.WindowContent {
+    const { window } = this
+    const { window: settings } = this.settings
+    if (settings.type === "consecutive") return { type: "consecutive", failures: this.consecutive }
+    if (settings.type === "count") {
+      return { type: "count", results: window instanceof CountWindow ? window.content() : "" }
     }
-    this.notify({ from, to, at: now })
+    return window instanceof TimeWindow
+      ? { type: "time", over: settings.over, buckets: window.content(), since: window.since - this.skew }
+      : { type: "time", over: settings.over, buckets: [], since: this.last }
+  }
+
+  private fill(content: window.WindowContent): void {
+    const { window: settings } = this.settings
+    if (settings.type === "consecutive" && content.type === "consecutive") {
+      this.consecutive = content.failures
+    } else if (settings.type === "count" && content.type === "count" && content.results.length > 0) {
+      this.window = CountWindow.from(settings.size, content.results)
+    } else if (
+      settings.type === "time" &&
+      content.type === "time" &&
+      content.over === settings.over &&
+      content.buckets.length === settings.buckets
+    ) {
+      this.window = TimeWindow.from(settings.over, content.buckets, content.since + this.skew, this.last + this.skew)
+    }
+  }
+
+  private carry(old: WindowSettings, settings: WindowSettings): void {
+    if (old.type === "consecutive" && settings.type === "consecutive") return
+    this.consecutive = 0
+    const { window } = this
+    if (old.type === "count" && settings.type === "count" && window instanceof CountWindow) {
+      if (old.size !== settings.size) this.window = CountWindow.from(settings.size, window.content())
+      return
+    }
+    if (
+      old.type !== "time" ||
+      settings.type !== "time" ||
+      old.over !== settings.over ||
+      old.buckets !== settings.buckets
+    ) {
+      this.window = undefined
+    }
+  }
+
+  private restored(snapshot: Snapshot, time: number, now: number): Phase {
+    const { ramp } = this.settings
+    if (snapshot.wouldBe === "half-open") return new HalfOpen()
+    if (snapshot.wouldBe === "open" && snapshot.openUntil !== null && snapshot.openedAt !== null) {
+      const longest = Math.max(openMillis(this.settings, this.openings), this.settings.retryAfterCap)
+      const length = Math.min(snapshot.openUntil - snapshot.openedAt, longest)
+      const left = Math.max(0, Math.min(snapshot.openUntil - now, length))
+      return new Open(time + left, length)
+    }
+    if (ramp === undefined || snapshot.rampUntil === null || snapshot.rampUntil <= now) return undefined
+    return new Ramp(time + Math.min(ramp.over, snapshot.rampUntil - now), ramp.from)
   }
 
   private notify(change: Change): void {
-    for (const listener of this.listeners) listener(change)
+    this.owner?.changed(change)
+    if (this.heard === undefined) return
+    for (const listener of this.heard) {
+      try {
+        listener(change)
+      } catch {
+        // Whoever listens has no part in the call that is under way.
+      }
+    }
   }
 }
+
+const pass = (generation: number, leaseUntil: number | undefined, startedAt: number): Permit => ({
+  generation,
+  leaseUntil,
+  startedAt,
+  settled: false
+})
+
+const usable = (millis: number): number => (millis >= 0 && millis < Number.POSITIVE_INFINITY ? millis : defaultOpenFor)
+
+/** How long it is open at most by its own settings. */
+const openMillis = ({ openFor }: Settings, openings: number): number => {
+  if (typeof openFor === "number") return openFor
+  if (typeof openFor === "object") {
+    return Math.min(openFor.max, openFor.initial * openFor.factor ** Math.max(0, openings - 1))
+  }
+  try {
+    return usable(openFor(openings))
+  } catch {
+    return defaultOpenFor
+  }
+}
+
+const jittered = (settings: Settings, millis: number): number => {
+  if (settings.jitter === 0) return millis
+  const drawn = settings.random()
+  return Math.round(millis * (1 - settings.jitter * (drawn >= 0 && drawn <= 1 ? drawn : 0)))
+}
+
+const capped = (settings: Settings, retryAfter: number): number =>
+  retryAfter > 0 ? Math.min(retryAfter, settings.retryAfterCap) : 0

@@ -153,7 +153,7 @@ export interface RateLimit {
    * sliding window what passed stays counted. Those that wait go on waiting; who would now wait longer than allowed is
    * refused at once.
    */
-  readonly reload: (options: Options) => Effect.Effect<void>
+  readonly reload: (options: Omit<Options, "name">) => Effect.Effect<void>
   /** @internal */
   readonly machine: machine.RateLimiter<RateLimitExceeded>
   /** @internal How it was made, for descriptions. */
@@ -161,7 +161,7 @@ export interface RateLimit {
 }
 
 /** @internal What is wrong with the settings, in words that say what to write instead. */
-export const problems = (options: Options): ReadonlyArray<string> => {
+export const problems = (options: Omit<Options, "name">): ReadonlyArray<string> => {
   const found: Array<string> = []
   const window = options.algorithm === "sliding-window"
   const interval = Duration.toMillis(options.interval ?? "1 second")
@@ -200,7 +200,7 @@ export const problems = (options: Options): ReadonlyArray<string> => {
   return found
 }
 
-const settings = (options: Options): machine.Settings => ({
+const settings = (options: Omit<Options, "name">): machine.Settings => ({
   algorithm: options.algorithm ?? "gcra",
   limit: options.limit,
   interval: Duration.toMillis(options.interval ?? "1 second"),
@@ -283,7 +283,7 @@ class Live implements RateLimit {
     }))
   }
 
-  reload(options: Options): Effect.Effect<void> {
+  reload(options: Omit<Options, "name">): Effect.Effect<void> {
     return Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const wrong = problems(options)
       return wrong.length === 0

@@ -135,9 +135,14 @@ class Open {
 
 class HalfOpen {
   readonly is = "half-open"
+  readonly since: number
   readonly probes: Array<Permit> = []
   successes = 0
   failures = 0
+
+  constructor(since: number) {
+    this.since = since
+  }
 }
 
 /** Closed, and not yet open to all. */
@@ -227,9 +232,19 @@ export class Breaker {
     return this.mode !== "automatic" || this.override?.holds === true
   }
 
-  /** Since when it lets probes through, or will; undefined unless it is open. */
-  openEnded(now: number): number | undefined {
-    return this.phase instanceof Open ? this.phase.until - this.tick(now) + now : undefined
+  /** Whether it is closed and open to all, as it was when last looked at. */
+  get isResting(): boolean {
+    return this.phase === undefined
+  }
+
+  /** Whether nothing would be missed without it: it is closed, or has waited in vain for a probe for `after` milliseconds. */
+  isForgettable(now: number, after: number): boolean {
+    if (this.inFlight > 0 || this.isForced) return false
+    const { phase } = this
+    const time = this.tick(now)
+    if (phase === undefined) return true
+    if (phase instanceof Ramp) return time >= phase.until
+    return time - (phase instanceof Open ? phase.until : phase.since) >= after
   }
 
   /** A permit, or for how many milliseconds there is none (infinite if until somebody says otherwise). */
@@ -432,9 +447,16 @@ export class Breaker {
   private look(time: number, now: number): State {
     const { phase } = this
     if (phase === undefined) return "closed"
-    if (!(phase instanceof Open)) return phase.is
+    if (phase instanceof HalfOpen) return "half-open"
+    if (phase instanceof Ramp) {
+      if (time >= phase.until) {
+        this.phase = undefined
+        this.openings = 0
+      }
+      return "closed"
+    }
     if (time < phase.until) return "open"
-    this.change(new HalfOpen(), "open", now)
+    this.change(new HalfOpen(phase.until), "open", now)
     // A listener may have said otherwise.
     const after: Phase = this.phase
     return after === undefined ? "closed" : after.is
@@ -447,12 +469,9 @@ export class Breaker {
     if (phase === undefined) return pass(this.generation, undefined, now)
     if (phase instanceof Open) return phase.until - time
     if (phase instanceof Ramp) {
-      const share = this.share(phase, time)
-      if (share < whole) {
-        phase.credit += share
-        if (phase.credit < whole) return Math.max(1, Math.min(halfOpenHint, phase.until - time))
-        phase.credit -= whole
-      }
+      phase.credit += this.share(phase, time)
+      if (phase.credit < whole) return Math.max(1, Math.min(halfOpenHint, phase.until - time))
+      phase.credit -= whole
       return pass(this.generation, undefined, now)
     }
     this.loseLeases(phase, time)
@@ -643,7 +662,7 @@ export class Breaker {
 
   private restored(snapshot: Snapshot, time: number, now: number): Phase {
     const { ramp } = this.settings
-    if (snapshot.wouldBe === "half-open") return new HalfOpen()
+    if (snapshot.wouldBe === "half-open") return new HalfOpen(time)
     if (snapshot.wouldBe === "open" && snapshot.openUntil !== null && snapshot.openedAt !== null) {
       const longest = Math.max(openMillis(this.settings, this.openings), this.settings.retryAfterCap)
       const length = Math.min(snapshot.openUntil - snapshot.openedAt, longest)

@@ -318,8 +318,16 @@ export interface CircuitBreaker {
   settle(permit: machine.Permit, exit: Exit.Exit<unknown, unknown> | undefined, now: number): void
   /** @internal */
   readonly machine: machine.Breaker
+  /** @internal What shared control says, by name. */
+  control(overrides: ReadonlyMap<string, Override>, now: number): void
   /** @internal How it was made, for descriptions. */
   readonly description: string
+}
+
+/** @internal A mode that is set from elsewhere, until a moment in milliseconds since 1970. */
+export interface Override {
+  readonly mode: Mode
+  readonly until: number
 }
 
 const defaultCounts = (found: ErrorClass.Classification): Outcome => {
@@ -455,8 +463,8 @@ export const problems = (options: Omit<Options, "name"> & { readonly name?: stri
   return found
 }
 
-/** What the machine minds, and what of it the errors are judged by. */
-interface Settings extends machine.Settings {
+/** @internal What the machine minds, and what of it the errors are judged by. */
+export interface Settings extends machine.Settings {
   readonly classify: ErrorClass.Classify
   readonly counts: (found: ErrorClass.Classification, error: unknown) => Outcome
 }
@@ -519,7 +527,8 @@ export const compile = (options: Omit<Options, "name">): Settings => ({
 
 const defaults = compile({})
 
-const checked = <A>(name: string, options: Omit<Options, "name">, f: () => A): Effect.Effect<A> =>
+/** @internal */
+export const checked = <A>(name: string, options: Omit<Options, "name">, f: () => A): Effect.Effect<A> =>
   Effect.suspend(() => {
     const wrong = problems(options)
     return wrong.length === 0 ? Effect.sync(f) : Effect.dieMessage(`CircuitBreaker "${name}": ${wrong.join("; ")}`)
@@ -622,6 +631,16 @@ export class Handle implements CircuitBreaker {
     return Effect.flatMap(Clock.currentTimeMillis, (now) =>
       checked(this.name, options, () => this.use(compile(options), now))
     )
+  }
+
+  control(overrides: ReadonlyMap<string, Override>, now: number): void {
+    this.override(overrides.get(this.name), now, true)
+  }
+
+  /** Holds: it is about this breaker, which must therefore be kept. */
+  override(found: Override | undefined, now: number, holds: boolean): void {
+    const is = found !== undefined && found.until > now
+    this.machine.setOverride(is ? { mode: found.mode, millis: found.until - now, holds } : undefined, now)
   }
 
   /** Settings that are known to work. */

@@ -5,7 +5,7 @@
  * The algorithms are of the family of TCP's congestion control, as Netflix has brought it to calls: the gradient of
  * github.com/Netflix/concurrency-limits (`Gradient2Limit`), with the headroom of the square root and the measured baseline
  * of Envoy's adaptive concurrency filter; Vegas and AIMD after `VegasLimit` and `AIMDLimit` of the same library. What they
- * share here, and those do not have: the baseline comes from a measurement under half the load, so that a service that is
+ * share here, and those do not have: the baseline is measured under part of the load, so that a service that is
  * overloaded for long is not taken for one that has become slower (an average of the past creeps up with the overload, and
  * the limit after it); a call that was begun before the limit was lowered does not lower it again.
  */
@@ -45,11 +45,17 @@ export interface Sample {
 /** Fewer drops than this part of a window's calls are chance. */
 const dropTolerance = 0.02
 
-/** After so many windows the baseline is measured where the last measurement has shown that it was wrong. */
+/** After so many windows the baseline is measured again where there is doubt of it. */
 const soonWindows = 5
 
-/** What a measurement must find below the baseline for another to follow soon. */
-const stillFalling = 0.9
+/** Latencies differ if they do by more than this part. */
+const likeness = 0.1
+
+/** A measurement goes on for as many times what it measures: those that are quick end first, so a short one sees these. */
+const measuredFor = 5
+
+/** The limit is lowered to measure for no more than this part of the time. */
+const measuredPart = 0.05
 
 /** A measurement that has found fewer samples than this when its time is over has found nothing. */
 const fewestSamples = 3
@@ -75,6 +81,11 @@ export class AdaptiveLimit {
   /** What was begun before says nothing of the limit as it is now. */
   private loweredAt = Number.NEGATIVE_INFINITY
   private nextProbe = 0
+  /** What the last measurement found, and the limit that there was; 0 before the first. */
+  private found = 0
+  private foundAt = 0
+  /** Whether the last two measurements agree. */
+  private settled = false
   /** When the present measurement began; undefined if there is none. */
   private probingFrom: number | undefined = undefined
   /** Since when no more are in flight than it wants; undefined until then. */
@@ -119,7 +130,11 @@ export class AdaptiveLimit {
     this.probingFrom = undefined
     this.setEstimate(this.estimate)
     this.startWindow(now)
-    this.nextProbe = now + Math.min(soonWindows * this.settings.window, this.settings.probeEvery)
+    this.nextProbe = now + this.soon
+  }
+
+  private get soon(): number {
+    return Math.min(soonWindows * this.settings.window, this.settings.probeEvery)
   }
 
   private startWindow(now: number): void {
@@ -135,7 +150,9 @@ export class AdaptiveLimit {
     if (active > this.highest) this.highest = active
     if (sample.startedAt >= this.loweredAt) this.add(sample, now)
     const { minimumSamples, window } = this.settings
-    if (now - this.windowFrom < window || this.calls < minimumSamples) return
+    // Twice as long as a call takes, so that what the last window has changed is seen in this one.
+    const lasts = this.count === 0 ? window : Math.max(window, (2 * this.sum) / this.count)
+    if (now - this.windowFrom < lasts || this.calls < minimumSamples) return
     // Far below the limit the latency has nothing to do with it.
     const near = this.highest * 2 >= this.estimate
     this.learn(near, now)
@@ -163,17 +180,20 @@ export class AdaptiveLimit {
   }
 
   private learn(near: boolean, now: number): void {
-    if (this.count > 0) this.measure(near)
+    if (this.count > 0) this.measure(near, now)
     if (this.dropping) this.lower(this.estimate * this.settings.backoff, now)
     else if (near && (this.count > 0 || this.settings.algorithm === "aimd")) this.move(now)
   }
 
   /** The window's mean, and what it says of the baseline. */
-  private measure(near: boolean): void {
+  private measure(near: boolean, now: number): void {
     // The clock counts milliseconds: what is below is not known.
     this.latency = Math.max(1, this.sum / this.count)
     if (this.baseline === 0) this.baseline = this.latency
-    else if (this.latency < this.baseline) this.baseline += (this.latency - this.baseline) / 2
+    else if (this.latency < this.baseline) {
+      if (near && this.latency < this.baseline * (1 - likeness)) this.doubt(now)
+      this.baseline += (this.latency - this.baseline) / 2
+    }
     // No load of ours makes it slow, or none that could be less: the service itself is slower than it was.
     else if (!near || this.limit <= this.settings.min) this.baseline += (this.latency - this.baseline) / 5
   }
@@ -187,6 +207,14 @@ export class AdaptiveLimit {
   private lower(next: number, now: number): void {
     this.loweredAt = now
     this.setEstimate(next)
+    // So much less, and it is still slow: perhaps it is not the load.
+    if (this.estimate < this.foundAt / 2) this.doubt(now)
+  }
+
+  private doubt(now: number): void {
+    this.settled = false
+    this.foundAt = this.estimate
+    this.nextProbe = Math.min(this.nextProbe, now + this.soon)
   }
 
   private next(): number {
@@ -207,25 +235,31 @@ export class AdaptiveLimit {
 
   private setEstimate(estimate: number): void {
     this.estimate = Math.max(this.settings.min, Math.min(this.settings.max, estimate))
-    this.limit = this.probingFrom === undefined ? Math.floor(this.estimate) : this.half()
+    this.limit = this.probingFrom === undefined ? Math.floor(this.estimate) : this.fewer()
   }
 
-  private half(): number {
-    return Math.max(this.settings.min, Math.floor(this.estimate / 2))
+  /** Half is below what the service can do wherever the limit is about right; where that is in doubt, a quarter. */
+  private fewer(): number {
+    return Math.max(this.settings.min, Math.floor(this.estimate / (this.settled ? 2 : 4)))
   }
 
-  /** Half as many calls for a moment: how long they take then is the baseline. */
+  /** Fewer calls for a moment: how long they take then is the baseline. */
   private startProbe(now: number): void {
     this.probingFrom = now
     this.quietFrom = undefined
-    this.limit = this.half()
+    this.limit = this.fewer()
   }
 
   private probed(sample: Sample, active: number, now: number, from: number): void {
     if (this.quietFrom === undefined && active <= this.limit) this.quietFrom = now
     const counts = sample.outcome === "dropped" ? sample.startedAt >= this.loweredAt : this.isQuiet(sample)
     if (counts) this.add(sample, now)
-    if (this.count >= this.settings.minimumSamples || this.overdue(now, from)) this.endProbe(now)
+    if (this.measured(now) || this.overdue(now, from)) this.endProbe(now)
+  }
+
+  private measured(now: number): boolean {
+    if (this.quietFrom === undefined || this.count < this.settings.minimumSamples) return false
+    return now - this.quietFrom >= (measuredFor * this.sum) / this.count
   }
 
   private isQuiet(sample: Sample): boolean {
@@ -237,17 +271,21 @@ export class AdaptiveLimit {
   }
 
   private endProbe(now: number): void {
-    let soon = false
-    if (this.count >= fewestSamples) {
-      const found = Math.max(1, this.sum / this.count)
-      soon = found < this.baseline * stillFalling
-      this.baseline = found
-    }
+    const { backoff, probeEvery } = this.settings
+    const lasted = now - (this.probingFrom ?? now)
+    this.nextProbe = now + Math.max(probeEvery, lasted / measuredPart)
     this.probingFrom = undefined
-    const { backoff, probeEvery, window } = this.settings
-    if (this.drops > 0 && this.dropping) this.lower(this.estimate * backoff, now)
+    if (this.count >= fewestSamples) this.find(Math.max(1, this.sum / this.count), now)
+    if (this.dropping) this.lower(this.estimate * backoff, now)
     else this.setEstimate(this.estimate)
-    this.nextProbe = now + (soon ? Math.min(soonWindows * window, probeEvery) : probeEvery)
     this.startWindow(now)
+  }
+
+  private find(found: number, now: number): void {
+    this.settled = Math.abs(found - this.found) <= this.found * likeness
+    if (!this.settled) this.nextProbe = now + this.soon
+    this.found = found
+    this.foundAt = this.estimate
+    this.baseline = found
   }
 }

@@ -69,8 +69,10 @@ export class Gcra implements Meter {
     this.perCall = perCall
     this.perMilli = perMilli
     this.capacity = Math.max(settings.burst * perCall, perCall + perMilli - 1)
-    // At most a hundredth of the limit, so that a late timer cannot make more than that of it too much.
-    this.credit = Math.min(maxLateness, Math.floor(settings.interval / 100)) * perMilli
+    // What comes due between two milliseconds; and of what a late timer held back at most a hundredth of the limit, so
+    // that it cannot become more than that too much.
+    const lateness = Math.min(maxLateness, Math.floor(settings.interval / 100))
+    this.credit = Math.max(perMilli - 1, lateness * perMilli)
     this.largest = Math.floor(this.capacity / perCall)
   }
 

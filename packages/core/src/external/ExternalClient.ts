@@ -29,10 +29,10 @@ import { shownError, shownExit } from "../internal/shownExit.ts"
 import * as streaming from "../internal/streaming.ts"
 import * as Health from "../operations/Health.ts"
 import * as Redaction from "../operations/Redaction.ts"
-import type { CircuitBreaker, CircuitOpen } from "../resilience/CircuitBreaker.ts"
+import type { CircuitBreaker } from "../resilience/CircuitBreaker.ts"
 import type * as ErrorClass from "../resilience/ErrorClass.ts"
+import * as Fallback from "../resilience/Fallback.ts"
 import * as Policy from "../resilience/Policy.ts"
-import type { CallTimeout } from "../resilience/Timeout.ts"
 
 /**
  * The service answered, but not with what was expected. The message names places and expectations, never values.
@@ -72,7 +72,7 @@ export class ResponseInvalid extends Schema.TaggedError<ResponseInvalid>("@under
  * @since 0.1.0
  * @category errors
  */
-export type ExternalError = CircuitOpen | CallTimeout | ResponseInvalid
+export type ExternalError = Policy.PolicyError | ResponseInvalid
 
 /**
  * The levels of the one log line of a call; `LogLevel.None` for no line.
@@ -113,11 +113,26 @@ export interface Options {
     | undefined
   /** From when a success is logged as slow. 5 seconds. For a stream: until its first element. */
   readonly slowAfter?: Duration.DurationInput | undefined
+  /** What calls of one name have otherwise than the rest; what a single call says goes before it. */
+  readonly operations?: Readonly<Record<string, OperationOptions>> | undefined
   /** Attributes of every span. Those whose names tell a secret are left out, and secrets in text are not shown. */
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
   /** The name of a call's span; by default `service.operation`. */
   readonly spanName?: ((operation: string) => string) | undefined
   readonly logLevels?: LogLevels | undefined
+}
+
+/**
+ * What all calls of one operation have in common.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface OperationOptions extends Policy.StreamOptions, Pick<Policy.CallOptions, "attemptTimeout"> {
+  readonly attributes?: Readonly<Record<string, unknown>> | undefined
+  readonly spanName?: string | undefined
+  /** From when a success is logged as slow. */
+  readonly slowAfter?: Duration.DurationInput | undefined
 }
 
 /**
@@ -129,6 +144,8 @@ export interface Options {
 export interface CallOptions<A = unknown, B = A> extends Policy.CallOptions {
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
   readonly spanName?: string | undefined
+  /** From when a success is logged as slow. */
+  readonly slowAfter?: Duration.DurationInput | undefined
   /** Makes what is wanted of what came; what it throws is `ResponseInvalid`. */
   readonly transform?: ((value: A) => B) | undefined
 }
@@ -142,6 +159,8 @@ export interface CallOptions<A = unknown, B = A> extends Policy.CallOptions {
 export interface StreamOptions<A = unknown, B = A> extends Policy.StreamOptions {
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
   readonly spanName?: string | undefined
+  /** From when the wait for the first element is logged as slow. */
+  readonly slowAfter?: Duration.DurationInput | undefined
   readonly transform?: ((value: A) => B) | undefined
 }
 
@@ -155,17 +174,36 @@ export interface ExternalClient {
   readonly breaker: CircuitBreaker | undefined
   /** Calls under way. */
   readonly inFlight: Effect.Effect<number>
-  /** One call of the service: `operation` names it and must come from a small set of names. */
+  /**
+   * One call of the service: `operation` names it and must come from a small set of names. With a fallback, its errors are
+   * those of the fallback.
+   */
   readonly call: {
+    <A, I, RS, E, R, B = A, A2 = never, E2 = never, R2 = never>(
+      operation: string,
+      effect: Effect.Effect<unknown, E, R>,
+      options: CallOptions<A, B> & {
+        readonly schema: Schema.Schema<A, I, RS>
+        readonly fallback: Fallback.Fallback<E | ExternalError, A2, E2, R2, B>
+      }
+    ): Effect.Effect<B | A2, E2, R | RS | R2>
+    <A, E, R, A2, E2, R2, B = A>(
+      operation: string,
+      effect: Effect.Effect<A, E, R>,
+      options: CallOptions<A, B> & {
+        readonly schema?: undefined
+        readonly fallback: Fallback.Fallback<E | ExternalError, A2, E2, R2, B>
+      }
+    ): Effect.Effect<B | A2, E2, R | R2>
     <A, I, RS, E, R, B = A>(
       operation: string,
       effect: Effect.Effect<unknown, E, R>,
-      options: CallOptions<A, B> & { readonly schema: Schema.Schema<A, I, RS> }
+      options: CallOptions<A, B> & { readonly schema: Schema.Schema<A, I, RS>; readonly fallback?: undefined }
     ): Effect.Effect<B, E | ExternalError, R | RS>
     <A, E, R, B = A>(
       operation: string,
       effect: Effect.Effect<A, E, R>,
-      options?: (CallOptions<A, B> & { readonly schema?: undefined }) | undefined
+      options?: (CallOptions<A, B> & { readonly schema?: undefined; readonly fallback?: undefined }) | undefined
     ): Effect.Effect<B, E | ExternalError, R>
   }
   /** One call that answers with a stream. Its span lasts as long as the stream; attempts are made before the first element. */
@@ -194,7 +232,7 @@ export const make = (options: Options): Effect.Effect<ExternalClient, never, Sco
   Effect.gen(function* () {
     const policy = Policy.isPolicy(options.policy)
       ? options.policy
-      : yield* Effect.orDie(Policy.make({ ...options.policy, name: options.service }))
+      : yield* Effect.orDie(Policy.make({ metrics: true, ...options.policy, name: options.service }))
     const client = new Client(options, policy)
     yield* client.observeBreaker
     if (options.health !== false) {
@@ -223,22 +261,80 @@ export const tag =
   }
 
 /** How a call went, as its log line and span tell it. */
-interface Ended {
+class Ended {
+  readonly startedAt: number
+  retries = 0
+  hedges = 0
+  /** The retry budget refused another attempt. */
+  budgetRefused = false
+  /** A fallback was asked for the answer. */
+  fellBack = false
+  /** For a stream that got so far: milliseconds until its first element, and how many there were. */
+  first: number | undefined = undefined
+  elements: number | undefined = undefined
   readonly operation: string
   readonly span: Tracer.Span
   readonly metrics: callMetrics.OperationMetrics
   readonly current: CurrentCall.CurrentCall
-  readonly startedAt: number
-  readonly retries: number
-  /** For a stream that got so far: milliseconds until its first element, and how many there were. */
-  readonly first?: number | undefined
-  readonly elements?: number | undefined
+  readonly slowAfter: number
+  private readonly clock: Clock.Clock
+
+  constructor(
+    operation: string,
+    span: Tracer.Span,
+    metrics: callMetrics.OperationMetrics,
+    current: CurrentCall.CurrentCall,
+    clock: Clock.Clock,
+    slowAfter: number
+  ) {
+    this.operation = operation
+    this.span = span
+    this.metrics = metrics
+    this.current = current
+    this.clock = clock
+    this.slowAfter = slowAfter
+    this.startedAt = clock.unsafeCurrentTimeMillis()
+  }
+
+  readonly onRetry = (error: unknown, delay: number, attempt: number): void => {
+    this.retries++
+    this.metrics.retried()
+    // A transport of ours makes a span for each attempt.
+    if (this.current.requests > 0) return
+    this.span.event("retry", this.clock.unsafeCurrentTimeNanos(), {
+      attempt,
+      "error.type": typeOf(error),
+      "retry.delay_ms": delay
+    })
+  }
+
+  readonly onHedge = (): void => {
+    this.hedges++
+    if (this.current.requests === 0) this.span.event("hedge", this.clock.unsafeCurrentTimeNanos())
+  }
+
+  readonly onBudgetRefused = (): void => {
+    this.budgetRefused = true
+  }
+}
+
+/** What the call says goes before what its operation says. */
+const merged = <Options extends OperationOptions>(
+  operation: OperationOptions | undefined,
+  call: Options | undefined
+): OperationOptions | undefined => {
+  if (operation === undefined || call === undefined) return call ?? operation
+  const said = Object.fromEntries(Object.entries(call).filter(([, value]) => value !== undefined))
+  return {
+    ...operation,
+    ...said,
+    attributes: operation.attributes === undefined ? call.attributes : { ...operation.attributes, ...call.attributes }
+  }
 }
 
 class Client implements ExternalClient {
   readonly service: string
   readonly policy: Policy.Policy
-  readonly breaker: CircuitBreaker | undefined
   readonly inFlight: Effect.Effect<number>
   private readonly options: Options
   private readonly metrics: callMetrics.ServiceMetrics
@@ -251,7 +347,6 @@ class Client implements ExternalClient {
     this.options = options
     this.service = options.service
     this.policy = policy
-    this.breaker = policy.breaker
     this.metrics = callMetrics.make(options.service)
     this.slowAfter = Duration.toMillis(options.slowAfter ?? "5 seconds")
     this.levels = {
@@ -263,6 +358,11 @@ class Client implements ExternalClient {
     }
     this.spanAttributes = { "peer.service": options.service, ...withoutSecrets(options.attributes) }
     this.inFlight = Effect.sync(() => this.flying)
+  }
+
+  /** The one in force: a reload of the policy can put another in its place. */
+  get breaker(): CircuitBreaker | undefined {
+    return this.policy.breaker
   }
 
   /** Shows the breaker's state as a metric while the client lives. */
@@ -299,36 +399,50 @@ class Client implements ExternalClient {
   }
 
   // Fields, so that they can be taken out of the client and passed on.
-  readonly call = <A, I, RS, E, R, B = A>(
+  readonly call = <A, I, RS, E, R, B = A, A2 = never, E2 = never, R2 = never>(
     operation: string,
     effect: Effect.Effect<unknown, E, R>,
-    options?: CallOptions<A, B> & { readonly schema?: Schema.Schema<A, I, RS> | undefined }
-  ): Effect.Effect<B, E | ExternalError, R | RS> => {
-    const stages = options === undefined ? this.policy.stages : Policy.override(this.policy.stages, options)
-    const checked = this.check(operation, effect, options)
+    given?: CallOptions<A, B> & {
+      readonly schema?: Schema.Schema<A, I, RS> | undefined
+      readonly fallback?: Fallback.Fallback<E | ExternalError, A2, E2, R2, B> | undefined
+    }
+  ): Effect.Effect<B | A2, E | ExternalError | E2, R | RS | R2> => {
+    const options = merged(this.options.operations?.[operation], given)
+    const checked = this.check<A, I, RS, E, R, B>(operation, effect, given)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(this.span(operation, options), (span) =>
-        Effect.withFiberRuntime<B, E | ExternalError, R | RS>((fiber) => {
+        Effect.withFiberRuntime<B | A2, E | ExternalError | E2, R | RS | R2>((fiber) => {
+          const stages = options === undefined ? this.policy.stages : Policy.override(this.policy.stages, options)
           const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
-          const metrics = this.metrics.operation(operation)
-          const startedAt = clock.unsafeCurrentTimeMillis()
           const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0, over: false }
-          let retries = 0
+          const call = new Ended(operation, span, this.metrics.operation(operation), current, clock, this.slow(options))
           this.started()
-          const attempted = pipeline.masked(restore, stages, checked, {
-            services: (services) => {
-              services.set(Tracer.ParentSpan.key, span)
-              services.set(CurrentCall.Current.key, current)
-            },
-            onRetry: (error, delay, attempt, now) => {
-              retries++
-              metrics.retried()
-              if (current.requests === 0) retryEvent(span, clock, error, delay, attempt, now)
+          const attempted: Effect.Effect<B | A2, E | ExternalError | E2, R | RS | R2> = pipeline.masked(
+            restore,
+            stages,
+            checked,
+            {
+              services: (services) => {
+                services.set(Tracer.ParentSpan.key, span)
+                services.set(CurrentCall.Current.key, current)
+              },
+              onRetry: call.onRetry,
+              onHedge: call.onHedge,
+              onBudgetRefused: call.onBudgetRefused
             }
-          })
-          const end = (exit: Exit.Exit<B, E | ExternalError>): Effect.Effect<void> =>
-            this.ended({ operation, span, metrics, current, startedAt, retries }, exit, clock)
-          return Effect.matchCauseEffect(attempted, {
+          )
+          const answered =
+            given?.fallback === undefined
+              ? attempted
+              : Fallback.run(attempted as Effect.Effect<B, E | ExternalError, R | RS>, {
+                  ...given.fallback,
+                  recover: (error) => {
+                    call.fellBack = true
+                    return restore(given.fallback === undefined ? Effect.never : given.fallback.recover(error))
+                  }
+                })
+          const end = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => this.ended(call, exit, clock)
+          return Effect.matchCauseEffect(answered, {
             onFailure: (cause) => {
               const exit = Exit.failCause(cause)
               return Effect.zipRight(end(exit), exit)
@@ -346,30 +460,26 @@ class Client implements ExternalClient {
   readonly stream = <A, I, RS, E, R, B = A>(
     operation: string,
     stream: Stream.Stream<unknown, E, R>,
-    options?: StreamOptions<A, B> & { readonly schema?: Schema.Schema<A, I, RS> | undefined }
+    given?: StreamOptions<A, B> & { readonly schema?: Schema.Schema<A, I, RS> | undefined }
   ): Stream.Stream<B, E | ExternalError, R | RS> => {
-    const stages = Policy.streamStages(this.policy.stages, options)
+    const options = merged(this.options.operations?.[operation], given)
     const checked =
-      options?.schema === undefined && options?.transform === undefined
+      given?.schema === undefined && given?.transform === undefined
         ? (stream as Stream.Stream<B, E, R>)
-        : Stream.mapEffect(stream, (element) => this.check(operation, Effect.succeed(element), options))
+        : Stream.mapEffect(stream, (element) => this.check(operation, Effect.succeed(element), given))
     return Stream.unwrapScoped(
       Effect.uninterruptible(
         Effect.gen(this, function* () {
           const scope = yield* Effect.scope
           const clock = yield* Effect.clock
           const span = yield* this.span(operation, options)
-          const metrics = this.metrics.operation(operation)
-          const startedAt = clock.unsafeCurrentTimeMillis()
           const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0, over: false }
-          let retries = 0
-          let first: number | undefined
-          let elements = 0
+          const call = new Ended(operation, span, this.metrics.operation(operation), current, clock, this.slow(options))
           let failed: Cause.Cause<E | ExternalError> | undefined
           this.started()
           yield* Scope.addFinalizerExit(scope, (exit) =>
             this.ended(
-              { operation, span, metrics, current, startedAt, retries, first, elements },
+              call,
               failed !== undefined ? Exit.failCause(failed) : Exit.isFailure(exit) ? givenUp(exit) : Exit.void,
               clock
             )
@@ -378,17 +488,16 @@ class Client implements ExternalClient {
             Context.add(Context.add(context, Tracer.ParentSpan, span), CurrentCall.Current, current)
           )
           return streaming
-            .run(stages, inside, {
-              onRetry: (error, delay, attempt, now) => {
-                retries++
-                metrics.retried()
-                if (current.requests === 0) retryEvent(span, clock, error, delay, attempt, now)
-              },
+            .run(() => Policy.streamStages(this.policy.stages, options), inside, {
+              onRetry: call.onRetry,
+              onHedge: call.onHedge,
+              onBudgetRefused: call.onBudgetRefused,
               onFirst: () => {
-                first = clock.unsafeCurrentTimeMillis() - startedAt
+                call.first = clock.unsafeCurrentTimeMillis() - call.startedAt
+                call.elements = 0
               },
               onElements: (count) => {
-                elements += count
+                call.elements = (call.elements ?? 0) + count
               }
             })
             .pipe(
@@ -401,6 +510,10 @@ class Client implements ExternalClient {
         })
       )
     )
+  }
+
+  private slow(options: { readonly slowAfter?: Duration.DurationInput | undefined } | undefined): number {
+    return options?.slowAfter === undefined ? this.slowAfter : Duration.toMillis(options.slowAfter)
   }
 
   private span(
@@ -479,11 +592,14 @@ class Client implements ExternalClient {
           ? "cancelled"
           : "failure"
     call.metrics.ended(outcome, took)
-    const slow = outcome === "success" && (call.first ?? took) > this.slowAfter
+    const slow = outcome === "success" && (call.first ?? took) > call.slowAfter
     const level = slow ? this.levels.slow : this.levels[outcome]
     return Effect.withFiberRuntime((fiber) => {
       const { span } = call
       if (call.retries > 0) span.attribute("call.retries", call.retries)
+      if (call.hedges > 0) span.attribute("call.hedges", call.hedges)
+      if (call.budgetRefused) span.attribute("call.retry_budget_exhausted", true)
+      if (call.fellBack) span.attribute("call.fallback", true)
       if (call.first !== undefined) span.attribute("call.first_element_ms", call.first)
       if (call.elements !== undefined) span.attribute("call.elements", call.elements)
       span.attribute("call.outcome", outcome)
@@ -517,7 +633,11 @@ class Client implements ExternalClient {
           : outcome === "rejected"
             ? "was refused"
             : "failed"
-    const after = call.retries > 0 ? ` after ${call.retries + 1} attempts` : ""
+    const attempts = call.retries + call.hedges + 1
+    const after =
+      (attempts > 1 ? ` after ${attempts} attempts` : "") +
+      (call.budgetRefused ? " (the retry budget is exhausted)" : "") +
+      (call.fellBack ? ", answered by the fallback" : "")
     const why = shown === undefined || outcome === "cancelled" ? "" : `: ${shown.tag}: ${shown.message}`
     return Effect.logWithLevel(level, `${name} ${what}${after} (${Math.round(took)} ms)${why}`).pipe(
       Effect.annotateLogs({
@@ -525,7 +645,9 @@ class Client implements ExternalClient {
         operation: call.operation,
         outcome,
         durationMs: took,
-        attempts: call.retries + 1,
+        attempts,
+        ...(call.budgetRefused ? { retryBudget: "exhausted" } : {}),
+        ...(call.fellBack ? { fallback: true } : {}),
         ...(shown === undefined || outcome === "cancelled" ? {} : { error: shown.tag }),
         ...(call.first === undefined ? {} : { firstElementMs: call.first }),
         ...(call.elements === undefined ? {} : { elements: call.elements })
@@ -543,20 +665,6 @@ const givenUp = (exit: Exit.Failure<unknown, unknown>): Exit.Exit<never> =>
 
 const isRejection = (error: unknown): boolean =>
   typeof error === "object" && error !== null && (error as { readonly rejection?: unknown }).rejection === true
-
-const retryEvent = (
-  span: Tracer.Span,
-  clock: Clock.Clock,
-  error: unknown,
-  delay: number,
-  attempt: number,
-  _now: number
-): void =>
-  span.event("retry", clock.unsafeCurrentTimeNanos(), {
-    attempt,
-    "error.type": typeOf(error),
-    "retry.delay_ms": delay
-  })
 
 /** Type, tag and message of what went wrong, without secrets. */
 const describe = (

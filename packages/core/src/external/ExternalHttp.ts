@@ -25,8 +25,7 @@ import { shownExit } from "../internal/shownExit.ts"
 import * as shownUrl from "../internal/shownUrl.ts"
 import * as Correlation from "../operations/Correlation.ts"
 import * as Redaction from "../operations/Redaction.ts"
-import type { CircuitOpen } from "../resilience/CircuitBreaker.ts"
-import type { CallTimeout } from "../resilience/Timeout.ts"
+import type { PolicyError } from "../resilience/Policy.ts"
 import * as ExternalClient from "./ExternalClient.ts"
 
 /**
@@ -52,7 +51,7 @@ export interface Options extends ExternalClient.Options {
  * @since 0.1.0
  * @category errors
  */
-export type HttpError = HttpClientError.HttpClientError | CircuitOpen | CallTimeout
+export type HttpError = HttpClientError.HttpClientError | PolicyError
 
 /**
  * An `ExternalClient` with the client that its calls send their requests with.
@@ -125,7 +124,9 @@ export const make = (options: Options): Effect.Effect<ExternalHttp, never, HttpC
     return {
       service: external.service,
       policy: external.policy,
-      breaker: external.breaker,
+      get breaker() {
+        return external.breaker
+      },
       inFlight: external.inFlight,
       call: external.call,
       stream: external.stream,
@@ -153,8 +154,7 @@ export const layer = (options: Options): Layer.Layer<HttpClient.HttpClient, neve
     Effect.map(make(options), (external) => external.client)
   )
 
-const isPolicyError = (error: HttpError): error is CircuitOpen | CallTimeout =>
-  !HttpClientError.isHttpClientError(error)
+const isPolicyError = (error: HttpError): error is PolicyError => !HttpClientError.isHttpClientError(error)
 
 /** One request, under a span of its own. */
 const attempt = (

@@ -1,19 +1,12 @@
 /**
  * The metrics of calls of outside services, bound to their labels once: counting a call is a few assignments.
  */
-import * as Metric from "effect/Metric"
-import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricKey from "effect/MetricKey"
-import type * as MetricKeyType from "effect/MetricKeyType"
-import * as MetricLabel from "effect/MetricLabel"
+import type * as MetricLabel from "effect/MetricLabel"
+import { bind, durationBoundaries } from "./policyMetrics.ts"
 
 /** How a call ended. */
 export type Outcome = "success" | "failure" | "rejected" | "cancelled"
-
-// The buckets that OpenTelemetry advises for the durations of requests, in seconds, and three more for slow services.
-const boundaries = MetricBoundaries.fromIterable([
-  0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120
-])
 
 const calls = MetricKey.counter("external_calls_total", {
   description: "Calls of outside services, by how they ended",
@@ -21,7 +14,7 @@ const calls = MetricKey.counter("external_calls_total", {
 })
 const durations = MetricKey.histogram(
   "external_call_duration_seconds",
-  boundaries,
+  durationBoundaries,
   "How long calls of outside services took, with all their attempts; not those that were refused"
 )
 const inFlight = MetricKey.gauge("external_calls_in_flight", { description: "Calls of outside services under way" })
@@ -32,20 +25,6 @@ const retries = MetricKey.counter("external_call_retries_total", {
 const circuit = MetricKey.gauge("circuit_breaker_state", { description: "0 closed, 1 half-open, 2 open" })
 
 const noTags: ReadonlyArray<MetricLabel.MetricLabel> = []
-
-/**
- * The metric with its labels as parts of its key: `Metric.tagged` would look them up again at every update.
- */
-const bind = <Type extends MetricKeyType.MetricKeyType<number, unknown>>(
-  key: MetricKey.MetricKey<Type>,
-  labels: Readonly<Record<string, string>>
-) =>
-  Metric.fromMetricKey(
-    MetricKey.taggedWithLabels(
-      key,
-      Object.entries(labels).map(([name, value]) => MetricLabel.make(name, value))
-    )
-  )
 
 /** The metrics of one operation. */
 export interface OperationMetrics {

@@ -1,7 +1,8 @@
 /**
- * The fused pipeline: total deadline, retry, circuit breaker, attempt timeout, the call. Plain mutable state and callbacks:
- * a call that succeeds costs one fiber (for the timeout) and, while it waits, one timer; the schedule starts with the
- * first failure. `Policy` and `ExternalClient` are made of it.
+ * The fused pipeline: total deadline, retry with its budget, hedge, throttle, rate limit, circuit breaker, bulkhead,
+ * attempt timeout, the call. Plain mutable state and callbacks: a call that succeeds costs one fiber (for the timeout, and
+ * none where the call takes an abort signal) and, while it waits, one timer; the schedule starts with the first failure.
+ * `Policy` and `ExternalClient` are made of it.
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -9,13 +10,27 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
+import type * as Bulkhead from "../resilience/Bulkhead.ts"
+import type * as Chaos from "../resilience/Chaos.ts"
 import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import * as Deadline from "../resilience/Deadline.ts"
+import type * as ErrorClass from "../resilience/ErrorClass.ts"
+import type * as Hedge from "../resilience/Hedge.ts"
+import type * as RateLimit from "../resilience/RateLimit.ts"
+import type * as RetryBudget from "../resilience/RetryBudget.ts"
 import type * as RetryPolicy from "../resilience/RetryPolicy.ts"
+import * as Throttle from "../resilience/Throttle.ts"
 import * as Timeout from "../resilience/Timeout.ts"
-import type { Permit } from "./breaker.ts"
+import type { Outcome, Permit } from "./breaker.ts"
+import type { Sample } from "./bulkhead.ts"
+import { currentRandom } from "./currentRandom.ts"
+import type * as Gate from "./gate.ts"
+import * as hedging from "./hedging.ts"
+import * as Leaf from "./leaf.ts"
 import * as marks from "./marks.ts"
+import type * as PolicyMetrics from "./policyMetrics.ts"
 import * as RetryFrame from "./retryFrame.ts"
+import type * as stage from "./stage.ts"
 import * as timed from "./timed.ts"
 
 /** The stages; durations in milliseconds, infinite where there is no limit. */
@@ -25,22 +40,59 @@ export interface Stages {
   readonly attempt: number
   readonly attemptScope: Timeout.Scope
   readonly retry: RetryPolicy.RetryPolicy
+  readonly budget: RetryBudget.RetryBudget | undefined
+  /** Undefined also where the call must not happen twice. */
+  readonly hedge: Hedge.Hedge | undefined
+  readonly throttle: Throttle.Throttle | undefined
+  readonly rateLimit: RateLimit.RateLimit | undefined
   readonly breaker: CircuitBreaker.CircuitBreaker | undefined
+  readonly bulkhead: Bulkhead.Bulkhead | undefined
+  /** How a place in the bulkhead is asked for, and what a call costs of the rate limit. */
+  readonly entry: Gate.Entry
+  readonly cost: number
+  readonly chaos: Chaos.Chaos | undefined
+  readonly around: stage.Around
+  readonly metrics: PolicyMetrics.PolicyMetrics | undefined
   readonly orphans: timed.Orphans
 }
 
 /** What is told of a call while it is under way. */
-export interface Observer {
+export interface Observer<A = unknown> {
   /** An attempt failed and the next one comes after `delay` milliseconds. */
   readonly onRetry?: ((error: unknown, delay: number, attempt: number, now: number) => void) | undefined
-  /** Given the permit of the attempt that succeeded, unsettled: to be settled by who asked for it. */
-  readonly onPermit?: ((permit: Permit) => void) | undefined
+  /** A hedge starts beside the attempts that run. */
+  readonly onHedge?: ((now: number) => void) | undefined
+  /** The budget refused another attempt. */
+  readonly onBudgetRefused?: (() => void) | undefined
+  /** Given what the attempt that succeeded holds, to be let go by who asked for it. */
+  readonly onHeld?: ((held: Held, value: A) => void) | undefined
+  /** A value that came when another attempt had won already. */
+  readonly discard?: ((value: A) => Effect.Effect<void>) | undefined
   /** Adds to the context that the attempts run in. */
   readonly services?: ((services: Map<string, unknown>) => void) | undefined
 }
 
+/** What an attempt holds of its policy: the breaker's permit and a place in the bulkhead. */
+export interface Held {
+  /** The service has shown that it answers, though the call goes on. */
+  readonly progressed: (now: number) => void
+  /** The call has ended. Only the first time counts. */
+  readonly finish: (exit: Exit.Exit<unknown, unknown>, now: number) => void
+}
+
 /** What the stages themselves fail with. */
-export type Failure = CircuitBreaker.CircuitOpen | Timeout.CallTimeout
+export type Failure =
+  | CircuitBreaker.CircuitOpen
+  | Timeout.CallTimeout
+  | Bulkhead.BulkheadFull
+  | RateLimit.RateLimitExceeded
+  | Throttle.CallThrottled
+  | stage.StageRejected
+
+/** The call itself: an effect, or a function that takes an abort signal. */
+export type Work<A, E, R> = Effect.Effect<A, E, R> | Leaf.Leaf<A, E>
+
+const isEffect = <A, E, R>(work: Work<A, E, R>): work is Effect.Effect<A, E, R> => Effect.isEffect(work)
 
 /** A call that is made again for ever must not keep all that it has met. */
 const maxFailures = 1_000
@@ -48,113 +100,361 @@ const maxFailures = 1_000
 const frameKey = RetryFrame.Current.key
 const deadlineKey = Deadline.Current.key
 
-interface Call<A, E, R> {
-  readonly stages: Stages
-  readonly restore: timed.Restore
-  readonly effect: Effect.Effect<A, E, R>
-  readonly observer: Observer | undefined
-  readonly clock: Clock.Clock
-  /** The context of the caller with this call's deadline and frame. */
-  readonly context: Context.Context<R>
-  readonly started: number
-  readonly deadline: number
-  readonly frame: RetryFrame.Frame
-  readonly outer: RetryFrame.Frame | undefined
-  readonly outerAttempt: number
-  /** The attempts that failed. */
-  readonly failures: Array<RetryPolicy.Attempt>
-}
-
-/** Runs the effect through the stages. */
+/** Runs the work through the stages that are in force when it starts. */
 export const run = <A, E, R>(
-  stages: Stages,
-  effect: Effect.Effect<A, E, R>,
-  observer?: Observer
+  stages: () => Stages,
+  work: Work<A, E, R>,
+  observer?: Observer<A>
 ): Effect.Effect<A, E | Failure, R> =>
-  Effect.uninterruptibleMask((restore) => masked(restore, stages, effect, observer))
+  Effect.uninterruptibleMask((restore) => masked(restore, stages(), work, observer))
 
 /**
- * The same, to be run where nothing can be interrupted: only the effect and the waits are, so that no interruption comes
+ * The same, to be run where nothing can be interrupted: only the work and the waits are, so that no interruption comes
  * between a permit and the one who gives it back.
  */
 export const masked = <A, E, R>(
   restore: timed.Restore,
   stages: Stages,
-  effect: Effect.Effect<A, E, R>,
-  observer?: Observer
+  work: Work<A, E, R>,
+  observer?: Observer<A>
+): Effect.Effect<A, E | Failure, R> =>
+  stages.around.call.length === 0
+    ? calling(restore, stages, work, observer)
+    : restore(
+        wrapped(
+          stages,
+          stages.around.call,
+          Effect.uninterruptibleMask((inner) => calling(inner, stages, work, observer)),
+          1
+        )
+      )
+
+const calling = <A, E, R>(
+  restore: timed.Restore,
+  stages: Stages,
+  work: Work<A, E, R>,
+  observer: Observer<A> | undefined
 ): Effect.Effect<A, E | Failure, R> =>
   Effect.withFiberRuntime<A, E | Failure, R>((fiber) => {
-    const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
-    const current = fiber.currentContext as Context.Context<R>
-    const outer = Context.get(current, RetryFrame.Current)
-    const started = clock.unsafeCurrentTimeMillis()
-    const deadline = Math.min(Context.get(current, Deadline.Current), started + stages.total)
-    const frame: RetryFrame.Frame = { attempt: 1, exhausted: false }
-    const services = new Map(current.unsafeMap)
-    services.set(frameKey, frame)
-    services.set(deadlineKey, deadline)
-    observer?.services?.(services)
-    const call: Call<A, E, R> = {
-      stages,
+    const call = new Call(
       restore,
-      effect,
+      stages,
+      work,
       observer,
-      clock,
-      context: Context.unsafeMake<R>(services),
-      started,
-      deadline,
-      frame,
-      outer,
-      outerAttempt: outer === undefined ? 0 : outer.attempt,
-      failures: []
-    }
-    return attempt(call, started, true)
+      fiber.currentDefaultServices,
+      fiber.currentContext as Context.Context<R>
+    )
+    stages.budget?.machine.called(call.started)
+    return attempt(call, call.started, true, 0)
   })
 
-/** One attempt. The first one's failure starts the retries; a later one's goes to the schedule that made it. */
-const attempt = <A, E, R>(call: Call<A, E, R>, now: number, first: boolean): Effect.Effect<A, E | Failure, R> => {
-  const { breaker } = call.stages
-  const run = new Attempt(call, now, first)
+class Call<A, E, R> {
+  readonly restore: timed.Restore
+  readonly stages: Stages
+  readonly work: Work<A, E, R>
+  readonly observer: Observer<A> | undefined
+  readonly clock: Clock.Clock
+  /** The context of the caller with this call's deadline and frame; the caller's where nobody reads them. */
+  readonly context: Context.Context<R>
+  readonly started: number
+  readonly deadline: number
+  readonly frame: RetryFrame.Frame = { attempt: 1, exhausted: false }
+  readonly outer: RetryFrame.Frame | undefined
+  readonly outerAttempt: number
+  /** The attempts that failed, and how many have been made. */
+  readonly failures: Array<RetryPolicy.Attempt> = []
+  attempts = 0
+  /** What the retry that comes next took from the budget. */
+  taken = 0
+  /** What the budget thought of the last failure. */
+  refused = false
+  private counted = false
+
+  constructor(
+    restore: timed.Restore,
+    stages: Stages,
+    work: Work<A, E, R>,
+    observer: Observer<A> | undefined,
+    services: Context.Context<never>,
+    current: Context.Context<R>
+  ) {
+    this.restore = restore
+    this.stages = stages
+    this.observer = observer
+    this.clock = Context.get(services as Context.Context<Clock.Clock>, Clock.Clock)
+    this.started = this.clock.unsafeCurrentTimeMillis()
+    this.outer = Context.get(current, RetryFrame.Current)
+    this.outerAttempt = this.outer === undefined ? 0 : this.outer.attempt
+    this.deadline = Math.min(Context.get(current, Deadline.Current), this.started + stages.total)
+    this.work = inner(this, work)
+    this.context = isEffect(this.work) ? this.contextWith(current, this.frame) : current
+  }
+
+  /** A context in which nested policies tell this call of their attempts. */
+  contextWith(current: Context.Context<R>, frame: RetryFrame.Frame): Context.Context<R> {
+    const services = new Map(current.unsafeMap)
+    services.set(frameKey, frame)
+    services.set(deadlineKey, this.deadline)
+    this.observer?.services?.(services)
+    return Context.unsafeMake<R>(services)
+  }
+
+  /** How it ended, counted once; where somebody observes it, they count. */
+  ended(outcome: PolicyMetrics.Outcome, now: number): void {
+    if (this.counted || this.observer !== undefined) return
+    this.counted = true
+    this.stages.metrics?.call(outcome, now - this.started)
+  }
+}
+
+/** The work with what stands between it and the attempt timeout. */
+const inner = <A, E, R>(call: Call<A, E, R>, work: Work<A, E, R>): Work<A, E, R> => {
+  const { around, chaos } = call.stages
+  if (around.inner.length === 0 && chaos === undefined) return work
+  const effect = isEffect(work) ? work : Effect.tryPromise<A, E>(work)
+  // What it injects imitates what calls give and fail with: it is not in the types.
+  const disturbed = chaos === undefined ? effect : (chaos.apply(effect) as Effect.Effect<A, E, R>)
+  return around.inner.length === 0
+    ? disturbed
+    : (Effect.suspend(() => wrapped(call.stages, around.inner, disturbed, call.attempts)) as Effect.Effect<A, E, R>)
+}
+
+/** The effect inside stages of one's own, the first one outermost. */
+const wrapped = <A, E, R>(
+  stages: Stages,
+  around: ReadonlyArray<stage.Stage>,
+  effect: Effect.Effect<A, E, R>,
+  attempt: number
+): Effect.Effect<A, E | stage.StageRejected, R> =>
+  around.reduceRight<Effect.Effect<A, E | stage.StageRejected, R>>(
+    (inside, each) => each.apply(inside, { policy: stages.name, attempt }, stages.metrics),
+    effect
+  )
+
+/** One attempt, with its hedges. The first one's failure starts the retries; a later one's goes to the schedule that made it. */
+const attempt = <A, E, R>(
+  call: Call<A, E, R>,
+  now: number,
+  first: boolean,
+  taken: number
+): Effect.Effect<A, E | Failure, R> => {
+  const { around, hedge } = call.stages
+  if (hedge !== undefined && hedge.maxHedges > 0) return hedged(call, hedge, first, taken)
+  if (around.attempt.length === 0) {
+    return enter(new Attempt(call, call.restore, call.frame, call.context, now, taken, first))
+  }
+  return Effect.matchCauseEffect(
+    call.restore(staged(call, (restore) => new Attempt(call, restore, call.frame, call.context, now, taken, false))),
+    {
+      onFailure: (cause) => (first ? recover(call, cause) : Effect.failCause(cause)),
+      onSuccess: Effect.succeed
+    }
+  )
+}
+
+/** An attempt inside the stages of one's own that go round attempts. */
+const staged = <A, E, R>(
+  call: Call<A, E, R>,
+  make: (restore: timed.Restore) => Attempt<A, E, R>
+): Effect.Effect<A, E | Failure, R> => {
+  const effect = Effect.uninterruptibleMask((restore) => enter(make(restore)))
+  const { attempt } = call.stages.around
+  return attempt.length === 0 ? effect : wrapped(call.stages, attempt, effect, call.attempts + 1)
+}
+
+/** Attempts that race. Each has a frame of its own: what a nested policy says of one is not true of the others. */
+const hedged = <A, E, R>(
+  call: Call<A, E, R>,
+  hedge: Hedge.Hedge,
+  first: boolean,
+  taken: number
+): Effect.Effect<A, E | Failure, R> => {
+  const { budget, metrics } = call.stages
+  let cost = taken
+  return hedging.masked<A, E | Failure, R, E | Failure, R>(
+    call.restore,
+    {
+      max: hedge.maxHedges + 1,
+      delay: () => hedge.machine.delay(call.clock.unsafeCurrentTimeMillis()),
+      allowed: () => {
+        const now = call.clock.unsafeCurrentTimeMillis()
+        if (now >= call.deadline) return false
+        if (budget !== undefined) {
+          cost = budget.machine.take(now, undefined)
+          if (cost === 0) {
+            metrics?.budgetRefused()
+            return false
+          }
+        }
+        metrics?.hedged()
+        call.observer?.onHedge?.(now)
+        return true
+      },
+      launch: (index) =>
+        staged(call, (restore) => {
+          const frame: RetryFrame.Frame = { attempt: 1, exhausted: false }
+          const context = call.contextWith(call.context, frame)
+          const made = new Attempt(call, restore, frame, context, call.clock.unsafeCurrentTimeMillis(), cost, false)
+          made.hedge = index === 0 ? hedge : undefined
+          return made
+        }),
+      discard: (value) => call.observer?.discard?.(value) ?? Effect.void,
+      isMinor: (cause) => {
+        const error = Cause.failureOption(cause)
+        return Option.isSome(error) && call.stages.retry.classify(error.value).rejection === true
+      }
+    },
+    (cause) => (first ? recover(call, cause) : Effect.failCause(cause))
+  )
+}
+
+/** Through the gates. */
+const enter = <A, E, R>(run: Attempt<A, E, R>): Effect.Effect<A, E | Failure, R> => {
+  const { call } = run
+  const { breaker, name, rateLimit, throttle } = call.stages
+  const now = run.startedAt
   if (run.remaining <= 0) return run.failed(Cause.fail(outOfTime(call)))
   if (breaker !== undefined) {
+    // Before the rate limit: what an open circuit refuses anyway takes no token and waits for none.
     const given = breaker.machine.acquire(now)
-    if (typeof given === "number") return run.failed(Cause.fail(CircuitBreaker.rejection(call.stages.name, given)))
+    if (typeof given === "number") return run.refused(CircuitBreaker.rejection(name, given), "circuit-open")
     run.permit = given
   }
-  if (run.millis !== Number.POSITIVE_INFINITY) {
-    return timed.masked<A, E, R, Timeout.CallTimeout, E | Failure>(call.restore, call.effect, run)
+  if (throttle !== undefined) {
+    const probability = throttle.machine.admit(now, currentRandom)
+    if (probability > 0) return run.refused(Throttle.rejection(name, probability), "throttled")
   }
-  return Effect.matchCauseEffect(call.restore(Effect.mapInputContext(call.effect, () => call.context)), {
+  if (rateLimit !== undefined && !rateLimit.machine.tryEnter(now, call.stages.cost)) {
+    return Effect.matchCauseEffect(
+      rateLimit.machine.enter(run.restore, call.deadline, {
+        weight: call.stages.cost,
+        priority: call.stages.entry.priority
+      }),
+      {
+        onFailure: (cause) => run.refusedBy(cause, "rate-limit"),
+        onSuccess: () => afterRateLimit(run, call.clock.unsafeCurrentTimeMillis(), true)
+      }
+    )
+  }
+  return afterRateLimit(run, now, false)
+}
+
+const afterRateLimit = <A, E, R>(
+  run: Attempt<A, E, R>,
+  now: number,
+  waited: boolean
+): Effect.Effect<A, E | Failure, R> => {
+  const { call } = run
+  const { bulkhead, entry } = call.stages
+  if (bulkhead === undefined) return waited ? afterWait(run, now) : begin(run)
+  if (bulkhead.machine.tryEnter(now, entry.weight)) {
+    run.placed(bulkhead)
+    return waited ? afterWait(run, now) : begin(run)
+  }
+  return Effect.matchCauseEffect(bulkhead.machine.enter(run.restore, call.deadline, entry), {
+    onFailure: (cause) => run.refusedBy(cause, "bulkhead-full"),
+    onSuccess: () => {
+      run.placed(bulkhead)
+      return afterWait(run, call.clock.unsafeCurrentTimeMillis())
+    }
+  })
+}
+
+/** While the attempt waited for its turn, time went by and the circuit may have opened. */
+const afterWait = <A, E, R>(run: Attempt<A, E, R>, now: number): Effect.Effect<A, E | Failure, R> => {
+  const { call } = run
+  const { breaker, name } = call.stages
+  run.starts(now)
+  if (run.remaining <= 0) {
+    run.letGo(now)
+    return run.failed(Cause.fail(outOfTime(call)))
+  }
+  if (breaker !== undefined && run.permit !== undefined) {
+    if (!breaker.machine.isCurrent(run.permit)) {
+      breaker.machine.settle(run.permit, "neutral", now)
+      run.permit = undefined
+      const given = breaker.machine.acquire(now)
+      if (typeof given === "number") return run.refused(CircuitBreaker.rejection(name, given), "circuit-open")
+      run.permit = given
+    } else {
+      run.permit.startedAt = now
+    }
+  }
+  return begin(run)
+}
+
+const begin = <A, E, R>(run: Attempt<A, E, R>): Effect.Effect<A, E | Failure, R> => {
+  const work = run.call.work
+  run.call.attempts++
+  if (!isEffect(work)) return Leaf.masked<A, E, R, Timeout.CallTimeout, E | Failure>(run.restore, work, run)
+  if (run.millis !== Number.POSITIVE_INFINITY) {
+    return timed.masked<A, E, R, Timeout.CallTimeout, E | Failure>(run.restore, work, run)
+  }
+  return Effect.matchCauseEffect(run.restore(Effect.mapInputContext(work, () => run.context)), {
     onFailure: (cause) => {
       run.settled(Exit.failCause(cause))
+      run.ended()
       return run.failed(cause)
     },
     onSuccess: (value) => {
       const exit = Exit.succeed(value)
       run.settled(exit)
+      run.ended()
       return exit
     }
   })
 }
 
-class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | Failure> {
-  readonly remaining: number
-  readonly millis: number
+class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | Failure>, Held {
+  startedAt: number
+  remaining: number
+  millis: number
+  permit: Permit | undefined = undefined
+  /** Whose delay learns from this attempt. */
+  hedge: Hedge.Hedge | undefined = undefined
   readonly orphans: timed.Orphans
   readonly context: Context.Context<R>
-  permit: Permit | undefined = undefined
-  private readonly call: Call<A, E, R>
-  private readonly startedAt: number
+  readonly call: Call<A, E, R>
+  readonly restore: timed.Restore
+  private readonly frame: RetryFrame.Frame
+  private readonly taken: number
   private readonly first: boolean
+  private place: Bulkhead.Bulkhead | undefined = undefined
+  private sample: Sample | undefined = undefined
+  /** Somebody else lets go what it holds. */
+  private kept = false
 
-  constructor(call: Call<A, E, R>, startedAt: number, first: boolean) {
+  constructor(
+    call: Call<A, E, R>,
+    restore: timed.Restore,
+    frame: RetryFrame.Frame,
+    context: Context.Context<R>,
+    startedAt: number,
+    taken: number,
+    first: boolean
+  ) {
     this.call = call
+    this.restore = restore
+    this.frame = frame
+    this.context = context
     this.startedAt = startedAt
+    this.taken = taken
     this.first = first
     this.remaining = call.deadline - startedAt
     this.millis = Math.min(call.stages.attempt, this.remaining)
     this.orphans = call.stages.orphans
-    this.context = call.context
+  }
+
+  /** It has waited for its turn: its own time begins now. */
+  starts(now: number): void {
+    this.startedAt = now
+    this.remaining = this.call.deadline - now
+    this.millis = Math.min(this.call.stages.attempt, this.remaining)
+  }
+
+  placed(bulkhead: Bulkhead.Bulkhead): void {
+    this.place = bulkhead
+    this.gauge(bulkhead)
   }
 
   timeout(): Timeout.CallTimeout {
@@ -165,31 +465,136 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
   }
 
   settled(exit: Exit.Exit<A, E> | undefined): void {
-    const { call, permit } = this
-    const success = exit !== undefined && Exit.isSuccess(exit)
-    if (success && call.outer !== undefined && call.outer.attempt === call.outerAttempt) call.outer.exhausted = false
-    const breaker = call.stages.breaker
-    if (breaker === undefined || permit === undefined) return
-    if (success && call.observer?.onPermit !== undefined) {
-      call.observer.onPermit(permit)
+    const { call } = this
+    const { budget, bulkhead, metrics, throttle } = call.stages
+    const now = call.clock.unsafeCurrentTimeMillis()
+    const took = now - this.startedAt
+    if (exit !== undefined && Exit.isSuccess(exit)) {
+      if (call.outer !== undefined && call.outer.attempt === call.outerAttempt) call.outer.exhausted = false
+      throttle?.machine.record(now, true)
+      budget?.machine.succeeded(now, this.taken)
+      this.hedge?.machine.record(now, took)
+      metrics?.attempt("success")
+      const sample: Sample | undefined =
+        bulkhead?.machine.adaptive === true ? { startedAt: this.startedAt, outcome: "success" } : undefined
+      call.ended("success", now)
+      if (call.observer?.onHeld !== undefined) {
+        this.kept = true
+        // How long the service took to answer, not how long the answer is.
+        if (sample !== undefined) bulkhead?.machine.learn(now, sample)
+        call.observer.onHeld(this, exit.value)
+      } else {
+        this.sample = sample
+        this.settle("success", now)
+      }
       return
     }
-    const outcome = exit === undefined ? "failure" : Exit.isSuccess(exit) ? "success" : breaker.outcome(exit.cause)
-    breaker.machine.settle(permit, outcome, call.clock.unsafeCurrentTimeMillis())
+    const { breaker, retry } = call.stages
+    const error = exit === undefined ? Option.none() : Cause.failureOption(exit.cause)
+    const found: ErrorClass.Classification | undefined =
+      exit === undefined ? late : Option.isSome(error) ? retry.classify(error.value) : undefined
+    const cancelled = exit !== undefined && found === undefined && !Cause.isDie(exit.cause)
+    if (breaker !== undefined && this.permit !== undefined) breaker.settle(this.permit, exit, now)
+    if (cancelled) {
+      // A slow attempt that lost to its hedge took longer than this: to forget it would make the delay ever shorter.
+      if (this.hedge !== undefined && took >= this.hedge.machine.delay(now)) this.hedge.machine.record(now, took)
+      metrics?.attempt("cancelled")
+      call.ended("cancelled", now)
+      return
+    }
+    if (found?.rejection !== true) {
+      throttle?.machine.record(
+        now,
+        found === undefined ? false : throttle.accepted(found, Option.getOrUndefined(error))
+      )
+      budget?.machine.failed(now, found ?? unknownFailure)
+    }
+    if (bulkhead?.machine.adaptive === true) {
+      const outcome = exit === undefined ? "dropped" : bulkhead.outcome(exit.cause)
+      if (outcome !== undefined) this.sample = { startedAt: this.startedAt, outcome }
+    }
+    if (metrics !== undefined) {
+      metrics.attempt(exit === undefined ? "timeout" : found?.rejection === true ? "rejected" : "failure")
+      if (exit === undefined) {
+        metrics.timedOut(call.stages.attempt <= this.remaining ? call.stages.attemptScope : "total")
+      }
+    }
+  }
+
+  ended(): void {
+    if (!this.kept) this.leave(this.call.clock.unsafeCurrentTimeMillis())
+  }
+
+  progressed(now: number): void {
+    const breaker = this.call.stages.breaker
+    if (breaker !== undefined && this.permit !== undefined) {
+      this.permit = breaker.machine.progressed(this.permit, now)
+    }
+  }
+
+  finish(exit: Exit.Exit<unknown, unknown>, now: number): void {
+    const breaker = this.call.stages.breaker
+    if (breaker !== undefined && this.permit !== undefined) breaker.settle(this.permit, exit, now)
+    this.leave(now)
+  }
+
+  /** Gives everything back: the service was not asked. */
+  letGo(now: number): void {
+    this.settle("neutral", now)
+    this.leave(now)
+  }
+
+  refused(rejection: Failure, reason: PolicyMetrics.Refusal): Effect.Effect<A, E | Failure, R> {
+    return this.refusedBy(Cause.fail(rejection), reason)
+  }
+
+  refusedBy(cause: Cause.Cause<Failure>, reason: PolicyMetrics.Refusal): Effect.Effect<A, E | Failure, R> {
+    const { metrics } = this.call.stages
+    this.letGo(this.call.clock.unsafeCurrentTimeMillis())
+    if (metrics !== undefined && !Cause.isInterruptedOnly(cause)) {
+      metrics.rejected(reason)
+      metrics.attempt("rejected")
+    }
+    return this.failed(cause)
   }
 
   failed(cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> {
     const { call } = this
     if (call.failures.length === maxFailures) call.failures.shift()
     call.failures.push({
-      number: call.frame.attempt,
+      number: call.failures.length === 0 ? 1 : (call.failures[call.failures.length - 1]?.number ?? 0) + 1,
       startedAt: this.startedAt,
       endedAt: call.clock.unsafeCurrentTimeMillis(),
       cause
     })
+    if (this.frame.exhausted) call.frame.exhausted = true
     return this.first ? recover(call, cause) : Effect.failCause(cause)
   }
+
+  private settle(outcome: Outcome, now: number): void {
+    const breaker = this.call.stages.breaker
+    if (breaker === undefined || this.permit === undefined) return
+    breaker.machine.settle(this.permit, outcome, now)
+  }
+
+  private leave(now: number): void {
+    const place = this.place
+    if (place === undefined) return
+    this.place = undefined
+    place.machine.leave(now, this.sample, this.call.stages.entry.weight)
+    this.gauge(place)
+  }
+
+  private gauge({ machine }: Bulkhead.Bulkhead): void {
+    this.call.stages.metrics?.bulkhead(machine.active, machine.queued, machine.limit)
+  }
 }
+
+/** What a timeout of ours is classified as. */
+const late: ErrorClass.Classification = { class: "transient" }
+
+/** What a defect is classified as. */
+const unknownFailure: ErrorClass.Classification = { class: "permanent", assumed: true }
 
 const outOfTime = <A, E, R>(call: Call<A, E, R>): Timeout.CallTimeout =>
   new Timeout.CallTimeout({
@@ -216,21 +621,37 @@ const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>):
       }
       call.frame.attempt++
       call.frame.exhausted = false
-      return attempt(call, call.clock.unsafeCurrentTimeMillis(), false)
+      return attempt(call, call.clock.unsafeCurrentTimeMillis(), false, call.taken)
     })
   )
   const schedule = retry.unsafeSchedule({
     stop: () => call.frame.exhausted && !retry.retriesExhausted,
-    onDelay: call.observer?.onRetry,
+    allow: (found, now) => allowed(call, found, now),
+    onDelay: (error, delay, number, now) => {
+      call.stages.metrics?.retried()
+      call.observer?.onRetry?.(error, delay, number, now)
+    },
     deadline: call.deadline
   })
   return Effect.catchAllCause(call.restore(Effect.retry(next, schedule)), (last) => conclude(call, last))
+}
+
+/** Whether the budget has something left for another attempt; the last question that is asked before one. */
+const allowed = <A, E, R>(call: Call<A, E, R>, found: ErrorClass.Classification, now: number): boolean => {
+  const { budget, metrics } = call.stages
+  if (budget === undefined) return true
+  call.taken = budget.machine.take(now, found)
+  if (call.taken > 0) return true
+  metrics?.budgetRefused()
+  call.observer?.onBudgetRefused?.()
+  return false
 }
 
 /** What leaves the call: the last error, with what is known of the attempts before it. */
 const conclude = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> => {
   const { retry } = call.stages
   const found = Cause.failureOption(cause)
+  count(call, cause, found)
   if (found._tag === "None") return Effect.failCause(cause)
   const error = found.value
   const spent = retry.attempts > 1 && retry.shouldRetry(error)
@@ -245,4 +666,24 @@ const conclude = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>)
   if (spent) marks.exhaust(own)
   marks.setAttempts(own, call.failures)
   return Effect.failCause(own === error ? cause : Cause.map(cause, (each) => (each === error ? own : each)))
+}
+
+const count = <A, E, R>(
+  call: Call<A, E, R>,
+  cause: Cause.Cause<E | Failure>,
+  found: Option.Option<E | Failure>
+): void => {
+  if (call.stages.metrics === undefined) return
+  call.ended(
+    Option.isNone(found)
+      ? Cause.isInterrupted(cause) && !Cause.isDie(cause)
+        ? "cancelled"
+        : "failure"
+      : call.stages.retry.classify(found.value).rejection === true
+        ? "rejected"
+        : found.value instanceof Timeout.CallTimeout
+          ? "timeout"
+          : "failure",
+    call.clock.unsafeCurrentTimeMillis()
+  )
 }

@@ -8,12 +8,12 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Deadline from "../resilience/Deadline.ts"
 import * as Timeout from "../resilience/Timeout.ts"
-import type { Outcome, Permit } from "./breaker.ts"
 import * as pipeline from "./pipeline.ts"
 import * as timed from "./timed.ts"
 
@@ -24,7 +24,7 @@ export interface Stages extends pipeline.Stages {
 }
 
 /** What is told of a stream while it flows. */
-export interface Observer extends Pick<pipeline.Observer, "onRetry"> {
+export interface Observer extends Pick<pipeline.Observer, "onRetry" | "onHedge" | "onBudgetRefused"> {
   /** The first element is there. */
   readonly onFirst?: (() => void) | undefined
   /** Elements have passed. */
@@ -59,46 +59,53 @@ const open = <A, E, R>(stream: Stream.Stream<A, E, R>, parent: Scope.Scope): Eff
     )
   )
 
-/** Runs the stream through the stages. */
+/** A stream that came when another attempt had won already. */
+const lost = Exit.interrupt(FiberId.none)
+
+/** Runs the stream through the stages that are in force when it starts. */
 export const run = <A, E, R>(
-  stages: Stages,
+  current: () => Stages,
   stream: Stream.Stream<A, E, R>,
   observer?: Observer
 ): Stream.Stream<A, E | pipeline.Failure, R> =>
   Stream.unwrapScoped(
     Effect.gen(function* () {
+      const stages = current()
       const scope = yield* Effect.scope
       const clock = yield* Effect.clock
       const inherited = yield* Deadline.Current
-      let permit: Permit | undefined
-      const breaker = stages.breaker
-      const settle = (outcome: Outcome): void => {
-        if (breaker === undefined || permit === undefined) return
-        breaker.machine.settle(permit, outcome, clock.unsafeCurrentTimeMillis())
+      // What attempts hold is let go when the stream ends, by whichever comes first.
+      const held = new Map<Opened<A, E, R>, pipeline.Held>()
+      const finish = (exit: Exit.Exit<unknown, unknown>): void => {
+        for (const each of held.values()) each.finish(exit, clock.unsafeCurrentTimeMillis())
+        held.clear()
       }
-      // Before there is a permit, so that no interruption comes in between. Whoever ends the stream early has got what
+      // Before anything is held, so that no interruption comes in between. Whoever ends the stream early has got what
       // they wanted from a service that answered; whoever is interrupted says nothing of it.
       yield* Scope.addFinalizerExit(scope, (exit) =>
-        Effect.sync(() => settle(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause) ? "neutral" : "success"))
+        Effect.sync(() => finish(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause) ? exit : Exit.void))
       )
-      const opened = yield* pipeline.run(stages, open(stream, scope), {
+      const opened = yield* pipeline.run(() => stages, open(stream, scope), {
         onRetry: observer?.onRetry,
-        onPermit: (given) => {
-          permit = given
+        onHedge: observer?.onHedge,
+        onBudgetRefused: observer?.onBudgetRefused,
+        onHeld: (given, value) => held.set(value, given),
+        discard: (value) => {
+          held.get(value)?.finish(lost, clock.unsafeCurrentTimeMillis())
+          held.delete(value)
+          return Scope.close(value.scope, lost)
         }
       })
       if (Option.isNone(opened.first)) {
-        settle("success")
+        finish(Exit.void)
         return Stream.empty
       }
       // A probe has shown what it should; the rest of the stream counts like any other call.
-      if (breaker !== undefined && permit !== undefined) {
-        permit = breaker.machine.progressed(permit, clock.unsafeCurrentTimeMillis())
-      }
+      held.get(opened)?.progressed(clock.unsafeCurrentTimeMillis())
       observer?.onFirst?.()
       observer?.onElements?.(Chunk.size(opened.first.value))
       const broken = (cause: Cause.Cause<unknown>): void => {
-        settle(breaker === undefined ? "neutral" : breaker.outcome(cause))
+        finish(Exit.failCause(cause))
         observer?.onBroken?.(cause)
       }
       const rest = Stream.repeatEffectChunkOption(

@@ -161,21 +161,22 @@ const finish = <A, E, E2, R, E3>(
   return inherit(parent, child, result)
 }
 
+/** Counts orphans, here and in the whole process. */
+export const orphaned = (orphans: Orphans | undefined, change: 1 | -1): void => {
+  everywhere.current += change
+  if (change > 0) everywhere.total++
+  if (orphans === undefined) return
+  orphans.current += change
+  if (change > 0) orphans.total++
+}
+
 const adopt = (child: Fiber.RuntimeFiber<unknown, unknown>, orphans: Orphans | undefined): void => {
-  everywhere.current++
-  everywhere.total++
-  if (orphans !== undefined) {
-    orphans.current++
-    orphans.total++
-  }
-  child.addObserver(() => {
-    everywhere.current--
-    if (orphans !== undefined) orphans.current--
-  })
+  orphaned(orphans, 1)
+  child.addObserver(() => orphaned(orphans, -1))
 }
 
 /** What the effect set in its fiber references becomes the caller's, as it would without a fiber of its own. */
-const inherit = <A, E, R>(
+export const inherit = <A, E, R>(
   parent: Fiber.RuntimeFiber<unknown, unknown>,
   child: Fiber.RuntimeFiber<unknown, unknown>,
   result: Effect.Effect<A, E, R>

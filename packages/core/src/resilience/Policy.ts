@@ -1,20 +1,39 @@
 /**
- * One pipeline made of the parts of this folder, for effects and streams: total deadline, retry, circuit breaker, attempt
- * timeout, the call, outermost first. Combinations that cannot work are refused when the policy is made.
+ * One pipeline made of the parts of this folder, for effects and streams: fallback, total deadline, retry with its budget,
+ * hedge, throttle, rate limit, circuit breaker, bulkhead, attempt timeout, the call, outermost first. Combinations that
+ * cannot work are refused when the policy is made.
  *
  * @since 0.1.0
  */
-import * as Duration from "effect/Duration"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import type * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import { dual } from "effect/Function"
+import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
 import * as pipeline from "../internal/pipeline.ts"
+import * as policyConfig from "../internal/policyConfig.ts"
+import { PolicyMetrics } from "../internal/policyMetrics.ts"
+import { defaultTotal, describeStages, millis, problemsOf, shown } from "../internal/policyProblems.ts"
+import * as stage_ from "../internal/stage.ts"
 import * as streaming from "../internal/streaming.ts"
 import type * as timed from "../internal/timed.ts"
+import * as Bulkhead from "./Bulkhead.ts"
+import type * as Chaos from "./Chaos.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
 import type * as ErrorClass from "./ErrorClass.ts"
+import * as Fallback from "./Fallback.ts"
+import * as Hedge from "./Hedge.ts"
+import * as RateLimit from "./RateLimit.ts"
+import * as RetryBudget from "./RetryBudget.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
+import * as Throttle from "./Throttle.ts"
 import type * as Timeout from "./Timeout.ts"
 
 /**
@@ -33,19 +52,56 @@ export class PolicyInvalid extends Schema.TaggedError<PolicyInvalid>("@underlay/
 }
 
 /**
- * What a policy itself fails with, besides the errors of what it runs.
+ * What a policy itself fails with, besides the errors of what it runs. All but `CallTimeout` are refusals: the service was
+ * not asked.
  *
  * @since 0.1.0
  * @category errors
  */
-export type PolicyError = CircuitBreaker.CircuitOpen | Timeout.CallTimeout
+export type PolicyError =
+  | CircuitBreaker.CircuitOpen
+  | Timeout.CallTimeout
+  | Bulkhead.BulkheadFull
+  | RateLimit.RateLimitExceeded
+  | Throttle.CallThrottled
+  | StageRejected
+
+/**
+ * Refused by a stage of one's own.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export const StageRejected = stage_.StageRejected
+
+/**
+ * @since 0.1.0
+ * @category errors
+ */
+export type StageRejected = stage_.StageRejected
+
+/**
+ * A stage of one's own: see `stage`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Stage extends stage_.Stage {}
+
+/**
+ * What a stage is told of what it goes round.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface StageInfo extends stage_.Info {}
 
 /**
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** What is called; named in errors. */
+  /** What is called; named in errors and metrics. */
   readonly name: string
   /** The limit of the whole call with all its attempts and waits; false for none. 30 seconds. */
   readonly timeout?: Duration.DurationInput | false | undefined
@@ -53,14 +109,38 @@ export interface Options {
   readonly attemptTimeout?: Duration.DurationInput | false | undefined
   /** By default 3 attempts, 1 second x 2 up to 30 seconds, full jitter. False for a single attempt. */
   readonly retry?: RetryPolicy.RetryPolicy | RetryPolicy.ExponentialOptions | false | undefined
+  /**
+   * What retries and hedges are taken from, so that they do not make an outage worse. By default a fifth of the calls and
+   * 10 a second. One budget can be shared by several policies. False for none.
+   */
+  readonly budget?: RetryBudget.RetryBudget | RetryBudget.Options | false | undefined
+  /** Starts another attempt beside one that is slow; only for calls that may happen twice. None. */
+  readonly hedge?: Hedge.Hedge | Hedge.Options | false | undefined
+  /** Refuses a growing part of the calls while the service refuses them. None. */
+  readonly throttle?: Throttle.Throttle | Omit<Throttle.Options, "name"> | false | undefined
+  /** How many attempts are made in a time at most. None. */
+  readonly rateLimit?: RateLimit.RateLimit | Omit<RateLimit.Options, "name"> | false | undefined
   /** By default 5 failures in a row open it for 30 seconds. A breaker that is made elsewhere can be shared. False for none. */
   readonly breaker?: CircuitBreaker.CircuitBreaker | Omit<CircuitBreaker.Options, "name"> | false | undefined
+  /** How many attempts are under way at most. None. */
+  readonly bulkhead?:
+    | Bulkhead.Bulkhead
+    | Omit<Bulkhead.Options, "name">
+    | Omit<Bulkhead.AdaptiveOptions, "name">
+    | false
+    | undefined
+  /** Faults on purpose, next to the call. None. */
+  readonly chaos?: Chaos.Chaos | undefined
+  /** Stages of one's own, outermost first in each place. */
+  readonly stages?: ReadonlyArray<Stage> | undefined
+  /** Whether calls, attempts, retries, refusals and the like are counted as metrics, `resilience_*`. False. */
+  readonly metrics?: boolean | undefined
   /**
    * Whether the calls may happen twice. If false, a call is made again only where it is certain that nothing was sent; a
    * policy that asks for several attempts must then say so (`retry: { unsentOnly: true }`). True.
    */
   readonly idempotent?: boolean | undefined
-  /** Classifies errors, for the retry and the breaker that are made here. By default `ErrorClass.classify`. */
+  /** Classifies errors, for the parts that are made here. By default `ErrorClass.classify`. */
   readonly classify?: ErrorClass.Classify | undefined
 }
 
@@ -78,12 +158,20 @@ export interface CallOptions {
   readonly retries?: number | undefined
   /** The first wait. */
   readonly retryDelay?: Duration.DurationInput | undefined
-  /** Whether the call may happen twice. */
+  /** Whether the call may happen twice; if not, it is not hedged and only made again where nothing was sent. */
   readonly idempotent?: boolean | undefined
   /** Classifies errors for the retry of this call. */
   readonly classify?: ErrorClass.Classify | undefined
   readonly retryOn?: ((error: unknown) => boolean) | undefined
   readonly stopOn?: ((error: unknown) => boolean) | undefined
+  /** False: no second attempt beside a slow one. */
+  readonly hedge?: false | undefined
+  /** Who goes first where calls wait for a place. Normal. */
+  readonly priority?: Bulkhead.Priority | undefined
+  /** How many places it takes in the bulkhead. 1. */
+  readonly weight?: number | undefined
+  /** What it costs of the rate limit. 1. */
+  readonly cost?: number | undefined
 }
 
 /**
@@ -106,80 +194,86 @@ export interface StreamOptions extends Omit<CallOptions, "attemptTimeout"> {
 export const TypeId: unique symbol = Symbol.for("@underlay/core/Policy")
 
 /**
+ * A call that answers to an abort signal, as drivers and `fetch` do: it is run without a fiber of its own.
+ *
  * @since 0.1.0
  * @category models
  */
-export interface Policy {
-  readonly [TypeId]: typeof TypeId
-  readonly name: string
-  /** Runs the effect through the policy. */
-  readonly run: <A, E, R>(
-    effect: Effect.Effect<A, E, R>,
-    options?: CallOptions | undefined
-  ) => Effect.Effect<A, E | PolicyError, R>
-  /** Runs the stream through the policy: attempts are made only before the first element. */
-  readonly stream: <A, E, R>(
-    stream: Stream.Stream<A, E, R>,
-    options?: StreamOptions | undefined
-  ) => Stream.Stream<A, E | PolicyError, R>
-  readonly retry: RetryPolicy.RetryPolicy
-  readonly breaker: CircuitBreaker.CircuitBreaker | undefined
-  /** Work that goes on though its attempt timed out. */
-  readonly orphans: Effect.Effect<Timeout.Orphans>
-  /** The pipeline in words, one stage a line, outermost first. */
-  readonly description: string
-  /** @internal */
-  readonly stages: pipeline.Stages
+export interface Attempt<A, E> {
+  /** A function that does not take the signal is not given one, and goes on as an orphan when its time is over. */
+  readonly try: (signal: AbortSignal) => PromiseLike<A>
+  readonly catch: (error: unknown) => E
 }
 
-const millis = (input: Duration.DurationInput | false | undefined, otherwise: number): number =>
-  input === undefined ? otherwise : input === false ? Number.POSITIVE_INFINITY : Duration.toMillis(input)
+/**
+ * Runs calls through stages: a policy, or several round each other.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Runner {
+  readonly name: string
+  /** Runs the effect through the policy. With a fallback, its errors are those of the fallback. */
+  readonly run: {
+    <A, E, R, A2, E2, R2>(
+      effect: Effect.Effect<A, E, R>,
+      options: CallOptions & { readonly fallback: Fallback.Fallback<E | PolicyError, A2, E2, R2, A> }
+    ): Effect.Effect<A | A2, E2, R | R2>
+    <A, E, R>(
+      effect: Effect.Effect<A, E, R>,
+      options?: (CallOptions & { readonly fallback?: undefined }) | undefined
+    ): Effect.Effect<A, E | PolicyError, R>
+  }
+  /**
+   * Runs a function that gives a promise: the cheapest way, since an attempt needs no fiber. What it rejects with is an
+   * `UnknownException` if `catch` does not say otherwise.
+   */
+  readonly tryPromise: {
+    <A, E>(attempt: Attempt<A, E>, options?: CallOptions | undefined): Effect.Effect<A, E | PolicyError>
+    <A>(
+      attempt: (signal: AbortSignal) => PromiseLike<A>,
+      options?: CallOptions | undefined
+    ): Effect.Effect<A, Cause.UnknownException | PolicyError>
+  }
+  /** Runs the stream through the policy: attempts are made, and a fallback is asked, only before the first element. */
+  readonly stream: {
+    <A, E, R, A2, E2, R2>(
+      stream: Stream.Stream<A, E, R>,
+      options: StreamOptions & { readonly fallback: Fallback.StreamFallback<E | PolicyError, A2, E2, R2> }
+    ): Stream.Stream<A | A2, E | PolicyError | E2, R | R2>
+    <A, E, R>(
+      stream: Stream.Stream<A, E, R>,
+      options?: (StreamOptions & { readonly fallback?: undefined }) | undefined
+    ): Stream.Stream<A, E | PolicyError, R>
+  }
+  /** The pipeline in words, one stage a line, outermost first. */
+  readonly description: string
+}
 
-const shown = (value: number): string =>
-  value === Number.POSITIVE_INFINITY ? "none" : Duration.format(Duration.millis(value))
-
-const problemsOf = (options: Options): ReadonlyArray<string> => {
-  const found: Array<string> = []
-  const total = millis(options.timeout, 30_000)
-  const attempt = millis(options.attemptTimeout, Number.POSITIVE_INFINITY)
-  if (!(total > 0)) found.push("timeout is not positive: give a longer one, or false for no limit")
-  if (!(attempt > 0)) found.push("attemptTimeout is not positive: give a longer one, or false for no limit")
-  if (attempt !== Number.POSITIVE_INFINITY && attempt > total) {
-    found.push(
-      `attemptTimeout (${shown(attempt)}) is longer than timeout (${shown(total)}), so it could never end an attempt: ` +
-        "lower attemptTimeout or raise timeout"
-    )
-  }
-  const retry = options.retry
-  if (retry !== undefined && retry !== false && !RetryPolicy.isRetryPolicy(retry)) {
-    found.push(...RetryPolicy.problems(retry))
-    if (options.idempotent === false && (retry.attempts ?? 3) > 1 && retry.unsentOnly !== true) {
-      found.push(
-        `idempotent is false but retry allows ${retry.attempts ?? 3} attempts, so an effect could happen twice: set ` +
-          "retry.unsentOnly to true (again only where nothing was sent), retry to false, or idempotent to true if the " +
-          "service recognises repeated calls"
-      )
-    }
-    const base = Duration.toMillis(retry.base ?? "1 second")
-    if ((retry.attempts ?? 3) > 1 && (retry.jitter ?? "full") === "none" && base >= total) {
-      found.push(
-        `the first wait of retry (${shown(base)}) is not shorter than timeout (${shown(total)}), so there would never be a ` +
-          "second attempt: lower retry.base or raise timeout"
-      )
-    }
-  }
-  const breaker = options.breaker
-  if (breaker !== undefined && breaker !== false && !CircuitBreaker.isCircuitBreaker(breaker)) {
-    found.push(...CircuitBreaker.problems({ ...breaker, name: options.name }))
-    const lease = breaker.probeLease
-    if (lease !== undefined && attempt !== Number.POSITIVE_INFINITY && Duration.toMillis(lease) < attempt) {
-      found.push(
-        `breaker.probeLease (${Duration.format(lease)}) is shorter than attemptTimeout (${shown(attempt)}), so a probe could ` +
-          "lose its place while it may still run: raise probeLease or lower attemptTimeout"
-      )
-    }
-  }
-  return found
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Policy extends Runner {
+  readonly [TypeId]: typeof TypeId
+  /** The parts in force. */
+  readonly retry: RetryPolicy.RetryPolicy
+  readonly budget: RetryBudget.RetryBudget | undefined
+  readonly hedge: Hedge.Hedge | undefined
+  readonly throttle: Throttle.Throttle | undefined
+  readonly rateLimit: RateLimit.RateLimit | undefined
+  readonly breaker: CircuitBreaker.CircuitBreaker | undefined
+  readonly bulkhead: Bulkhead.Bulkhead | undefined
+  /** Work that goes on though its attempt timed out. */
+  readonly orphans: Effect.Effect<Timeout.Orphans>
+  /**
+   * Puts other settings in force for the calls that start from now on; those under way end as they began. Parts that were
+   * made here keep their state: an open circuit stays open, a place that is taken stays taken. Fails, and changes
+   * nothing, if the settings cannot work.
+   */
+  readonly reload: (options: Omit<Options, "name">) => Effect.Effect<void, PolicyInvalid>
+  /** @internal */
+  readonly stages: pipeline.Stages
 }
 
 /**
@@ -190,49 +284,237 @@ const problemsOf = (options: Options): ReadonlyArray<string> => {
  * @category constructors
  */
 export const make = (options: Options): Effect.Effect<Policy, PolicyInvalid> =>
+  Effect.map(
+    Effect.zipRight(
+      valid(options),
+      Effect.suspend(() => build(options, undefined))
+    ),
+    (stages) => new Pipeline(stages, options)
+  )
+
+const valid = (options: Options): Effect.Effect<void, PolicyInvalid> =>
   Effect.suspend(() => {
     const problems = problemsOf(options)
-    return problems.length > 0
-      ? Effect.fail(new PolicyInvalid({ policy: options.name, problems }))
-      : Effect.succeed(build(options))
+    return problems.length > 0 ? Effect.fail(new PolicyInvalid({ policy: options.name, problems })) : Effect.void
   })
 
-const build = (options: Options): Policy => {
-  const classify = options.classify
-  const retry =
-    options.retry === false
-      ? RetryPolicy.none
-      : RetryPolicy.isRetryPolicy(options.retry)
-        ? options.retry
-        : RetryPolicy.exponential({ classify, ...options.retry })
-  const breaker =
-    options.breaker === false
-      ? undefined
-      : CircuitBreaker.isCircuitBreaker(options.breaker)
-        ? options.breaker
-        : CircuitBreaker.unsafeMake({ classify, ...options.breaker, name: options.name })
-  const orphans: timed.Orphans = { current: 0, total: 0 }
-  const stages: pipeline.Stages = {
-    name: options.name,
-    total: millis(options.timeout, 30_000),
-    attempt: millis(options.attemptTimeout, Number.POSITIVE_INFINITY),
-    attemptScope: "attempt",
-    retry: options.idempotent === false ? retry.override({ unsentOnly: true }) : retry,
-    breaker,
-    orphans
+/** A part that was made elsewhere, made from settings here, or kept from before with other settings. */
+const part = <Part, Settings extends object>(
+  given: Part | Settings | false | undefined,
+  is: (u: unknown) => u is Part,
+  make: (settings: Settings) => Effect.Effect<Part>,
+  kept: { readonly part: Part | undefined; readonly reload: (part: Part, settings: Settings) => Effect.Effect<void> }
+): Effect.Effect<Part | undefined> => {
+  if (given === undefined || given === false) return Effect.succeed(undefined)
+  if (is(given)) return Effect.succeed(given)
+  const settings = given as Settings
+  return kept.part === undefined ? make(settings) : Effect.as(kept.reload(kept.part, settings), kept.part)
+}
+
+/** What was made here before, if it was. */
+const own = <Part>(current: Part | undefined, given: unknown, is: (u: unknown) => boolean): Part | undefined =>
+  given === false || is(given) ? undefined : current
+
+type BulkheadSettings = Omit<Bulkhead.Options, "name"> | Omit<Bulkhead.AdaptiveOptions, "name">
+
+const defaultBudget: RetryBudget.Options = { type: "percentage" }
+
+const build = (
+  options: Options,
+  before: { readonly stages: pipeline.Stages; readonly options: Options } | undefined
+): Effect.Effect<pipeline.Stages> =>
+  Effect.gen(function* () {
+    const { classify, name } = options
+    const retry =
+      options.retry === false
+        ? RetryPolicy.none
+        : RetryPolicy.isRetryPolicy(options.retry)
+          ? options.retry
+          : RetryPolicy.exponential({ classify, ...options.retry })
+    const was = before?.stages
+    const given = before?.options
+    const budget = yield* part(options.budget ?? defaultBudget, RetryBudget.isRetryBudget, RetryBudget.make, {
+      part: own(was?.budget, given?.budget, RetryBudget.isRetryBudget),
+      reload: (part, settings) => part.reload(settings)
+    })
+    const hedge = yield* part(options.hedge, Hedge.isHedge, Hedge.make, {
+      part: own(was?.hedge, given?.hedge, Hedge.isHedge),
+      reload: (part, settings) => part.reload(settings)
+    })
+    const throttle = yield* part(
+      options.throttle,
+      Throttle.isThrottle,
+      (settings: Omit<Throttle.Options, "name">) => Throttle.make({ classify, ...settings, name }),
+      {
+        part: own(was?.throttle, given?.throttle, Throttle.isThrottle),
+        reload: (part, settings) => part.reload({ classify, ...settings })
+      }
+    )
+    const rateLimit = yield* part(
+      options.rateLimit,
+      RateLimit.isRateLimit,
+      (settings: Omit<RateLimit.Options, "name">) => RateLimit.make({ ...settings, name }),
+      {
+        part: own(was?.rateLimit, given?.rateLimit, RateLimit.isRateLimit),
+        reload: (part, settings) => part.reload(settings)
+      }
+    )
+    const breaker = yield* part(
+      options.breaker ?? {},
+      CircuitBreaker.isCircuitBreaker,
+      (settings: Omit<CircuitBreaker.Options, "name">) => CircuitBreaker.make({ classify, ...settings, name }),
+      {
+        part: own(was?.breaker, given?.breaker, CircuitBreaker.isCircuitBreaker),
+        reload: (part, settings) => part.reload({ classify, ...settings })
+      }
+    )
+    const bulkhead = yield* part(
+      options.bulkhead,
+      Bulkhead.isBulkhead,
+      (settings: BulkheadSettings) => Bulkhead.fromOptions({ classify, ...settings, name }),
+      {
+        part: own(was?.bulkhead, given?.bulkhead, Bulkhead.isBulkhead),
+        reload: (part, settings) => part.reload({ classify, ...settings })
+      }
+    )
+    const metrics = options.metrics === true ? (was?.metrics ?? new PolicyMetrics(name)) : undefined
+    if (metrics !== undefined && breaker !== undefined && breaker !== was?.breaker && breaker !== options.breaker)
+      yield* shownAsMetric(breaker, metrics)
+    const once = options.idempotent === false
+    return {
+      name,
+      total: millis(options.timeout, defaultTotal),
+      attempt: millis(options.attemptTimeout, Number.POSITIVE_INFINITY),
+      attemptScope: "attempt",
+      retry: once ? retry.override({ unsentOnly: true }) : retry,
+      budget: options.budget === undefined && retry.budget !== undefined ? retry.budget : budget,
+      hedge: once ? undefined : hedge,
+      throttle,
+      rateLimit,
+      breaker,
+      bulkhead,
+      entry: ordinary,
+      cost: 1,
+      chaos: options.chaos,
+      around: stage_.around(options.stages ?? []),
+      metrics,
+      orphans: was?.orphans ?? { current: 0, total: 0 }
+    }
+  })
+
+/** A breaker that others share is theirs to show. */
+const shownAsMetric = (breaker: CircuitBreaker.CircuitBreaker, metrics: PolicyMetrics): Effect.Effect<void> =>
+  Effect.map(Clock.currentTimeMillis, (now) => {
+    breaker.machine.listeners.add((change) => metrics.circuit(change.to))
+    metrics.circuit(breaker.machine.state(now))
+  })
+
+const ordinary: pipeline.Stages["entry"] = { weight: 1, priority: "normal" }
+
+class Pipeline implements Policy {
+  readonly [TypeId]: typeof TypeId = TypeId
+  readonly name: string
+  stages: pipeline.Stages
+  private options: Options
+
+  constructor(stages: pipeline.Stages, options: Options) {
+    this.name = stages.name
+    this.stages = stages
+    this.options = options
   }
-  return {
-    [TypeId]: TypeId,
-    name: options.name,
-    run: (effect, call) => pipeline.run(call === undefined ? stages : override(stages, call), effect),
-    stream: (stream, call) => streaming.run(streamStages(stages, call), stream),
-    retry: stages.retry,
-    breaker,
-    orphans: Effect.sync(() => ({ current: orphans.current, total: orphans.total })),
-    description: describeStages(stages),
-    stages
+
+  // Fields, so that they can be taken out of the policy and passed on.
+  readonly run = <A, E, R, A2 = never, E2 = never, R2 = never>(
+    effect: Effect.Effect<A, E, R>,
+    call?: CallOptions & { readonly fallback?: Fallback.Fallback<E | PolicyError, A2, E2, R2, A> | undefined }
+  ): Effect.Effect<A | A2, E | PolicyError | E2, R | R2> => {
+    const ran = pipeline.run(this.current(call), effect)
+    return call?.fallback === undefined ? ran : Fallback.run(ran, this.counted(call.fallback))
+  }
+
+  readonly tryPromise = <A, E>(
+    attempt: Attempt<A, E> | ((signal: AbortSignal) => PromiseLike<A>),
+    call?: CallOptions
+  ): Effect.Effect<A, E | Cause.UnknownException | PolicyError> =>
+    pipeline.run<A, E | Cause.UnknownException, never>(
+      this.current(call),
+      typeof attempt === "function" ? { try: attempt, catch: unknownException } : attempt
+    )
+
+  readonly stream = <A, E, R, A2 = never, E2 = never, R2 = never>(
+    stream: Stream.Stream<A, E, R>,
+    call?: StreamOptions & { readonly fallback?: Fallback.StreamFallback<E | PolicyError, A2, E2, R2> | undefined }
+  ): Stream.Stream<A | A2, E | PolicyError | E2, R | R2> => {
+    const ran = streaming.run(() => streamStages(this.stages, call), stream)
+    return call?.fallback === undefined ? ran : Fallback.runStream(ran, this.counted(call.fallback))
+  }
+
+  /** The stages in force when a call starts, with what the call changes of them. */
+  private current(call: CallOptions | undefined): () => pipeline.Stages {
+    return call === undefined ? () => this.stages : () => override(this.stages, call)
+  }
+
+  /** The fallback, its answers counted. */
+  private counted<E, A, E2, R, V>(fallback: Fallback.Fallback<E, A, E2, R, V>): Fallback.Fallback<E, A, E2, R, V> {
+    const { metrics } = this.stages
+    if (metrics === undefined) return fallback
+    return {
+      ...fallback,
+      recover: (error) =>
+        Effect.onExit(fallback.recover(error), (exit) =>
+          Effect.sync(() => metrics.fellBack(Exit.isSuccess(exit) ? "success" : "failure"))
+        )
+    }
+  }
+
+  get retry(): RetryPolicy.RetryPolicy {
+    return this.stages.retry
+  }
+  get budget(): RetryBudget.RetryBudget | undefined {
+    return this.stages.budget
+  }
+  get hedge(): Hedge.Hedge | undefined {
+    return this.stages.hedge
+  }
+  get throttle(): Throttle.Throttle | undefined {
+    return this.stages.throttle
+  }
+  get rateLimit(): RateLimit.RateLimit | undefined {
+    return this.stages.rateLimit
+  }
+  get breaker(): CircuitBreaker.CircuitBreaker | undefined {
+    return this.stages.breaker
+  }
+  get bulkhead(): Bulkhead.Bulkhead | undefined {
+    return this.stages.bulkhead
+  }
+  get description(): string {
+    return describeStages(this.stages)
+  }
+  get orphans(): Effect.Effect<Timeout.Orphans> {
+    return Effect.sync(() => {
+      const orphans: timed.Orphans = this.stages.orphans
+      return { current: orphans.current, total: orphans.total }
+    })
+  }
+
+  readonly reload = (changed: Omit<Options, "name">): Effect.Effect<void, PolicyInvalid> => {
+    const options: Options = { ...changed, name: this.name }
+    return Effect.zipRight(
+      valid(options),
+      Effect.map(
+        Effect.suspend(() => build(options, { stages: this.stages, options: this.options })),
+        (stages) => {
+          this.stages = stages
+          this.options = options
+        }
+      )
+    )
   }
 }
+
+const unknownException = (error: unknown): Cause.UnknownException =>
+  new Cause.UnknownException(error, "the promise was rejected")
 
 /** @internal The stages of one call. */
 export const override = (stages: pipeline.Stages, call: CallOptions): pipeline.Stages => {
@@ -255,7 +537,18 @@ export const override = (stages: pipeline.Stages, call: CallOptions): pipeline.S
         stopOn: call.stopOn
       })
     : stages.retry
-  return { ...stages, total, attempt, retry }
+  return {
+    ...stages,
+    total,
+    attempt,
+    retry,
+    hedge: call.hedge === false || call.idempotent === false ? undefined : stages.hedge,
+    entry:
+      call.priority === undefined && call.weight === undefined
+        ? stages.entry
+        : { weight: call.weight ?? 1, priority: call.priority ?? "normal" },
+    cost: call.cost ?? stages.cost
+  }
 }
 
 /** @internal The stages of one stream. */
@@ -268,23 +561,13 @@ export const streamStages = (stages: pipeline.Stages, call: StreamOptions | unde
   }
 }
 
-const describeStages = (stages: pipeline.Stages): string =>
-  [
-    `policy "${stages.name}"`,
-    `  total timeout    ${shown(stages.total)}`,
-    `  retry            ${stages.retry.description}`,
-    `  circuit breaker  ${stages.breaker === undefined ? "none" : stages.breaker.description}`,
-    `  attempt timeout  ${shown(stages.attempt)}`,
-    "  the call"
-  ].join("\n")
-
 /**
  * The pipeline in words, one stage a line, outermost first.
  *
  * @since 0.1.0
  * @category accessors
  */
-export const describe = (policy: Policy): string => policy.description
+export const describe = (policy: Runner): string => policy.description
 
 /**
  * Whether it is a policy.
@@ -302,19 +585,261 @@ export const isPolicy = (u: unknown): u is Policy => typeof u === "object" && u 
  */
 export const run: {
   (
-    policy: Policy,
+    policy: Runner,
     options?: CallOptions | undefined
   ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | PolicyError, R>
   <A, E, R>(
     effect: Effect.Effect<A, E, R>,
-    policy: Policy,
+    policy: Runner,
     options?: CallOptions | undefined
   ): Effect.Effect<A, E | PolicyError, R>
 } = dual(
   (args) => Effect.isEffect(args[0]),
   <A, E, R>(
     effect: Effect.Effect<A, E, R>,
-    policy: Policy,
+    policy: Runner,
     options?: CallOptions | undefined
-  ): Effect.Effect<A, E | PolicyError, R> => policy.run(effect, options)
+  ): Effect.Effect<A, E | PolicyError, R> => policy.run(effect, { ...options, fallback: undefined })
 )
+
+/**
+ * A stage of one's own, which goes round what is inside it: the whole call with its retries (`call`), each attempt with its
+ * gates (`attempt`), or the call itself, inside the attempt timeout (`inner`). Where the policy has metrics, its runs are
+ * counted and timed by its name. What it needs it has taken when it was made; it refuses with `StageRejected`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const stage = (options: {
+  readonly name: string
+  /** `attempt`. */
+  readonly at?: stage_.Position | undefined
+  readonly wrap: <A, E, R>(effect: Effect.Effect<A, E, R>, info: StageInfo) => Effect.Effect<A, E | StageRejected, R>
+}): Stage => ({
+  name: options.name,
+  at: options.at ?? "attempt",
+  apply: (effect, info, metrics) => {
+    const inside = options.wrap(effect, info)
+    return metrics === undefined ? inside : stage_.measured(options.name, inside, metrics)
+  }
+})
+
+/**
+ * What `standard` leaves open.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type StandardOptions = Pick<Options, "name"> & Partial<Options>
+
+const standardOptions: Omit<Options, "name"> = {
+  timeout: "30 seconds",
+  attemptTimeout: "10 seconds",
+  retry: { attempts: 3, base: "1 second", cap: "30 seconds", jitter: "full" },
+  breaker: {
+    window: { type: "time", over: "30 seconds", failureRate: 0.5, minimumCalls: 20 },
+    openFor: { initial: "5 seconds", factor: 2, max: "1 minute" },
+    halfOpenPermits: 3,
+    halfOpenSuccessRate: 0.6,
+    rampUp: { over: "10 seconds", from: 0.2 }
+  },
+  bulkhead: { maxConcurrent: 100, maxQueue: 100, maxWait: "2 seconds" },
+  metrics: true
+}
+
+/**
+ * Good settings for an HTTP service, any of which can be given otherwise: 30 seconds for the call, 10 for an attempt, 3
+ * attempts within a retry budget, a circuit breaker over the last 30 seconds that opens at half failures for 5 seconds and
+ * longer each time, 100 attempts at once, metrics. The shape is that of the standard pipeline of
+ * https://learn.microsoft.com/dotnet/core/resilience/http-resilience ; `docs/resilience.md` says where each figure is from.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const standard = (options: StandardOptions): Effect.Effect<Policy, PolicyInvalid> =>
+  make({ ...standardOptions, ...options })
+
+/**
+ * `standard` with a hedge: where an attempt is slower than 95 of 100, another is started beside it. For calls that may
+ * happen twice, such as reads.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const standardHedged = (options: StandardOptions): Effect.Effect<Policy, PolicyInvalid> =>
+  make({
+    ...standardOptions,
+    hedge: { delay: { percentile: 0.95, initial: "2 seconds", min: "5 millis", max: "5 seconds" }, maxHedges: 1 },
+    ...options
+  })
+
+/**
+ * The settings of a policy as configuration has them: those of `Options` that are data, under the same names. A part is
+ * switched off by `enabled: false` (`breaker.enabled`, `retry.enabled`, ...); a timeout by `none`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Settings = Omit<Options, "name" | "chaos" | "stages" | "classify">
+
+/**
+ * Reads the settings of a policy: `Config.nested(Policy.config, "weather")` reads `weather.timeout`,
+ * `weather.retry.attempts`, `weather.breaker.window.type` and so on. What is not set is left to `make`.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const config: Config.Config<Settings> = policyConfig.settings
+
+/**
+ * Makes a policy of configuration; what is given besides, code above all, goes before it.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const fromConfig = (
+  options: Pick<Options, "name"> & Partial<Options>,
+  settings: Config.Config<Settings> = config
+): Effect.Effect<Policy, PolicyInvalid | ConfigError.ConfigError> =>
+  Effect.flatMap(settings, (found) => make({ ...found, ...options }))
+
+/**
+ * The class of a tag for one policy, with layers that make it:
+ * `class Weather extends Policy.tag("app/WeatherPolicy", { name: "weather" })<Weather>() {}`.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export const tag =
+  <const Id extends string>(id: Id, options: Options) =>
+  <Self>() => {
+    const Base = Context.Tag(id)<Self, Policy>()
+    return Object.assign(Base, {
+      layer: Layer.effect(Base, make(options)),
+      layerConfig: (settings: Config.Config<Settings>) => Layer.effect(Base, fromConfig(options, settings))
+    })
+  }
+
+/**
+ * Puts policies round each other, outermost first: for orders that one policy does not have, such as a bulkhead round whole
+ * calls. Orders that cannot work are refused with what to do instead: retries in two of them, a limit of time outside that
+ * is shorter than one inside, one bulkhead, rate limit or breaker in two places.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const compose = (
+  name: string,
+  policies: readonly [outer: Policy, ...inner: ReadonlyArray<Policy>]
+): Effect.Effect<Runner, PolicyInvalid> =>
+  Effect.suspend(() => {
+    const problems = compositionProblems(policies)
+    return problems.length > 0
+      ? Effect.fail(new PolicyInvalid({ policy: name, problems }))
+      : Effect.succeed(new Composition(name, policies))
+  })
+
+/** @internal */
+export const compositionProblems = (policies: ReadonlyArray<Policy>): ReadonlyArray<string> => {
+  const found: Array<string> = []
+  for (let i = 0; i < policies.length; i++) {
+    for (let j = i + 1; j < policies.length; j++) {
+      const outer = policies[i]
+      const inner = policies[j]
+      if (outer === undefined || inner === undefined) continue
+      const between = `"${outer.name}" round "${inner.name}"`
+      const a = outer.stages
+      const b = inner.stages
+      if (a.retry.attempts > 1 && b.retry.attempts > 1) {
+        found.push(
+          `${between}: both retry, so the outer one would only repeat what the inner one has given up on: set retry to ` +
+            `false in "${outer.name}"`
+        )
+      }
+      if (a.hedge !== undefined && (b.retry.attempts > 1 || b.hedge !== undefined)) {
+        found.push(
+          `${between}: the outer one hedges what the inner one ${b.hedge === undefined ? "retries" : "hedges"} already, so ` +
+            `attempts would multiply: move hedge into "${inner.name}"`
+        )
+      }
+      const limit = Math.min(a.attempt, a.total)
+      if (b.total !== Number.POSITIVE_INFINITY && b.total >= limit) {
+        found.push(
+          `${between}: the inner timeout (${shown(b.total)}) is not shorter than the outer ` +
+            `${a.attempt < a.total ? "attemptTimeout" : "timeout"} (${shown(limit)}), so it would never be reached: lower ` +
+            `timeout of "${inner.name}" or set it to false`
+        )
+      }
+      const same = (what: string, x: unknown, y: unknown, why: string): void => {
+        if (x !== undefined && x === y)
+          found.push(`${between}: both have the same ${what}, so ${why}: leave it to one of them`)
+      }
+      same("bulkhead", a.bulkhead, b.bulkhead, "a call would wait for a place while it holds one")
+      same("rate limit", a.rateLimit, b.rateLimit, "a call would be paid for twice")
+      same("breaker", a.breaker, b.breaker, "a failure would count twice")
+      same("throttle", a.throttle, b.throttle, "a call would count twice")
+    }
+  }
+  return found
+}
+
+class Composition implements Runner {
+  readonly name: string
+  private readonly policies: ReadonlyArray<Policy>
+
+  constructor(name: string, policies: ReadonlyArray<Policy>) {
+    this.name = name
+    this.policies = policies
+  }
+
+  get description(): string {
+    const parts = this.policies.map((policy) => policy.description.replace(/\n {2}the call$/, ""))
+    return [...parts, "  the call"].join("\n")
+  }
+
+  /** What a single call changes is the business of the innermost policy, its fallback that of all. */
+  readonly run = <A, E, R, A2 = never, E2 = never, R2 = never>(
+    effect: Effect.Effect<A, E, R>,
+    call?: CallOptions & { readonly fallback?: Fallback.Fallback<E | PolicyError, A2, E2, R2, A> | undefined }
+  ): Effect.Effect<A | A2, E | PolicyError | E2, R | R2> => {
+    const ran = this.policies.reduceRight<Effect.Effect<A, E | PolicyError, R>>(
+      (inside, policy, index) =>
+        policy.run(inside, index === this.policies.length - 1 ? withoutFallback(call) : undefined),
+      effect
+    )
+    return call?.fallback === undefined ? ran : Fallback.run(ran, call.fallback)
+  }
+
+  readonly tryPromise = <A, E>(
+    attempt: Attempt<A, E> | ((signal: AbortSignal) => PromiseLike<A>),
+    call?: CallOptions
+  ): Effect.Effect<A, E | Cause.UnknownException | PolicyError> => {
+    const last = this.policies.length - 1
+    return this.policies.reduceRight<Effect.Effect<A, E | Cause.UnknownException | PolicyError>>(
+      (inside, policy, index) => (index === last ? inside : policy.run(inside)),
+      Effect.suspend(() => {
+        const innermost = this.policies[last]
+        const made: Attempt<A, E | Cause.UnknownException> =
+          typeof attempt === "function" ? { try: attempt, catch: unknownException } : attempt
+        return innermost === undefined ? Effect.tryPromise(made) : innermost.tryPromise(made, call)
+      })
+    )
+  }
+
+  readonly stream = <A, E, R, A2 = never, E2 = never, R2 = never>(
+    stream: Stream.Stream<A, E, R>,
+    call?: StreamOptions & { readonly fallback?: Fallback.StreamFallback<E | PolicyError, A2, E2, R2> | undefined }
+  ): Stream.Stream<A | A2, E | PolicyError | E2, R | R2> => {
+    const ran = this.policies.reduceRight<Stream.Stream<A, E | PolicyError, R>>(
+      (inside, policy, index) =>
+        policy.stream(inside, index === this.policies.length - 1 ? withoutFallback(call) : undefined),
+      stream
+    )
+    return call?.fallback === undefined ? ran : Fallback.runStream(ran, call.fallback)
+  }
+}
+
+const withoutFallback = <Options extends CallOptions>(
+  call: (Options & { readonly fallback?: unknown }) | undefined
+): (Options & { readonly fallback: undefined }) | undefined =>
+  call === undefined ? undefined : { ...call, fallback: undefined }

@@ -243,6 +243,7 @@ describe("limits", () => {
         name: "x",
         breaker: false,
         timeout: false,
+        budget: false,
         retry: RetryPolicy.fixed({ delay: 0, attempts: 1_500 })
       })
       const fiber = yield* Effect.fork(

@@ -87,6 +87,7 @@ describe("Policy.make", () => {
           'policy "weather"',
           "  total timeout    30s",
           "  retry            3 attempts, waits of 1s x 2 up to 30s, full jitter",
+          "  retry budget     20 % of the calls and 10 a second",
           "  circuit breaker  5 failures in a row open it for 30s, 1 probe",
           "  attempt timeout  5s",
           "  the call"

@@ -1,0 +1,138 @@
+/**
+ * A race of attempts: the next one starts when the ones before it are slow, the first success wins, the others are
+ * interrupted and not waited for. A failure ends the race once no attempt is left in it.
+ */
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Runtime from "effect/Runtime"
+import * as RuntimeFlags from "effect/RuntimeFlags"
+import * as timed from "./timed.ts"
+import { schedule } from "./timer.ts"
+
+/** What races. */
+export interface Racers<A, E, R> {
+  /** How many attempts there are at most, the first included. */
+  readonly max: number
+  /** The attempt with this number, from 0. It is run in a fiber of its own, interruptible from its start. */
+  readonly launch: (index: number) => Effect.Effect<A, E, R>
+  /** For how many milliseconds the attempts that run are given before the next. */
+  readonly delay: () => number
+  /** Whether the attempt with this number may start at all. */
+  readonly allowed: (index: number) => boolean
+  /** What to do with a value that came after another had won. */
+  readonly discard: (value: A) => Effect.Effect<void>
+  /** Whether this failure says less than that of another attempt (a refusal of our own). */
+  readonly isMinor: (cause: Cause.Cause<E>) => boolean
+}
+
+/** To be run where nothing can be interrupted: only the wait for the winner is. */
+export const masked = <A, E, R, E2, R2>(
+  restore: timed.Restore,
+  racers: Racers<A, E, R>,
+  failed: (cause: Cause.Cause<E>) => Effect.Effect<A, E2, R2>
+): Effect.Effect<A, E2, R | R2> =>
+  Effect.withFiberRuntime<A, E2, R | R2>((parent, status) => {
+    const race = new Race<A, E, R>(
+      parent,
+      Runtime.make({
+        context: parent.currentContext as Context.Context<R>,
+        runtimeFlags: RuntimeFlags.enable(status.runtimeFlags, RuntimeFlags.Interruption),
+        fiberRefs: parent.getFiberRefs()
+      }),
+      racers
+    )
+    race.next()
+    return Effect.matchCauseEffect(restore(Effect.async<void>((resume) => race.listen(resume))), {
+      onFailure: (interruption) => Effect.zipRight(race.cancel(), Effect.failCause(interruption)),
+      onSuccess: () => race.result(failed)
+    })
+  })
+
+class Race<A, E, R> {
+  private readonly running = new Set<Fiber.RuntimeFiber<Exit.Exit<A, E>>>()
+  private launched = 0
+  private winner: { readonly fiber: Fiber.RuntimeFiber<Exit.Exit<A, E>>; readonly value: A } | undefined
+  private failure: Cause.Cause<E> | undefined
+  private done = false
+  private cancelTimer: (() => void) | undefined
+  private resume: ((effect: Effect.Effect<void>) => void) | undefined
+  private readonly parent: Fiber.RuntimeFiber<unknown, unknown>
+  private readonly runtime: Runtime.Runtime<R>
+  private readonly racers: Racers<A, E, R>
+
+  constructor(parent: Fiber.RuntimeFiber<unknown, unknown>, runtime: Runtime.Runtime<R>, racers: Racers<A, E, R>) {
+    this.parent = parent
+    this.runtime = runtime
+    this.racers = racers
+  }
+
+  /** Starts the next attempt, and the clock for the one after it. */
+  next(): void {
+    this.cancelTimer = undefined
+    const index = this.launched
+    if (this.done || index >= this.racers.max || (index > 0 && !this.racers.allowed(index))) return
+    this.launched++
+    const fiber = Runtime.runFork(this.runtime, Effect.exit(this.racers.launch(index)))
+    const polled = fiber.unsafePoll()
+    if (polled !== null) {
+      this.ended(fiber, Exit.flatten(polled))
+    } else {
+      this.running.add(fiber)
+      fiber.addObserver((outcome) => {
+        this.running.delete(fiber)
+        this.ended(fiber, Exit.flatten(outcome))
+      })
+    }
+    if (!this.done && this.launched < this.racers.max) {
+      this.cancelTimer = schedule(this.parent, this.racers.delay(), () => this.next())
+    }
+  }
+
+  listen(resume: (effect: Effect.Effect<void>) => void): void {
+    if (this.done) resume(Effect.void)
+    else this.resume = resume
+  }
+
+  result<E2, R2>(failed: (cause: Cause.Cause<E>) => Effect.Effect<A, E2, R2>): Effect.Effect<A, E2, R2> {
+    const { failure, parent, winner } = this
+    if (winner !== undefined) return timed.inherit(parent, winner.fiber, Effect.succeed(winner.value))
+    return failed(failure ?? Cause.empty)
+  }
+
+  /** The caller is interrupted: so are all attempts, and they are waited for. */
+  cancel(): Effect.Effect<void> {
+    this.stop()
+    return Effect.zipRight(
+      Fiber.interruptAll(this.running),
+      this.winner === undefined ? Effect.void : this.racers.discard(this.winner.value)
+    )
+  }
+
+  private ended(fiber: Fiber.RuntimeFiber<Exit.Exit<A, E>>, exit: Exit.Exit<A, E>): void {
+    if (this.done) {
+      if (Exit.isSuccess(exit)) Runtime.runFork(this.runtime, this.racers.discard(exit.value))
+      return
+    }
+    if (Exit.isSuccess(exit)) {
+      this.winner = { fiber, value: exit.value }
+      this.stop()
+      for (const other of this.running) other.unsafeInterruptAsFork(this.parent.id())
+      this.resume?.(Effect.void)
+      return
+    }
+    if (this.failure === undefined || this.racers.isMinor(this.failure)) this.failure = exit.cause
+    if (this.running.size > 0) return
+    // Nobody is left to wait for: whether there is another attempt is for the retry to say.
+    this.stop()
+    this.resume?.(Effect.void)
+  }
+
+  private stop(): void {
+    this.done = true
+    this.cancelTimer?.()
+    this.cancelTimer = undefined
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * Stages of one's own in a policy: what they are given, and their metrics.
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as ErrorClass from "../resilience/ErrorClass.ts"
+import type { Outcome, PolicyMetrics } from "./policyMetrics.ts"
+
+/** What a stage is told of what it goes round. */
+export interface Info {
+  /** The name of the policy. */
+  readonly policy: string
+  /** Which attempt it is, from 1; for a stage round the whole call, 1. */
+  readonly attempt: number
+}
+
+/** Where a stage stands. */
+export type Position = "call" | "attempt" | "inner"
+
+/** Refused by a stage of one's own: a plain object without a stack, like the other refusals. */
+export class StageRejected {
+  readonly _tag = "StageRejected"
+  /** The name of the policy, which is that of the service. */
+  readonly service: string
+  readonly stage: string
+  readonly reason: string
+  readonly retryAfter: Duration.Duration | undefined
+
+  constructor(options: {
+    readonly service: string
+    readonly stage: string
+    readonly reason: string
+    readonly retryAfter?: Duration.Duration | undefined
+  }) {
+    this.service = options.service
+    this.stage = options.stage
+    this.reason = options.reason
+    this.retryAfter = options.retryAfter
+  }
+  get message(): string {
+    const when = this.retryAfter === undefined ? "" : `, ask again in ${Duration.format(this.retryAfter)}`
+    return `${this.service}: refused by ${this.stage}: ${this.reason}${when}`
+  }
+  get isRetryable(): boolean {
+    return true
+  }
+  get errorClass(): ErrorClass.ErrorClass {
+    return "transient"
+  }
+  /** The service was not asked. */
+  get rejection(): true {
+    return true
+  }
+  toString(): string {
+    return `StageRejected: ${this.message}`
+  }
+}
+
+/** A stage as the pipeline runs it. */
+export interface Stage {
+  readonly name: string
+  readonly at: Position
+  readonly apply: <A, E, R>(
+    effect: Effect.Effect<A, E, R>,
+    info: Info,
+    metrics: PolicyMetrics | undefined
+  ) => Effect.Effect<A, E | StageRejected, R>
+}
+
+/** The stages of a policy by where they stand, outermost first. */
+export interface Around {
+  readonly call: ReadonlyArray<Stage>
+  readonly attempt: ReadonlyArray<Stage>
+  readonly inner: ReadonlyArray<Stage>
+}
+
+export const around = (stages: ReadonlyArray<Stage>): Around => ({
+  call: stages.filter((each) => each.at === "call"),
+  attempt: stages.filter((each) => each.at === "attempt"),
+  inner: stages.filter((each) => each.at === "inner")
+})
+
+/** Counts and times what a stage makes of an effect. */
+export const measured = <A, E, R>(
+  name: string,
+  effect: Effect.Effect<A, E, R>,
+  metrics: PolicyMetrics
+): Effect.Effect<A, E, R> =>
+  Effect.withFiberRuntime((fiber) => {
+    const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+    const started = clock.unsafeCurrentTimeMillis()
+    return Effect.onExit(effect, (exit) =>
+      Effect.sync(() => metrics.stage(name, outcomeOf(exit), clock.unsafeCurrentTimeMillis() - started))
+    )
+  })
+
+const outcomeOf = (exit: Exit.Exit<unknown, unknown>): Outcome => {
+  if (exit._tag === "Success") return "success"
+  const failure = Cause.failureOption(exit.cause)
+  if (failure._tag === "None") return Cause.isDie(exit.cause) ? "failure" : "cancelled"
+  return failure.value instanceof StageRejected ? "rejected" : "failure"
+}

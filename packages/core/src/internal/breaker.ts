@@ -5,6 +5,7 @@
  * Within it time never goes back: a clock that steps back counts as one that stands still, so that nothing waits longer
  * than its settings say. What it hands out is by the clock again.
  */
+import * as Duration from "effect/Duration"
 import type * as window from "./breakerWindow.ts"
 import { CountWindow, least, reaches, TimeWindow } from "./breakerWindow.ts"
 
@@ -28,7 +29,7 @@ export interface Settings {
   /** The part of slow calls that opens it; undefined: they are only counted. */
   readonly slowRate: number | undefined
   /** For how long it stays open; a function is given the how manieth time in a row it is (from 1). */
-  readonly openFor: number | Growing | ((opened: number) => number)
+  readonly openFor: number | Growing | ((opened: number) => Duration.DurationInput)
   /** By up to this part the open time is shortened at random. */
   readonly jitter: number
   readonly random: () => number
@@ -123,7 +124,6 @@ const whole = 1_000_000
 const apart = -1
 
 class Open {
-  readonly is = "open"
   readonly until: number
   readonly length: number
 
@@ -134,7 +134,6 @@ class Open {
 }
 
 class HalfOpen {
-  readonly is = "half-open"
   readonly since: number
   readonly probes: Array<Permit> = []
   successes = 0
@@ -147,7 +146,6 @@ class HalfOpen {
 
 /** Closed, and not yet open to all. */
 class Ramp {
-  readonly is = "closed"
   readonly until: number
   credit: number
 
@@ -458,8 +456,7 @@ export class Breaker {
     if (time < phase.until) return "open"
     this.change(new HalfOpen(phase.until), "open", now)
     // A listener may have said otherwise.
-    const after: Phase = this.phase
-    return after === undefined ? "closed" : after.is
+    return stateOf(this.phase)
   }
 
   private admit(time: number, now: number): Permit | number {
@@ -574,7 +571,7 @@ export class Breaker {
     this.openings++
     this.counters.opened++
     const length = Math.max(jittered(settings, openMillis(settings, this.openings)), capped(settings, retryAfter))
-    this.change(new Open(time + length, length), phase === undefined ? "closed" : phase.is, now)
+    this.change(new Open(time + length, length), stateOf(phase), now)
   }
 
   private change(phase: Phase, from: State, now: number): void {
@@ -582,7 +579,7 @@ export class Breaker {
     this.generation++
     const mode = this.override === undefined ? this.mode : this.override.mode
     // Metrics-only changes what it would do, not what it does.
-    if (mode === "automatic") this.notify({ from, to: phase === undefined ? "closed" : phase.is, at: now })
+    if (mode === "automatic") this.notify({ from, to: stateOf(phase), at: now })
     this.owner?.placed()
   }
 
@@ -686,6 +683,9 @@ export class Breaker {
   }
 }
 
+const stateOf = (phase: Phase): State =>
+  phase instanceof Open ? "open" : phase instanceof HalfOpen ? "half-open" : "closed"
+
 const pass = (generation: number, leaseUntil: number | undefined, startedAt: number): Permit => ({
   generation,
   leaseUntil,
@@ -702,7 +702,7 @@ const openMillis = ({ openFor }: Settings, openings: number): number => {
     return Math.min(openFor.max, openFor.initial * openFor.factor ** Math.max(0, openings - 1))
   }
   try {
-    return usable(openFor(openings))
+    return usable(Duration.toMillis(openFor(openings)))
   } catch {
     return defaultOpenFor
   }

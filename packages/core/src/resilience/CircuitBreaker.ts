@@ -493,7 +493,7 @@ const compileWindow = (window: Window | undefined): machine.WindowSettings => {
 }
 
 const compileOpenFor = (openFor: NonNullable<Options["openFor"]>): machine.Settings["openFor"] => {
-  if (typeof openFor === "function") return (openings) => Duration.toMillis(openFor(openings))
+  if (typeof openFor === "function") return openFor
   if (!isGrowing(openFor)) return Duration.toMillis(openFor)
   return {
     initial: Duration.toMillis(openFor.initial),
@@ -504,8 +504,30 @@ const compileOpenFor = (openFor: NonNullable<Options["openFor"]>): machine.Setti
 
 const defaultWindow: machine.WindowSettings = { type: "consecutive", failures: 5 }
 
-/** @internal The settings as the machine takes them; many breakers can share them. */
-export const compile = (options: Omit<Options, "name">): Settings => ({
+/** The last few settings that are in use: breakers that are made alike, such as one for each host, share theirs. */
+const recent: Array<WeakRef<Settings>> = []
+
+const alike = (a: unknown, b: unknown): boolean => {
+  if (Object.is(a, b)) return true
+  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false
+  const left = Object.entries(a)
+  const right = new Map(Object.entries(b))
+  return left.length === right.size && left.every(([key, value]) => right.has(key) && alike(value, right.get(key)))
+}
+
+/** @internal The settings as the machine takes them. */
+export const compile = (options: Omit<Options, "name">): Settings => {
+  const made = compileAnew(options)
+  for (const each of recent) {
+    const known = each.deref()
+    if (known !== undefined && alike(known, made)) return known
+  }
+  if (recent.length === 8) recent.shift()
+  recent.push(new WeakRef(made))
+  return made
+}
+
+const compileAnew = (options: Omit<Options, "name">): Settings => ({
   window: compileWindow(options.window),
   slowAfter:
     options.slowCallDuration === undefined ? Number.POSITIVE_INFINITY : Duration.toMillis(options.slowCallDuration),
@@ -524,8 +546,6 @@ export const compile = (options: Omit<Options, "name">): Settings => ({
   classify: options.classify ?? ErrorClass.classify,
   counts: options.counts ?? defaultCounts
 })
-
-const defaults = compile({})
 
 /** @internal */
 export const checked = <A>(name: string, options: Omit<Options, "name">, f: () => A): Effect.Effect<A> =>
@@ -559,10 +579,7 @@ export const tag =
   }
 
 /** @internal */
-export const unsafeMake = (options: Options): CircuitBreaker => {
-  const own = Object.keys(options).some((key) => key !== "name" && options[key as keyof Options] !== undefined)
-  return new Handle(options.name, own ? compile(options) : defaults)
-}
+export const unsafeMake = (options: Options): CircuitBreaker => new Handle(options.name, compile(options))
 
 /** @internal Methods are the class's and effects made when asked for, so that a breaker is little but its state. */
 export class Handle implements CircuitBreaker {

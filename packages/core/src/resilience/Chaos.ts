@@ -121,13 +121,17 @@ const injection = <A, E>(
  * @since 0.1.0
  * @category constructors
  */
-export const fault = <E extends object = InjectedFault>(
-  options: InjectionOptions & { readonly error?: E | (() => E) | undefined }
-): Injection<never, E> => {
+export const fault: {
+  (options: InjectionOptions & { readonly error?: undefined }): Injection<never, InjectedFault>
+  <E extends object>(options: InjectionOptions & { readonly error: E | (() => E) }): Injection<never, E>
+} = (
+  options: InjectionOptions & { readonly error?: object | (() => object) | undefined }
+  // The overloads say what the error is.
+): Injection<never, never> => {
   const { error } = options
-  // Without an error given, `E` is its default.
-  const make = (typeof error === "function" ? error : () => error ?? new InjectedFault({ kind: "fault" })) as () => E
-  return injection("fault", false, options, (mark) => Effect.suspend(() => Effect.fail(mark(make()))))
+  const make = (): object =>
+    typeof error === "function" ? (error as () => object)() : (error ?? new InjectedFault({ kind: "fault" }))
+  return injection("fault", false, options, (mark) => Effect.suspend(() => Effect.fail(mark(make()) as never)))
 }
 
 /**
@@ -359,26 +363,25 @@ class ChaosImpl<A, E> implements Chaos<A, E> {
     return describe(this.options, this.machine.enabled)
   }
 
-  apply<A1, E1, R>(effect: Effect.Effect<A1, E1, R>, key?: string): Effect.Effect<A1 | A, E1 | E, R> {
-    return this.machine.apply<A1 | A, E1 | E, R>(effect, key)
-  }
+  // Fields, so that they can be taken out and passed on.
+  readonly apply = <A1, E1, R>(effect: Effect.Effect<A1, E1, R>, key?: string): Effect.Effect<A1 | A, E1 | E, R> =>
+    this.machine.apply<A1 | A, E1 | E, R>(effect, key)
 
-  applyStream<A1, E1, R>(stream: Stream.Stream<A1, E1, R>, key?: string): Stream.Stream<A1 | A, E1 | E, R> {
-    return this.machine.applyStream<A1 | A, E1 | E, R>(stream, key)
-  }
+  readonly applyStream = <A1, E1, R>(
+    stream: Stream.Stream<A1, E1, R>,
+    key?: string
+  ): Stream.Stream<A1 | A, E1 | E, R> => this.machine.applyStream<A1 | A, E1 | E, R>(stream, key)
 
-  setEnabled(enabled: boolean): Effect.Effect<void> {
-    return Effect.sync(() => {
+  readonly setEnabled = (enabled: boolean): Effect.Effect<void> =>
+    Effect.sync(() => {
       this.machine.enabled = enabled
     })
-  }
 
-  reload(options: Options): Effect.Effect<void> {
-    return checked(options, () => {
+  readonly reload = (options: Options): Effect.Effect<void> =>
+    checked(options, () => {
       this.options = options
       this.machine.reload(settingsOf(options))
     })
-  }
 }
 
 /**

@@ -125,7 +125,7 @@ export const orElse: {
     const { onSuccess: one } = first
     const { onSuccess: two } = second
     return make<E, A | A2, E3, R | R2, V & V2>(
-      (error) => run(first.recover(error), { ...second, onSuccess: undefined }),
+      (error) => run(recoverError(first, error, Cause.fail(error)), { ...second, onSuccess: undefined }),
       `${first.description}, or else ${second.description}`,
       one === undefined ? two : two === undefined ? one : (value) => Effect.zipRight(one(value), two(value)),
       first.defects

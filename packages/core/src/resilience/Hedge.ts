@@ -203,12 +203,12 @@ class HedgeImpl implements Hedge {
     return describe(this.options)
   }
 
-  reload(options: Options): Effect.Effect<void> {
-    return checked(options, () => {
+  // A field, so that it can be taken out and passed on.
+  readonly reload = (options: Options): Effect.Effect<void> =>
+    checked(options, () => {
       this.options = options
       this.machine.reload(settingsOf(options))
     })
-  }
 }
 
 /** @internal */

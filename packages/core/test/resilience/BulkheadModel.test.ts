@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Bulkhead, Deadline } from "@underlay/core"
 import { Clock, Deferred, Duration, Effect, FastCheck, Fiber, Runtime } from "effect"
+import type * as machine from "../../src/internal/bulkhead.ts"
 
 interface Settings {
   readonly limit: number
@@ -156,10 +157,12 @@ class Manual implements Clock.Clock {
 /** Turns enough for whatever has been woken. */
 const settle = Effect.repeatN(Effect.yieldNow(), 5)
 
+type Ending = "ok" | "fail" | "die" | "interrupt"
+
 type Command =
   | { readonly do: "enter"; readonly rank: number; readonly weight: number; readonly within: number }
   | { readonly do: "try"; readonly weight: number }
-  | { readonly do: "leave"; readonly which: number; readonly how: "ok" | "fail" | "die" | "interrupt" }
+  | { readonly do: "leave"; readonly which: number; readonly how: Ending }
   | { readonly do: "cancel"; readonly which: number }
   | { readonly do: "time"; readonly millis: number }
   | { readonly do: "reload"; readonly settings: Settings }
@@ -189,7 +192,7 @@ const command: FastCheck.Arbitrary<Command> = FastCheck.oneof(
     arbitrary: FastCheck.record({
       do: FastCheck.constant("leave" as const),
       which: FastCheck.nat(1_000),
-      how: FastCheck.constantFrom("ok", "ok", "fail", "die", "interrupt")
+      how: FastCheck.constantFrom<Array<Ending>>("ok", "ok", "fail", "die", "interrupt")
     })
   },
   {
@@ -225,7 +228,10 @@ interface Real {
 const check = (clock: Manual, settings: Settings, commands: ReadonlyArray<Command>) =>
   Effect.gen(function* () {
     const bulkhead = yield* Bulkhead.make({ name: "model", ...options(settings) })
-    const { machine } = bulkhead
+    // The types do not show it.
+    const { machine } = bulkhead as typeof bulkhead & {
+      readonly machine: machine.Bulkhead<Bulkhead.BulkheadFull>
+    }
     let model: Model = { now: clock.now, settings, flying: new Map(), waiting: [], status: new Map() }
     const calls = new Map<number, Real>()
     const begin = (rank: number, weight: number, deadline: number) =>
@@ -254,7 +260,7 @@ const check = (clock: Manual, settings: Settings, commands: ReadonlyArray<Comman
         calls.set(id, { gate, fiber, weight, status: "waiting" })
         return id
       })
-    const end = (call: Real, how: "ok" | "fail" | "die" | "interrupt") =>
+    const end = (call: Real, how: Ending) =>
       Effect.gen(function* () {
         if (call.fiber === undefined) return machine.leave(clock.now, undefined, call.weight)
         if (how === "interrupt") yield* Fiber.interrupt(call.fiber)
@@ -336,7 +342,7 @@ const check = (clock: Manual, settings: Settings, commands: ReadonlyArray<Comman
   })
 
 describe("Bulkhead against a pure model", () => {
-  const wanted = Number(process.env.UNDERLAY_PROPERTY_COMMANDS ?? 2_000)
+  const wanted = Number(process.env["UNDERLAY_PROPERTY_COMMANDS"] ?? 2_000)
 
   it.effect(
     `does what the model does over ${wanted} commands`,

@@ -1,7 +1,11 @@
 // Every entry, or those named: pnpm bench external-client
 import * as ExternalClientBench from "./externalClient.ts"
+import * as ResilienceBench from "./resilience.ts"
 
-const entries: Record<string, () => Promise<void>> = { "external-client": ExternalClientBench.run }
+const entries: Record<string, () => Promise<void>> = {
+  resilience: ResilienceBench.run,
+  "external-client": ExternalClientBench.run
+}
 
 const wanted = process.argv.slice(2)
 const unknown = wanted.filter((name) => !(name in entries))

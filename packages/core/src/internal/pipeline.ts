@@ -136,16 +136,33 @@ const calling = <A, E, R>(
   observer: Observer<A> | undefined
 ): Effect.Effect<A, E | Failure, R> =>
   Effect.withFiberRuntime<A, E | Failure, R>((fiber) => {
-    const call = new Call(
-      restore,
-      stages,
-      work,
-      observer,
-      fiber.currentDefaultServices,
-      fiber.currentContext as Context.Context<R>
-    )
-    stages.budget?.machine.called(call.started)
-    return attempt(call, call.started, true, 0)
+    const clock = Context.get(fiber.currentDefaultServices as Context.Context<Clock.Clock>, Clock.Clock)
+    const now = clock.unsafeCurrentTimeMillis()
+    const { around, breaker, budget, hedge, metrics, name, retry } = stages
+    let permit: Permit | undefined
+    if (breaker !== undefined && hedge === undefined && around.attempt.length === 0) {
+      // Before anything is made for the call: refusing must be cheap.
+      const given = breaker.machine.acquire(now)
+      if (typeof given !== "number") {
+        permit = given
+      } else {
+        const rejection = CircuitBreaker.rejection(name, given)
+        if (metrics !== undefined) {
+          metrics.rejected("circuit-open")
+          metrics.attempt("rejected")
+        }
+        if (retry.attempts === 1 || !retry.shouldRetry(rejection)) {
+          if (observer === undefined) metrics?.call("rejected", 0)
+          return Effect.failCause(Cause.fail(rejection))
+        }
+        const call = new Call(restore, stages, work, observer, clock, now, fiber.currentContext as Context.Context<R>)
+        budget?.machine.called(now)
+        return new Attempt(call, restore, call.frame, call.context, now, 0, true).failed(Cause.fail(rejection))
+      }
+    }
+    const call = new Call(restore, stages, work, observer, clock, now, fiber.currentContext as Context.Context<R>)
+    budget?.machine.called(now)
+    return attempt(call, now, true, 0, permit)
   })
 
 class Call<A, E, R> {
@@ -175,14 +192,15 @@ class Call<A, E, R> {
     stages: Stages,
     work: Work<A, E, R>,
     observer: Observer<A> | undefined,
-    services: Context.Context<never>,
+    clock: Clock.Clock,
+    started: number,
     current: Context.Context<R>
   ) {
     this.restore = restore
     this.stages = stages
     this.observer = observer
-    this.clock = Context.get(services as Context.Context<Clock.Clock>, Clock.Clock)
-    this.started = this.clock.unsafeCurrentTimeMillis()
+    this.clock = clock
+    this.started = started
     this.outer = Context.get(current, RetryFrame.Current)
     this.outerAttempt = this.outer === undefined ? 0 : this.outer.attempt
     this.deadline = Math.min(Context.get(current, Deadline.Current), this.started + stages.total)
@@ -236,12 +254,15 @@ const attempt = <A, E, R>(
   call: Call<A, E, R>,
   now: number,
   first: boolean,
-  taken: number
+  taken: number,
+  permit?: Permit
 ): Effect.Effect<A, E | Failure, R> => {
   const { around, hedge } = call.stages
   if (hedge !== undefined && hedge.maxHedges > 0) return hedged(call, hedge, first, taken)
   if (around.attempt.length === 0) {
-    return enter(new Attempt(call, call.restore, call.frame, call.context, now, taken, first))
+    const run = new Attempt(call, call.restore, call.frame, call.context, now, taken, first)
+    run.permit = permit
+    return enter(run)
   }
   return Effect.matchCauseEffect(
     call.restore(staged(call, (restore) => new Attempt(call, restore, call.frame, call.context, now, taken, false))),
@@ -313,8 +334,11 @@ const enter = <A, E, R>(run: Attempt<A, E, R>): Effect.Effect<A, E | Failure, R>
   const { call } = run
   const { breaker, name, rateLimit, throttle } = call.stages
   const now = run.startedAt
-  if (run.remaining <= 0) return run.failed(Cause.fail(outOfTime(call)))
-  if (breaker !== undefined) {
+  if (run.remaining <= 0) {
+    run.letGo(now)
+    return run.failed(Cause.fail(outOfTime(call)))
+  }
+  if (breaker !== undefined && run.permit === undefined) {
     // Before the rate limit: what an open circuit refuses anyway takes no token and waits for none.
     const given = breaker.machine.acquire(now)
     if (typeof given === "number") return run.refused(CircuitBreaker.rejection(name, given), "circuit-open")

@@ -105,12 +105,28 @@ export const compare = async (options: Options): Promise<ReadonlyArray<Row>> => 
       `  ${row.name.padEnd(width)}  ${format(row.medianNs).padStart(11)}  min ${format(row.minNs).padStart(11)}  x ${row.ratio.toFixed(2)}`
     )
   }
-  const folder = Path.resolve(import.meta.dirname, "../results")
-  Fs.mkdirSync(folder, { recursive: true })
-  const date = new Date().toISOString().slice(0, 10)
-  Fs.writeFileSync(
-    Path.join(folder, `${date}-${options.name}.json`),
-    `${JSON.stringify({ ...options, cases: undefined, date: new Date().toISOString(), sliceMs, rounds, machine: host, rows, samples: Object.fromEntries(samples) }, null, 1)}\n`
+  keep(
+    options.name,
+    {
+      ...options,
+      cases: undefined,
+      sliceMs,
+      rounds,
+      rows,
+      samples: Object.fromEntries(samples)
+    },
+    host
   )
   return rows
+}
+
+/** Keeps raw figures in `benchmarks/results/<date>-<name>.json`, with what the machine is. */
+export const keep = (name: string, figures: object, host = machine()): void => {
+  const folder = Path.resolve(import.meta.dirname, "../results")
+  Fs.mkdirSync(folder, { recursive: true })
+  const now = new Date().toISOString()
+  Fs.writeFileSync(
+    Path.join(folder, `${now.slice(0, 10)}-${name}.json`),
+    `${JSON.stringify({ date: now, machine: host, ...figures }, null, 1)}\n`
+  )
 }

@@ -1,9 +1,11 @@
 // Every entry, or those named: pnpm bench external-client
+import * as AllocationBench from "./allocation.ts"
 import * as ExternalClientBench from "./externalClient.ts"
 import * as ResilienceBench from "./resilience.ts"
 
 const entries: Record<string, () => Promise<void>> = {
   resilience: ResilienceBench.run,
+  allocation: AllocationBench.run,
   "external-client": ExternalClientBench.run
 }
 

@@ -1,12 +1,14 @@
 // Every entry, or those named: pnpm bench external-client
 import * as AllocationBench from "./allocation.ts"
+import * as Conformance from "./conformance.ts"
 import * as ExternalClientBench from "./externalClient.ts"
 import * as ResilienceBench from "./resilience.ts"
 
 const entries: Record<string, () => Promise<void>> = {
   resilience: ResilienceBench.run,
   allocation: AllocationBench.run,
-  "external-client": ExternalClientBench.run
+  "external-client": ExternalClientBench.run,
+  conformance: Conformance.run
 }
 
 const wanted = process.argv.slice(2)

@@ -1,5 +1,5 @@
 /**
- * A time that is moved by hand, in place of the process's timers and `Date.now`: for libraries that know no clock.
+ * A time that is moved by hand, in place of the process's timers and clocks: for libraries that know no clock.
  */
 import type { ResilienceSuite } from "@underlay/core/testing"
 import { Effect } from "effect"
@@ -12,14 +12,14 @@ interface Timer {
   held: boolean
 }
 
-const real = { setImmediate: globalThis.setImmediate, dateNow: Date.now }
+const real = { setImmediate: globalThis.setImmediate, dateNow: Date.now, nanos: process.hrtime.bigint }
 
 /** Microtasks, ticks and whatever they lead to. */
 const settle = async (): Promise<void> => {
   for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => real.setImmediate(() => resolve(undefined)))
 }
 
-/** Replaces the process's timers, for good. */
+/** Replaces the process's timers and clocks, for good. */
 export const install = (): ResilienceSuite.Time => {
   const timers = new Map<object, Timer>()
   const warnings: Array<string> = []
@@ -59,6 +59,8 @@ export const install = (): ResilienceSuite.Time => {
     clearInterval: remove
   })
   Date.now = () => wall
+  const nanos = real.nanos()
+  Object.assign(process.hrtime, { bigint: () => nanos + BigInt(Math.round(monotonic * 1e6)) })
   process.on("warning", (warning) => warnings.push(warning.message))
 
   const due = (until: number): readonly [object, Timer] | undefined => {

@@ -12,6 +12,7 @@ import * as breaking from "../internal/conformance/breaking.ts"
 import * as calling from "../internal/conformance/calling.ts"
 import type * as model from "../internal/conformance/driver.ts"
 import * as own from "../internal/conformance/own.ts"
+import * as ownPolicies from "../internal/conformance/ownPolicies.ts"
 import * as underlay from "../internal/conformance/underlay.ts"
 import * as Suite from "./Suite.ts"
 
@@ -127,15 +128,22 @@ export interface Outcome {
  * @since 0.1.0
  * @category testing
  */
-export const cases: ReadonlyArray<Case> = [...calling.once, ...breaking.cases, ...calling.cases, ...own.cases]
+export const cases: ReadonlyArray<Case> = [
+  ...calling.once,
+  ...breaking.cases,
+  ...calling.cases,
+  ...own.cases,
+  ...ownPolicies.cases
+]
 
 /**
- * This library, by a time of one's own.
+ * This library, by a time of one's own. Its calls are effects, or with `promises` functions of an abort signal, which a
+ * policy runs without a fiber of their own.
  *
  * @since 0.1.0
  * @category testing
  */
-export const driver = (time: Time): Driver => underlay.driver(time)
+export const driver = (time: Time, calls: "effects" | "promises" = "effects"): Driver => underlay.driver(time, calls)
 
 /**
  * Whether the library has what the case needs.

@@ -6,7 +6,10 @@ import { ResilienceSuite } from "@underlay/core/testing"
 import { Clock, Context, DefaultServices, Duration, Effect, TestClock } from "effect"
 
 /** Runs the case on this library; what it warns of is heard. */
-export const run = (one: ResilienceSuite.Case): Effect.Effect<void, unknown> =>
+export const run = (
+  one: ResilienceSuite.Case,
+  calls: "effects" | "promises" = "effects"
+): Effect.Effect<void, unknown> =>
   Effect.scoped(
     Effect.gen(function* () {
       const clock = yield* Effect.clock
@@ -24,9 +27,7 @@ export const run = (one: ResilienceSuite.Case): Effect.Effect<void, unknown> =>
       // Whatever else a test's clock can do, it still can.
       const counting: Clock.Clock = Object.create(clock, {
         unsafeCurrentTimeMillis: { value: now },
-        unsafeCurrentTimeNanos: { value: () => BigInt(now()) * 1_000_000n },
         currentTimeMillis: { value: Effect.sync(now) },
-        currentTimeNanos: { value: Effect.sync(() => BigInt(now()) * 1_000_000n) },
         sleep: {
           value: (duration: Duration.Duration) =>
             Effect.acquireUseRelease(
@@ -47,7 +48,7 @@ export const run = (one: ResilienceSuite.Case): Effect.Effect<void, unknown> =>
         warnings: () => warnings
       }
       yield* one
-        .run(ResilienceSuite.driver(time))
+        .run(ResilienceSuite.driver(time, calls))
         .pipe(Effect.locallyWith(DefaultServices.currentServices, Context.add(Clock.Clock, counting)))
     })
   )

@@ -8,9 +8,9 @@ import * as Fiber from "effect/Fiber"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import * as Bulkhead from "../../resilience/Bulkhead.ts"
 import type * as CircuitBreaker from "../../resilience/CircuitBreaker.ts"
 import * as ErrorClass from "../../resilience/ErrorClass.ts"
+import * as Fallback from "../../resilience/Fallback.ts"
 import * as Policy from "../../resilience/Policy.ts"
 import * as Cache from "../../state/Cache.ts"
 import type { Call, CallOptions, Driver, Feature, Guard, Kind, Leaf, Result, Settings, State, Time } from "./driver.ts"
@@ -40,7 +40,12 @@ const features: ReadonlyArray<Feature> = [
 
 type Work = Effect.Effect<unknown, unknown>
 
+type Calls = "effects" | "promises"
+
 interface Own extends Guard {
+  /** A call of this work alone. */
+  readonly call: (leaf: Leaf, options: CallOptions | undefined) => Work
+  /** This guard round other work. */
   readonly wrap: (work: Work) => Work
 }
 
@@ -57,6 +62,9 @@ const work = (leaf: Leaf, options: CallOptions | undefined): Work => {
   )
   return options?.deaf === true ? Effect.uninterruptible(made) : made
 }
+
+/** The work where it takes no notice of being stopped: a function of no signal. */
+const deaf = (leaf: Leaf) => (): Promise<unknown> => leaf(new AbortController().signal)
 
 const start = (time: Time, effect: Work): Effect.Effect<Call> =>
   Effect.map(Effect.forkDaemon(effect), (fiber) => {
@@ -90,7 +98,7 @@ const breakerOptions = (settings: NonNullable<Settings["breaker"]>): Omit<Circui
 }
 
 const policyOptions = (settings: Settings): Policy.Options => {
-  const { breaker, retry, timeout, total } = settings
+  const { breaker, bulkhead, retry, timeout, total } = settings
   return {
     name: "conformance",
     timeout: total ?? false,
@@ -105,36 +113,39 @@ const policyOptions = (settings: Settings): Policy.Options => {
             cap: retry.maxDelay ?? 600_000,
             jitter: retry.jitter === true ? "full" : "none"
           },
-    breaker: breaker === undefined ? false : breakerOptions(breaker)
+    budget: false,
+    breaker: breaker === undefined ? false : breakerOptions(breaker),
+    bulkhead: bulkhead === undefined ? false : { ...bulkhead, maxWait: "1 hour" }
   }
 }
 
-const refusing = (work: Work, unwanted: (answer: unknown) => boolean): Work =>
-  Effect.filterOrFail(
-    work,
-    (answer) => !unwanted(answer),
-    () => new Down()
-  )
+const refusing = (leaf: Leaf, unwanted: ((answer: unknown) => boolean) | undefined): Leaf =>
+  unwanted === undefined
+    ? leaf
+    : (signal) => leaf(signal).then((answer) => (unwanted(answer) ? Promise.reject(new Down()) : answer))
 
-const make = (time: Time, settings: Settings): Effect.Effect<Own, unknown> =>
+const make = (time: Time, calls: Calls, settings: Settings): Effect.Effect<Own, unknown> =>
   Effect.gen(function* () {
     const policy = yield* Policy.make(policyOptions(settings))
-    const bulkhead =
-      settings.bulkhead === undefined
+    const fallback =
+      settings.fallback === undefined
         ? undefined
-        : yield* Bulkhead.make({ ...settings.bulkhead, name: "conformance", maxWait: "1 hour" })
-    const { fallback } = settings
+        : Fallback.effect((error: unknown) => Effect.sync(() => settings.fallback?.(error)))
     if (settings.breaker?.restore !== undefined) yield* policy.breaker?.restore(settings.breaker.restore) ?? Effect.void
     const { breaker } = policy
     const readers: Array<Fiber.RuntimeFiber<void>> = []
-    const wrap = (given: Work): Work => {
-      const inner = settings.retry?.unwanted === undefined ? given : refusing(given, settings.retry.unwanted)
-      const guarded = policy.run(bulkhead === undefined ? inner : bulkhead.run(inner))
-      return fallback === undefined ? guarded : Effect.catchAll(guarded, (error) => Effect.sync(() => fallback(error)))
+    const wrap = (inner: Work): Work => (fallback === undefined ? policy.run(inner) : policy.run(inner, { fallback }))
+    const call = (given: Leaf, options: CallOptions | undefined): Work => {
+      const leaf = refusing(given, settings.retry?.unwanted)
+      if (calls === "effects") return wrap(work(leaf, options))
+      const attempt = { try: options?.deaf === true ? deaf(leaf) : leaf, catch: (error: unknown) => error }
+      const guarded = policy.tryPromise(attempt)
+      return fallback === undefined ? guarded : Fallback.run(guarded, fallback)
     }
     const guard: Own = {
+      call,
       wrap,
-      start: (leaf, options) => start(time, wrap(work(leaf, options))),
+      start: (leaf, options) => start(time, call(leaf, options)),
       state: breaker === undefined ? Effect.succeed<State>("closed") : breaker.state,
       shown: Effect.map(breaker?.snapshot ?? Effect.void, (snapshot) => ({ snapshot, breaker, policy })),
       shutdown: Effect.suspend(() => Fiber.interruptAll(readers.splice(0)))
@@ -165,17 +176,21 @@ const make = (time: Time, settings: Settings): Effect.Effect<Own, unknown> =>
     }
   })
 
-/** The library by this time. */
-export const driver = (time: Time): Driver => ({
+/** The library by this time; `promises`: calls are functions of a signal, not effects. */
+export const driver = (time: Time, calls: Calls): Driver => ({
   name: "underlay",
   features: new Set(features),
   time,
-  make: (settings) => make(time, settings),
+  make: (settings) => make(time, calls, settings),
   nest: (guards) => {
     const [outer] = guards
-    const wrap = (inner: Work): Work =>
-      guards.reduceRight((effect, guard) => (isOwn(guard) ? guard.wrap(effect) : effect), inner)
-    return { ...outer, start: (leaf, options) => start(time, wrap(work(leaf, options))) }
+    const own = guards.filter(isOwn)
+    const innermost = own.at(-1)
+    const call = (leaf: Leaf, options: CallOptions | undefined): Work =>
+      own
+        .slice(0, -1)
+        .reduceRight((effect, guard) => guard.wrap(effect), innermost?.call(leaf, options) ?? work(leaf, options))
+    return { ...outer, start: (leaf, options) => start(time, call(leaf, options)) }
   },
   coalesce: (load) =>
     Effect.map(

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deadline, RateLimit } from "@underlay/core"
 import { Duration, Effect, Exit, FastCheck, Fiber, Option, Runtime, TestClock } from "effect"
+import * as Deadline from "../../src/resilience/Deadline.ts"
+import * as RateLimit from "../../src/resilience/RateLimit.ts"
 
 /** How many commands are tried: 2,000, or what a longer run asks for. */
 const wanted = Number(process.env["UNDERLAY_PROPERTY_COMMANDS"] ?? 2_000)

@@ -38,7 +38,7 @@ export const reaches = (part: number, total: number, rate: number): boolean => p
 
 /** The smallest whole number of at least 1 that is `rate` of `total`. */
 export const least = (total: number, rate: number): number => {
-  let needed = Math.max(1, Math.floor(total * rate) - 1)
+  let needed = Math.max(1, Math.floor(total * rate))
   while (needed < total && !reaches(needed, total, rate)) needed++
   return needed
 }

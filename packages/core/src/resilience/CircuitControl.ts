@@ -246,16 +246,25 @@ export const follow = (
       Effect.flatMap((overrides) =>
         Effect.sync(() => {
           heardAt = clock.unsafeCurrentTimeMillis()
-          failures = 0
           apply(overrides)
         })
       )
     )
-    const session = control.changes.pipe(
-      Stream.merge(Stream.tick(refresh)),
-      Stream.buffer({ capacity: 1, strategy: "sliding" }),
-      Stream.runForEach(() => read)
-    )
+    /** Ends with the first failure; one that was well for a while makes those before forgotten. */
+    const session = Effect.suspend(() => {
+      const since = clock.unsafeCurrentTimeMillis()
+      return control.changes.pipe(
+        Stream.merge(Stream.tick(refresh)),
+        Stream.buffer({ capacity: 1, strategy: "sliding" }),
+        Stream.runForEach(() => read),
+        Effect.exit,
+        Effect.andThen(
+          Effect.sync(() => {
+            if (clock.unsafeCurrentTimeMillis() - since > longestWait) failures = 0
+          })
+        )
+      )
+    })
     /** For how long what was read last still holds; infinite if nothing does. */
     const left = (): number => {
       if (heardAt === undefined) return Number.POSITIVE_INFINITY
@@ -273,5 +282,8 @@ export const follow = (
     })
     yield* Effect.addFinalizer(() => Effect.sync(() => apply([])))
     yield* Effect.exit(read)
-    yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.exit(session), away)))
+    yield* Effect.forkScoped(
+      // Read also where nothing tells of changes: hearing of them may be all that fails.
+      Effect.forever(Effect.andThen(Effect.andThen(session, away), Effect.exit(read)))
+    )
   })

@@ -54,11 +54,11 @@ export interface QueueOptions {
   /** What it guards; named in `BulkheadFull`. */
   readonly name: string
   /**
-   * How many calls may wait. 0, as in Polly, Envoy's retries and resilience4j's semaphore: a queue hides an overload
+   * How many calls may wait. 0, as in Polly, and resilience4j's semaphore does not wait either: a queue hides an overload
    * until it has become latency, so whoever wants one says how long it may be.
    */
   readonly maxQueue?: number | undefined
-  /** How long a call may wait. 1 second. */
+  /** How long a call may wait. 1 second, as in Helidon. */
   readonly maxWait?: Duration.DurationInput | undefined
   /** Classifies errors, for what an adaptive limit takes as a drop. By default `ErrorClass.classify`. */
   readonly classify?: ErrorClass.Classify | undefined

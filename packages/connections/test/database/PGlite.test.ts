@@ -33,6 +33,27 @@ const statements = (sql: SqlClient.SqlClient) =>
     yield* Effect.ignore(sql.withTransaction(sql`select 1/0`))
   })
 
+/** Turns of the event loop, which the engine needs to get on. */
+const turns = (count: number) =>
+  Effect.repeatN(
+    Effect.async<void>((resume) => {
+      setImmediate(() => resume(Effect.void))
+    }),
+    count - 1
+  )
+
+/** Until that many wait for the engine, looked at after each turn of the event loop. */
+const thatWait = (count: number) =>
+  Effect.flatMap(PGlite.PGlite, ({ stats }) =>
+    Effect.zipRight(turns(1), stats).pipe(
+      Effect.filterOrFail(
+        ({ waiting }) => waiting === count,
+        () => `${count} wait`
+      ),
+      Effect.retry({ times: 100_000 })
+    )
+  )
+
 const reasonOf = (error: unknown) => (error instanceof DatabaseError.DatabaseError ? error.reason : undefined)
 
 describe("PGlite", () => {
@@ -120,7 +141,7 @@ describe("PGlite", () => {
                 Effect.gen(function* () {
                   const fiber = yield* Effect.fork(n % 3 === 0 ? sql.withTransaction(sql`select 1`) : sql`select 1`)
                   for (let turn = 0; turn < n % 19; turn++) yield* Effect.yieldNow()
-                  if (n % 5 === 0) yield* Effect.sleep(n % 4)
+                  if (n % 5 === 0) yield* turns(1 + (n % 4))
                   yield* n % 2 === 0 ? Fiber.interrupt(fiber) : Fiber.join(fiber)
                 }),
               { concurrency: 20, discard: true }
@@ -186,7 +207,7 @@ describe("PGlite", () => {
         )
         yield* Deferred.await(inside)
         const outside = yield* Effect.fork(Effect.tap(sql`select 4`, () => Effect.sync(() => order.push("outside"))))
-        yield* Effect.sleep("50 millis")
+        yield* thatWait(1)
         assert.deepStrictEqual(order, [])
         yield* Deferred.succeed(go, undefined)
         yield* Fiber.join(transaction)
@@ -208,8 +229,7 @@ describe("PGlite", () => {
         const first = yield* Effect.fork(sql`select 1`)
         const inTransaction = yield* Effect.fork(sql.withTransaction(sql`select 1`))
         const last = yield* Effect.fork(sql`select 1 as one`)
-        yield* Effect.sleep("20 millis")
-        assert.strictEqual((yield* connection.stats).waiting, 3)
+        yield* thatWait(3)
         assert.isTrue(Option.isSome(yield* Effect.timeoutOption(Fiber.interrupt(first), "1 second")))
         assert.isTrue(Option.isSome(yield* Effect.timeoutOption(Fiber.interrupt(inTransaction), "1 second")))
         assert.strictEqual((yield* connection.stats).waiting, 1)
@@ -371,7 +391,7 @@ describe("PGlite", () => {
               Stream.runDrain(sql`select 1`.stream)
             ]) {
               const fiber = yield* Effect.fork(work)
-              yield* Effect.sleep("10 millis")
+              yield* turns(20)
               const ended = yield* Effect.timeoutOption(Effect.disconnect(Fiber.interrupt(fiber)), "1 second")
               assert.isTrue(Option.isSome(ended))
             }

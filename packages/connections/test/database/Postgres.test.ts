@@ -6,6 +6,7 @@ import { ConnectionSuite, Recording } from "@underlay/core/testing"
 import * as Need from "@underlay/servers/Need"
 import * as PostgresServer from "@underlay/servers/PostgresServer"
 import {
+  Clock,
   ConfigProvider,
   Context,
   Deferred,
@@ -17,7 +18,6 @@ import {
   Logger,
   Option,
   Redacted,
-  Schedule,
   Scope,
   Stream
 } from "effect"
@@ -38,11 +38,25 @@ const errorOf = (error: unknown): Connection.ConnectionError => {
 
 const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.timed(effect)
 
-/** Until the server says so, within two seconds. */
-const eventually = <E, R>(what: string, condition: Effect.Effect<boolean, E, R>) =>
-  Effect.flatMap(condition, (is) => (is ? Effect.void : Effect.fail(what))).pipe(
-    Effect.retry({ schedule: Schedule.spaced("20 millis"), times: 100 })
+/** Turns of the event loop, in each of which sockets are read and written. */
+const turns = (count: number) =>
+  Effect.repeatN(
+    Effect.async<void>((resume) => {
+      setImmediate(() => resume(Effect.void))
+    }),
+    count - 1
   )
+
+/** Until it is so in this process, looked at after each turn of the event loop. */
+const soon = <E, R>(what: string, condition: Effect.Effect<boolean, E, R>) =>
+  Effect.zipRight(turns(1), condition).pipe(
+    Effect.flatMap((is) => (is ? Effect.void : Effect.fail(what))),
+    Effect.retry({ times: 500_000 })
+  )
+
+/** Until the server says so, which is asked again and again. */
+const eventually = <E, R>(what: string, condition: Effect.Effect<boolean, E, R>) =>
+  Effect.flatMap(condition, (is) => (is ? Effect.void : Effect.fail(what))).pipe(Effect.retry({ times: 300 }))
 
 const connectionsNamed = (name: string) =>
   Effect.flatMap(Server, ({ sql }) =>
@@ -59,17 +73,23 @@ const running = (text: string) =>
     )
   )
 
-/** A server that accepts connections and never answers. */
+/** A server that accepts connections, which it counts, and never answers. */
 const blackhole = Effect.acquireRelease(
-  Effect.async<Net.Server>((resume) => {
-    const server = Net.createServer((socket) => socket.on("error", () => {}))
-    server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+  Effect.async<{ readonly server: Net.Server; accepted: number }>((resume) => {
+    const hole = {
+      accepted: 0,
+      server: Net.createServer((socket) => {
+        hole.accepted++
+        socket.on("error", () => {})
+      })
+    }
+    hole.server.listen(0, "127.0.0.1", () => resume(Effect.succeed(hole)))
   }),
-  (server) =>
+  ({ server }) =>
     Effect.sync(() => {
       server.close()
     })
-).pipe(Effect.map((server) => (server.address() as Net.AddressInfo).port))
+).pipe(Effect.map((hole) => ({ port: (hole.server.address() as Net.AddressInfo).port, accepted: () => hole.accepted })))
 
 describe("Postgres settings", () => {
   it.live("a URL that is none is InvalidSettings, and its text is not shown", () =>
@@ -110,7 +130,7 @@ describe("Postgres settings", () => {
 
   it.live("a server that accepts and never answers: Timeout within the connect timeout", () =>
     Effect.gen(function* () {
-      const port = yield* blackhole
+      const { accepted, port } = yield* blackhole
       const settings = { host: "127.0.0.1", port, connectTimeout: "200 millis" } as const
       const [took, error] = yield* timed(Effect.flip(Effect.scoped(Postgres.make(settings))))
       assert.strictEqual(error.reason, "Timeout")
@@ -120,8 +140,12 @@ describe("Postgres settings", () => {
         Postgres.make({ ...settings, connect: "lazy", connectTimeout: "1 minute" }),
         scope
       )
+      const before = accepted()
       const fiber = yield* Effect.fork(lazy.sql`select 1`)
-      yield* Effect.sleep("50 millis")
+      yield* soon(
+        "it connects",
+        Effect.sync(() => accepted() > before)
+      )
       const [interrupted] = yield* timed(Fiber.interrupt(fiber))
       assert.isTrue(Duration.lessThan(interrupted, "500 millis"), "connecting can be interrupted")
       const [checked, health] = yield* timed(lazy.health)
@@ -163,12 +187,30 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
       () =>
         Effect.gen(function* () {
           const { sql, stats } = yield* connect({ maxConnections: 4 })
-          const killer = Effect.gen(function* () {
-            const fiber = yield* Effect.fork(sql`select pg_sleep(1)`)
-            yield* Effect.sleep("3 millis")
-            yield* Fiber.interrupt(fiber)
-          }).pipe(Effect.forever)
-          const killers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(killer))
+          const watch = yield* connect({ maxConnections: 3 })
+          let kills = 0
+          const killer = (name: string) =>
+            Effect.gen(function* () {
+              const fiber = yield* Effect.fork(sql.unsafe(`select pg_sleep(1), '${name}'`))
+              yield* eventually(
+                "it runs",
+                Effect.map(
+                  watch.sql.unsafe(
+                    `select from pg_stat_activity where state = 'active' and query like '%${name}%' and pid <> pg_backend_pid()`
+                  ),
+                  (found) => found.length > 0
+                )
+              )
+              yield* Fiber.interrupt(fiber)
+              // and one that is on its way
+              const early = yield* Effect.fork(sql`select pg_sleep(1)`)
+              yield* turns(3)
+              yield* Fiber.interrupt(early)
+              kills += 2
+            }).pipe(Effect.forever)
+          const killers = yield* Effect.forEach(["killer 1", "killer 2", "killer 3"], (name) =>
+            Effect.fork(killer(name))
+          )
           const victim = Effect.forEach(
             // Enough by far: with the fault one in eleven failed.
             Array.from({ length: 100 }),
@@ -177,6 +219,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
           )
           const results = (yield* Effect.all([victim, victim], { concurrency: 2 })).flat()
           yield* Fiber.interruptAll(killers)
+          assert.isAbove(kills, 20)
           assert.strictEqual(results.length, 200)
           assert.strictEqual(results.filter(Exit.isFailure).length, 0)
           assert.isAtMost((yield* stats).total, 4)
@@ -283,6 +326,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
       Effect.gen(function* () {
         const { sql } = yield* connect()
         yield* sql`create table if not exists siblings (n int)`
+        const inserted = yield* Deferred.make<void>()
         yield* sql.withTransaction(
           Effect.all(
             [
@@ -290,13 +334,15 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
                 sql.withTransaction(
                   Effect.gen(function* () {
                     yield* sql`insert into siblings values (1)`
-                    yield* Effect.sleep("30 millis")
+                    yield* Deferred.succeed(inserted, undefined)
+                    // Time enough for the others to come in between, if they could.
+                    yield* Effect.repeatN(sql`select 1`, 20)
                     return yield* Effect.fail("undo")
                   })
                 )
               ),
-              sql.withTransaction(Effect.zipRight(Effect.sleep("10 millis"), sql`insert into siblings values (2)`)),
-              Effect.zipRight(Effect.sleep("15 millis"), sql`insert into siblings values (3)`)
+              Effect.zipRight(Deferred.await(inserted), sql.withTransaction(sql`insert into siblings values (2)`)),
+              Effect.zipRight(Deferred.await(inserted), sql`insert into siblings values (3)`)
             ],
             { concurrency: "unbounded" }
           )
@@ -339,9 +385,13 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
             )
           )
           yield* Deferred.await(holding)
+          const thatWait = (count: number) =>
+            soon(
+              `${count} wait`,
+              Effect.map(stats, ({ waiting }) => waiting === count)
+            )
           const waiting = yield* Effect.fork(sql.withTransaction(sql`select 1`))
-          yield* Effect.sleep("20 millis")
-          assert.strictEqual((yield* stats).waiting, 1)
+          yield* thatWait(1)
           const [took] = yield* timed(Fiber.interrupt(waiting))
           assert.isTrue(Duration.lessThan(took, "200 millis"))
           assert.strictEqual((yield* stats).waiting, 0)
@@ -350,10 +400,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
           assert.isTrue(Duration.lessThan(late, "1 second"))
           const order: Array<number> = []
           const next = yield* Effect.forEach([1, 2, 3], (n) =>
-            Effect.zipLeft(
-              Effect.fork(Effect.tap(sql`select 1`, () => Effect.sync(() => order.push(n)))),
-              Effect.sleep("5 millis")
-            )
+            Effect.zipLeft(Effect.fork(Effect.tap(sql`select 1`, () => Effect.sync(() => order.push(n)))), thatWait(n))
           )
           yield* Deferred.succeed(go, undefined)
           yield* Effect.forEach(next, Fiber.join)
@@ -375,12 +422,12 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
                   n % 3 === 0 ? sql.withTransaction(sql`select pg_sleep(0.002)`) : sql`select pg_sleep(0.002)`
                 const fiber = yield* Effect.fork(work)
                 for (let turn = 0; turn < n % 17; turn++) yield* Effect.yieldNow()
-                if (n % 5 === 0) yield* Effect.sleep(Duration.millis(n % 4))
+                if (n % 5 === 0) yield* turns(1 + (n % 40))
                 yield* n % 2 === 0 ? Fiber.interrupt(fiber) : Fiber.join(fiber)
               }),
             { concurrency: 30, discard: true }
           )
-          yield* eventually(
+          yield* soon(
             "nothing is in use",
             Effect.map(stats, ({ inUse, waiting }) => inUse + waiting === 0)
           )
@@ -425,11 +472,15 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
         const { sql } = yield* connect()
         yield* sql`create table if not exists counter (n int)`
         yield* sql`insert into counter values (0)`
+        const bothRead = yield* Deferred.make<void>()
+        let readers = 0
         const increment = sql.withTransaction(
           Effect.gen(function* () {
             yield* sql`set transaction isolation level serializable`
             const [row] = yield* sql<{ readonly n: number }>`select n from counter`
-            yield* Effect.sleep("50 millis")
+            // Neither writes before both have read.
+            if (++readers === 2) yield* Deferred.succeed(bothRead, undefined)
+            yield* Deferred.await(bothRead)
             yield* sql`update counter set n = ${(row?.n ?? 0) + 1}`
           })
         )
@@ -483,7 +534,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
           yield* server.sql(
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'idle-drop'"
           )
-          yield* eventually(
+          yield* soon(
             "it is forgotten",
             Effect.map(stats, ({ total }) => total === 0)
           )
@@ -514,11 +565,14 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
         const idleInTransaction = Effect.gen(function* () {
           yield* sql`select 1`
           yield* cut
-          yield* Effect.sleep("50 millis")
+          yield* eventually(
+            "it is cut",
+            Effect.map(connectionsNamed("cut"), (count) => count === 0)
+          )
           yield* sql`select 2`
         })
         assert.strictEqual(errorOf(yield* Effect.flip(sql.withTransaction(idleInTransaction))).reason, "Unavailable")
-        yield* eventually(
+        yield* soon(
           "nothing is in use",
           Effect.map(stats, ({ inUse }) => inUse === 0)
         )
@@ -557,14 +611,15 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
           const before = process.memoryUsage().heapUsed + process.memoryUsage().external
           const some = yield* rows.pipe(
             Stream.rechunk(1000),
-            Stream.mapChunksEffect((chunk) => Effect.as(Effect.sleep("2 millis"), chunk)),
+            // Meanwhile the server could send much more.
+            Stream.mapChunksEffect((chunk) => Effect.as(connectionsNamed("streaming"), chunk)),
             Stream.take(20_000),
             Stream.runCount
           )
           const after = process.memoryUsage().heapUsed + process.memoryUsage().external
           assert.strictEqual(some, 20_000)
           assert.isBelow(after - before, 200_000_000)
-          yield* eventually(
+          yield* soon(
             "the rest is not sent",
             Effect.map(stats, ({ total }) => total === 0)
           )
@@ -712,11 +767,17 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
             assert.isTrue(Duration.lessThan(took, "2 seconds"))
           }
           const late = sql.withTransaction(
-            Effect.zipRight(sql`insert into in_time values (1)`, Effect.sleep("150 millis"))
+            Effect.zipRight(
+              sql`insert into in_time values (1)`,
+              soon(
+                "the deadline has passed",
+                Effect.zipWith(Clock.currentTimeMillis, Deadline.Current, (now, deadline) => now > deadline)
+              )
+            )
           )
           yield* Deadline.within(late, "100 millis")
           assert.deepStrictEqual(yield* sql`select n from in_time`, [{ n: 1 }])
-          yield* eventually(
+          yield* soon(
             "nothing is in use",
             Effect.map(stats, ({ inUse }) => inUse === 0)
           )
@@ -732,14 +793,23 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
         )
         const { sql } = connection
         yield* Effect.all([sql`select pg_sleep(0.05)`, sql`select pg_sleep(0.05)`], { concurrency: 2 })
-        const busy = yield* Effect.fork(Effect.exit(sql`select pg_sleep(5)`))
-        const inTransaction = yield* Effect.fork(Effect.exit(sql.withTransaction(sql`select pg_sleep(5)`)))
+        const busy = yield* Effect.fork(Effect.exit(sql`select pg_sleep(5), 'leaving soon'`))
+        const inTransaction = yield* Effect.fork(
+          Effect.exit(sql.withTransaction(sql`select pg_sleep(5), 'leaving soon'`))
+        )
+        const flows = yield* Deferred.make<void>()
         const streaming = yield* Effect.fork(
           Effect.exit(
-            Stream.runForEach(sql`select n from generate_series(1, 1000000) as t (n)`.stream, () => Effect.never)
+            Stream.runForEach(sql`select n from generate_series(1, 1000000) as t (n)`.stream, () =>
+              Effect.zipRight(Deferred.succeed(flows, undefined), Effect.never)
+            )
           )
         )
-        yield* Effect.sleep("100 millis")
+        yield* Deferred.await(flows)
+        yield* eventually(
+          "both run",
+          Effect.map(running("leaving soon"), (count) => count === 2)
+        )
         assert.isAbove(yield* connectionsNamed("leaving"), 2)
         const [took] = yield* timed(Scope.close(scope, Exit.void))
         assert.isTrue(Duration.lessThan(took, "4 seconds"))
@@ -763,7 +833,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
           { concurrency: 3 }
         )
         assert.strictEqual((yield* stats).idle, 3)
-        yield* eventually(
+        yield* soon(
           "all are closed",
           Effect.map(stats, ({ total }) => total === 0)
         )
@@ -778,8 +848,11 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
     it.scoped("an exhausted pool is degraded, not down", () =>
       Effect.gen(function* () {
         const { health, sql } = yield* connect({ maxConnections: 1 })
-        const fiber = yield* Effect.fork(sql`select pg_sleep(3)`)
-        yield* Effect.sleep("50 millis")
+        const fiber = yield* Effect.fork(sql`select pg_sleep(3), 'all there is'`)
+        yield* eventually(
+          "it runs",
+          Effect.map(running("all there is"), (count) => count === 1)
+        )
         assert.strictEqual((yield* health).status, "degraded")
         yield* Fiber.interrupt(fiber)
         assert.strictEqual((yield* health).status, "up")
@@ -840,8 +913,11 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
       Effect.gen(function* () {
         const server = yield* PostgresServer.make()
         const { health, sql } = yield* Postgres.make({ url: Redacted.make(server.url) })
-        const waiting = yield* Effect.fork(Effect.flip(sql`select pg_sleep(30)`))
-        yield* Effect.sleep("100 millis")
+        const waiting = yield* Effect.fork(Effect.flip(sql`select pg_sleep(30), 'to be killed'`))
+        yield* eventually(
+          "it runs",
+          Effect.map(running("to be killed").pipe(Effect.provideService(Server, server)), (count) => count === 1)
+        )
         yield* server.kill
         assert.strictEqual(errorOf(yield* Fiber.join(waiting)).reason, "Unavailable")
         assert.strictEqual(errorOf(yield* Effect.flip(sql`select 1`)).reason, "Unavailable")
@@ -858,18 +934,28 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
     () =>
       Effect.gen(function* () {
         const server = yield* PostgresServer.make()
-        const { health, sql } = yield* Postgres.make({
+        const { health, sql, stats } = yield* Postgres.make({
           url: Redacted.make(server.url),
           maxConnections: 1,
           acquireTimeout: "20 millis"
         })
-        const fiber = yield* Effect.fork(sql`select pg_sleep(0.5)`)
-        yield* Effect.sleep("20 millis")
+        const held = yield* Deferred.make<void>()
+        const go = yield* Deferred.make<void>()
+        const fiber = yield* Effect.fork(
+          Effect.scoped(
+            Effect.zipRight(sql.reserve, Effect.zipRight(Deferred.succeed(held, undefined), Deferred.await(go)))
+          )
+        )
+        yield* Deferred.await(held)
         for (let n = 0; n < 7; n++) assert.strictEqual(errorOf(yield* Effect.flip(sql`select 1`)).reason, "Timeout")
+        yield* Deferred.succeed(go, undefined)
         yield* Fiber.join(fiber)
         assert.deepStrictEqual(yield* sql`select 1 as one`, [{ one: 1 }])
         yield* server.kill
-        yield* Effect.sleep("50 millis")
+        yield* soon(
+          "the lost connection is noticed",
+          Effect.map(stats, ({ total }) => total === 0)
+        )
         const recording = yield* Recording.make
         const errors = yield* recording.within(
           Effect.forEach(Array.from({ length: 8 }), () => Effect.flip(sql.withTransaction(sql`select 1`)))
@@ -891,7 +977,10 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
         assert.isDefined(errorOf(errors[7]).retryAfter)
         assert.strictEqual((yield* health).details?.["circuit"], "open")
         yield* server.start
-        yield* eventually("it is found again", Effect.map(Effect.option(sql`select 1`), Option.isSome))
+        yield* eventually(
+          "it is found again",
+          Effect.map(Effect.zipRight(server.sql("select 1"), Effect.option(sql`select 1`)), Option.isSome)
+        )
         assert.strictEqual((yield* health).details?.["circuit"], "closed")
       }).pipe(Effect.scoped),
     60_000

@@ -46,14 +46,13 @@ class Waiting<A, E, E2, R, E3> {
     // A function that does not name the parameter cannot use it.
     this.controller = leaf.try.length > 0 ? new AbortController() : undefined
     const fail = (error: unknown): void => this.end(failure(leaf, error))
-    let promise: PromiseLike<A>
     try {
-      promise = (leaf.try as (signal: AbortSignal | undefined) => PromiseLike<A>)(this.controller?.signal)
+      const promise = (leaf.try as (signal: AbortSignal | undefined) => PromiseLike<A>)(this.controller?.signal)
+      // In here as well: it may be no promise at all, or one of somebody's own making.
+      promise.then((value) => this.end(Exit.succeed(value)), fail)
     } catch (error) {
       fail(error)
-      return
     }
-    promise.then((value) => this.end(Exit.succeed(value)), fail)
     if (!this.done && limit.millis !== Number.POSITIVE_INFINITY) {
       this.cancelTimer = schedule(parent, limit.millis, () => this.expire())
     }
@@ -96,6 +95,8 @@ class Waiting<A, E, E2, R, E3> {
   }
 
   private end(exit: Exit.Exit<A, E>): void {
+    // What is no real promise may settle twice.
+    if (!this.pending) return
     this.pending = false
     if (!this.done) {
       this.done = true

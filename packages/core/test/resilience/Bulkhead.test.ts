@@ -333,17 +333,22 @@ describe("Bulkhead", () => {
     })
   )
 
-  it.effect("a place that is got in the same moment as an interruption is given back", () =>
+  it.effect("places that are got in the same moment as an interruption are given back, all of them", () =>
     Effect.gen(function* () {
-      const bulkhead = yield* Bulkhead.make({ name: "weather", maxConcurrent: 1, maxQueue: 5 })
+      const bulkhead = yield* Bulkhead.make({ name: "weather", maxConcurrent: 3, maxQueue: 5 })
       const { machine } = inside(bulkhead)
-      assert.isTrue(machine.tryEnter(0, 1))
+      assert.isTrue(machine.tryEnter(0, 3))
       let called = false
-      const first = yield* Effect.fork(bulkhead.run(Effect.sync(() => (called = true))))
-      const second = yield* Effect.fork(bulkhead.run(Effect.succeed(2)))
+      const first = yield* Effect.fork(
+        bulkhead.run(
+          Effect.sync(() => (called = true)),
+          { weight: 2 }
+        )
+      )
+      const second = yield* Effect.fork(bulkhead.run(Effect.succeed(2), { weight: 3 }))
       yield* settle
-      machine.leave(0, undefined)
-      assert.strictEqual(machine.active, 1)
+      machine.leave(0, undefined, 3)
+      assert.strictEqual(machine.active, 2)
       yield* Fiber.interrupt(first)
       assert.isFalse(called)
       assert.strictEqual(yield* Fiber.join(second), 2)

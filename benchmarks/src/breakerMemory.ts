@@ -48,6 +48,17 @@ const everything = {
 const made = (options: Omit<CircuitBreaker.Options, "name">) => (index: number) =>
   runSync(CircuitBreaker.make({ ...options, name: nameOf(index) }))
 
+// The same settings are kept once; these are each a little different, so that every breaker has its own.
+const unlike = (index: number) =>
+  runSync(
+    CircuitBreaker.make({
+      ...everything,
+      window: { type: "count", size: 100, failureRate: 0.5 },
+      probeLease: 60_000 + index,
+      name: nameOf(index)
+    })
+  )
+
 const figures: ReadonlyArray<readonly [what: string, bytes: number, limited: boolean]> = [
   ["defaults, unused", weigh(made({})), true],
   [
@@ -65,6 +76,7 @@ const figures: ReadonlyArray<readonly [what: string, bytes: number, limited: boo
     weigh(made({ ...everything, window: { type: "count", size: 100, failureRate: 0.5 } })),
     true
   ],
+  ["every setting given, unlike any other's", weigh(unlike), false],
   [
     "open",
     weigh((index) => {

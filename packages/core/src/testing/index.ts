@@ -1,4 +1,5 @@
 export * as CacheSuite from "./CacheSuite.ts"
+export * as CircuitControlSuite from "./CircuitControlSuite.ts"
 export * as ConnectionSuite from "./ConnectionSuite.ts"
 export * as ConversationMemorySuite from "./ConversationMemorySuite.ts"
 export * as Recording from "./Recording.ts"

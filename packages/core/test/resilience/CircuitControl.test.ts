@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker, CircuitBreakers, CircuitControl } from "@underlay/core"
+import { CircuitControlSuite, Suite } from "@underlay/core/testing"
 import { Duration, Effect, Exit, Layer, Scope, Stream, TestClock } from "effect"
 
 const down = Effect.fail({ isRetryable: true })
@@ -22,6 +23,12 @@ const flaky = Effect.gen(function* () {
     changes: Stream.suspend(() => (seen.away ? Stream.fail(away("changes")) : control.changes))
   })
   return { control, seen, layer }
+})
+
+describe("CircuitControl in memory", () => {
+  for (const one of Suite.applicable(CircuitControlSuite.make({ advance: TestClock.adjust }), ["tells"])) {
+    it.effect(one.name, () => memory(one.run))
+  }
 })
 
 describe("CircuitControl", () => {

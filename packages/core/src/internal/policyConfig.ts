@@ -1,222 +1,484 @@
 /**
- * The settings of a policy as `Config`: what is not set stays out, so that the defaults of the parts hold.
+ * The settings of a policy as `Config`: what is not set stays out, so that the defaults of the parts hold. Each list of
+ * fields is checked against the options of its part, so that no setting of a part can be forgotten here.
  */
 import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import type * as Bulkhead from "../resilience/Bulkhead.ts"
-import type * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
-import type * as Hedge from "../resilience/Hedge.ts"
+import * as Bulkhead from "../resilience/Bulkhead.ts"
+import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
+import * as Hedge from "../resilience/Hedge.ts"
 import type * as Policy from "../resilience/Policy.ts"
-import type * as RateLimit from "../resilience/RateLimit.ts"
-import type * as RetryBudget from "../resilience/RetryBudget.ts"
-import type * as RetryPolicy from "../resilience/RetryPolicy.ts"
-import type * as Throttle from "../resilience/Throttle.ts"
+import * as RateLimit from "../resilience/RateLimit.ts"
+import * as RetryBudget from "../resilience/RetryBudget.ts"
+import * as RetryPolicy from "../resilience/RetryPolicy.ts"
+import * as Throttle from "../resilience/Throttle.ts"
 
 type Fields = Readonly<Record<string, Config.Config<unknown>>>
-type Values<F extends Fields> = { readonly [K in keyof F]?: F[K] extends Config.Config<infer A> ? A : never }
+/** One field for each of these settings. */
+type FieldsOf<Name extends PropertyKey> = Readonly<Record<Name & string, Config.Config<unknown>>>
+type Values<F extends Fields> = {
+  readonly [K in keyof F]?: F[K] extends Config.Config<infer A> ? Exclude<A, undefined> : never
+}
+type Found<A> = Either.Either<A, ConfigError.ConfigError>
 
-/** A part of which every setting may be missing; undefined where all are, false where it is switched off. */
+/** What is code, or says which of several kinds it is. */
+type NotData = "name" | "classify"
+
+// -------------------------------------------------------------------------------------------------------------------
+// values
+// -------------------------------------------------------------------------------------------------------------------
+
+/** Undefined where it is not set. */
+const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> =>
+  Config.map(Config.option(config), Option.getOrUndefined)
+
+const number = (name: string) => optional(Config.number(name))
+const integer = (name: string) => optional(Config.integer(name))
+const boolean = (name: string) => optional(Config.boolean(name))
+
+const oneOf = <const Names extends readonly [string, ...ReadonlyArray<string>]>(name: string, ...names: Names) =>
+  optional(Config.literal<Names>(...names)(name))
+
+/** A text of which something is made; undefined where that cannot be. */
+const parsed = <A>(name: string, expected: string, parse: (text: string) => A | undefined): Config.Config<A> =>
+  Config.mapOrFail(Config.string(name), (text): Found<A> => {
+    const value = parse(text.trim())
+    return value === undefined ? Either.left(ConfigError.InvalidData([], `expected ${expected}`)) : Either.right(value)
+  })
+
+// No figures: messages are shown without the text that was found, wherever it occurs in them.
+const durationWords = "a duration, which is a number and its unit (millis, seconds, minutes, hours or days)"
+
+/** A negative one would be read as none at all. */
+const durationOf = (text: string): Duration.Duration | undefined =>
+  text.startsWith("-") ? undefined : Option.getOrUndefined(Duration.decodeUnknown(text))
+
+const requiredDuration = (name: string): Config.Config<Duration.Duration> => parsed(name, durationWords, durationOf)
+
+const duration = (name: string) => optional(requiredDuration(name))
+
+/** A duration, or `none` for no limit. */
+const limit = (name: string) =>
+  optional(
+    parsed(name, `${durationWords}, or none`, (text): Duration.Duration | false | undefined =>
+      text === "none" || text === "false" ? false : durationOf(text)
+    )
+  )
+
+/** A whole number, or `unlimited`. */
+const amount = (name: string) =>
+  optional(
+    parsed(name, "a whole number, or unlimited", (text) =>
+      text === "unlimited" ? Number.POSITIVE_INFINITY : /^[+-]?\d+$/.test(text) ? Number(text) : undefined
+    )
+  )
+
+// -------------------------------------------------------------------------------------------------------------------
+// tables
+// -------------------------------------------------------------------------------------------------------------------
+
+/** What is set of the fields. */
+const values = <F extends Fields>(fields: F): Config.Config<Values<F>> =>
+  Config.map(
+    Config.all(fields),
+    (found) => Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined)) as Values<F>
+  )
+
+const isEmpty = (found: object): boolean => Object.keys(found).length === 0
+
+/** A table of settings; undefined where none of them is set. */
+const table = <F extends Fields, A>(
+  name: string,
+  fields: F,
+  make: (found: Values<F>) => Found<A>
+): Config.Config<A | undefined> =>
+  Config.nested(
+    Config.mapOrFail(
+      values(fields),
+      (found): Found<A | undefined> => (isEmpty(found) ? Either.right(undefined) : make(found))
+    ),
+    name
+  )
+
+/** A part of the policy: undefined where nothing is set, false where it is switched off. */
 const part = <F extends Fields, A>(
   name: string,
   fields: F,
-  make: (values: Values<F>) => Either.Either<A, ConfigError.ConfigError>
+  make: (found: Values<F>) => Found<A>
 ): Config.Config<A | false | undefined> =>
-  Config.all([
-    Config.withDefault(Config.boolean("enabled"), true),
-    Config.all(Object.fromEntries(Object.entries(fields).map(([key, field]) => [key, Config.option(field)])))
-  ]).pipe(
-    Config.mapOrFail(([enabled, found]): Either.Either<A | false | undefined, ConfigError.ConfigError> => {
-      if (!enabled) return Either.right(false)
-      const values = Object.fromEntries(
-        Object.entries(found as Readonly<Record<string, Option.Option<unknown>>>).flatMap(([key, value]) =>
-          Option.isSome(value) ? [[key, value.value]] : []
-        )
-      )
-      return Object.keys(values).length === 0 ? Either.right(undefined) : make(values as Values<F>)
-    }),
-    Config.nested(name)
+  Config.nested(
+    Config.mapOrFail(
+      Config.all({ enabled: boolean("enabled"), found: values(fields) }),
+      ({ enabled, found }): Found<A | false | undefined> =>
+        enabled === false
+          ? Either.right(false)
+          : enabled === undefined && isEmpty(found)
+            ? Either.right(undefined)
+            : make(found)
+    ),
+    name
   )
 
-const as = <A>(values: unknown): Either.Either<A, ConfigError.ConfigError> => Either.right(values as A)
+/** A setting that is one duration or a table. */
+const durationOr = <A>(name: string, other: Config.Config<A | undefined>) =>
+  Config.all({
+    single: optional(
+      // That it is a table is no mistake; what else is wrong with it is.
+      Config.orElseIf(requiredDuration(name), {
+        if: (error) => error._op === "InvalidData" && /\ba table\b/.test(error.message),
+        orElse: () => Config.succeed(undefined)
+      })
+    ),
+    table: other
+  })
 
-const missing = (path: ReadonlyArray<string>, message: string) =>
-  Either.left(ConfigError.MissingData([...path], message))
+const missing = (name: string, message: string) => Either.left(ConfigError.MissingData([name], message))
 
-/** A duration, or `none` for no limit. */
-const limit = (name: string): Config.Config<Duration.DurationInput | false> =>
-  Config.orElse(
-    Config.map(Config.literal("none", "false")(name), (): false => false),
-    () => Config.duration(name)
-  )
+/** Settings that mean nothing beside the others would be passed over in silence. */
+const meaningless = (
+  found: object,
+  names: ReadonlyArray<string>,
+  why: string
+): Either.Either<void, ConfigError.ConfigError> => {
+  const errors = names
+    .filter((name) => name in found)
+    .map((name) => ConfigError.InvalidData([name], `it has no meaning ${why}: leave it out`))
+  const [first, ...rest] = errors
+  return first === undefined
+    ? Either.void
+    : Either.left(rest.reduce<ConfigError.ConfigError>((left, right) => ConfigError.And(left, right), first))
+}
 
-const jitter = Config.literal("none", "full", "equal", "decorrelated")("jitter")
+// -------------------------------------------------------------------------------------------------------------------
+// parts
+// -------------------------------------------------------------------------------------------------------------------
 
 const retry = part(
   "retry",
   {
-    attempts: Config.integer("attempts"),
-    base: Config.duration("base"),
-    factor: Config.number("factor"),
-    cap: Config.duration("cap"),
-    retryAfterCap: Config.duration("retryAfterCap"),
-    jitter,
-    unsentOnly: Config.boolean("unsentOnly"),
-    retryRejections: Config.boolean("retryRejections"),
-    retryExhausted: Config.boolean("retryExhausted")
-  },
-  as<RetryPolicy.ExponentialOptions>
+    attempts: amount("attempts"),
+    base: duration("base"),
+    factor: number("factor"),
+    cap: duration("cap"),
+    retryAfterCap: duration("retryAfterCap"),
+    jitter: oneOf("jitter", "none", "full", "equal", "decorrelated"),
+    unsentOnly: boolean("unsentOnly"),
+    retryRejections: boolean("retryRejections"),
+    retryExhausted: boolean("retryExhausted")
+  } satisfies FieldsOf<Exclude<keyof RetryPolicy.ExponentialOptions, NotData | "retryOn" | "stopOn" | "budget">>,
+  (found): Found<RetryPolicy.ExponentialOptions> => Either.right(found)
 )
+
+const percentage = {
+  ratio: number("ratio"),
+  minPerSecond: number("minPerSecond"),
+  ttl: duration("ttl")
+} satisfies FieldsOf<keyof RetryBudget.PercentageOptions>
+
+const grpc = {
+  maxTokens: number("maxTokens"),
+  tokenRatio: number("tokenRatio")
+} satisfies FieldsOf<keyof RetryBudget.GrpcOptions>
+
+const aws = {
+  mode: oneOf("mode", "classic", "2026"),
+  capacity: integer("capacity"),
+  retryCost: integer("retryCost"),
+  timeoutCost: integer("timeoutCost"),
+  throttlingCost: integer("throttlingCost"),
+  successIncrement: integer("successIncrement")
+} satisfies FieldsOf<keyof RetryBudget.AwsOptions>
+
+const budgetFields = { percentage, grpc, aws }
 
 const budget = part(
   "budget",
+  { type: oneOf("type", "percentage", "grpc", "aws"), ...percentage, ...grpc, ...aws },
+  (found): Found<RetryBudget.Options> => {
+    const { type = "percentage", ...rest } = found
+    const others = Object.entries(budgetFields).flatMap(([each, fields]) => (each === type ? [] : Object.keys(fields)))
+    return Either.map(meaningless(found, others, `in a budget of type ${type}`), () => ({ ...rest, type }))
+  }
+)
+
+const percentile = table(
+  "delay",
   {
-    type: Config.literal("percentage", "grpc", "aws")("type"),
-    mode: Config.literal("classic", "2026")("mode"),
-    ratio: Config.number("ratio"),
-    minPerSecond: Config.number("minPerSecond"),
-    ttl: Config.duration("ttl"),
-    maxTokens: Config.number("maxTokens"),
-    tokenRatio: Config.number("tokenRatio"),
-    capacity: Config.integer("capacity")
-  },
-  (values) => as<RetryBudget.Options>({ type: "percentage", ...values })
+    percentile: number("percentile"),
+    initial: duration("initial"),
+    min: duration("min"),
+    max: duration("max"),
+    minimumSamples: integer("minimumSamples"),
+    halfLife: duration("halfLife")
+  } satisfies FieldsOf<keyof Hedge.PercentileDelay>,
+  (found): Found<Hedge.PercentileDelay> =>
+    found.percentile === undefined
+      ? missing("percentile", "give which part of the calls is faster, or a duration in place of the table")
+      : found.initial === undefined
+        ? missing("initial", "give the delay until enough latencies are known")
+        : Either.right({ ...found, percentile: found.percentile, initial: found.initial })
 )
 
 const hedge = part(
   "hedge",
   {
-    delay: Config.duration("delay"),
-    percentile: Config.number("percentile"),
-    initial: Config.duration("initial"),
-    min: Config.duration("min"),
-    max: Config.duration("max"),
-    maxHedges: Config.integer("maxHedges")
-  },
-  ({ delay, initial, max, maxHedges, min, percentile }): Either.Either<Hedge.Options, ConfigError.ConfigError> => {
-    if (percentile !== undefined) {
-      return initial === undefined
-        ? missing(["hedge", "initial"], "a percentile needs the delay until enough latencies are known")
-        : Either.right({ delay: { percentile, initial, min, max }, maxHedges })
-    }
-    return delay === undefined
-      ? missing(["hedge", "delay"], "give a delay, or a percentile with its initial delay")
+    delay: Config.map(durationOr("delay", percentile), ({ single, table }) => table ?? single),
+    maxHedges: integer("maxHedges")
+  } satisfies FieldsOf<keyof Hedge.Options>,
+  ({ delay, maxHedges }): Found<Hedge.Options> =>
+    delay === undefined
+      ? missing("delay", "give a duration, or a percentile with its initial delay")
       : Either.right({ delay, maxHedges })
-  }
 )
 
 const throttle = part(
   "throttle",
   {
-    ratio: Config.number("ratio"),
-    window: Config.duration("window"),
-    minimumCalls: Config.integer("minimumCalls")
-  },
-  as<Omit<Throttle.Options, "name">>
+    ratio: number("ratio"),
+    window: duration("window"),
+    minimumCalls: integer("minimumCalls"),
+    maxProbability: number("maxProbability")
+  } satisfies FieldsOf<Exclude<keyof Throttle.Options, NotData | "accepted">>,
+  (found): Found<Omit<Throttle.Options, "name">> => Either.right(found)
 )
 
 const rateLimit = part(
   "rateLimit",
   {
-    limit: Config.number("limit"),
-    interval: Config.duration("interval"),
-    algorithm: Config.literal("gcra", "sliding-window")("algorithm"),
-    burst: Config.number("burst"),
+    limit: number("limit"),
+    interval: duration("interval"),
+    algorithm: oneOf("algorithm", "gcra", "sliding-window"),
+    burst: integer("burst"),
     maxWait: limit("maxWait"),
-    maxQueue: Config.integer("maxQueue")
+    maxQueue: amount("maxQueue")
+  } satisfies FieldsOf<Exclude<keyof RateLimit.Options, NotData>>,
+  (found): Found<Omit<RateLimit.Options, "name">> =>
+    found.limit === undefined
+      ? missing("limit", "give how many calls there may be in an interval")
+      : Either.right({ ...found, limit: found.limit })
+)
+
+type WindowOf<Type> = Extract<CircuitBreaker.Window, { readonly type: Type }>
+
+const windowFields = {
+  consecutive: { failures: integer("failures") } satisfies FieldsOf<Exclude<keyof WindowOf<"consecutive">, "type">>,
+  count: {
+    size: integer("size"),
+    failureRate: number("failureRate"),
+    minimumCalls: integer("minimumCalls")
+  } satisfies FieldsOf<Exclude<keyof WindowOf<"count">, "type">>,
+  time: {
+    over: duration("over"),
+    failureRate: number("failureRate"),
+    minimumCalls: integer("minimumCalls"),
+    buckets: integer("buckets")
+  } satisfies FieldsOf<Exclude<keyof WindowOf<"time">, "type">>
+}
+
+const window = table(
+  "window",
+  {
+    type: oneOf("type", "consecutive", "count", "time"),
+    ...windowFields.consecutive,
+    ...windowFields.count,
+    ...windowFields.time
   },
-  (values): Either.Either<Omit<RateLimit.Options, "name">, ConfigError.ConfigError> => {
-    const { limit } = values
-    return limit === undefined
-      ? missing(["rateLimit", "limit"], "give how many calls there may be in an interval")
-      : Either.right({ ...values, limit })
+  (found): Found<CircuitBreaker.Window> => {
+    const { buckets, failureRate, failures, minimumCalls, over, size, type } = found
+    if (type === undefined) return missing("type", "give consecutive, count or time")
+    const own: ReadonlyArray<string> = ["type", ...Object.keys(windowFields[type])]
+    const checked = meaningless(
+      found,
+      Object.keys(found).filter((name) => !own.includes(name)),
+      `in a window of type ${type}`
+    )
+    return Either.flatMap(checked, (): Found<CircuitBreaker.Window> => {
+      if (type === "consecutive") {
+        return failures === undefined
+          ? missing("failures", "give how many failures in a row open the circuit")
+          : Either.right({ type, failures })
+      }
+      if (failureRate === undefined) return missing("failureRate", "give the part of failures that opens the circuit")
+      if (type === "count") {
+        return size === undefined
+          ? missing("size", "give how many results the window has")
+          : Either.right({ type, size, failureRate, minimumCalls })
+      }
+      return over === undefined
+        ? missing("over", "give how long the window is")
+        : Either.right({ type, over, failureRate, minimumCalls, buckets })
+    })
   }
 )
 
-const window = part(
-  "window",
-  {
-    type: Config.literal("consecutive", "count", "time")("type"),
-    failures: Config.integer("failures"),
-    size: Config.integer("size"),
-    over: Config.duration("over"),
-    failureRate: Config.number("failureRate"),
-    minimumCalls: Config.integer("minimumCalls")
-  },
-  (values): Either.Either<CircuitBreaker.Window, ConfigError.ConfigError> => {
-    const { failureRate, failures, minimumCalls, over, size, type } = values
-    const at = (name: string, why: string) => missing(["breaker", "window", name], why)
-    if (type === undefined) return at("type", "give consecutive, count or time")
-    switch (type) {
-      case "consecutive":
-        return failures === undefined
-          ? at("failures", "give how many failures in a row open the circuit")
-          : Either.right({ type, failures })
-      case "count":
-        return size === undefined
-          ? at("size", "give how many results the window has")
-          : failureRate === undefined
-            ? at("failureRate", "give the part of failures that opens the circuit")
-            : Either.right({ type, size, failureRate, minimumCalls })
-      case "time":
-        return over === undefined
-          ? at("over", "give how long the window is")
-          : failureRate === undefined
-            ? at("failureRate", "give the part of failures that opens the circuit")
-            : Either.right({ type, over, failureRate, minimumCalls })
-    }
+const growing = values({
+  initial: duration("initial"),
+  factor: number("factor"),
+  max: duration("max")
+} satisfies FieldsOf<keyof CircuitBreaker.Growing>)
+
+const openFor = Config.mapOrFail(
+  durationOr("openFor", Config.nested(growing, "openFor")),
+  ({ single, table }): Found<Duration.Duration | CircuitBreaker.Growing | undefined> => {
+    if (table === undefined || isEmpty(table)) return Either.right(single)
+    // A higher source may give the one, a lower one the other.
+    const initial = table.initial ?? single
+    return initial === undefined
+      ? Either.left(ConfigError.MissingData(["openFor", "initial"], "give how long it is open the first time"))
+      : Either.right({ ...table, initial })
   }
+)
+
+const rampUp = table(
+  "rampUp",
+  {
+    over: duration("over"),
+    from: number("from")
+  } satisfies FieldsOf<keyof NonNullable<CircuitBreaker.Options["rampUp"]>>,
+  ({ from, over }): Found<NonNullable<CircuitBreaker.Options["rampUp"]>> =>
+    over === undefined
+      ? missing("over", "give how long it takes until all calls pass")
+      : from === undefined
+        ? missing("from", "give the part of calls that passes at first")
+        : Either.right({ over, from })
 )
 
 const breaker = part(
   "breaker",
   {
     window,
-    openFor: Config.duration("openFor"),
-    halfOpenPermits: Config.integer("halfOpenPermits"),
-    halfOpenSuccessRate: Config.number("halfOpenSuccessRate"),
-    probeLease: Config.duration("probeLease"),
-    slowCallDuration: Config.duration("slowCallDuration"),
-    slowCallRate: Config.number("slowCallRate")
-  },
-  ({ window, ...rest }) =>
-    as<Omit<CircuitBreaker.Options, "name">>(window === undefined || window === false ? rest : { ...rest, window })
+    openFor,
+    openJitter: number("openJitter"),
+    retryAfterCap: duration("retryAfterCap"),
+    halfOpenPermits: integer("halfOpenPermits"),
+    halfOpenSuccessRate: number("halfOpenSuccessRate"),
+    probeLease: duration("probeLease"),
+    rampUp,
+    slowCallDuration: duration("slowCallDuration"),
+    slowCallRate: number("slowCallRate")
+  } satisfies FieldsOf<Exclude<keyof CircuitBreaker.Options, NotData | "counts" | "random">>,
+  (found): Found<Omit<CircuitBreaker.Options, "name">> => Either.right(found)
 )
+
+const queue = { maxQueue: integer("maxQueue"), maxWait: duration("maxWait") } satisfies FieldsOf<
+  Exclude<keyof Bulkhead.QueueOptions, NotData>
+>
+
+const adaptive = {
+  algorithm: oneOf("algorithm", "gradient", "vegas", "aimd"),
+  initial: integer("initial"),
+  min: integer("min"),
+  max: integer("max"),
+  window: duration("window"),
+  minimumSamples: integer("minimumSamples"),
+  smoothing: number("smoothing"),
+  tolerance: number("tolerance"),
+  backoff: number("backoff"),
+  probeEvery: duration("probeEvery")
+} satisfies FieldsOf<Exclude<keyof Bulkhead.AdaptiveOptions, keyof Bulkhead.QueueOptions>>
 
 const bulkhead = part(
   "bulkhead",
   {
-    maxConcurrent: Config.integer("maxConcurrent"),
-    algorithm: Config.literal("gradient", "vegas", "aimd")("algorithm"),
-    initial: Config.integer("initial"),
-    min: Config.integer("min"),
-    max: Config.integer("max"),
-    maxQueue: Config.integer("maxQueue"),
-    maxWait: Config.duration("maxWait")
-  },
-  as<Omit<Bulkhead.Options, "name"> | Omit<Bulkhead.AdaptiveOptions, "name">>
+    maxConcurrent: integer("maxConcurrent"),
+    ...queue,
+    ...adaptive
+  } satisfies FieldsOf<Exclude<keyof Bulkhead.Options, NotData>>,
+  (found): Found<Omit<Bulkhead.Options, "name"> | Omit<Bulkhead.AdaptiveOptions, "name">> => {
+    const { algorithm, maxConcurrent, ...rest } = found
+    return algorithm === undefined
+      ? Either.map(meaningless(found, Object.keys(adaptive), "without an algorithm"), () => ({
+          ...rest,
+          maxConcurrent
+        }))
+      : Either.map(meaningless(found, ["maxConcurrent"], "beside an algorithm, which has min and max"), () => ({
+          ...rest,
+          algorithm
+        }))
+  }
 )
 
-const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> =>
-  Config.map(Config.option(config), Option.getOrUndefined)
+const settingsFields = {
+  timeout: limit("timeout"),
+  attemptTimeout: limit("attemptTimeout"),
+  retry,
+  budget,
+  hedge,
+  throttle,
+  rateLimit,
+  breaker,
+  bulkhead,
+  metrics: boolean("metrics"),
+  idempotent: boolean("idempotent")
+} satisfies FieldsOf<keyof Policy.Settings>
 
-export const settings: Config.Config<Policy.Settings> = Config.map(
-  Config.all({
-    timeout: optional(limit("timeout")),
-    attemptTimeout: optional(limit("attemptTimeout")),
-    retry,
-    budget,
-    hedge,
-    throttle,
-    rateLimit,
-    breaker,
-    bulkhead,
-    metrics: optional(Config.boolean("metrics")),
-    idempotent: optional(Config.boolean("idempotent"))
-  }),
-  (found): Policy.Settings =>
-    // What is not set must not stand above what is given besides.
-    Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined))
-)
+// What is not set must not stand above what is given besides.
+export const settings: Config.Config<Policy.Settings> = values(settingsFields)
+
+// -------------------------------------------------------------------------------------------------------------------
+// over the code
+// -------------------------------------------------------------------------------------------------------------------
+
+/** One part, as configuration has it over the code. */
+const partOver = <Part extends object, Settings extends object>(
+  code: Part | Settings | false | undefined,
+  found: Part | Settings | false | undefined,
+  is: (u: unknown) => u is Part,
+  kept: (code: Settings, found: Settings) => Partial<Settings> = (code) => code
+): Part | Settings | false | undefined => {
+  if (found === undefined || (found !== false && is(code))) return code
+  if (found === false || is(found) || code === undefined || code === false || is(code)) return found
+  return { ...kept(code, found), ...found }
+}
+
+type BulkheadSettings = Omit<Bulkhead.Options, "name"> | Omit<Bulkhead.AdaptiveOptions, "name">
+
+/** What both kinds of bulkheads have, where the kind changes. */
+const bulkheadKept = (code: BulkheadSettings, found: BulkheadSettings): Partial<BulkheadSettings> => {
+  const changes = "algorithm" in code ? "maxConcurrent" in found : "algorithm" in found
+  if (!changes) return code
+  const { classify, maxQueue, maxWait } = code
+  return { classify, maxQueue, maxWait }
+}
+
+/** The options of the code with what configuration says in place of theirs. */
+export const over = (code: Policy.Options, found: Policy.Settings): Policy.Options => ({
+  ...code,
+  ...found,
+  retry: partOver<RetryPolicy.RetryPolicy, RetryPolicy.ExponentialOptions>(
+    code.retry,
+    found.retry,
+    RetryPolicy.isRetryPolicy
+  ),
+  budget: partOver<RetryBudget.RetryBudget, RetryBudget.Options>(
+    code.budget,
+    found.budget,
+    RetryBudget.isRetryBudget,
+    (code, found) => (code.type === found.type ? code : {})
+  ),
+  hedge: partOver<Hedge.Hedge, Hedge.Options>(code.hedge, found.hedge, Hedge.isHedge),
+  throttle: partOver<Throttle.Throttle, Omit<Throttle.Options, "name">>(
+    code.throttle,
+    found.throttle,
+    Throttle.isThrottle
+  ),
+  rateLimit: partOver<RateLimit.RateLimit, Omit<RateLimit.Options, "name">>(
+    code.rateLimit,
+    found.rateLimit,
+    RateLimit.isRateLimit
+  ),
+  breaker: partOver<CircuitBreaker.CircuitBreaker, Omit<CircuitBreaker.Options, "name">>(
+    code.breaker,
+    found.breaker,
+    CircuitBreaker.isCircuitBreaker
+  ),
+  bulkhead: partOver<Bulkhead.Bulkhead, BulkheadSettings>(
+    code.bulkhead,
+    found.bulkhead,
+    Bulkhead.isBulkhead,
+    bulkheadKept
+  )
+})

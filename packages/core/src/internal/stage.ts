@@ -7,7 +7,10 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import type * as ErrorClass from "../resilience/ErrorClass.ts"
+import * as Timeout from "../resilience/Timeout.ts"
 import type { Outcome, PolicyMetrics } from "./policyMetrics.ts"
 
 /** What a stage is told of what it goes round. */
@@ -84,9 +87,9 @@ export const around = (stages: ReadonlyArray<Stage>): Around => ({
   inner: stages.filter((each) => each.at === "inner")
 })
 
-/** Counts and times what a stage makes of an effect. */
+/** Counts and times what a stage makes of an effect, and its own refusals among those of the policy. */
 export const measured = <A, E, R>(
-  name: string,
+  { at = "attempt", name }: { readonly name: string; readonly at?: Position | undefined },
   effect: Effect.Effect<A, E, R>,
   metrics: PolicyMetrics
 ): Effect.Effect<A, E, R> =>
@@ -94,13 +97,20 @@ export const measured = <A, E, R>(
     const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
     const started = clock.unsafeCurrentTimeMillis()
     return Effect.onExit(effect, (exit) =>
-      Effect.sync(() => metrics.stage(name, outcomeOf(exit), clock.unsafeCurrentTimeMillis() - started))
+      Effect.sync(() => {
+        const error = exit._tag === "Success" ? undefined : Option.getOrUndefined(Cause.failureOption(exit.cause))
+        metrics.stage(name, outcomeOf(exit, error), clock.unsafeCurrentTimeMillis() - started)
+        if (!(error instanceof StageRejected) || error.stage !== name) return
+        metrics.rejected("stage")
+        // Inside an attempt it is the attempt's to count.
+        if (at === "attempt") metrics.attempt("rejected")
+      })
     )
   })
 
-const outcomeOf = (exit: Exit.Exit<unknown, unknown>): Outcome => {
+const outcomeOf = (exit: Exit.Exit<unknown, unknown>, error: unknown): Outcome => {
   if (exit._tag === "Success") return "success"
-  const failure = Cause.failureOption(exit.cause)
-  if (failure._tag === "None") return Cause.isDie(exit.cause) ? "failure" : "cancelled"
-  return failure.value instanceof StageRejected ? "rejected" : "failure"
+  if (error === undefined) return Cause.isDie(exit.cause) || Cause.isFailure(exit.cause) ? "failure" : "cancelled"
+  if (Predicate.hasProperty(error, "rejection") && error.rejection === true) return "rejected"
+  return error instanceof Timeout.CallTimeout ? "timeout" : "failure"
 }

@@ -274,6 +274,8 @@ export interface Policy extends Runner {
   readonly reload: (options: Omit<Options, "name">) => Effect.Effect<void, PolicyInvalid>
   /** @internal */
   readonly stages: pipeline.Stages
+  /** @internal Told of the state of the breaker in force, at once and whenever it changes. Gives what ends it. */
+  readonly watchBreaker: (now: number, watcher: (state: CircuitBreaker.State) => void) => () => void
 }
 
 /**
@@ -284,12 +286,13 @@ export interface Policy extends Runner {
  * @category constructors
  */
 export const make = (options: Options): Effect.Effect<Policy, PolicyInvalid> =>
-  Effect.map(
-    Effect.zipRight(
-      valid(options),
-      Effect.suspend(() => build(options, undefined))
-    ),
-    (stages) => new Pipeline(stages, options)
+  valid(options).pipe(
+    Effect.zipRight(Effect.suspend(() => build(options, undefined))),
+    Effect.zipWith(Clock.currentTimeMillis, (stages, now) => {
+      const made = new Pipeline(stages, options)
+      made.observe(now)
+      return made
+    })
   )
 
 const valid = (options: Options): Effect.Effect<void, PolicyInvalid> =>
@@ -315,6 +318,12 @@ const part = <Part, Settings extends object>(
 const own = <Part>(current: Part | undefined, given: unknown, is: (u: unknown) => boolean): Part | undefined =>
   given === false || is(given) ? undefined : current
 
+/** How errors are classified where the settings of a part do not say otherwise. */
+const classified = <Settings extends { readonly classify?: ErrorClass.Classify | undefined }>(
+  settings: Settings,
+  classify: ErrorClass.Classify | undefined
+): Settings => (settings.classify === undefined && classify !== undefined ? { ...settings, classify } : settings)
+
 type BulkheadSettings = Omit<Bulkhead.Options, "name"> | Omit<Bulkhead.AdaptiveOptions, "name">
 
 const defaultBudget: RetryBudget.Options = { type: "percentage" }
@@ -330,11 +339,12 @@ const build = (
         ? RetryPolicy.none
         : RetryPolicy.isRetryPolicy(options.retry)
           ? options.retry
-          : RetryPolicy.exponential({ classify, ...options.retry })
+          : RetryPolicy.exponential(classified(options.retry ?? {}, classify))
     const was = before?.stages
     const given = before?.options
     const budget = yield* part(options.budget ?? defaultBudget, RetryBudget.isRetryBudget, RetryBudget.make, {
-      part: own(was?.budget, given?.budget, RetryBudget.isRetryBudget),
+      // The budget of a retry that was made elsewhere is not ours to change.
+      part: own(was?.budget === was?.retry.budget ? undefined : was?.budget, given?.budget, RetryBudget.isRetryBudget),
       reload: (part, settings) => part.reload(settings)
     })
     const hedge = yield* part(options.hedge, Hedge.isHedge, Hedge.make, {
@@ -344,10 +354,10 @@ const build = (
     const throttle = yield* part(
       options.throttle,
       Throttle.isThrottle,
-      (settings: Omit<Throttle.Options, "name">) => Throttle.make({ classify, ...settings, name }),
+      (settings: Omit<Throttle.Options, "name">) => Throttle.make({ ...classified(settings, classify), name }),
       {
         part: own(was?.throttle, given?.throttle, Throttle.isThrottle),
-        reload: (part, settings) => part.reload({ classify, ...settings })
+        reload: (part, settings) => part.reload(classified(settings, classify))
       }
     )
     const rateLimit = yield* part(
@@ -362,24 +372,23 @@ const build = (
     const breaker = yield* part(
       options.breaker ?? {},
       CircuitBreaker.isCircuitBreaker,
-      (settings: Omit<CircuitBreaker.Options, "name">) => CircuitBreaker.make({ classify, ...settings, name }),
+      (settings: Omit<CircuitBreaker.Options, "name">) =>
+        CircuitBreaker.make({ ...classified(settings, classify), name }),
       {
         part: own(was?.breaker, given?.breaker, CircuitBreaker.isCircuitBreaker),
-        reload: (part, settings) => part.reload({ classify, ...settings })
+        reload: (part, settings) => part.reload(classified(settings, classify))
       }
     )
     const bulkhead = yield* part(
       options.bulkhead,
       Bulkhead.isBulkhead,
-      (settings: BulkheadSettings) => Bulkhead.fromOptions({ classify, ...settings, name }),
+      (settings: BulkheadSettings) => Bulkhead.fromOptions({ ...classified(settings, classify), name }),
       {
         part: own(was?.bulkhead, given?.bulkhead, Bulkhead.isBulkhead),
-        reload: (part, settings) => part.reload({ classify, ...settings })
+        reload: (part, settings) => part.reload(classified(settings, classify))
       }
     )
     const metrics = options.metrics === true ? (was?.metrics ?? new PolicyMetrics(name)) : undefined
-    if (metrics !== undefined && breaker !== undefined && breaker !== was?.breaker && breaker !== options.breaker)
-      yield* shownAsMetric(breaker, metrics)
     const once = options.idempotent === false
     return {
       name,
@@ -402,13 +411,6 @@ const build = (
     }
   })
 
-/** A breaker that others share is theirs to show. */
-const shownAsMetric = (breaker: CircuitBreaker.CircuitBreaker, metrics: PolicyMetrics): Effect.Effect<void> =>
-  Effect.map(Clock.currentTimeMillis, (now) => {
-    breaker.machine.listeners.add((change) => metrics.circuit(change.to))
-    metrics.circuit(breaker.machine.state(now))
-  })
-
 const ordinary: pipeline.Stages["entry"] = { weight: 1, priority: "normal" }
 
 class Pipeline implements Policy {
@@ -416,6 +418,8 @@ class Pipeline implements Policy {
   readonly name: string
   stages: pipeline.Stages
   private options: Options
+  private readonly watchers = new Set<(state: CircuitBreaker.State) => void>()
+  private observed: CircuitBreaker.CircuitBreaker | undefined
 
   constructor(stages: pipeline.Stages, options: Options) {
     this.name = stages.name
@@ -454,17 +458,39 @@ class Pipeline implements Policy {
     return call === undefined ? () => this.stages : () => override(this.stages, call)
   }
 
-  /** The fallback, its answers counted. */
   private counted<E, A, E2, R, V>(fallback: Fallback.Fallback<E, A, E2, R, V>): Fallback.Fallback<E, A, E2, R, V> {
-    const { metrics } = this.stages
-    if (metrics === undefined) return fallback
-    return {
-      ...fallback,
-      recover: (error) =>
-        Effect.onExit(fallback.recover(error), (exit) =>
-          Effect.sync(() => metrics.fellBack(Exit.isSuccess(exit) ? "success" : "failure"))
-        )
+    return watchedFallback(fallback, (outcome) => this.stages.metrics?.fellBack(outcome))
+  }
+
+  readonly watchBreaker = (now: number, watcher: (state: CircuitBreaker.State) => void): (() => void) => {
+    this.watchers.add(watcher)
+    this.observe(now)
+    watcher(this.breaker?.machine.state(now) ?? "closed")
+    return () => {
+      this.watchers.delete(watcher)
+      this.observe(now)
     }
+  }
+
+  /** Listens to the breaker in force, if anybody minds: a breaker that others share is theirs to show as a metric. */
+  observe(now: number): void {
+    const { breaker, metrics } = this.stages
+    const shown = metrics !== undefined && breaker !== this.options.breaker
+    const wanted = shown || this.watchers.size > 0 ? breaker : undefined
+    if (wanted === this.observed) return
+    this.observed?.machine.listeners.delete(this.onChange)
+    this.observed = wanted
+    wanted?.machine.listeners.add(this.onChange)
+    // Without a breaker every call passes: what the last one was like is not so any more.
+    this.tell(breaker === undefined ? "closed" : breaker.machine.state(now))
+  }
+
+  private readonly onChange = (change: CircuitBreaker.Change): void => this.tell(change.to)
+
+  private tell(state: CircuitBreaker.State): void {
+    const { breaker, metrics } = this.stages
+    if (breaker === undefined || breaker !== this.options.breaker) metrics?.circuit(state)
+    for (const watcher of this.watchers) watcher(state)
   }
 
   get retry(): RetryPolicy.RetryPolicy {
@@ -500,18 +526,37 @@ class Pipeline implements Policy {
 
   readonly reload = (changed: Omit<Options, "name">): Effect.Effect<void, PolicyInvalid> => {
     const options: Options = { ...changed, name: this.name }
-    return Effect.zipRight(
-      valid(options),
-      Effect.map(
-        Effect.suspend(() => build(options, { stages: this.stages, options: this.options })),
-        (stages) => {
-          this.stages = stages
-          this.options = options
-        }
-      )
+    // Uninterruptible, or some parts could have the new settings and others the old ones.
+    return valid(options).pipe(
+      Effect.zipRight(Effect.suspend(() => build(options, { stages: this.stages, options: this.options }))),
+      Effect.zipWith(Clock.currentTimeMillis, (stages, now) => {
+        this.stages = stages
+        this.options = options
+        this.observe(now)
+      }),
+      Effect.uninterruptible
     )
   }
 }
+
+/** @internal The fallback, its answers told of: not where the error is none of its business and passes. */
+export const watchedFallback = <E, A, E2, R, V>(
+  fallback: Fallback.Fallback<E, A, E2, R, V>,
+  onAnswer: (outcome: "success" | "failure") => void
+): Fallback.Fallback<E, A, E2, R, V> => ({
+  ...fallback,
+  recover: (error) =>
+    Effect.onExit(
+      Effect.suspend(() => fallback.recover(error)),
+      (exit) =>
+        Effect.sync(() => {
+          if (Exit.isSuccess(exit)) return onAnswer("success")
+          const failure = Cause.failureOption(exit.cause)
+          const passed = failure._tag === "Some" && Object.is(failure.value, error)
+          if (!passed && !Cause.isInterruptedOnly(exit.cause)) onAnswer("failure")
+        })
+    )
+})
 
 const unknownException = (error: unknown): Cause.UnknownException =>
   new Cause.UnknownException(error, "the promise was rejected")
@@ -619,8 +664,9 @@ export const stage = (options: {
   name: options.name,
   at: options.at ?? "attempt",
   apply: (effect, info, metrics) => {
-    const inside = options.wrap(effect, info)
-    return metrics === undefined ? inside : stage_.measured(options.name, inside, metrics)
+    // What it throws is a defect of the call, wherever in the pipeline it is asked.
+    const inside = Effect.suspend(() => options.wrap(effect, info))
+    return metrics === undefined ? inside : stage_.measured(options, inside, metrics)
   }
 })
 
@@ -647,17 +693,29 @@ const standardOptions: Omit<Options, "name"> = {
   metrics: true
 }
 
+const standardHedge: Hedge.Options = {
+  delay: { percentile: 0.95, initial: "2 seconds", min: "5 millis", max: "5 seconds" },
+  maxHedges: 1
+}
+
+/** The options, and the others where they say nothing. */
+const orElse = (options: StandardOptions, others: Omit<Options, "name">): Options => ({
+  ...others,
+  ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
+  name: options.name
+})
+
 /**
- * Good settings for an HTTP service, any of which can be given otherwise: 30 seconds for the call, 10 for an attempt, 3
- * attempts within a retry budget, a circuit breaker over the last 30 seconds that opens at half failures for 5 seconds and
- * longer each time, 100 attempts at once, metrics. The shape is that of the standard pipeline of
+ * Good settings for an HTTP service, any of which can be given otherwise (a part as a whole): 30 seconds for the call, 10
+ * for an attempt, 3 attempts within a retry budget, a circuit breaker over the last 30 seconds that opens at half failures
+ * for 5 seconds and longer each time, 100 attempts at once, metrics. The shape is that of the standard pipeline of
  * https://learn.microsoft.com/dotnet/core/resilience/http-resilience ; `docs/resilience.md` says where each figure is from.
  *
  * @since 0.1.0
  * @category constructors
  */
 export const standard = (options: StandardOptions): Effect.Effect<Policy, PolicyInvalid> =>
-  make({ ...standardOptions, ...options })
+  make(orElse(options, standardOptions))
 
 /**
  * `standard` with a hedge: where an attempt is slower than 95 of 100, another is started beside it. For calls that may
@@ -667,11 +725,7 @@ export const standard = (options: StandardOptions): Effect.Effect<Policy, Policy
  * @category constructors
  */
 export const standardHedged = (options: StandardOptions): Effect.Effect<Policy, PolicyInvalid> =>
-  make({
-    ...standardOptions,
-    hedge: { delay: { percentile: 0.95, initial: "2 seconds", min: "5 millis", max: "5 seconds" }, maxHedges: 1 },
-    ...options
-  })
+  make(orElse(options, { ...standardOptions, hedge: standardHedge }))
 
 /**
  * The settings of a policy as configuration has them: those of `Options` that are data, under the same names. A part is
@@ -692,7 +746,9 @@ export type Settings = Omit<Options, "name" | "chaos" | "stages" | "classify">
 export const config: Config.Config<Settings> = policyConfig.settings
 
 /**
- * Makes a policy of configuration; what is given besides, code above all, goes before it.
+ * Makes a policy of configuration over the options of the code: what configuration says goes before them, setting by
+ * setting. Functions stay, and so does a part that was made elsewhere, which configuration can only switch off. A window,
+ * a budget or a bulkhead of another kind replaces that of the code whole.
  *
  * @since 0.1.0
  * @category constructors
@@ -701,7 +757,7 @@ export const fromConfig = (
   options: Pick<Options, "name"> & Partial<Options>,
   settings: Config.Config<Settings> = config
 ): Effect.Effect<Policy, PolicyInvalid | ConfigError.ConfigError> =>
-  Effect.flatMap(settings, (found) => make({ ...found, ...options }))
+  Effect.flatMap(settings, (found) => make(policyConfig.over(options, found)))
 
 /**
  * The class of a tag for one policy, with layers that make it:

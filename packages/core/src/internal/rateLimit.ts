@@ -42,7 +42,10 @@ interface Meter {
 }
 
 /** A timer that fires late holds calls back; what that comes to is made up for, as far as this (milliseconds). */
-const maxLateness = 10
+const maxLateness = 100
+
+/** More moments than this are not told apart, where the limit is larger: the window is then this many parts. */
+const maxMoments = 1_024
 
 /** JavaScript's timers can wait no longer. */
 const maxTimer = 2 ** 31 - 1
@@ -59,6 +62,8 @@ export class Gcra implements Meter {
   readonly perMilli: number
   readonly capacity: number
   private readonly credit: number
+  /** What is made up for must not make more than `limit` in any `interval`: a log of what passed sees to that. */
+  private readonly guard: SlidingWindow | undefined
   private level = 0
   private at = 0
 
@@ -69,10 +74,15 @@ export class Gcra implements Meter {
     this.perCall = perCall
     this.perMilli = perMilli
     this.capacity = Math.max(settings.burst * perCall, perCall + perMilli - 1)
-    // What comes due between two milliseconds; and of what a late timer held back at most a hundredth of the limit, so
-    // that it cannot become more than that too much.
-    const lateness = Math.min(maxLateness, Math.floor(settings.interval / 100))
+    // Where the log would be too long, what is made up for is at most a hundredth of the limit instead.
+    const window = Math.ceil(settings.interval)
+    const guarded = settings.limit <= maxMoments || window <= maxMoments
+    const lateness = Math.min(maxLateness, Math.floor(settings.interval / (guarded ? 10 : 100)))
+    // At the least what comes due between two milliseconds.
     this.credit = Math.max(perMilli - 1, lateness * perMilli)
+    this.guard = guarded
+      ? new SlidingWindow(Math.ceil((window * perMilli) / perCall) + settings.burst - 1, window, 1)
+      : undefined
     this.largest = Math.floor(this.capacity / perCall)
   }
 
@@ -87,25 +97,27 @@ export class Gcra implements Meter {
 
   available(at: number): number {
     this.drain(at, 0)
-    return Math.floor((this.capacity - this.level) / this.perCall)
+    const room = Math.floor((this.capacity - this.level) / this.perCall)
+    return this.guard === undefined ? room : Math.min(room, this.guard.available(at))
   }
 
   take(at: number, cost: number, waiting: boolean): boolean {
     this.drain(at, waiting ? -this.credit : 0)
     const filled = this.level + cost * this.perCall
-    if (filled > this.capacity) return false
+    if (filled > this.capacity || this.guard?.take(at, cost) === false) return false
     this.level = filled
     return true
   }
 
-  giveBack(_takenAt: number, cost: number): void {
+  giveBack(takenAt: number, cost: number): void {
     this.level = Math.max(0, this.level - cost * this.perCall)
+    this.guard?.giveBack(takenAt, cost)
   }
 
   wait(at: number, cost: number, before: Queue<unknown>, waiting: boolean): number {
     this.drain(at, waiting ? -this.credit : 0)
     const over = this.level + (before.cost + cost) * this.perCall - this.capacity
-    return over <= 0 ? 0 : Math.ceil(over / this.perMilli)
+    return Math.max(0, Math.ceil(over / this.perMilli), this.guard?.wait(at, cost, before) ?? 0)
   }
 
   idle(): void {
@@ -137,9 +149,6 @@ export class Gcra implements Meter {
   }
 }
 
-/** More moments than this are not told apart, where the limit is larger: the window is then this many parts. */
-const maxMoments = 1_024
-
 /**
  * A log of what passed and when. Weighted counters would need less room and let through too much or too little where
  * calls do not come evenly; here `limit` is never exceeded in any `interval`. Calls of one millisecond share an entry, and
@@ -155,10 +164,10 @@ export class SlidingWindow implements Meter {
   private first = 0
   private total = 0
 
-  constructor(settings: Settings) {
-    this.largest = settings.limit
-    this.interval = Math.ceil(settings.interval)
-    this.grain = settings.limit <= maxMoments ? 1 : Math.ceil(this.interval / maxMoments)
+  constructor(limit: number, interval: number, grain: number) {
+    this.largest = limit
+    this.interval = interval
+    this.grain = grain
   }
 
   available(at: number): number {
@@ -263,7 +272,7 @@ export class SlidingWindow implements Meter {
       this.total -= this.counts[this.first] ?? 0
       this.first++
     }
-    if (this.first > 64 && this.first * 2 > this.times.length) {
+    if (this.first === this.times.length ? this.first > 0 : this.first > 64 && this.first * 2 > this.times.length) {
       this.times = this.times.slice(this.first)
       this.counts = this.counts.slice(this.first)
       this.starts = this.starts.slice(this.first)
@@ -336,8 +345,12 @@ class Queue<Rejection> {
 /** Nobody before: what a waiter at the head has to wait for. */
 const nobody = new Queue<never>()
 
-const meter = (settings: Settings): Gcra | SlidingWindow =>
-  settings.algorithm === "gcra" ? new Gcra(settings) : new SlidingWindow(settings)
+const meter = (settings: Settings): Gcra | SlidingWindow => {
+  if (settings.algorithm === "gcra") return new Gcra(settings)
+  const interval = Math.ceil(settings.interval)
+  const grain = settings.limit <= maxMoments ? 1 : Math.ceil(interval / maxMoments)
+  return new SlidingWindow(settings.limit, interval, grain)
+}
 
 const live = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Clock.Clock =>
   Context.get(fiber.currentDefaultServices, Clock.Clock)

@@ -22,8 +22,10 @@ import type * as ErrorClass from "./ErrorClass.ts"
  *
  * - `gcra`: the generic cell rate algorithm, which spreads the calls evenly: 10 a second are one every 100 ms. In any time
  *   at most `burst` and what the rate comes to; with the default burst of 1 never more than `limit` in any `interval`. What
- *   a late timer holds back is made up for, up to a hundredth of `limit` and 10 ms, so that the rate holds on a busy
- *   event loop. It needs the same few bytes for any limit. See https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
+ *   a late timer holds back, up to 100 ms, is made up for, so that the rate holds on a busy event loop; a log of what
+ *   passed keeps that within the limit. Where it would be longer than 1,024 entries (a limit above 1,024 in more than a
+ *   second) there is none, and what is made up for is at most a hundredth of the limit.
+ *   See https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
  * - `sliding-window`: a log of what passed. Calls need not be spread: `limit` of them can pass at once, but never more in
  *   any `interval`, whenever it begins and however late a timer is. For quotas that are written like this ("100 a
  *   minute"). It needs up to 1,024 entries.

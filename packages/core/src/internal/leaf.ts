@@ -29,6 +29,44 @@ export const masked = <A, E, R, E2, E3>(
     })
   })
 
+/** What a promise belongs to that an effect waits for, and that may outlast the effect. */
+export interface Host {
+  readonly orphans: timed.Orphans
+  promised(): void
+  promiseEnded(): void
+}
+
+/** The same as an effect among others, whose end the promise may outlast. */
+export const within = <A, E>(leaf: Leaf<A, E>, host: Host): Effect.Effect<A, E> =>
+  Effect.uninterruptibleMask((restore) => {
+    host.promised()
+    return masked<A, E, never, never, E>(restore, leaf, new Guest(host))
+  })
+
+/** Has no time of its own and leaves the result to the effect. */
+class Guest<A, E> implements timed.Limit<A, E, never, never, E> {
+  readonly millis = Number.POSITIVE_INFINITY
+  readonly context = undefined
+  readonly orphans: timed.Orphans
+  private readonly host: Host
+
+  constructor(host: Host) {
+    this.host = host
+    this.orphans = host.orphans
+  }
+
+  timeout(): never {
+    throw new Error("it has no time that could be over")
+  }
+  settled(): void {}
+  ended(): void {
+    this.host.promiseEnded()
+  }
+  failed(cause: Cause.Cause<E>): Effect.Effect<A, E> {
+    return Effect.failCause(cause)
+  }
+}
+
 class Waiting<A, E, E2, R, E3> {
   /** It is known how the call goes on: the promise has settled, time is over, or the caller has left. */
   private done = false

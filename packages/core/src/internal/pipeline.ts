@@ -169,12 +169,15 @@ class Call<A, E, R> {
   readonly restore: timed.Restore
   readonly stages: Stages
   readonly work: Work<A, E, R>
+  /** Whether something stands between the attempt timeout and the work. */
+  readonly disturbed: boolean
   readonly observer: Observer<A> | undefined
   readonly clock: Clock.Clock
   /** The context of the caller with this call's deadline and frame; the caller's where nobody reads them. */
   readonly context: Context.Context<R>
   readonly started: number
-  readonly deadline: number
+  /** Moved back with the clock, so that no wait becomes longer than the settings say. */
+  deadline: number
   readonly frame: RetryFrame.Frame = { attempt: 1, exhausted: false }
   readonly outer: RetryFrame.Frame | undefined
   readonly outerAttempt: number
@@ -183,8 +186,7 @@ class Call<A, E, R> {
   attempts = 0
   /** What the retry that comes next took from the budget. */
   taken = 0
-  /** What the budget thought of the last failure. */
-  refused = false
+  private seen: number
   private counted = false
 
   constructor(
@@ -201,11 +203,13 @@ class Call<A, E, R> {
     this.observer = observer
     this.clock = clock
     this.started = started
+    this.seen = started
     this.outer = Context.get(current, RetryFrame.Current)
     this.outerAttempt = this.outer === undefined ? 0 : this.outer.attempt
     this.deadline = Math.min(Context.get(current, Deadline.Current), this.started + stages.total)
-    this.work = inner(this, work)
-    this.context = isEffect(this.work) ? this.contextWith(current, this.frame) : current
+    this.disturbed = stages.chaos !== undefined || stages.around.inner.length > 0
+    this.work = this.disturbed && isEffect(work) ? disturbed(this, work) : work
+    this.context = this.disturbed || isEffect(work) ? this.contextWith(current, this.frame) : current
   }
 
   /** A context in which nested policies tell this call of their attempts. */
@@ -217,24 +221,29 @@ class Call<A, E, R> {
     return Context.unsafeMake<R>(services)
   }
 
+  /** How much time is left; none or less if it is over. */
+  remaining(now: number): number {
+    if (now < this.seen) this.deadline -= this.seen - now
+    this.seen = now
+    return this.deadline - now
+  }
+
   /** How it ended, counted once; where somebody observes it, they count. */
   ended(outcome: PolicyMetrics.Outcome, now: number): void {
     if (this.counted || this.observer !== undefined) return
     this.counted = true
-    this.stages.metrics?.call(outcome, now - this.started)
+    this.stages.metrics?.call(outcome, Math.max(0, now - this.started))
   }
 }
 
 /** The work with what stands between it and the attempt timeout. */
-const inner = <A, E, R>(call: Call<A, E, R>, work: Work<A, E, R>): Work<A, E, R> => {
+const disturbed = <A, E, R>(call: Call<A, E, R>, work: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
   const { around, chaos } = call.stages
-  if (around.inner.length === 0 && chaos === undefined) return work
-  const effect = isEffect(work) ? work : Effect.tryPromise<A, E>(work)
   // What it injects imitates what calls give and fail with: it is not in the types.
-  const disturbed = chaos === undefined ? effect : (chaos.apply(effect) as Effect.Effect<A, E, R>)
+  const inside = chaos === undefined ? work : (chaos.apply(work) as Effect.Effect<A, E, R>)
   return around.inner.length === 0
-    ? disturbed
-    : (Effect.suspend(() => wrapped(call.stages, around.inner, disturbed, call.attempts)) as Effect.Effect<A, E, R>)
+    ? inside
+    : (Effect.suspend(() => wrapped(call.stages, around.inner, inside, call.attempts)) as Effect.Effect<A, E, R>)
 }
 
 /** The effect inside stages of one's own, the first one outermost. */
@@ -299,7 +308,7 @@ const hedged = <A, E, R>(
       delay: () => hedge.machine.delay(call.clock.unsafeCurrentTimeMillis()),
       allowed: () => {
         const now = call.clock.unsafeCurrentTimeMillis()
-        if (now >= call.deadline) return false
+        if (call.remaining(now) <= 0) return false
         if (budget !== undefined) {
           cost = budget.machine.take(now, undefined)
           if (cost === 0) {
@@ -408,13 +417,18 @@ const afterWait = <A, E, R>(run: Attempt<A, E, R>, now: number): Effect.Effect<A
 }
 
 const begin = <A, E, R>(run: Attempt<A, E, R>): Effect.Effect<A, E | Failure, R> => {
-  const work = run.call.work
-  run.call.attempts++
-  if (!isEffect(work)) return Leaf.masked<A, E, R, Timeout.CallTimeout, E | Failure>(run.restore, work, run)
+  const { call } = run
+  call.attempts++
+  let { work } = call
+  if (!isEffect(work)) {
+    if (!call.disturbed) return Leaf.masked<A, E, R, Timeout.CallTimeout, E | Failure>(run.restore, work, run)
+    work = disturbed<A, E, R>(call, Leaf.within(work, run))
+  }
   if (run.millis !== Number.POSITIVE_INFINITY) {
     return timed.masked<A, E, R, Timeout.CallTimeout, E | Failure>(run.restore, work, run)
   }
-  return Effect.matchCauseEffect(run.restore(Effect.mapInputContext(work, () => run.context)), {
+  const { context } = run
+  return Effect.matchCauseEffect(run.restore(Effect.mapInputContext(work, () => context)), {
     onFailure: (cause) => {
       run.settled(Exit.failCause(cause))
       run.ended()
@@ -429,7 +443,7 @@ const begin = <A, E, R>(run: Attempt<A, E, R>): Effect.Effect<A, E | Failure, R>
   })
 }
 
-class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | Failure>, Held {
+class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | Failure>, Held, Leaf.Host {
   startedAt: number
   remaining: number
   millis: number
@@ -447,6 +461,11 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
   private sample: Sample | undefined = undefined
   /** Somebody else lets go what it holds. */
   private kept = false
+  /** Promises that are not settled, which its effect did not wait for if it has ended. */
+  private promises = 0
+  private over = false
+  /** What a function of the user's threw about its failure. */
+  private bug: { readonly defect: unknown } | undefined = undefined
 
   constructor(
     call: Call<A, E, R>,
@@ -464,7 +483,7 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
     this.startedAt = startedAt
     this.taken = taken
     this.first = first
-    this.remaining = call.deadline - startedAt
+    this.remaining = call.remaining(startedAt)
     this.millis = Math.min(call.stages.attempt, this.remaining)
     this.orphans = call.stages.orphans
   }
@@ -472,7 +491,7 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
   /** It has waited for its turn: its own time begins now. */
   starts(now: number): void {
     this.startedAt = now
-    this.remaining = this.call.deadline - now
+    this.remaining = this.call.remaining(now)
     this.millis = Math.min(this.call.stages.attempt, this.remaining)
   }
 
@@ -492,7 +511,8 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
     const { call } = this
     const { budget, bulkhead, metrics, throttle } = call.stages
     const now = call.clock.unsafeCurrentTimeMillis()
-    const took = now - this.startedAt
+    // A clock may have been set back.
+    const took = Math.max(0, now - this.startedAt)
     if (exit !== undefined && Exit.isSuccess(exit)) {
       if (call.outer !== undefined && call.outer.attempt === call.outerAttempt) call.outer.exhausted = false
       throttle?.machine.record(now, true)
@@ -513,7 +533,18 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
       }
       return
     }
-    const { breaker, retry } = call.stages
+    try {
+      this.unsuccessful(exit, now, took)
+    } catch (defect) {
+      // A function of the user's, which must neither keep what is held nor leave the caller waiting for ever.
+      this.bug = { defect }
+      this.settle("failure", now)
+    }
+  }
+
+  private unsuccessful(exit: Exit.Failure<A, E> | undefined, now: number, took: number): void {
+    const { call } = this
+    const { breaker, budget, bulkhead, metrics, retry, throttle } = call.stages
     const error = exit === undefined ? Option.none() : Cause.failureOption(exit.cause)
     const found: ErrorClass.Classification | undefined =
       exit === undefined ? late : Option.isSome(error) ? retry.classify(error.value) : undefined
@@ -526,6 +557,8 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
       call.ended("cancelled", now)
       return
     }
+    // It took at least this long: what the percentile leaves out would make the delay ever shorter.
+    if (exit === undefined) this.hedge?.machine.record(now, took)
     if (found?.rejection !== true) {
       throttle?.machine.record(
         now,
@@ -546,7 +579,17 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
   }
 
   ended(): void {
-    if (!this.kept) this.leave(this.call.clock.unsafeCurrentTimeMillis())
+    this.over = true
+    if (!this.kept && this.promises === 0) this.leave(this.call.clock.unsafeCurrentTimeMillis())
+  }
+
+  promised(): void {
+    this.promises++
+  }
+
+  promiseEnded(): void {
+    this.promises--
+    if (this.over) this.ended()
   }
 
   progressed(now: number): void {
@@ -592,6 +635,7 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
       cause
     })
     if (this.frame.exhausted) call.frame.exhausted = true
+    if (this.bug !== undefined) return buggy(call, this.bug.defect, this.first)
     return this.first ? recover(call, cause) : Effect.failCause(cause)
   }
 
@@ -614,6 +658,11 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
   }
 }
 
+const buggy = <A, E, R>(call: Call<A, E, R>, defect: unknown, first: boolean): Effect.Effect<A, E | Failure, R> => {
+  const cause = Cause.die(defect)
+  return first ? recover(call, cause) : Effect.failCause(cause)
+}
+
 /** What a timeout of ours is classified as. */
 const late: ErrorClass.Classification = { class: "transient" }
 
@@ -631,7 +680,7 @@ const outOfTime = <A, E, R>(call: Call<A, E, R>): Timeout.CallTimeout =>
 const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> => {
   const { retry } = call.stages
   const error = Cause.failureOption(cause)
-  if (error._tag === "None") return Effect.failCause(cause)
+  if (error._tag === "None") return conclude(call, cause)
   const innerSpent = call.frame.exhausted && !retry.retriesExhausted
   if (retry.attempts === 1 || innerSpent || !retry.shouldRetry(error.value)) return conclude(call, cause)
   let replayed = false
@@ -650,7 +699,7 @@ const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>):
   )
   const schedule = retry.unsafeSchedule({
     stop: () => call.frame.exhausted && !retry.retriesExhausted,
-    allow: (found, now) => allowed(call, found, now),
+    allow: (found, now, error) => allowed(call, found, now, error),
     onDelay: (error, delay, number, now) => {
       call.stages.metrics?.retried()
       call.observer?.onRetry?.(error, delay, number, now)
@@ -661,10 +710,15 @@ const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>):
 }
 
 /** Whether the budget has something left for another attempt; the last question that is asked before one. */
-const allowed = <A, E, R>(call: Call<A, E, R>, found: ErrorClass.Classification, now: number): boolean => {
+const allowed = <A, E, R>(
+  call: Call<A, E, R>,
+  found: ErrorClass.Classification,
+  now: number,
+  error: unknown
+): boolean => {
   const { budget, metrics } = call.stages
   if (budget === undefined) return true
-  call.taken = budget.machine.take(now, found)
+  call.taken = budget.machine.take(now, found, error)
   if (call.taken > 0) return true
   metrics?.budgetRefused()
   call.observer?.onBudgetRefused?.()
@@ -685,7 +739,7 @@ const conclude = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>)
   if (call.failures.length < 2) return Effect.failCause(cause)
   const shared =
     marks.isMarked(error) ||
-    call.failures.slice(0, -1).some((each) => Option.getOrUndefined(Cause.failureOption(each.cause)) === error)
+    call.failures.filter((each) => Option.getOrUndefined(Cause.failureOption(each.cause)) === error).length > 1
   const own = shared ? marks.individual(error) : error
   if (spent) marks.exhaust(own)
   marks.setAttempts(own, call.failures)

@@ -157,7 +157,7 @@ export interface Hooks {
   /** Gives up on errors that would be tried again. */
   readonly stop: (error: unknown) => boolean
   /** The last question before another attempt: whether there is a budget for it. */
-  readonly allow: (found: ErrorClass.Classification, now: number) => boolean
+  readonly allow: (found: ErrorClass.Classification, now: number, error: unknown) => boolean
   /** Told of each wait before it begins. */
   readonly onDelay: ((error: unknown, delayMillis: number, attempt: number, now: number) => void) | undefined
   /** When there is no use in waiting any more. */
@@ -350,7 +350,7 @@ const makeSchedule = (shape: Shape, run: Run): Schedule.Schedule<Duration.Durati
             : Effect.succeed(Math.min(asked, run.retryAfterCap))
         return Effect.zipWith(wait, Deadline.Current, (delay, inherited): Step => {
           const deadline = Math.min(inherited, run.hooks?.deadline ?? Number.POSITIVE_INFINITY)
-          if (now + delay >= deadline || !allowed(run, found, now)) return end
+          if (now + delay >= deadline || !allowed(run, found, now, error)) return end
           run.hooks?.onDelay?.(error, delay, failed, now)
           return [
             { base, failed, previous: delay },
@@ -363,11 +363,11 @@ const makeSchedule = (shape: Shape, run: Run): Schedule.Schedule<Duration.Durati
   )
 
 /** A policy that runs the schedule keeps the accounts itself; a schedule on its own knows of failures alone. */
-const allowed = (run: Run, found: ErrorClass.Classification, now: number): boolean => {
-  if (run.hooks !== undefined) return run.hooks.allow(found, now)
+const allowed = (run: Run, found: ErrorClass.Classification, now: number, error: unknown): boolean => {
+  if (run.hooks !== undefined) return run.hooks.allow(found, now, error)
   if (run.budget === undefined) return true
   run.budget.machine.failed(now, found)
-  return run.budget.machine.take(now, found) > 0
+  return run.budget.machine.take(now, found, error) > 0
 }
 
 /** How long the service asked us to wait, in milliseconds. */

@@ -700,18 +700,18 @@ const limits: ReadonlyArray<Case> = [
           Effect.gen(function* () {
             limits = []
             for (const _ of times(seconds * 10)) {
-              yield* Effect.forEach(times(10), () =>
+              yield* Effect.forEach(times(6), () =>
                 Effect.forkDaemon(Effect.exit(bulkhead.run(Effect.sleep(Duration.millis(latency)))))
               )
               yield* driver.time.advance(100)
               limits.push((yield* bulkhead.snapshot).limit)
             }
           })
-        yield* load(4, 20)
+        yield* load(3, 20)
         const well = limits.at(-1) ?? 0
-        yield* load(6, 1_000)
+        yield* load(4, 1_000)
         const slow = Math.min(...limits)
-        yield* load(10, 20)
+        yield* load(6, 20)
         const again = Math.max(...limits)
         yield* Suite.isTrue(`well ${well}, slow ${slow}, well again ${again}`, slow < well / 2 && again > slow * 2)
       })

@@ -235,9 +235,8 @@ export class Breaker {
     return this.phase === undefined
   }
 
-  /** Whether nothing would be missed without it: it is closed, or has waited in vain for a probe for `after` milliseconds. */
+  /** Of one without calls that nobody forces: whether nothing would be missed without it. It is closed, or has waited in vain for a probe for `after` milliseconds. */
   isForgettable(now: number, after: number): boolean {
-    if (this.inFlight > 0 || this.isForced) return false
     const { phase } = this
     const time = this.tick(now)
     if (phase === undefined) return true
@@ -306,9 +305,14 @@ export class Breaker {
     return pass(this.generation, undefined, Number.POSITIVE_INFINITY)
   }
 
-  /** Whether the permit's result will have a part in the state. */
+  /** Whether the call may still be made with this permit: nothing has changed since that would refuse it or count it otherwise. */
   isCurrent(permit: Permit): boolean {
-    if (permit.settled || permit.generation !== this.generation) return false
+    if (permit.settled) return false
+    if (permit.generation === apart) {
+      const mode = this.override === undefined ? this.mode : this.override.mode
+      return mode === "disabled" || mode === "metrics-only"
+    }
+    if (permit.generation !== this.generation) return false
     return this.phase instanceof HalfOpen ? this.phase.probes.includes(permit) : !(this.phase instanceof Open)
   }
 

@@ -520,6 +520,28 @@ describe("a stream as a probe", () => {
     })
   )
 
+  it.effect("a call that waited since it was let pass asks again only where that has changed", () =>
+    Effect.gen(function* () {
+      const breaker = yield* CircuitBreaker.make(options)
+      const machine = machineOf(breaker)
+      for (const mode of ["automatic", "disabled", "metrics-only"] as const) {
+        yield* breaker.setMode(mode)
+        const permit = machine.acquire(0)
+        if (typeof permit === "number") return assert.fail("no permit")
+        assert.isTrue(machine.isCurrent(permit), mode)
+        yield* breaker.setMode("forced-open")
+        assert.isFalse(machine.isCurrent(permit), mode)
+        machine.settle(permit, "neutral", 0)
+      }
+      yield* breaker.setMode("metrics-only")
+      yield* fail(breaker)
+      // It would have been refused, and passes.
+      const permit = machine.acquire(0)
+      if (typeof permit === "number") return assert.fail("no permit")
+      assert.isTrue(machine.isCurrent(permit))
+    })
+  )
+
   it.effect("nor is a long stream through a closed circuit a slow call, if its first element came in time", () =>
     Effect.gen(function* () {
       const breaker = yield* CircuitBreaker.make(options)

@@ -25,6 +25,8 @@ import * as Tracer from "effect/Tracer"
 import * as callMetrics from "../internal/callMetrics.ts"
 import * as CurrentCall from "../internal/currentCall.ts"
 import * as pipeline from "../internal/pipeline.ts"
+import type { PolicyMetrics } from "../internal/policyMetrics.ts"
+import { millis, shown } from "../internal/policyProblems.ts"
 import { shownError, shownExit } from "../internal/shownExit.ts"
 import * as streaming from "../internal/streaming.ts"
 import * as Health from "../operations/Health.ts"
@@ -85,9 +87,11 @@ export interface LogLevels {
   readonly success?: LogLevel.LogLevel | undefined
   /** A success that took longer than `slowAfter`. Warning. */
   readonly slow?: LogLevel.LogLevel | undefined
+  /** A success that is the fallback's: the service failed. Warning. */
+  readonly fallback?: LogLevel.LogLevel | undefined
   /** Error. */
   readonly failure?: LogLevel.LogLevel | undefined
-  /** Refused by the circuit breaker: the failures that opened it have their lines. Warning. */
+  /** Refused by the policy, such as an open circuit or a full bulkhead: what led to it has its lines. Warning. */
   readonly rejected?: LogLevel.LogLevel | undefined
   /** Interrupted by the caller. Debug. */
   readonly cancelled?: LogLevel.LogLevel | undefined
@@ -206,33 +210,56 @@ export interface ExternalClient {
       options?: (CallOptions<A, B> & { readonly schema?: undefined; readonly fallback?: undefined }) | undefined
     ): Effect.Effect<B, E | ExternalError, R>
   }
-  /** One call that answers with a stream. Its span lasts as long as the stream; attempts are made before the first element. */
+  /**
+   * One call that answers with a stream. Its span lasts as long as the stream; attempts are made, and a fallback is asked,
+   * before the first element.
+   */
   readonly stream: {
+    <A, I, RS, E, R, B = A, A2 = never, E2 = never, R2 = never>(
+      operation: string,
+      stream: Stream.Stream<unknown, E, R>,
+      options: StreamOptions<A, B> & {
+        readonly schema: Schema.Schema<A, I, RS>
+        readonly fallback: Fallback.StreamFallback<E | ExternalError, A2, E2, R2>
+      }
+    ): Stream.Stream<B | A2, E | ExternalError | E2, R | RS | R2>
+    <A, E, R, A2, E2, R2, B = A>(
+      operation: string,
+      stream: Stream.Stream<A, E, R>,
+      options: StreamOptions<A, B> & {
+        readonly schema?: undefined
+        readonly fallback: Fallback.StreamFallback<E | ExternalError, A2, E2, R2>
+      }
+    ): Stream.Stream<B | A2, E | ExternalError | E2, R | R2>
     <A, I, RS, E, R, B = A>(
       operation: string,
       stream: Stream.Stream<unknown, E, R>,
-      options: StreamOptions<A, B> & { readonly schema: Schema.Schema<A, I, RS> }
+      options: StreamOptions<A, B> & { readonly schema: Schema.Schema<A, I, RS>; readonly fallback?: undefined }
     ): Stream.Stream<B, E | ExternalError, R | RS>
     <A, E, R, B = A>(
       operation: string,
       stream: Stream.Stream<A, E, R>,
-      options?: (StreamOptions<A, B> & { readonly schema?: undefined }) | undefined
+      options?: (StreamOptions<A, B> & { readonly schema?: undefined; readonly fallback?: undefined }) | undefined
     ): Stream.Stream<B, E | ExternalError, R>
   }
 }
 
 /**
  * Makes a client. It registers its health check if there is a `Health` service, until the scope closes. Settings of a
- * policy that cannot work are a defect here; where they come from outside, make the policy with `Policy.make`.
+ * policy or an operation that cannot work are a defect here; where those of a policy come from outside, make it with
+ * `Policy.make`.
  *
  * @since 0.1.0
  * @category constructors
  */
 export const make = (options: Options): Effect.Effect<ExternalClient, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const policy = Policy.isPolicy(options.policy)
-      ? options.policy
-      : yield* Effect.orDie(Policy.make({ metrics: true, ...options.policy, name: options.service }))
+    const given = options.policy
+    const policy = Policy.isPolicy(given)
+      ? given
+      : yield* Effect.orDie(Policy.make({ ...given, metrics: given?.metrics ?? true, name: options.service }))
+    const problems = operationProblems(options.operations ?? {}, policy)
+    if (problems.length > 0) yield* Effect.die(new Policy.PolicyInvalid({ policy: options.service, problems }))
     const client = new Client(options, policy)
     yield* client.observeBreaker
     if (options.health !== false) {
@@ -260,6 +287,37 @@ export const tag =
     return Object.assign(Base, { layer: Layer.scoped(Base, make(options)) })
   }
 
+/** What is wrong with the settings of operations, with what to write instead. */
+const operationProblems = (
+  operations: Readonly<Record<string, OperationOptions>>,
+  policy: Policy.Policy
+): ReadonlyArray<string> =>
+  Object.entries(operations).flatMap(([operation, options]) => {
+    const found: Array<string> = []
+    const at = (name: keyof OperationOptions): string => `operations.${operation}.${name}`
+    const whole = (name: "retries" | "weight" | "cost", least: number): void => {
+      const value = options[name]
+      if (value !== undefined && !(Number.isInteger(value) && value >= least)) {
+        found.push(`${at(name)} is ${value}: give a whole number of ${least} or more`)
+      }
+    }
+    whole("retries", 0)
+    whole("weight", 1)
+    whole("cost", 1)
+    const total = millis(options.timeout, policy.stages.total)
+    for (const name of ["timeout", "attemptTimeout", "firstElementTimeout", "idleTimeout"] as const) {
+      const value = millis(options[name], Number.POSITIVE_INFINITY)
+      if (!(value > 0)) found.push(`${at(name)} is not positive: give a longer one, or false for no limit`)
+      else if ((name === "attemptTimeout" || name === "firstElementTimeout") && value !== Infinity && value > total) {
+        found.push(
+          `${at(name)} (${shown(value)}) is longer than its timeout (${shown(total)}), so it could never end an attempt: ` +
+            `lower it, or raise ${at("timeout")}`
+        )
+      }
+    }
+    return found
+  })
+
 /** How a call went, as its log line and span tell it. */
 class Ended {
   readonly startedAt: number
@@ -267,8 +325,9 @@ class Ended {
   hedges = 0
   /** The retry budget refused another attempt. */
   budgetRefused = false
-  /** A fallback was asked for the answer. */
-  fellBack = false
+  /** How the fallback answered, if it was asked, and the error that led to it. */
+  fallback: "success" | "failure" | undefined = undefined
+  reason: unknown = undefined
   /** For a stream that got so far: milliseconds until its first element, and how many there were. */
   first: number | undefined = undefined
   elements: number | undefined = undefined
@@ -316,6 +375,37 @@ class Ended {
   readonly onBudgetRefused = (): void => {
     this.budgetRefused = true
   }
+
+  /** The fallback as part of this call: within its span, its answer counted and told of. */
+  with<E, A, E2, R, V>(
+    fallback: Fallback.Fallback<E, A, E2, R, V>,
+    metrics: PolicyMetrics | undefined
+  ): Fallback.Fallback<E, A, E2, R, V> {
+    const watched = Policy.watchedFallback(fallback, (outcome) => {
+      this.fallback = outcome
+      metrics?.fellBack(outcome)
+    })
+    return {
+      ...watched,
+      recover: (error) => {
+        this.reason = error
+        return Effect.withParentSpan(watched.recover(error), this.span)
+      }
+    }
+  }
+}
+
+/** As long as they last, nothing of the client can be interrupted but what is its caller's. */
+const restored = <E, A, E2, R, V>(
+  restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>,
+  fallback: Fallback.Fallback<E, A, E2, R, V>
+): Fallback.Fallback<E, A, E2, R, V> => {
+  const { onSuccess, recover } = fallback
+  return {
+    ...fallback,
+    recover: (error) => restore(Effect.suspend(() => recover(error))),
+    onSuccess: onSuccess === undefined ? undefined : (value) => restore(Effect.suspend(() => onSuccess(value)))
+  }
 }
 
 /** What the call says goes before what its operation says. */
@@ -352,6 +442,7 @@ class Client implements ExternalClient {
     this.levels = {
       success: options.logLevels?.success ?? LogLevel.Debug,
       slow: options.logLevels?.slow ?? LogLevel.Warning,
+      fallback: options.logLevels?.fallback ?? LogLevel.Warning,
       failure: options.logLevels?.failure ?? LogLevel.Error,
       rejected: options.logLevels?.rejected ?? LogLevel.Warning,
       cancelled: options.logLevels?.cancelled ?? LogLevel.Debug
@@ -365,22 +456,12 @@ class Client implements ExternalClient {
     return this.policy.breaker
   }
 
-  /** Shows the breaker's state as a metric while the client lives. */
+  /** Shows the state of the breaker in force as a metric while the client lives. */
   get observeBreaker(): Effect.Effect<void, never, Scope.Scope> {
-    const breaker = this.breaker
-    if (breaker === undefined) return Effect.void
-    return Effect.asVoid(
-      Effect.acquireRelease(
-        Effect.map(Clock.currentTimeMillis, (now) => {
-          const listener = (change: { readonly to: "closed" | "open" | "half-open" }): void =>
-            this.metrics.circuit(change.to)
-          breaker.machine.listeners.add(listener)
-          this.metrics.circuit(breaker.machine.state(now))
-          return listener
-        }),
-        (listener) => Effect.sync(() => breaker.machine.listeners.delete(listener))
-      )
+    const watching = Effect.map(Clock.currentTimeMillis, (now) =>
+      this.policy.watchBreaker(now, (state) => this.metrics.circuit(state))
     )
+    return Effect.asVoid(Effect.acquireRelease(watching, Effect.sync))
   }
 
   get health(): Effect.Effect<Health.CheckResult> {
@@ -407,7 +488,7 @@ class Client implements ExternalClient {
       readonly fallback?: Fallback.Fallback<E | ExternalError, A2, E2, R2, B> | undefined
     }
   ): Effect.Effect<B | A2, E | ExternalError | E2, R | RS | R2> => {
-    const options = merged(this.options.operations?.[operation], given)
+    const options = merged(this.ofOperation(operation), given)
     const checked = this.check<A, I, RS, E, R, B>(operation, effect, given)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(this.span(operation, options), (span) =>
@@ -434,13 +515,10 @@ class Client implements ExternalClient {
           const answered =
             given?.fallback === undefined
               ? attempted
-              : Fallback.run(attempted as Effect.Effect<B, E | ExternalError, R | RS>, {
-                  ...given.fallback,
-                  recover: (error) => {
-                    call.fellBack = true
-                    return restore(given.fallback === undefined ? Effect.never : given.fallback.recover(error))
-                  }
-                })
+              : Fallback.run(
+                  attempted as Effect.Effect<B, E | ExternalError, R | RS>,
+                  restored(restore, call.with(given.fallback, stages.metrics))
+                )
           const end = (exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> => this.ended(call, exit, clock)
           return Effect.matchCauseEffect(answered, {
             onFailure: (cause) => {
@@ -457,12 +535,15 @@ class Client implements ExternalClient {
     )
   }
 
-  readonly stream = <A, I, RS, E, R, B = A>(
+  readonly stream = <A, I, RS, E, R, B = A, A2 = never, E2 = never, R2 = never>(
     operation: string,
     stream: Stream.Stream<unknown, E, R>,
-    given?: StreamOptions<A, B> & { readonly schema?: Schema.Schema<A, I, RS> | undefined }
-  ): Stream.Stream<B, E | ExternalError, R | RS> => {
-    const options = merged(this.options.operations?.[operation], given)
+    given?: StreamOptions<A, B> & {
+      readonly schema?: Schema.Schema<A, I, RS> | undefined
+      readonly fallback?: Fallback.StreamFallback<E | ExternalError, A2, E2, R2> | undefined
+    }
+  ): Stream.Stream<B | A2, E | ExternalError | E2, R | RS | R2> => {
+    const options = merged(this.ofOperation(operation), given)
     const checked =
       given?.schema === undefined && given?.transform === undefined
         ? (stream as Stream.Stream<B, E, R>)
@@ -475,7 +556,7 @@ class Client implements ExternalClient {
           const span = yield* this.span(operation, options)
           const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0, over: false }
           const call = new Ended(operation, span, this.metrics.operation(operation), current, clock, this.slow(options))
-          let failed: Cause.Cause<E | ExternalError> | undefined
+          let failed: Cause.Cause<E | ExternalError | E2> | undefined
           this.started()
           yield* Scope.addFinalizerExit(scope, (exit) =>
             this.ended(
@@ -487,8 +568,10 @@ class Client implements ExternalClient {
           const inside = Stream.mapInputContext(checked, (context: Context.Context<R | RS>) =>
             Context.add(Context.add(context, Tracer.ParentSpan, span), CurrentCall.Current, current)
           )
-          return streaming
-            .run(() => Policy.streamStages(this.policy.stages, options), inside, {
+          const attempted: Stream.Stream<B, E | ExternalError, R | RS> = streaming.run(
+            () => Policy.streamStages(this.policy.stages, options),
+            inside,
+            {
               onRetry: call.onRetry,
               onHedge: call.onHedge,
               onBudgetRefused: call.onBudgetRefused,
@@ -499,17 +582,25 @@ class Client implements ExternalClient {
               onElements: (count) => {
                 call.elements = (call.elements ?? 0) + count
               }
+            }
+          )
+          const answered: Stream.Stream<B | A2, E | ExternalError | E2, R | RS | R2> =
+            given?.fallback === undefined
+              ? attempted
+              : Fallback.runStream(attempted, call.with(given.fallback, this.policy.stages.metrics))
+          return Stream.tapErrorCause(answered, (cause) =>
+            Effect.sync(() => {
+              failed = cause
             })
-            .pipe(
-              Stream.tapErrorCause((cause) =>
-                Effect.sync(() => {
-                  failed = cause
-                })
-              )
-            )
+          )
         })
       )
     )
+  }
+
+  private ofOperation(name: string): OperationOptions | undefined {
+    const { operations } = this.options
+    return operations !== undefined && Object.hasOwn(operations, name) ? operations[name] : undefined
   }
 
   private slow(options: { readonly slowAfter?: Duration.DurationInput | undefined } | undefined): number {
@@ -593,18 +684,27 @@ class Client implements ExternalClient {
           : "failure"
     call.metrics.ended(outcome, took)
     const slow = outcome === "success" && (call.first ?? took) > call.slowAfter
-    const level = slow ? this.levels.slow : this.levels[outcome]
+    const fellBack = outcome === "success" && call.fallback === "success"
+    const level = fellBack ? this.levels.fallback : slow ? this.levels.slow : this.levels[outcome]
     return Effect.withFiberRuntime((fiber) => {
       const { span } = call
       if (call.retries > 0) span.attribute("call.retries", call.retries)
       if (call.hedges > 0) span.attribute("call.hedges", call.hedges)
       if (call.budgetRefused) span.attribute("call.retry_budget_exhausted", true)
-      if (call.fellBack) span.attribute("call.fallback", true)
+      if (call.fallback !== undefined) {
+        span.attribute("call.fallback", call.fallback)
+        span.attribute("call.fallback_reason", typeOf(call.reason))
+      }
       if (call.first !== undefined) span.attribute("call.first_element_ms", call.first)
       if (call.elements !== undefined) span.attribute("call.elements", call.elements)
       span.attribute("call.outcome", outcome)
-      const shown = Exit.isFailure(exit) ? describe(exit.cause) : undefined
-      if (shown !== undefined && outcome !== "cancelled") span.attribute("error.type", shown.type)
+      const shown = Exit.isFailure(exit)
+        ? describe(exit.cause)
+        : fellBack
+          ? describe(Cause.fail(call.reason))
+          : undefined
+      if (shown !== undefined && Exit.isFailure(exit) && outcome !== "cancelled")
+        span.attribute("error.type", shown.type)
       const minimum = fiber.getFiberRef(FiberRef.currentMinimumLogLevel)
       const line =
         level._tag === "None" || LogLevel.lessThan(level, minimum)
@@ -637,7 +737,11 @@ class Client implements ExternalClient {
     const after =
       (attempts > 1 ? ` after ${attempts} attempts` : "") +
       (call.budgetRefused ? " (the retry budget is exhausted)" : "") +
-      (call.fellBack ? ", answered by the fallback" : "")
+      (call.fallback === undefined || outcome === "cancelled"
+        ? ""
+        : call.fallback === "success"
+          ? ", answered by the fallback"
+          : ", and so did the fallback")
     const why = shown === undefined || outcome === "cancelled" ? "" : `: ${shown.tag}: ${shown.message}`
     return Effect.logWithLevel(level, `${name} ${what}${after} (${Math.round(took)} ms)${why}`).pipe(
       Effect.annotateLogs({
@@ -647,7 +751,7 @@ class Client implements ExternalClient {
         durationMs: took,
         attempts,
         ...(call.budgetRefused ? { retryBudget: "exhausted" } : {}),
-        ...(call.fellBack ? { fallback: true } : {}),
+        ...(call.fallback === undefined ? {} : { fallback: call.fallback }),
         ...(shown === undefined || outcome === "cancelled" ? {} : { error: shown.tag }),
         ...(call.first === undefined ? {} : { firstElementMs: call.first }),
         ...(call.elements === undefined ? {} : { elements: call.elements })

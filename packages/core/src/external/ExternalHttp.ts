@@ -41,7 +41,10 @@ export interface Options extends ExternalClient.Options {
   readonly acceptStatus?: ((status: number) => boolean) | undefined
   /** The name of the call that a request on its own is. By default its method. */
   readonly operation?: ((request: HttpClientRequest.HttpClientRequest) => string) | undefined
-  /** Whether a request on its own may be sent twice. By default by its method, or if it has an `idempotency-key` header. */
+  /**
+   * Whether a request on its own may be sent twice. By default as `operations` says of its operation, else by its method,
+   * or if it has an `idempotency-key` header.
+   */
   readonly idempotent?: ((request: HttpClientRequest.HttpClientRequest) => boolean) | undefined
 }
 
@@ -98,7 +101,13 @@ export const make = (options: Options): Effect.Effect<ExternalHttp, never, HttpC
     const transport = HttpClient.withTracerDisabledWhen(yield* HttpClient.HttpClient, () => true)
     const external = yield* ExternalClient.make(options)
     const operation = options.operation ?? ((request) => request.method)
-    const idempotent = options.idempotent ?? mayRepeat
+    const { idempotent, operations } = options
+    // What the operation says of all its requests goes before what their method tells.
+    const repeats = (name: string, request: HttpClientRequest.HttpClientRequest): boolean =>
+      idempotent !== undefined
+        ? idempotent(request)
+        : ((operations !== undefined && Object.hasOwn(operations, name) ? operations[name]?.idempotent : undefined) ??
+          mayRepeat(request))
     const accept = options.acceptStatus ?? ((status) => status >= 200 && status < 300)
     const prepare = (request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest => {
       const located = options.baseUrl === undefined ? request : HttpClientRequest.prependUrl(request, options.baseUrl)
@@ -115,10 +124,11 @@ export const make = (options: Options): Effect.Effect<ExternalHttp, never, HttpC
         if (current !== undefined && current.owner === external && !current.over) {
           return attempt(transport, prepare(request), current, accept)
         }
+        const name = operation(request)
         return external.call(
-          operation(request),
+          name,
           Effect.flatMap(CurrentCall.Current, (call) => attempt(transport, prepare(request), call, accept)),
-          { idempotent: idempotent(request) }
+          { idempotent: repeats(name, request) }
         ) as Effect.Effect<HttpClientResponse.HttpClientResponse, HttpError>
       })
     return {

@@ -465,7 +465,7 @@ class Pipeline implements Policy {
   readonly watchBreaker = (now: number, watcher: (state: CircuitBreaker.State) => void): (() => void) => {
     this.watchers.add(watcher)
     this.observe(now)
-    watcher(this.breaker?.machine.state(now) ?? "closed")
+    if (this.breaker !== undefined) watcher(this.breaker.machine.state(now))
     return () => {
       this.watchers.delete(watcher)
       this.observe(now)

@@ -1,6 +1,7 @@
 /**
  * A race of attempts: the next one starts when the ones before it are slow, the first success wins, the others are
- * interrupted and not waited for. A failure ends the race once no attempt is left in it.
+ * interrupted and not waited for. A failure ends the race once no attempt is left in it, or at once where another attempt
+ * would make no difference.
  */
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
@@ -12,13 +13,19 @@ import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as timed from "./timed.ts"
 import { schedule } from "./timer.ts"
 
+/** What an attempt tells its race. */
+export interface Starts {
+  /** The attempt with this number has got its turn: whatever it waited for, it is slow from now on. */
+  begun(index: number): void
+}
+
 /** What races. */
 export interface Racers<A, E, R> {
   /** How many attempts there are at most, the first included. */
   readonly max: number
   /** The attempt with this number, from 0. It is run in a fiber of its own, interruptible from its start. */
-  readonly launch: (index: number) => Effect.Effect<A, E, R>
-  /** For how many milliseconds the attempts that run are given before the next. */
+  readonly launch: (index: number, race: Starts) => Effect.Effect<A, E, R>
+  /** For how many milliseconds an attempt that has begun is given before the next. */
   readonly delay: () => number
   /** Whether the attempt with this number may start at all. */
   readonly allowed: (index: number) => boolean
@@ -26,6 +33,8 @@ export interface Racers<A, E, R> {
   readonly discard: (value: A) => Effect.Effect<void>
   /** Whether this failure says less than that of another attempt (a refusal of our own). */
   readonly isMinor: (cause: Cause.Cause<E>) => boolean
+  /** Whether this failure is the answer, whatever becomes of the other attempts. */
+  readonly isFinal: (cause: Cause.Cause<E>) => boolean
 }
 
 /** To be run where nothing can be interrupted: only the wait for the winner is. */
@@ -51,9 +60,12 @@ export const masked = <A, E, R, E2, R2>(
     })
   })
 
-class Race<A, E, R> {
+class Race<A, E, R> implements Starts {
   private readonly running = new Set<Fiber.RuntimeFiber<Exit.Exit<A, E>>>()
   private launched = 0
+  private launching = false
+  /** Whether the youngest attempt has got its turn. */
+  private hasBegun = false
   private winner: { readonly fiber: Fiber.RuntimeFiber<Exit.Exit<A, E>>; readonly value: A } | undefined
   private failure: Cause.Cause<E> | undefined
   private done = false
@@ -69,26 +81,34 @@ class Race<A, E, R> {
     this.racers = racers
   }
 
-  /** Starts the next attempt, and the clock for the one after it. */
+  /** Starts the next attempt, and as many as there is no delay between. */
   next(): void {
     this.cancelTimer = undefined
-    const index = this.launched
-    if (this.done || index >= this.racers.max || (index > 0 && !this.racers.allowed(index))) return
-    this.launched++
-    const fiber = Runtime.runFork(this.runtime, Effect.exit(this.racers.launch(index)))
-    const polled = fiber.unsafePoll()
-    if (polled !== null) {
-      this.ended(fiber, Exit.flatten(polled))
-    } else {
-      this.running.add(fiber)
-      fiber.addObserver((outcome) => {
-        this.running.delete(fiber)
-        this.ended(fiber, Exit.flatten(outcome))
-      })
-    }
-    if (!this.done && this.launched < this.racers.max) {
-      this.cancelTimer = schedule(this.parent, this.racers.delay(), () => this.next())
-    }
+    do {
+      const index = this.launched
+      if (this.done || (index > 0 && !this.racers.allowed(index))) return
+      this.launched++
+      this.hasBegun = false
+      this.launching = true
+      const fiber = Runtime.runFork(this.runtime, Effect.exit(this.racers.launch(index, this)))
+      this.launching = false
+      const polled = fiber.unsafePoll()
+      if (polled !== null) {
+        this.ended(fiber, Exit.flatten(polled))
+      } else {
+        this.running.add(fiber)
+        fiber.addObserver((outcome) => {
+          this.running.delete(fiber)
+          this.ended(fiber, Exit.flatten(outcome))
+        })
+      }
+    } while (this.hasBegun && this.isDue())
+  }
+
+  begun(index: number): void {
+    // While it is launched the attempt is not yet among those that run.
+    this.hasBegun = index === this.launched - 1
+    if (this.hasBegun && !this.launching && this.isDue()) this.next()
   }
 
   listen(resume: (effect: Effect.Effect<void>) => void): void {
@@ -118,15 +138,27 @@ class Race<A, E, R> {
     }
     if (Exit.isSuccess(exit)) {
       this.winner = { fiber, value: exit.value }
-      this.stop()
-      for (const other of this.running) other.unsafeInterruptAsFork(this.parent.id())
-      this.resume?.(Effect.void)
+      this.end()
       return
     }
-    if (this.failure === undefined || this.racers.isMinor(this.failure)) this.failure = exit.cause
-    if (this.running.size > 0) return
-    // Nobody is left to wait for: whether there is another attempt is for the retry to say.
+    const isFinal = this.racers.isFinal(exit.cause)
+    if (isFinal || this.failure === undefined || this.racers.isMinor(this.failure)) this.failure = exit.cause
+    // With nobody left to wait for, whether there is another attempt is for the retry to say.
+    if (isFinal || this.running.size === 0) this.end()
+  }
+
+  /** Whether the next attempt is to start now; if it is later, it will. */
+  private isDue(): boolean {
+    if (this.done || this.launched >= this.racers.max) return false
+    const delay = this.racers.delay()
+    if (delay <= 0) return true
+    this.cancelTimer = schedule(this.parent, delay, () => this.next())
+    return false
+  }
+
+  private end(): void {
     this.stop()
+    for (const other of this.running) other.unsafeInterruptAsFork(this.parent.id())
     this.resume?.(Effect.void)
   }
 

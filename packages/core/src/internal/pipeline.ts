@@ -320,22 +320,40 @@ const hedged = <A, E, R>(
         call.observer?.onHedge?.(now)
         return true
       },
-      launch: (index) =>
-        staged(call, (restore) => {
+      launch: (index, race) => {
+        // A stage may hold the attempt back until others have been launched.
+        const paid = cost
+        return staged(call, (restore) => {
           const frame: RetryFrame.Frame = { attempt: 1, exhausted: false }
           const context = call.contextWith(call.context, frame)
-          const made = new Attempt(call, restore, frame, context, call.clock.unsafeCurrentTimeMillis(), cost, false)
+          const made = new Attempt(call, restore, frame, context, call.clock.unsafeCurrentTimeMillis(), paid, false)
           made.hedge = index === 0 ? hedge : undefined
+          made.race = race
+          made.index = index
           return made
-        }),
+        })
+      },
       discard: (value) => call.observer?.discard?.(value) ?? Effect.void,
-      isMinor: (cause) => {
-        const error = Cause.failureOption(cause)
-        return Option.isSome(error) && call.stages.retry.classify(error.value).rejection === true
-      }
+      isMinor: (cause) => weightOf(call, cause) === "minor",
+      isFinal: (cause) => weightOf(call, cause) === "final"
     },
     (cause) => (first ? recover(call, cause) : Effect.failCause(cause))
   )
+}
+
+/** What a failure means for the attempts that race with it. */
+const weightOf = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>): "minor" | "some" | "final" => {
+  const error = Cause.failureOption(cause)
+  if (Option.isNone(error)) return Cause.isDie(cause) ? "final" : "minor"
+  const { retry } = call.stages
+  try {
+    const found = retry.classify(error.value)
+    if (found.rejection === true) return "minor"
+    return found.class === "permanent" && !retry.shouldRetry(error.value) ? "final" : "some"
+  } catch {
+    // Functions of the user's. What they throw comes to light where the call asks them again.
+    return "final"
+  }
 }
 
 /** Through the gates. */
@@ -419,6 +437,7 @@ const afterWait = <A, E, R>(run: Attempt<A, E, R>, now: number): Effect.Effect<A
 const begin = <A, E, R>(run: Attempt<A, E, R>): Effect.Effect<A, E | Failure, R> => {
   const { call } = run
   call.attempts++
+  run.race?.begun(run.index)
   let { work } = call
   if (!isEffect(work)) {
     if (!call.disturbed) return Leaf.masked<A, E, R, Timeout.CallTimeout, E | Failure>(run.restore, work, run)
@@ -450,6 +469,9 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
   permit: Permit | undefined = undefined
   /** Whose delay learns from this attempt. */
   hedge: Hedge.Hedge | undefined = undefined
+  /** The race that it is in, and its number there. */
+  race: hedging.Starts | undefined = undefined
+  index = 0
   readonly orphans: timed.Orphans
   readonly context: Context.Context<R>
   readonly call: Call<A, E, R>

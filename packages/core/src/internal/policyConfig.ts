@@ -10,11 +10,11 @@ import * as Option from "effect/Option"
 import * as Bulkhead from "../resilience/Bulkhead.ts"
 import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import * as Hedge from "../resilience/Hedge.ts"
-import type * as Policy from "../resilience/Policy.ts"
 import * as RateLimit from "../resilience/RateLimit.ts"
 import * as RetryBudget from "../resilience/RetryBudget.ts"
 import * as RetryPolicy from "../resilience/RetryPolicy.ts"
 import * as Throttle from "../resilience/Throttle.ts"
+import type { Options, Settings } from "./policyOptions.ts"
 
 type Fields = Readonly<Record<string, Config.Config<unknown>>>
 /** One field for each of these settings. */
@@ -413,10 +413,10 @@ const settingsFields = {
   bulkhead,
   metrics: boolean("metrics"),
   idempotent: boolean("idempotent")
-} satisfies FieldsOf<keyof Policy.Settings>
+} satisfies FieldsOf<keyof Settings>
 
 // What is not set must not stand above what is given besides.
-export const settings: Config.Config<Policy.Settings> = values(settingsFields)
+export const settings: Config.Config<Settings> = values(settingsFields)
 
 // -------------------------------------------------------------------------------------------------------------------
 // over the code
@@ -445,7 +445,7 @@ const bulkheadKept = (code: BulkheadSettings, found: BulkheadSettings): Partial<
 }
 
 /** The options of the code with what configuration says in place of theirs. */
-export const over = (code: Policy.Options, found: Policy.Settings): Policy.Options => ({
+export const over = (code: Options, found: Settings): Options => ({
   ...code,
   ...found,
   retry: partOver<RetryPolicy.RetryPolicy, RetryPolicy.ExponentialOptions>(

@@ -5,12 +5,12 @@ import * as Duration from "effect/Duration"
 import * as Bulkhead from "../resilience/Bulkhead.ts"
 import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import * as Hedge from "../resilience/Hedge.ts"
-import type * as Policy from "../resilience/Policy.ts"
 import * as RateLimit from "../resilience/RateLimit.ts"
 import * as RetryBudget from "../resilience/RetryBudget.ts"
 import * as RetryPolicy from "../resilience/RetryPolicy.ts"
 import * as Throttle from "../resilience/Throttle.ts"
 import type * as pipeline from "./pipeline.ts"
+import type { Options } from "./policyOptions.ts"
 
 export const defaultTotal = 30_000
 
@@ -21,7 +21,7 @@ export const shown = (value: number): string =>
   value === Number.POSITIVE_INFINITY ? "none" : Duration.format(Duration.millis(value))
 
 /** What is wrong with the settings. */
-export const problemsOf = (options: Policy.Options): ReadonlyArray<string> => {
+export const problemsOf = (options: Options): ReadonlyArray<string> => {
   const total = millis(options.timeout, defaultTotal)
   const attempt = millis(options.attemptTimeout, Number.POSITIVE_INFINITY)
   return [
@@ -47,7 +47,7 @@ const ofTimeouts = (total: number, attempt: number): ReadonlyArray<string> => {
   return found
 }
 
-const ofRetry = (options: Policy.Options, total: number): ReadonlyArray<string> => {
+const ofRetry = (options: Options, total: number): ReadonlyArray<string> => {
   const { budget, retry } = options
   const found: Array<string> = []
   if (budget !== undefined && budget !== false && !RetryBudget.isRetryBudget(budget)) {
@@ -73,7 +73,7 @@ const ofRetry = (options: Policy.Options, total: number): ReadonlyArray<string> 
   return found
 }
 
-const ofHedge = (options: Policy.Options, total: number, attempt: number): ReadonlyArray<string> => {
+const ofHedge = (options: Options, total: number, attempt: number): ReadonlyArray<string> => {
   const hedge = options.hedge
   if (hedge === undefined || hedge === false) return []
   const found: Array<string> = Hedge.isHedge(hedge) ? [] : [...Hedge.problems(hedge)]
@@ -94,13 +94,34 @@ const ofHedge = (options: Policy.Options, total: number, attempt: number): Reado
       )
     }
   }
+  const min = Hedge.isHedge(hedge) || !isPercentile(hedge.delay) ? undefined : hedge.delay.min
+  if (min !== undefined && Duration.toMillis(min) >= Math.min(total, attempt)) {
+    found.push(
+      `hedge.delay.min (${shown(Duration.toMillis(min))}) is not shorter than ` +
+        `${attempt <= total ? "attemptTimeout" : "timeout"} (${shown(Math.min(total, attempt))}), so there would never be ` +
+        "a hedge: lower hedge.delay.min"
+    )
+  }
+  const { bulkhead } = options
+  if (
+    bulkhead !== undefined &&
+    bulkhead !== false &&
+    !Bulkhead.isBulkhead(bulkhead) &&
+    "maxConcurrent" in bulkhead &&
+    bulkhead.maxConcurrent === 1
+  ) {
+    found.push(
+      "bulkhead.maxConcurrent is 1, so a hedge would wait for the place that the first attempt holds: raise it or remove " +
+        "hedge"
+    )
+  }
   return found
 }
 
 const isPercentile = (delay: Hedge.Options["delay"]): delay is Hedge.PercentileDelay =>
   typeof delay === "object" && "percentile" in delay
 
-const ofBreaker = (options: Policy.Options, attempt: number): ReadonlyArray<string> => {
+const ofBreaker = (options: Options, attempt: number): ReadonlyArray<string> => {
   const breaker = options.breaker
   if (breaker === undefined || breaker === false || CircuitBreaker.isCircuitBreaker(breaker)) return []
   const found: Array<string> = [...CircuitBreaker.problems({ ...breaker, name: options.name })]
@@ -121,7 +142,7 @@ const ofBreaker = (options: Policy.Options, attempt: number): ReadonlyArray<stri
   return found
 }
 
-const ofWaits = (options: Policy.Options, total: number): ReadonlyArray<string> => {
+const ofWaits = (options: Options, total: number): ReadonlyArray<string> => {
   const found: Array<string> = []
   const wait = (name: string, input: Duration.DurationInput | false | undefined): void => {
     const longest = input === undefined || input === false ? 0 : Duration.toMillis(input)
@@ -147,7 +168,7 @@ const ofWaits = (options: Policy.Options, total: number): ReadonlyArray<string> 
   return found
 }
 
-const ofStages = (options: Policy.Options): ReadonlyArray<string> => {
+const ofStages = (options: Options): ReadonlyArray<string> => {
   const seen = new Set<string>()
   const found: Array<string> = []
   for (const { name } of options.stages ?? []) {

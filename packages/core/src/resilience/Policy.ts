@@ -20,12 +20,12 @@ import type * as Stream from "effect/Stream"
 import * as pipeline from "../internal/pipeline.ts"
 import * as policyConfig from "../internal/policyConfig.ts"
 import { PolicyMetrics } from "../internal/policyMetrics.ts"
+import type * as policyOptions from "../internal/policyOptions.ts"
 import { defaultTotal, describeStages, millis, problemsOf, shown } from "../internal/policyProblems.ts"
 import * as stage_ from "../internal/stage.ts"
 import * as streaming from "../internal/streaming.ts"
 import type * as timed from "../internal/timed.ts"
 import * as Bulkhead from "./Bulkhead.ts"
-import type * as Chaos from "./Chaos.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
 import type * as ErrorClass from "./ErrorClass.ts"
 import * as Fallback from "./Fallback.ts"
@@ -100,49 +100,7 @@ export interface StageInfo extends stage_.Info {}
  * @since 0.1.0
  * @category models
  */
-export interface Options {
-  /** What is called; named in errors and metrics. */
-  readonly name: string
-  /** The limit of the whole call with all its attempts and waits; false for none. 30 seconds. */
-  readonly timeout?: Duration.DurationInput | false | undefined
-  /** The limit of each attempt; false for none, which is the default. */
-  readonly attemptTimeout?: Duration.DurationInput | false | undefined
-  /** By default 3 attempts, 1 second x 2 up to 30 seconds, full jitter. False for a single attempt. */
-  readonly retry?: RetryPolicy.RetryPolicy | RetryPolicy.ExponentialOptions | false | undefined
-  /**
-   * What retries and hedges are taken from, so that they do not make an outage worse. By default a fifth of the calls and
-   * 10 a second. One budget can be shared by several policies. False for none.
-   */
-  readonly budget?: RetryBudget.RetryBudget | RetryBudget.Options | false | undefined
-  /** Starts another attempt beside one that is slow; only for calls that may happen twice. None. */
-  readonly hedge?: Hedge.Hedge | Hedge.Options | false | undefined
-  /** Refuses a growing part of the calls while the service refuses them. None. */
-  readonly throttle?: Throttle.Throttle | Omit<Throttle.Options, "name"> | false | undefined
-  /** How many attempts are made in a time at most. None. */
-  readonly rateLimit?: RateLimit.RateLimit | Omit<RateLimit.Options, "name"> | false | undefined
-  /** By default 5 failures in a row open it for 30 seconds. A breaker that is made elsewhere can be shared. False for none. */
-  readonly breaker?: CircuitBreaker.CircuitBreaker | Omit<CircuitBreaker.Options, "name"> | false | undefined
-  /** How many attempts are under way at most. None. */
-  readonly bulkhead?:
-    | Bulkhead.Bulkhead
-    | Omit<Bulkhead.Options, "name">
-    | Omit<Bulkhead.AdaptiveOptions, "name">
-    | false
-    | undefined
-  /** Faults on purpose, next to the call. None. */
-  readonly chaos?: Chaos.Chaos | undefined
-  /** Stages of one's own, outermost first in each place. */
-  readonly stages?: ReadonlyArray<Stage> | undefined
-  /** Whether calls, attempts, retries, refusals and the like are counted as metrics, `resilience_*`. False. */
-  readonly metrics?: boolean | undefined
-  /**
-   * Whether the calls may happen twice. If false, a call is made again only where it is certain that nothing was sent; a
-   * policy that asks for several attempts must then say so (`retry: { unsentOnly: true }`). True.
-   */
-  readonly idempotent?: boolean | undefined
-  /** Classifies errors, for the parts that are made here. By default `ErrorClass.classify`. */
-  readonly classify?: ErrorClass.Classify | undefined
-}
+export interface Options extends policyOptions.Options {}
 
 /**
  * What a single call may change.
@@ -343,8 +301,7 @@ const build = (
     const was = before?.stages
     const given = before?.options
     const budget = yield* part(options.budget ?? defaultBudget, RetryBudget.isRetryBudget, RetryBudget.make, {
-      // The budget of a retry that was made elsewhere is not ours to change.
-      part: own(was?.budget === was?.retry.budget ? undefined : was?.budget, given?.budget, RetryBudget.isRetryBudget),
+      part: own(was?.budget, given?.budget, RetryBudget.isRetryBudget),
       reload: (part, settings) => part.reload(settings)
     })
     const hedge = yield* part(options.hedge, Hedge.isHedge, Hedge.make, {
@@ -396,7 +353,7 @@ const build = (
       attempt: millis(options.attemptTimeout, Number.POSITIVE_INFINITY),
       attemptScope: "attempt",
       retry: once ? retry.override({ unsentOnly: true }) : retry,
-      budget: options.budget === undefined && retry.budget !== undefined ? retry.budget : budget,
+      budget,
       hedge: once ? undefined : hedge,
       throttle,
       rateLimit,
@@ -629,22 +586,34 @@ export const isPolicy = (u: unknown): u is Policy => typeof u === "object" && u 
  * @category combinators
  */
 export const run: {
+  <E, A2, E2, R2, V>(
+    policy: Runner,
+    options: CallOptions & { readonly fallback: Fallback.Fallback<E | PolicyError, A2, E2, R2, V> }
+  ): <A extends V, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A | A2, E2, R | R2>
   (
     policy: Runner,
-    options?: CallOptions | undefined
+    options?: (CallOptions & { readonly fallback?: undefined }) | undefined
   ): <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | PolicyError, R>
+  <A, E, R, A2, E2, R2>(
+    effect: Effect.Effect<A, E, R>,
+    policy: Runner,
+    options: CallOptions & { readonly fallback: Fallback.Fallback<E | PolicyError, A2, E2, R2, A> }
+  ): Effect.Effect<A | A2, E2, R | R2>
   <A, E, R>(
     effect: Effect.Effect<A, E, R>,
     policy: Runner,
-    options?: CallOptions | undefined
+    options?: (CallOptions & { readonly fallback?: undefined }) | undefined
   ): Effect.Effect<A, E | PolicyError, R>
 } = dual(
   (args) => Effect.isEffect(args[0]),
-  <A, E, R>(
+  <A, E, R, A2, E2, R2>(
     effect: Effect.Effect<A, E, R>,
     policy: Runner,
-    options?: CallOptions | undefined
-  ): Effect.Effect<A, E | PolicyError, R> => policy.run(effect, { ...options, fallback: undefined })
+    options?: CallOptions & { readonly fallback?: Fallback.Fallback<E | PolicyError, A2, E2, R2, A> | undefined }
+  ): Effect.Effect<A | A2, E | PolicyError | E2, R | R2> =>
+    options?.fallback === undefined
+      ? policy.run(effect, withoutFallback(options))
+      : policy.run(effect, { ...options, fallback: options.fallback })
 )
 
 /**
@@ -734,7 +703,7 @@ export const standardHedged = (options: StandardOptions): Effect.Effect<Policy, 
  * @since 0.1.0
  * @category models
  */
-export type Settings = Omit<Options, "name" | "chaos" | "stages" | "classify">
+export type Settings = policyOptions.Settings
 
 /**
  * Reads the settings of a policy: `Config.nested(Policy.config, "weather")` reads `weather.timeout`,
@@ -819,11 +788,15 @@ export const compositionProblems = (policies: ReadonlyArray<Policy>): ReadonlyAr
         )
       }
       const limit = Math.min(a.attempt, a.total)
-      if (b.total !== Number.POSITIVE_INFINITY && b.total >= limit) {
+      for (const [setting, value] of [
+        ["timeout", b.total],
+        ["attemptTimeout", b.attempt]
+      ] as const) {
+        if (value === Number.POSITIVE_INFINITY || value < limit) continue
         found.push(
-          `${between}: the inner timeout (${shown(b.total)}) is not shorter than the outer ` +
+          `${between}: the inner ${setting} (${shown(value)}) is not shorter than the outer ` +
             `${a.attempt < a.total ? "attemptTimeout" : "timeout"} (${shown(limit)}), so it would never be reached: lower ` +
-            `timeout of "${inner.name}" or set it to false`
+            `${setting} of "${inner.name}" or set it to false`
         )
       }
       const same = (what: string, x: unknown, y: unknown, why: string): void => {
@@ -850,7 +823,7 @@ class Composition implements Runner {
 
   get description(): string {
     const parts = this.policies.map((policy) => policy.description.replace(/\n {2}the call$/, ""))
-    return [...parts, "  the call"].join("\n")
+    return [`"${this.name}", outermost first`, ...parts, "  the call"].join("\n")
   }
 
   /** What a single call changes is the business of the innermost policy, its fallback that of all. */
@@ -863,7 +836,7 @@ class Composition implements Runner {
         policy.run(inside, index === this.policies.length - 1 ? withoutFallback(call) : undefined),
       effect
     )
-    return call?.fallback === undefined ? ran : Fallback.run(ran, call.fallback)
+    return call?.fallback === undefined ? ran : Fallback.run(ran, this.counted(call.fallback))
   }
 
   readonly tryPromise = <A, E>(
@@ -891,7 +864,12 @@ class Composition implements Runner {
         policy.stream(inside, index === this.policies.length - 1 ? withoutFallback(call) : undefined),
       stream
     )
-    return call?.fallback === undefined ? ran : Fallback.runStream(ran, call.fallback)
+    return call?.fallback === undefined ? ran : Fallback.runStream(ran, this.counted(call.fallback))
+  }
+
+  /** What falls back is the whole, which the outermost policy counts. */
+  private counted<E, A, E2, R, V>(fallback: Fallback.Fallback<E, A, E2, R, V>): Fallback.Fallback<E, A, E2, R, V> {
+    return watchedFallback(fallback, (outcome) => this.policies[0]?.stages.metrics?.fellBack(outcome))
   }
 }
 

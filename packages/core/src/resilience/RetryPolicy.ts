@@ -16,7 +16,6 @@ import * as ScheduleIntervals from "effect/ScheduleIntervals"
 import * as marks from "../internal/marks.ts"
 import * as Deadline from "./Deadline.ts"
 import * as ErrorClass from "./ErrorClass.ts"
-import type * as RetryBudget from "./RetryBudget.ts"
 
 /**
  * How the waits are spread, so that callers that failed together do not come back together: not at all; anywhere between
@@ -54,8 +53,6 @@ export interface CommonOptions {
   readonly retryRejections?: boolean | undefined
   /** Try again also when an inner policy has spent its attempts already. False: attempts would multiply. */
   readonly retryExhausted?: boolean | undefined
-  /** What every further attempt is taken from; none if not given. A `Policy` has one of its own besides. */
-  readonly budget?: RetryBudget.RetryBudget | undefined
 }
 
 /**
@@ -118,8 +115,6 @@ export interface RetryPolicy {
   readonly description: string
   /** The same policy with other limits, as single calls ask for. */
   readonly override: (options: Overrides) => RetryPolicy
-  /** What every further attempt is taken from. */
-  readonly budget: RetryBudget.RetryBudget | undefined
   /** @internal */
   readonly retriesExhausted: boolean
   /** @internal */
@@ -282,7 +277,7 @@ const build = (shape: Shape, options: CommonOptions): RetryPolicy => {
     return found.class === "transient" || found.class === "rate-limited"
   }
   const unsafeSchedule = (hooks: Hooks | undefined): Schedule.Schedule<Duration.Duration, unknown> =>
-    makeSchedule(shape, { attempts, cap, retryAfterCap, classify, retryable, budget: options.budget, hooks })
+    makeSchedule(shape, { attempts, cap, retryAfterCap, classify, retryable, hooks })
   return {
     [TypeId]: TypeId,
     attempts,
@@ -290,7 +285,6 @@ const build = (shape: Shape, options: CommonOptions): RetryPolicy => {
     shouldRetry: (error) => retryable(classify(error), error),
     schedule: unsafeSchedule(undefined),
     unsafeSchedule,
-    budget: options.budget,
     retriesExhausted: options.retryExhausted === true,
     description:
       attempts === 1
@@ -318,7 +312,6 @@ interface Run {
   readonly retryAfterCap: number
   readonly classify: ErrorClass.Classify
   readonly retryable: (found: ErrorClass.Classification, error: unknown) => boolean
-  readonly budget: RetryBudget.RetryBudget | undefined
   readonly hooks: Hooks | undefined
 }
 
@@ -350,7 +343,7 @@ const makeSchedule = (shape: Shape, run: Run): Schedule.Schedule<Duration.Durati
             : Effect.succeed(Math.min(asked, run.retryAfterCap))
         return Effect.zipWith(wait, Deadline.Current, (delay, inherited): Step => {
           const deadline = Math.min(inherited, run.hooks?.deadline ?? Number.POSITIVE_INFINITY)
-          if (now + delay >= deadline || !allowed(run, found, now, error)) return end
+          if (now + delay >= deadline || run.hooks?.allow(found, now, error) === false) return end
           run.hooks?.onDelay?.(error, delay, failed, now)
           return [
             { base, failed, previous: delay },
@@ -361,14 +354,6 @@ const makeSchedule = (shape: Shape, run: Run): Schedule.Schedule<Duration.Durati
       })
     }
   )
-
-/** A policy that runs the schedule keeps the accounts itself; a schedule on its own knows of failures alone. */
-const allowed = (run: Run, found: ErrorClass.Classification, now: number, error: unknown): boolean => {
-  if (run.hooks !== undefined) return run.hooks.allow(found, now, error)
-  if (run.budget === undefined) return true
-  run.budget.machine.failed(now, found)
-  return run.budget.machine.take(now, found, error) > 0
-}
 
 /** How long the service asked us to wait, in milliseconds. */
 const askedFor = (found: ErrorClass.Classification, now: number): number | undefined =>

@@ -1,13 +1,25 @@
 // Every entry, or those named: pnpm bench external-client
+import { spawnSync } from "node:child_process"
+import * as Path from "node:path"
 import * as AllocationBench from "./allocation.ts"
 import * as Conformance from "./conformance.ts"
 import * as ExternalClientBench from "./externalClient.ts"
+import * as RateLimitBench from "./rateLimit.ts"
 import * as ResilienceBench from "./resilience.ts"
+
+/** Weighing needs the garbage collector at hand, so it has a process of its own. */
+const breakerMemory = async (): Promise<void> => {
+  const script = Path.join(import.meta.dirname, "breakerMemory.ts")
+  const { status } = spawnSync(process.execPath, ["--expose-gc", "--import", "tsx", script], { stdio: "inherit" })
+  if (status !== 0) process.exit(status ?? 1)
+}
 
 const entries: Record<string, () => Promise<void>> = {
   resilience: ResilienceBench.run,
   allocation: AllocationBench.run,
   "external-client": ExternalClientBench.run,
+  "rate-limit": RateLimitBench.run,
+  "breaker-memory": breakerMemory,
   conformance: Conformance.run
 }
 

@@ -421,7 +421,8 @@ const afterWait = <A, E, R>(run: Attempt<A, E, R>, now: number): Effect.Effect<A
     return run.failed(Cause.fail(outOfTime(call)))
   }
   if (breaker !== undefined && run.permit !== undefined) {
-    if (!breaker.machine.isCurrent(run.permit)) {
+    if (run.permit.leaseUntil !== undefined || !breaker.machine.isCurrent(run.permit)) {
+      // A probe's lease is for the call: what it has waited is given back to it.
       breaker.machine.settle(run.permit, "neutral", now)
       run.permit = undefined
       const given = breaker.machine.acquire(now)
@@ -649,11 +650,13 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
 
   failed(cause: Cause.Cause<E | Failure>): Effect.Effect<A, E | Failure, R> {
     const { call } = this
+    const now = call.clock.unsafeCurrentTimeMillis()
+    call.remaining(now)
     if (call.failures.length === maxFailures) call.failures.shift()
     call.failures.push({
       number: call.failures.length === 0 ? 1 : (call.failures[call.failures.length - 1]?.number ?? 0) + 1,
       startedAt: this.startedAt,
-      endedAt: call.clock.unsafeCurrentTimeMillis(),
+      endedAt: now,
       cause
     })
     if (this.frame.exhausted) call.frame.exhausted = true
@@ -726,7 +729,9 @@ const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>):
       call.stages.metrics?.retried()
       call.observer?.onRetry?.(error, delay, number, now)
     },
-    deadline: call.deadline
+    get deadline() {
+      return call.deadline
+    }
   })
   return Effect.catchAllCause(call.restore(Effect.retry(next, schedule)), (last) => conclude(call, last))
 }

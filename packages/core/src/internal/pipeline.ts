@@ -76,8 +76,10 @@ export interface Observer<A = unknown> {
 export interface Held {
   /** The service has shown that it answers, though the call goes on. */
   readonly progressed: (now: number) => void
-  /** The call has ended. Only the first time counts. */
+  /** It is known how the call has gone. Only the first time counts. */
   readonly finish: (exit: Exit.Exit<unknown, unknown>, now: number) => void
+  /** The call has really ended, and with it what it held a place for. Only the first time counts. */
+  readonly leave: (now: number) => void
 }
 
 /** What the stages themselves fail with. */
@@ -625,7 +627,6 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
   finish(exit: Exit.Exit<unknown, unknown>, now: number): void {
     const breaker = this.call.stages.breaker
     if (breaker !== undefined && this.permit !== undefined) breaker.settle(this.permit, exit, now)
-    this.leave(now)
   }
 
   /** Gives everything back: the service was not asked. */
@@ -670,7 +671,7 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
     breaker.machine.settle(this.permit, outcome, now)
   }
 
-  private leave(now: number): void {
+  leave(now: number): void {
     const place = this.place
     if (place === undefined) return
     this.place = undefined

@@ -33,34 +33,144 @@ export interface Observer extends Pick<pipeline.Observer, "onRetry" | "onHedge" 
   readonly onBroken?: ((cause: Cause.Cause<unknown>) => void) | undefined
 }
 
-interface Opened<A, E, R> {
+/** What an attempt has opened. */
+class Opened<A, E, R> {
   readonly scope: Scope.CloseableScope
   readonly pull: Effect.Effect<Chunk.Chunk<A>, Option.Option<E>, R>
   /** None if the stream ended without an element. */
   readonly first: Option.Option<Chunk.Chunk<A>>
-}
+  /** Another attempt has won: nobody reads it. */
+  lost = false
+  private held: pipeline.Held | undefined = undefined
+  /** Pulls and finalizers that go on, though nobody may wait for them. */
+  private busy = 0
+  private over = false
 
-/** Opens the stream in a scope of its own and waits for its first element. */
-const open = <A, E, R>(stream: Stream.Stream<A, E, R>, parent: Scope.Scope): Effect.Effect<Opened<A, E, R>, E, R> =>
-  Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(Scope.fork(parent, parent.strategy), (scope) =>
-      restore(
-        Effect.flatMap(Scope.extend(Stream.toPull(stream), scope), (pull) => {
-          const next: Effect.Effect<Option.Option<Chunk.Chunk<A>>, E, R> = Effect.matchEffect(pull, {
-            onFailure: Option.match({
-              onNone: () => Effect.succeed(Option.none<Chunk.Chunk<A>>()),
-              onSome: (error) => Effect.fail(error)
-            }),
-            onSuccess: (chunk) => (Chunk.isEmpty(chunk) ? next : Effect.succeed(Option.some(chunk)))
-          })
-          return Effect.map(next, (first): Opened<A, E, R> => ({ scope, pull, first }))
-        })
-      ).pipe(Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause))))
-    )
-  )
+  constructor(
+    scope: Scope.CloseableScope,
+    pull: Effect.Effect<Chunk.Chunk<A>, Option.Option<E>, R>,
+    first: Option.Option<Chunk.Chunk<A>>
+  ) {
+    this.scope = scope
+    this.pull = pull
+    this.first = first
+  }
+
+  hold(held: pipeline.Held, now: number): void {
+    this.held = held
+    if (this.lost) held.finish(lost, now)
+    if (this.over && this.busy === 0) held.leave(now)
+  }
+
+  progressed(now: number): void {
+    this.held?.progressed(now)
+  }
+
+  /** How it went; what it holds besides is let go when nothing of it goes on. */
+  finish(exit: Exit.Exit<unknown, unknown>, now: number): void {
+    this.held?.finish(exit, now)
+  }
+
+  begins(): void {
+    this.busy++
+  }
+
+  ends(now: number): void {
+    this.busy--
+    if (this.over && this.busy === 0) this.held?.leave(now)
+  }
+
+  end(now: number): void {
+    this.over = true
+    if (this.busy === 0) this.held?.leave(now)
+  }
+}
 
 /** A stream that came when another attempt had won already. */
 const lost = Exit.interrupt(FiberId.none)
+
+/** One run of a stream through the pipeline, and all that its attempts have opened. */
+class Flow<A, E, R> {
+  private readonly opened = new Set<Opened<A, E, R>>()
+  private decided = false
+  private readonly clock: Clock.Clock
+
+  constructor(clock: Clock.Clock) {
+    this.clock = clock
+  }
+
+  now(): number {
+    return this.clock.unsafeCurrentTimeMillis()
+  }
+
+  /**
+   * Opens the stream in a scope of its own and waits for its first element. What is open is known here before the attempt
+   * can be interrupted again: the loser of a race may be, between its success and the one who would hear of it.
+   */
+  open(stream: Stream.Stream<A, E, R>, parent: Scope.Scope): Effect.Effect<Opened<A, E, R>, E, R> {
+    return Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Scope.fork(parent, parent.strategy), (scope) =>
+        Effect.matchCauseEffect(restore(firstOf(stream, scope)), {
+          onFailure: (cause) => Effect.zipRight(Scope.close(scope, Exit.failCause(cause)), Effect.failCause(cause)),
+          onSuccess: (opened) => {
+            if (this.decided) return Effect.as(this.lose(opened), opened)
+            this.opened.add(opened)
+            return Effect.succeed(opened)
+          }
+        })
+      )
+    )
+  }
+
+  /** The winner is known; nobody waits for the others. */
+  decide(winner: Opened<A, E, R>): Effect.Effect<void> {
+    this.decided = true
+    if (this.opened.size === 1) return Effect.void
+    const others = [...this.opened].filter((each) => each !== winner)
+    return Effect.forEach(others, (each) => Effect.forkDaemon(this.lose(each)), { discard: true })
+  }
+
+  /** Closes what nobody reads. */
+  lose(opened: Opened<A, E, R>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (opened.lost) return Effect.void
+      opened.lost = true
+      this.opened.delete(opened)
+      opened.finish(lost, this.now())
+      opened.begins()
+      opened.end(this.now())
+      return Effect.ensuring(
+        Scope.close(opened.scope, lost),
+        Effect.sync(() => opened.ends(this.now()))
+      )
+    })
+  }
+
+  /** The scope that all was opened in is closed. */
+  end(exit: Exit.Exit<unknown, unknown>): void {
+    this.decided = true
+    for (const each of this.opened) {
+      each.finish(exit, this.now())
+      each.end(this.now())
+    }
+    this.opened.clear()
+  }
+}
+
+const firstOf = <A, E, R>(
+  stream: Stream.Stream<A, E, R>,
+  scope: Scope.CloseableScope
+): Effect.Effect<Opened<A, E, R>, E, R> =>
+  Effect.flatMap(Scope.extend(Stream.toPull(stream), scope), (pull) => {
+    const next: Effect.Effect<Option.Option<Chunk.Chunk<A>>, E, R> = Effect.matchEffect(pull, {
+      onFailure: Option.match({
+        onNone: () => Effect.succeed(Option.none<Chunk.Chunk<A>>()),
+        onSome: (error) => Effect.fail(error)
+      }),
+      onSuccess: (chunk) => (Chunk.isEmpty(chunk) ? next : Effect.succeed(Option.some(chunk)))
+    })
+    return Effect.map(next, (first) => new Opened(scope, pull, first))
+  })
 
 /** Runs the stream through the stages that are in force when it starts. */
 export const run = <A, E, R>(
@@ -72,44 +182,36 @@ export const run = <A, E, R>(
     Effect.gen(function* () {
       const stages = current()
       const scope = yield* Effect.scope
-      const clock = yield* Effect.clock
       const inherited = yield* Deadline.Current
-      // What attempts hold is let go when the stream ends, by whichever comes first.
-      const held = new Map<Opened<A, E, R>, pipeline.Held>()
-      const finish = (exit: Exit.Exit<unknown, unknown>): void => {
-        for (const each of held.values()) each.finish(exit, clock.unsafeCurrentTimeMillis())
-        held.clear()
-      }
-      // Before anything is held, so that no interruption comes in between. Whoever ends the stream early has got what
-      // they wanted from a service that answered; whoever is interrupted says nothing of it.
+      const flow = new Flow<A, E, R>(yield* Effect.clock)
+      // Before anything is held, so that no interruption comes in between; and so after all that is opened is closed.
+      // Whoever ends the stream early has got what they wanted from a service that answered; whoever is interrupted says
+      // nothing of it.
       yield* Scope.addFinalizerExit(scope, (exit) =>
-        Effect.sync(() => finish(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause) ? exit : Exit.void))
+        Effect.sync(() => flow.end(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause) ? exit : Exit.void))
       )
-      const opened = yield* pipeline.run(() => stages, open(stream, scope), {
+      const opened = yield* pipeline.run(() => stages, flow.open(stream, scope), {
         onRetry: observer?.onRetry,
         onHedge: observer?.onHedge,
         onBudgetRefused: observer?.onBudgetRefused,
-        onHeld: (given, value) => held.set(value, given),
-        discard: (value) => {
-          held.get(value)?.finish(lost, clock.unsafeCurrentTimeMillis())
-          held.delete(value)
-          return Scope.close(value.scope, lost)
-        }
+        onHeld: (held, value) => value.hold(held, flow.now()),
+        discard: (value) => flow.lose(value)
       })
+      yield* flow.decide(opened)
       if (Option.isNone(opened.first)) {
-        finish(Exit.void)
+        opened.finish(Exit.void, flow.now())
         return Stream.empty
       }
       // A probe has shown what it should; the rest of the stream counts like any other call.
-      held.get(opened)?.progressed(clock.unsafeCurrentTimeMillis())
+      opened.progressed(flow.now())
       observer?.onFirst?.()
       observer?.onElements?.(Chunk.size(opened.first.value))
       const broken = (cause: Cause.Cause<unknown>): void => {
-        finish(Exit.failCause(cause))
+        opened.finish(Exit.failCause(cause), flow.now())
         observer?.onBroken?.(cause)
       }
       const rest = Stream.repeatEffectChunkOption(
-        further(stages, opened, inherited).pipe(
+        further(stages, opened, inherited, flow).pipe(
           Effect.tap((chunk) => Effect.sync(() => observer?.onElements?.(Chunk.size(chunk)))),
           Effect.onError((cause) =>
             Effect.sync(() => {
@@ -126,24 +228,27 @@ export const run = <A, E, R>(
 
 /** After a timeout nobody waits for the finalizers of a stream that does not answer. */
 const leave =
-  <A, E, R>(opened: Opened<A, E, R>) =>
+  <A, E, R>(opened: Opened<A, E, R>, flow: Flow<A, E, R>) =>
   (
     cause: Cause.Cause<Option.Option<E | Timeout.CallTimeout>>
   ): Effect.Effect<never, Option.Option<E | Timeout.CallTimeout>> => {
     const error = Option.flatten(Cause.failureOption(cause))
-    return Option.isSome(error) && error.value instanceof Timeout.CallTimeout
-      ? Effect.forkDaemon(Scope.close(opened.scope, Exit.void)).pipe(
-          Effect.andThen(Effect.yieldNow()),
-          Effect.andThen(Effect.failCause(cause))
-        )
-      : Effect.failCause(cause)
+    if (!(Option.isSome(error) && error.value instanceof Timeout.CallTimeout)) return Effect.failCause(cause)
+    opened.begins()
+    return Effect.forkDaemon(
+      Effect.ensuring(
+        Scope.close(opened.scope, Exit.void),
+        Effect.sync(() => opened.ends(flow.now()))
+      )
+    ).pipe(Effect.andThen(Effect.yieldNow()), Effect.andThen(Effect.failCause(cause)))
   }
 
 /** The next elements, within the idle timeout and the caller's deadline. */
 const further = <A, E, R>(
   stages: Stages,
   opened: Opened<A, E, R>,
-  deadline: number
+  deadline: number,
+  flow: Flow<A, E, R>
 ): Effect.Effect<Chunk.Chunk<A>, Option.Option<E | Timeout.CallTimeout>, R> => {
   if (stages.idle === Number.POSITIVE_INFINITY && deadline === Number.POSITIVE_INFINITY) return opened.pull
   const { name, idle, orphans } = stages
@@ -156,21 +261,24 @@ const further = <A, E, R>(
           ? new Timeout.CallTimeout({ service: name, scope: "idle", limitMillis: idle })
           : new Timeout.CallTimeout({ service: name, scope: "total", limitMillis: Math.max(0, deadline - now) })
       )
-    return remaining <= 0
-      ? Effect.fail(timeout())
-      : timed.run<
-          Chunk.Chunk<A>,
-          Option.Option<E>,
-          R,
-          Option.Option<Timeout.CallTimeout>,
-          Option.Option<E | Timeout.CallTimeout>
-        >(opened.pull, {
-          millis: Math.min(idle, remaining),
-          orphans,
-          context: undefined,
-          timeout,
-          settled: () => {},
-          failed: leave(opened)
-        })
+    if (remaining <= 0) return Effect.fail(timeout())
+    return Effect.uninterruptibleMask((restore) => {
+      opened.begins()
+      return timed.masked<
+        Chunk.Chunk<A>,
+        Option.Option<E>,
+        R,
+        Option.Option<Timeout.CallTimeout>,
+        Option.Option<E | Timeout.CallTimeout>
+      >(restore, opened.pull, {
+        millis: Math.min(idle, remaining),
+        orphans,
+        context: undefined,
+        timeout,
+        settled: () => {},
+        ended: () => opened.ends(flow.now()),
+        failed: leave(opened, flow)
+      })
+    })
   })
 }

@@ -1,0 +1,82 @@
+// What is mutated, and which tests have to tell. Each policy and the state machines behind it stand against the tests
+// that are about it, not against all tests that happen to pass through: so a mutant costs little, and a score says that
+// the tests of the thing itself know what it does.
+const core = "packages/core/src"
+const files = (folder, names) => names.map((name) => `${core}/${folder}/${name}.ts`)
+const resilience = (...names) => files("resilience", names)
+const internal = (...names) => files("internal", names)
+const tests = (...patterns) => patterns.map((pattern) => `packages/core/test/${pattern}.test.ts`)
+
+/**
+ * By name: paths of sources, and patterns of paths of tests, from the root. `without`: tests that simulate hours or
+ * thousands of callers; seconds each, and other tests are about the same code.
+ */
+export const groups = {
+  numbers: {
+    mutate: internal("ratio", "elapsed", "latencyQuantile", "hedgeDelay"),
+    tests: tests("resilience/{RateLimit,RetryBudget,HedgeDelay,Throttle,Numbers}*"),
+    without: /^the rate |retry storm|about twice that/
+  },
+  bulkhead: {
+    mutate: [...resilience("Bulkhead"), ...internal("bulkhead", "adaptiveLimit", "timer")],
+    tests: tests("resilience/{Bulkhead,AdaptiveLimit}*"),
+    without: /finds the capacity of a service/
+  },
+  rateLimit: {
+    mutate: [...resilience("RateLimit"), ...internal("rateLimit")],
+    tests: tests("resilience/RateLimit*"),
+    without: /gcra: \d{3,} a second|sliding window: 3, |Effect's RateLimiter|10,000,000|timers are late/
+  },
+  throttle: {
+    mutate: [...resilience("Throttle"), ...internal("throttle")],
+    tests: tests("resilience/Throttle*"),
+    without: /about twice that/
+  },
+  retryBudget: {
+    mutate: [...resilience("RetryBudget"), ...internal("retryBudget")],
+    tests: tests("resilience/RetryBudget*"),
+    without: /makes 3 times the load|makes at most 1 \+ ratio/
+  },
+  chaos: {
+    mutate: [...resilience("Chaos"), ...internal("chaos", "currentRandom")],
+    tests: tests("resilience/Chaos*")
+  },
+  fallback: {
+    mutate: [...resilience("Fallback"), ...internal("fallbackReason", "staleValues")],
+    tests: tests("resilience/Fallback*")
+  },
+  retry: {
+    mutate: [
+      ...resilience("ErrorClass", "RetryPolicy", "Timeout", "Deadline"),
+      ...internal("retryAfter", "retryFrame", "marks", "timed", "callReferences", "currentCall")
+    ],
+    tests: tests("resilience/{ErrorClass,RetryPolicy,Timeout,Deadline,SharedError,Policy.}*", "external/ExternalHttp*")
+  },
+  breaker: {
+    mutate: [...resilience("CircuitBreaker"), ...internal("breaker", "breakerWindow")],
+    tests: tests("resilience/CircuitBreaker{,[!s]*}")
+  },
+  breakers: {
+    mutate: resilience("CircuitBreakers", "CircuitControl"),
+    tests: tests("resilience/{CircuitBreakers,CircuitControl}*")
+  },
+  policy: {
+    mutate: [
+      ...resilience("Policy", "Hedge"),
+      ...internal(
+        "pipeline",
+        "streaming",
+        "hedging",
+        "leaf",
+        "stage",
+        "callMetrics",
+        "policyMetrics",
+        "policyProblems",
+        "policyConfig"
+      )
+    ],
+    tests: tests("resilience/{Policy,Hedging,TryPromise,Timeout,EveryStep}*", "conformance/Conformance"),
+    without:
+      /of promises|many-breakers|adaptive-limit|rate-limit-exact|budget-(storm|aws|by-default)|takes-from-the-budget/
+  }
+}

@@ -1,0 +1,29 @@
+// The tests of one group, in one process.
+import { BaseSequencer } from "vitest/node"
+import { groups } from "./groups.mjs"
+
+/** Those with thousands of steps come last: most mutants are told before. */
+const slow = ["Conformance", "EveryStep", "Model.test", "ExternalHttp"]
+
+const rank = (spec) => slow.findIndex((part) => spec.moduleId.includes(part))
+
+class QuickFirst extends BaseSequencer {
+  async sort(specs) {
+    return [...specs].sort((a, b) => rank(a) - rank(b) || (a.moduleId < b.moduleId ? -1 : 1))
+  }
+}
+
+export default {
+  test: {
+    include: groups[process.env.UNDERLAY_MUTATION_GROUP ?? ""].tests,
+    setupFiles: ["vitest.setup.ts", "scripts/mutation/setup.mjs"],
+    pool: "threads",
+    poolOptions: { threads: { isolate: false } },
+    sequence: { sequencer: QuickFirst },
+    // Enough commands to reach every state of a machine; their full number is for the tests themselves.
+    env: { UNDERLAY_PROPERTY_COMMANDS: process.env.UNDERLAY_PROPERTY_COMMANDS ?? "300" },
+    testTimeout: 8_000,
+    teardownTimeout: 2_000,
+    silent: true
+  }
+}

@@ -19,6 +19,9 @@ export type Kind = (typeof kinds)[number]
 /** Which keys are meant. */
 export type Keys = ReadonlyArray<string> | ((key: string) => boolean)
 
+/** Makes an error recognisable; `made`: it was made for this injection, so that it can be marked itself. */
+export type Mark = <T extends object>(error: T, made?: boolean) => T
+
 /** One thing that is done to some calls. */
 export interface Injection {
   readonly kind: Kind
@@ -29,7 +32,7 @@ export interface Injection {
   /** Whether the call goes on afterwards. */
   readonly continues: boolean
   /** What happens; `mark` makes an error recognisable. */
-  readonly effect: (mark: <T extends object>(error: T) => T) => Effect.Effect<unknown, unknown>
+  readonly effect: (mark: Mark) => Effect.Effect<unknown, unknown>
 }
 
 /** Something was done to a call. */
@@ -55,11 +58,14 @@ const marker = Symbol.for("@underlay/core/Chaos/injected")
 /** Who interrupted a call where nobody did. */
 const interruptor: FiberId.FiberId = FiberId.runtime(-1, 0)
 
+/** Errors that have been injected twice, so that they are constants of somebody's. */
+const constants = new WeakSet<object>()
+
 /**
  * An error with an identity of its own that reads as the given one: a constant that the call itself may fail with must
  * not become recognisable by having been injected once.
  */
-const marked = <T extends object>(error: T, chaos: string): T =>
+const individual = <T extends object>(error: T, chaos: string): T =>
   new Proxy(error, {
     get: (target, key) =>
       key === marker
@@ -69,6 +75,39 @@ const marked = <T extends object>(error: T, chaos: string): T =>
           ? () => target
           : Reflect.get(target, key, target)
   })
+
+/**
+ * What was made for this injection is marked itself: it has to be in every way what a real failure is, with methods that
+ * read private fields, for `structuredClone` and for those who ask whether it is an error.
+ */
+const marked = <T extends object>(error: T, chaos: string, made: boolean): T => {
+  if (!made || constants.has(error) || !Object.isExtensible(error)) return individual(error, chaos)
+  if (Object.hasOwn(error, marker)) {
+    // It was not made for one injection only: from now on it is treated as what it is.
+    constants.add(error)
+    Reflect.deleteProperty(error, marker)
+    return individual(error, chaos)
+  }
+  Object.defineProperty(error, marker, { value: chaos, configurable: true })
+  return error
+}
+
+/** The causes of made-up answers that fail. */
+const markedCause = <E>(cause: Cause.Cause<E>, mark: Mark): Cause.Cause<E> => {
+  const each = <T>(error: T): T => (typeof error === "object" && error !== null ? mark(error) : error)
+  return Cause.match(cause, {
+    onEmpty: cause,
+    onFail: (error): Cause.Cause<E> => Cause.fail(each(error)),
+    onDie: (defect): Cause.Cause<E> => Cause.die(each(defect)),
+    onInterrupt: (by): Cause.Cause<E> => Cause.interrupt(by),
+    onSequential: (left, right): Cause.Cause<E> => Cause.sequential(left, right),
+    onParallel: (left, right): Cause.Cause<E> => Cause.parallel(left, right)
+  })
+}
+
+/** What fails is marked, with all that goes with it. */
+export const marking = <A, E, R>(effect: Effect.Effect<A, E, R>, mark: Mark): Effect.Effect<A, E, R> =>
+  Effect.catchAllCause(effect, (cause) => Effect.failCause(markedCause(cause, mark)))
 
 const maxDepth = 8
 
@@ -199,7 +238,7 @@ export class ChaosMachine {
     const { kind } = injection
     const happening = Effect.suspend(() => {
       this.injected[kind]++
-      const effect = injection.effect((error) => marked(error, chaos))
+      const effect = injection.effect((error, made = false) => marked(error, chaos, made))
       return onInjected === undefined ? effect : Effect.zipRight(onInjected({ chaos, kind, key }), effect)
     })
     return this.random === undefined ? happening : Effect.withRandom(happening, this.random)

@@ -92,7 +92,7 @@ export interface InjectionOptions {
  * @category models
  */
 export interface Injection<out A = unknown, out E = unknown> extends machine.Injection {
-  readonly effect: (mark: <T extends object>(error: T) => T) => Effect.Effect<A, E>
+  readonly effect: (mark: machine.Mark) => Effect.Effect<A, E>
   /** @internal What is wrong with its settings. */
   readonly problems: ReadonlyArray<string>
 }
@@ -118,6 +118,9 @@ const injection = <A, E>(
  * The call fails with this error, or with the one that the function makes each time; by default with `InjectedFault`,
  * which is transient. The service is not asked.
  *
+ * An error that is given is not failed with itself, but with a view of it that can be told from it: prefer the function
+ * for errors whose methods read private fields.
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -129,9 +132,15 @@ export const fault: {
   // The overloads say what the error is.
 ): Injection<never, never> => {
   const { error } = options
-  const make = (): object =>
-    typeof error === "function" ? (error as () => object)() : (error ?? new InjectedFault({ kind: "fault" }))
-  return injection("fault", false, options, (mark) => Effect.suspend(() => Effect.fail(mark(make()) as never)))
+  const make =
+    typeof error === "function"
+      ? (error as () => object)
+      : error === undefined
+        ? () => new InjectedFault({ kind: "fault" })
+        : undefined
+  return injection("fault", false, options, (mark) =>
+    Effect.suspend(() => Effect.fail((make === undefined ? mark(Object(error)) : mark(make(), true)) as never))
+  )
 }
 
 /**
@@ -173,11 +182,7 @@ export const outcome = <A, E = never>(
   options: InjectionOptions & ({ readonly value: A } | { readonly effect: Effect.Effect<A, E> })
 ): Injection<A, E> => {
   const effect: Effect.Effect<A, E> = "effect" in options ? options.effect : Effect.succeed(options.value)
-  return injection("outcome", false, options, (mark) =>
-    Effect.catchAll(effect, (error) =>
-      typeof error === "object" && error !== null ? Effect.fail(mark(error)) : Effect.fail(error)
-    )
-  )
+  return injection("outcome", false, options, (mark) => machine.marking(effect, mark))
 }
 
 /**
@@ -190,7 +195,7 @@ export const defect = (
   options: InjectionOptions & { readonly defect?: (() => object) | undefined }
 ): Injection<never, never> => {
   const make = options.defect ?? (() => new InjectedFault({ kind: "defect" }))
-  return injection("defect", false, options, (mark) => Effect.suspend(() => Effect.die(mark(make()))))
+  return injection("defect", false, options, (mark) => Effect.suspend(() => Effect.die(mark(make(), true))))
 }
 
 /**

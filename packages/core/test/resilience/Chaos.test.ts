@@ -1,3 +1,4 @@
+import { types } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { Chaos, ErrorClass, Policy, Timeout } from "@underlay/core"
 import {
@@ -210,6 +211,40 @@ describe("Chaos", () => {
     })
   )
 
+  it.effect("fault: an error that is made is in every way what it would be; a constant is not taken for injected", () =>
+    Effect.gen(function* () {
+      class Guarded extends Error {
+        readonly #code = 503
+        get isRetryable() {
+          return true
+        }
+        code(): number {
+          return this.#code
+        }
+      }
+      const made = yield* Chaos.make({
+        enabled: true,
+        injections: [Chaos.fault({ ...always, error: () => new Guarded("down") })]
+      })
+      const error: Guarded = yield* Effect.flip(made.apply(Effect.void))
+      assert.strictEqual(error.code(), 503)
+      assert.isTrue(types.isNativeError(error))
+      assert.strictEqual(structuredClone(error).message, "down")
+      assert.deepStrictEqual(Object.keys(error), [])
+      assert.isTrue(Chaos.isInjected(error))
+      const constant = Object.freeze(new Down({ code: 1 }))
+      const shared = new Down({ code: 2 })
+      for (const each of [constant, shared]) {
+        const chaos = yield* Chaos.make({ enabled: true, injections: [Chaos.fault({ ...always, error: () => each })] })
+        for (const again of [1, 2, 3]) {
+          const injected = yield* Effect.flip(chaos.apply(call))
+          assert.isTrue(Chaos.isInjected(injected), `${again}`)
+        }
+        assert.isFalse(Chaos.isInjected(each))
+      }
+    })
+  )
+
   it.effect("it stays recognisable when a policy has retried it and kept its attempts", () =>
     Effect.gen(function* () {
       const chaos = yield* Chaos.make({ enabled: true, injections: [Chaos.fault(always)] })
@@ -275,6 +310,17 @@ describe("Chaos", () => {
       })
       const error: Down = yield* Effect.flip(effect.apply(call))
       assert.isTrue(Chaos.isInjected(error))
+      // all that goes with it is kept, and recognised too
+      const cause = Cause.parallel(Cause.fail(new Down({ code: 500 })), Cause.die(new Error("bug")))
+      const both = yield* Chaos.make({
+        enabled: true,
+        injections: [Chaos.outcome({ ...always, effect: Effect.failCause(cause) })]
+      })
+      const exit = yield* Effect.exit(both.apply(call))
+      const found = Exit.isFailure(exit) ? exit.cause : Cause.empty
+      assert.strictEqual(Chunk.size(Cause.failures(found)), 1)
+      assert.isTrue(Chunk.every(Cause.failures(found), Chaos.isInjected))
+      assert.isTrue(Chunk.every(Cause.defects(found), Chaos.isInjected) && Chunk.size(Cause.defects(found)) === 1)
     })
   )
 

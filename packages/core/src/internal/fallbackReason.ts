@@ -21,12 +21,20 @@ const caused = <T extends object>(error: T, reason: unknown): T =>
       key === marker
         ? reason
         : key === "cause"
-          ? (Reflect.get(target, key, target) ?? reason)
+          ? causeOf(target, reason)
           : // Inspectors that are handed the proxy by the error's own method would ask it for ever.
             key === Inspectable.NodeInspectSymbol
             ? () => target
             : Reflect.get(target, key, target)
   })
+
+/** The cause of its own; if that is fixed to be none, no other can be shown in its place. */
+const causeOf = (error: object, reason: unknown): unknown => {
+  const own: unknown = Reflect.get(error, "cause", error)
+  if (own !== undefined && own !== null) return own
+  const property = Reflect.getOwnPropertyDescriptor(error, "cause")
+  return property?.configurable === false && property.writable !== true && property.get === undefined ? own : reason
+}
 
 const isSame = (left: unknown, right: unknown): boolean => Cause.originalError(left) === Cause.originalError(right)
 

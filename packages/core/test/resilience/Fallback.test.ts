@@ -119,6 +119,16 @@ describe("Fallback", () => {
       )
       assert.strictEqual(error.cause, "no space")
       assert.instanceOf(Fallback.reason(error), Down)
+      // one that has none for good can be read all the same
+      const frozen = Object.freeze({ _tag: "Frozen", cause: undefined })
+      const other = yield* Effect.flip(
+        Fallback.run(
+          down,
+          Fallback.effect(() => Effect.fail(frozen))
+        )
+      )
+      assert.isUndefined(other.cause)
+      assert.instanceOf(Fallback.reason(other), Down)
     })
   )
 

@@ -97,7 +97,9 @@ export const problems = (options: Options): ReadonlyArray<string> => {
     found.push(`hedge.maxHedges is ${maxHedges}: give a whole number from 1 to 10, or leave hedging out`)
   }
   if (!isPercentile(delay)) {
-    if (!Number.isFinite(Duration.toMillis(delay))) {
+    if (typeof delay === "number" && !(delay >= 0)) {
+      found.push(`hedge.delay is ${delay} ms: give a duration of 0 or more`)
+    } else if (!Number.isFinite(Duration.toMillis(delay))) {
       found.push("hedge.delay is infinite, so no hedge would ever start: give a finite duration, or leave hedging out")
     }
     return found

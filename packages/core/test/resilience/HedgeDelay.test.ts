@@ -224,6 +224,10 @@ describe("Hedge", () => {
         )
       }
       assert.include(yield* wrong({ delay: Duration.infinity }), "hedge.delay is infinite")
+      // which would count as 0: every call would be made twice
+      for (const each of [Number.NaN, -5]) {
+        assert.include(yield* wrong({ delay: each }), `hedge.delay is ${each} ms: give a duration of 0 or more`)
+      }
       for (const each of [0, 1, 95, Number.NaN]) {
         assert.include(yield* wrong({ delay: { ...delay, percentile: each } }), `hedge.delay.percentile is ${each}`)
       }

@@ -7,9 +7,13 @@ export const headerNames = [
   "retry-after-ms",
   "x-ms-retry-after-ms",
   "grpc-retry-pushback-ms",
+  "x-amz-retry-after",
   "retry-after",
   "x-retry-after"
 ] as const
+
+/** Those that count milliseconds, and know no dates. */
+const inMillis: ReadonlySet<string> = new Set(headerNames.slice(0, headerNames.indexOf("retry-after")))
 
 /** `After`: a wait from now. `At`: a moment in milliseconds since 1970. `Never`: the service forbids another attempt. */
 export type RetryHint =
@@ -44,9 +48,9 @@ export const fromHeaders = (
     if (name === "grpc-retry-pushback-ms" && text.startsWith("-")) return { _tag: "Never" }
     if (decimal.test(text)) {
       const value = Number(text)
-      return { _tag: "After", millis: name.endsWith("-ms") ? value : value * 1000 }
+      return { _tag: "After", millis: inMillis.has(name) ? value : value * 1000 }
     }
-    const at = name.endsWith("-ms") ? undefined : httpDate(text)
+    const at = inMillis.has(name) ? undefined : httpDate(text)
     if (at === undefined) continue
     // The service's own clock, where it tells it, makes the answer independent of ours.
     const date = first(headers["date"])

@@ -31,6 +31,8 @@ describe("ErrorClass.classify", () => {
     assert.deepStrictEqual(of({ "retry-after": "0.5" }).retryAfter, Duration.millis(500))
     assert.deepStrictEqual(of({ "retry-after-ms": "250", "retry-after": "1" }).retryAfter, Duration.millis(250))
     assert.deepStrictEqual(of({ "x-ms-retry-after-ms": "1500" }).retryAfter, Duration.millis(1500))
+    assert.deepStrictEqual(of({ "x-amz-retry-after": "1500", "retry-after": "9" }).retryAfter, Duration.millis(1500))
+    assert.deepStrictEqual(of({ "x-amz-retry-after": "soon", "retry-after": "9" }).retryAfter, Duration.seconds(9))
     const at = Date.UTC(1994, 10, 6, 8, 49, 37)
     assert.strictEqual(of({ "retry-after": "Sun, 06 Nov 1994 08:49:37 GMT" }).retryAt, at)
     assert.strictEqual(of({ "retry-after": "Sunday, 06-Nov-94 08:49:37 GMT" }).retryAt, at)

@@ -6,12 +6,32 @@
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
+import { Effect, Logger, LogLevel } from "effect"
 
 /** A case: `run(n)` does `n` operations, one after the other unless its name says otherwise. */
 export interface Case {
   readonly name: string
   readonly run: (operations: number) => Promise<void>
 }
+
+/** `n` times one after the other, as one fiber does it. */
+export const inFiber = (name: string, effect: Effect.Effect<unknown, unknown>): Case => ({
+  name,
+  run: (n) =>
+    Effect.runPromise(
+      Effect.gen(function* () {
+        for (let i = 0; i < n; i++) yield* effect
+      }).pipe(Effect.ignore, Logger.withMinimumLogLevel(LogLevel.Info))
+    )
+})
+
+/** `n` promises one after the other. */
+export const promised = (name: string, f: () => Promise<unknown>): Case => ({
+  name,
+  run: async (n) => {
+    for (let i = 0; i < n; i++) await f()
+  }
+})
 
 export interface Options {
   readonly name: string

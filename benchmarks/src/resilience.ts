@@ -8,35 +8,11 @@
  */
 import { Bulkhead, CircuitBreaker, Policy, RateLimit } from "@underlay/core"
 import * as Cockatiel from "cockatiel"
-import { Duration, Effect, Ref, Schedule } from "effect"
+import { Duration, Effect } from "effect"
 import Opossum from "opossum"
-import { type Case, compare } from "./Harness.ts"
-
-const noop = async (): Promise<number> => 1
-const withSignal = async (signal: AbortSignal): Promise<number> => (signal.aborted ? 0 : 1)
-const failing = async (): Promise<number> => {
-  throw new Error("down")
-}
-
-/** `n` times one after the other, as one fiber does it. */
-const inFiber = (name: string, effect: Effect.Effect<unknown, unknown>): Case => ({
-  name,
-  run: (n) =>
-    Effect.runPromise(
-      Effect.ignore(
-        Effect.gen(function* () {
-          for (let i = 0; i < n; i++) yield* effect
-        })
-      )
-    )
-})
-
-const promised = (name: string, f: () => Promise<unknown>): Case => ({
-  name,
-  run: async (n) => {
-    for (let i = 0; i < n; i++) await f()
-  }
-})
+import { type Case, compare, inFiber, promised } from "./Harness.ts"
+import * as peers from "./peers.ts"
+import { failing, full, noop, withSignal } from "./peers.ts"
 
 const atOnce = 100
 
@@ -61,62 +37,16 @@ const promisedConcurrently = (name: string, f: () => Promise<unknown>): Case => 
   }
 })
 
-const wrapped = () =>
-  Cockatiel.wrap(
-    Cockatiel.retry(Cockatiel.handleAll, { maxAttempts: 2, backoff: new Cockatiel.ExponentialBackoff() }),
-    Cockatiel.circuitBreaker(Cockatiel.handleAll, {
-      halfOpenAfter: 30_000,
-      breaker: new Cockatiel.CountBreaker({ size: 100, threshold: 0.5 })
-    }),
-    Cockatiel.timeout(10_000, Cockatiel.TimeoutStrategy.Aggressive),
-    Cockatiel.bulkhead(1_000)
-  )
-
-const opossum = () => new Opossum(noop, { timeout: 10_000, capacity: 1_000 })
-
-/** The usual recipes, put together: a breaker of a reference, a semaphore, two timeouts, a retry. */
-const naive = (work: Effect.Effect<unknown, unknown>): Effect.Effect<Effect.Effect<unknown, unknown>> =>
-  Effect.gen(function* () {
-    const failures = yield* Ref.make(0)
-    const semaphore = yield* Effect.makeSemaphore(1_000)
-    const guarded = Effect.flatMap(
-      Ref.get(failures),
-      (n): Effect.Effect<unknown, unknown> =>
-        n >= 50
-          ? Effect.fail("open")
-          : work.pipe(
-              Effect.timeout("10 seconds"),
-              semaphore.withPermits(1),
-              Effect.tapBoth({
-                onFailure: () => Ref.update(failures, (m) => m + 1),
-                onSuccess: () => Ref.set(failures, 0)
-              })
-            )
-    )
-    return guarded.pipe(
-      Effect.retry({ times: 2, schedule: Schedule.jittered(Schedule.exponential("1 second")) }),
-      Effect.timeout("30 seconds")
-    )
-  })
-
-const full = {
-  timeout: "30 seconds",
-  attemptTimeout: "10 seconds",
-  breaker: { window: { type: "count", size: 100, failureRate: 0.5 } },
-  bulkhead: { maxConcurrent: 1_000 },
-  metrics: true
-} as const satisfies Omit<Policy.Options, "name">
-
 const anyEffect = Effect.tryPromise(noop)
 const base = "cockatiel wrap(retry, breaker, timeout, bulkhead)"
 
 export const run = async () => {
   const policy = await Effect.runPromise(Policy.make({ name: "bench", ...full }))
   const unmeasured = await Effect.runPromise(Policy.make({ name: "bench", ...full, metrics: false }))
-  const byHand = await Effect.runPromise(naive(anyEffect))
-  const byHandWithSignal = await Effect.runPromise(naive(Effect.tryPromise(withSignal)))
-  const cockatiel = wrapped()
-  const breaker = opossum()
+  const byHand = await Effect.runPromise(peers.naive(anyEffect))
+  const byHandWithSignal = await Effect.runPromise(peers.naive(Effect.tryPromise(withSignal)))
+  const cockatiel = peers.cockatiel()
+  const breaker = peers.opossum()
   await compare({
     name: "resilience",
     title: "The full pipeline round a call that succeeds, one after the other",

@@ -1,11 +1,13 @@
 /**
  * Interruption at every step: a scheduler that interrupts the caller before its n-th operation, for each n until the call
- * takes fewer. Whatever n is, nothing of the call may be left.
+ * takes fewer. Whatever n is, nothing of the call may be left. And delays at every step: one that holds up whichever fiber
+ * is at the n-th operation of all, so that each race is run in each order.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker, ExternalClient, Policy, Timeout } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
-import { Clock, Data, Duration, Effect, Exit, Fiber, FiberRef, Scheduler, type Scope, Stream } from "effect"
+import { Cause, Data, Deferred, Effect, Exit, Fiber, FiberRef, Scheduler, type Scope, Stream, Supervisor } from "effect"
+import { Manual } from "./manual.ts"
 
 class Busy extends Data.TaggedError("Busy") {
   get isRetryable() {
@@ -36,42 +38,28 @@ class Stepper implements Scheduler.Scheduler {
   }
 }
 
-/** A clock whose sleeps are plain callbacks: the steps of a sleep are those of the call, not of a test's bookkeeping. */
-class Manual implements Clock.Clock {
-  readonly [Clock.ClockTypeId]: Clock.ClockTypeId = Clock.ClockTypeId
-  readonly sleepers = new Set<{ readonly at: number; readonly wake: () => void }>()
-  now = 0
-  readonly currentTimeMillis = Effect.sync(() => this.now)
-  readonly currentTimeNanos = Effect.sync(() => BigInt(this.now) * 1_000_000n)
-  unsafeCurrentTimeMillis(): number {
-    return this.now
+/** Holds up the fiber that takes the `step`-th of all steps for a turn of the event loop. */
+class Pauser implements Scheduler.Scheduler {
+  taken = 0
+  private readonly step: number
+  private pausing = false
+  constructor(step: number) {
+    this.step = step
   }
-  unsafeCurrentTimeNanos(): bigint {
-    return BigInt(this.now) * 1_000_000n
+  get reached() {
+    return this.taken >= this.step
   }
-  sleep(duration: Duration.Duration): Effect.Effect<void> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.suspend(() => {
-        // Not by the canceller of `Effect.async`, which an interruption right after the registration does not call.
-        let woken: ((effect: Effect.Effect<void>) => void) | undefined
-        const sleeper = { at: this.now + Duration.toMillis(duration), wake: () => woken?.(Effect.void) }
-        this.sleepers.add(sleeper)
-        const wait = Effect.async<void>((resume) => {
-          woken = resume
-        })
-        return Effect.ensuring(
-          restore(wait),
-          Effect.sync(() => this.sleepers.delete(sleeper))
-        )
-      })
-    )
+  shouldYield(): number | false {
+    if (++this.taken !== this.step) return false
+    this.pausing = true
+    return 0
   }
-  advance(millis: number): void {
-    this.now += millis
-    for (const sleeper of this.sleepers) {
-      if (sleeper.at > this.now) continue
-      this.sleepers.delete(sleeper)
-      sleeper.wake()
+  scheduleTask(task: Scheduler.Task, priority: number): void {
+    if (this.pausing) {
+      this.pausing = false
+      setImmediate(() => setImmediate(task))
+    } else {
+      Scheduler.defaultScheduler.scheduleTask(task, priority)
     }
   }
 }
@@ -92,8 +80,12 @@ const everyStep = <R>(make: (clock: Manual) => Effect.Effect<Subject, never, R>)
       const subject = yield* Effect.withClock(make(clock), clock)
       const stepper = new Stepper(step)
       const before = yield* Timeout.orphans
+      const started = yield* Supervisor.track
       const fiber = yield* Effect.fork(
-        Effect.withClock(Effect.locally(subject.run, FiberRef.currentScheduler, stepper), clock)
+        Effect.withClock(
+          Effect.locally(Effect.supervised(subject.run, started), FiberRef.currentScheduler, stepper),
+          clock
+        )
       )
       for (let turns = 0; turns < 100 && (fiber.unsafePoll() === null || turns < 3); turns++) {
         yield* turn
@@ -104,6 +96,7 @@ const everyStep = <R>(make: (clock: Manual) => Effect.Effect<Subject, never, R>)
       const left = {
         ...(yield* Effect.withClock(subject.left, clock)),
         sleepers: clock.sleepers.size,
+        fibers: (yield* started.value).length,
         orphans: (yield* Timeout.orphans).current - before.current
       }
       for (const [name, count] of Object.entries(left)) assert.strictEqual(count, 0, `${name}, step ${step}`)
@@ -114,6 +107,98 @@ const everyStep = <R>(make: (clock: Manual) => Effect.Effect<Subject, never, R>)
       }
     }
     return assert.fail("the call never ended")
+  })
+
+/** Runs the program once for each step at which one of its fibers can be held up. */
+const everyPause = (
+  program: (clock: Manual, paused: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>) => Effect.Effect<void>
+) =>
+  Effect.gen(function* () {
+    for (let step = 1; step < 5_000; step++) {
+      const clock = new Manual()
+      const pauser = new Pauser(step)
+      const started = yield* Supervisor.track
+      const before = yield* Timeout.orphans
+      const paused = <A, E>(effect: Effect.Effect<A, E>) =>
+        Effect.locally(Effect.supervised(effect, started), FiberRef.currentScheduler, pauser)
+      yield* Effect.withClock(program(clock, paused), clock).pipe(
+        Effect.catchAllDefect((defect) => Effect.die(new Error(`step ${step}`, { cause: defect })))
+      )
+      assert.deepStrictEqual(
+        {
+          sleepers: clock.sleepers.size,
+          fibers: (yield* started.value).length,
+          orphans: (yield* Timeout.orphans).current - before.current
+        },
+        { sleepers: 0, fibers: 0, orphans: 0 },
+        `step ${step}`
+      )
+      if (!pauser.reached) {
+        assert.isAbove(step, 50)
+        return
+      }
+    }
+    return assert.fail("the call never ended")
+  })
+
+/** A policy with every stage, half-open and with a probe for each attempt. */
+const full = (clock: Manual, options: Partial<Policy.Options> = {}) =>
+  Effect.gen(function* () {
+    const breaker = yield* CircuitBreaker.make({
+      name: "x",
+      window: { type: "consecutive", failures: 1 },
+      halfOpenPermits: 2_000
+    })
+    yield* Effect.exit(breaker.run(Effect.fail(new Busy())))
+    clock.advance(30_000)
+    const policy = yield* Effect.orDie(
+      Policy.make({
+        name: "x",
+        timeout: "30 seconds",
+        attemptTimeout: "5 seconds",
+        retry: { attempts: 3, base: "1 second", jitter: "none" },
+        budget: { type: "percentage", ratio: 1 },
+        hedge: { delay: "1 second", maxHedges: 1 },
+        throttle: {},
+        rateLimit: { limit: 1_000, interval: "1 second", burst: 1, maxWait: "10 seconds", maxQueue: 2_000 },
+        breaker,
+        bulkhead: { maxConcurrent: 1_000, maxQueue: 1_000, maxWait: "10 seconds" },
+        metrics: true,
+        ...options
+      })
+    )
+    const left = Effect.gen(function* () {
+      const places = yield* policy.bulkhead?.snapshot ?? Effect.die("no bulkhead")
+      const rate = yield* policy.rateLimit?.snapshot ?? Effect.die("no rate limit")
+      const circuit = yield* breaker.snapshot
+      return {
+        probes: circuit.probesInFlight,
+        permits: circuit.inFlight,
+        places: places.active,
+        queued: places.queued,
+        waiting: rate.waiting
+      }
+    })
+    return { policy, breaker, left }
+  })
+
+/** A promise that is settled by the clock, or by the abort. */
+const promised = (clock: Manual, millis: number, seen: { running: number }) => (signal: AbortSignal) =>
+  new Promise<string>((resolve, reject) => {
+    seen.running++
+    const sleeper = {
+      left: millis,
+      wake: () => {
+        seen.running--
+        resolve("done")
+      }
+    }
+    clock.sleepers.add(sleeper)
+    signal.addEventListener("abort", () => {
+      clock.sleepers.delete(sleeper)
+      seen.running--
+      reject(signal.reason)
+    })
   })
 
 /** A call that waits in the middle and says whether it still runs. */
@@ -292,6 +377,332 @@ describe("500 callers, each interrupted at a step of its own", () => {
       })
       yield* Effect.scoped(Effect.withClock(program, clock))
     })
+  )
+})
+
+describe("the full pipeline, interrupted at every step", () => {
+  const waits = { "there is room": false, "it waits for its turn": true } as const
+
+  for (const [name, isBusy] of Object.entries(waits)) {
+    /** Somebody else has all places for a while, and the tokens of the rate limit come one by one. */
+    const crowded = (clock: Manual, options: Partial<Policy.Options> = {}) =>
+      Effect.gen(function* () {
+        if (!isBusy) return yield* full(clock, options)
+        const made = yield* full(clock, {
+          bulkhead: { maxConcurrent: 2, maxQueue: 10, maxWait: "20 seconds" },
+          rateLimit: { limit: 2, interval: "1 second", burst: 1, maxWait: "10 seconds", maxQueue: 10 },
+          ...options
+        })
+        yield* Effect.forkDaemon(made.policy.bulkhead?.run(Effect.sleep("1 second"), { weight: 2 }) ?? Effect.void)
+        yield* made.policy.rateLimit?.tryTake() ?? Effect.void
+        return made
+      })
+
+    it.effect(`a call that is hedged and made again, ${name}`, () =>
+      everyStep((clock) =>
+        Effect.gen(function* () {
+          const { left, policy } = yield* crowded(clock)
+          const { seen, wait } = work()
+          let calls = 0
+          const call = Effect.suspend(() => (++calls < 3 ? Effect.fail({ status: 429 }) : Effect.zipRight(wait, wait)))
+          return { run: policy.run(call), left: Effect.map(left, (left) => ({ ...left, running: seen.running })) }
+        })
+      )
+    )
+
+    it.effect(`the same without a hedge, ${name}`, () =>
+      everyStep((clock) =>
+        Effect.gen(function* () {
+          const { left, policy } = yield* crowded(clock, { hedge: false })
+          const { seen, wait } = work()
+          let calls = 0
+          const call = Effect.suspend(() => (++calls < 3 ? Effect.fail({ status: 429 }) : wait))
+          return { run: policy.run(call), left: Effect.map(left, (left) => ({ ...left, running: seen.running })) }
+        })
+      )
+    )
+
+    it.effect(`a call that takes an abort signal, ${name}`, () =>
+      everyStep((clock) =>
+        Effect.gen(function* () {
+          const { left, policy } = yield* crowded(clock)
+          const seen = { running: 0 }
+          let calls = 0
+          const ask = promised(clock, 2_000, seen)
+          return {
+            run: policy.tryPromise({
+              try: (signal) => (++calls < 2 ? Promise.reject({ status: 429 }) : ask(signal)),
+              catch: (error) => error
+            }),
+            left: Effect.map(left, (left) => ({ ...left, running: seen.running }))
+          }
+        })
+      )
+    )
+
+    it.effect(`a call that takes an abort signal, without a hedge, ${name}`, () =>
+      everyStep((clock) =>
+        Effect.gen(function* () {
+          const { left, policy } = yield* crowded(clock, { hedge: false })
+          const seen = { running: 0 }
+          return {
+            run: policy.tryPromise(promised(clock, 2_000, seen)),
+            left: Effect.map(left, (left) => ({ ...left, running: seen.running }))
+          }
+        })
+      )
+    )
+
+    it.effect(`a call that takes an abort signal, inside a stage, ${name}`, () =>
+      everyStep((clock) =>
+        Effect.gen(function* () {
+          const { left, policy } = yield* crowded(clock, {
+            hedge: false,
+            stages: [
+              Policy.stage({ name: "inner", at: "inner", wrap: (effect) => effect }),
+              Policy.stage({ name: "attempt", at: "attempt", wrap: (effect) => effect }),
+              Policy.stage({ name: "call", at: "call", wrap: (effect) => effect })
+            ]
+          })
+          const seen = { running: 0 }
+          return {
+            run: policy.tryPromise(promised(clock, 2_000, seen)),
+            left: Effect.map(left, (left) => ({ ...left, running: seen.running }))
+          }
+        })
+      )
+    )
+
+    it.effect(`a stream, ${name}`, () =>
+      everyStep((clock) =>
+        Effect.gen(function* () {
+          const { left, policy } = yield* crowded(clock)
+          let open = 0
+          let calls = 0
+          const source = Stream.acquireRelease(
+            Effect.sync(() => open++),
+            () => Effect.sync(() => open--)
+          ).pipe(
+            Stream.flatMap(() =>
+              ++calls < 2
+                ? Stream.fail({ status: 429 })
+                : Stream.concat(Stream.fromEffect(Effect.sleep("1500 millis")), Stream.fromEffect(work().wait))
+            )
+          )
+          return {
+            run: Stream.runDrain(policy.stream(source, { idleTimeout: "3 seconds" })),
+            left: Effect.map(left, (left) => ({ ...left, open }))
+          }
+        })
+      )
+    )
+  }
+})
+
+describe("500 callers through the full pipeline, each interrupted at a step of its own", () => {
+  const kinds = {
+    "an effect": (policy: Policy.Policy, _clock: Manual, seen: { running: number }) =>
+      policy.run(
+        Effect.acquireUseRelease(
+          Effect.sync(() => seen.running++),
+          () => Effect.sleep("1500 millis"),
+          () => Effect.sync(() => seen.running--)
+        )
+      ),
+    "a promise": (policy: Policy.Policy, clock: Manual, seen: { running: number }) =>
+      policy.tryPromise(promised(clock, 1_500, seen)),
+    "a stream": (policy: Policy.Policy, _clock: Manual, seen: { running: number }) =>
+      Stream.runDrain(
+        policy.stream(
+          Stream.acquireRelease(
+            Effect.sync(() => seen.running++),
+            () => Effect.sync(() => seen.running--)
+          ).pipe(
+            Stream.flatMap(() =>
+              Stream.concat(
+                Stream.fromEffect(Effect.sleep("1200 millis")),
+                Stream.fromEffect(Effect.sleep("300 millis"))
+              )
+            )
+          )
+        )
+      )
+  }
+
+  for (const [name, call] of Object.entries(kinds)) {
+    it.effect(`leave nothing: ${name}`, () =>
+      Effect.gen(function* () {
+        const clock = new Manual()
+        const program = Effect.gen(function* () {
+          const { breaker, left, policy } = yield* full(clock, {
+            timeout: "2 minutes",
+            rateLimit: { limit: 500, interval: "1 second", burst: 200, maxWait: "30 seconds", maxQueue: 2_000 },
+            bulkhead: { maxConcurrent: 100, maxQueue: 2_000, maxWait: "1 minute" }
+          })
+          const before = yield* Timeout.orphans
+          const started = yield* Supervisor.track
+          const seen = { running: 0 }
+          const fibers = yield* Effect.forEach(Array.from({ length: 500 }), (_, n) =>
+            Effect.fork(
+              Effect.locally(
+                Effect.supervised(call(policy, clock, seen), started),
+                FiberRef.currentScheduler,
+                new Stepper(1 + (n % (name === "a stream" ? 500 : 100)))
+              )
+            )
+          )
+          for (let turns = 0; turns < 150; turns++) {
+            yield* turn
+            clock.advance(500)
+          }
+          const ended = fibers.filter((fiber) => fiber.unsafePoll() !== null)
+          const succeeded = ended.filter((fiber) => Exit.isSuccess(fiber.unsafePoll() ?? Exit.void)).length
+          assert.deepStrictEqual(
+            {
+              ended: ended.length,
+              running: seen.running,
+              sleepers: clock.sleepers.size,
+              fibers: (yield* started.value).length,
+              orphans: (yield* Timeout.orphans).current - before.current,
+              failures: (yield* breaker.snapshot).counters.failures,
+              ...(yield* left)
+            },
+            {
+              ended: 500,
+              running: 0,
+              sleepers: 0,
+              fibers: 0,
+              orphans: 0,
+              failures: 1,
+              probes: 0,
+              permits: 0,
+              places: 0,
+              queued: 0,
+              waiting: 0
+            }
+          )
+          assert.isAbove(succeeded, 50)
+          assert.isAbove(500 - succeeded, 50)
+        })
+        yield* Effect.withClock(program, clock)
+      })
+    )
+  }
+})
+
+describe("a race, with each fiber held up at every step", () => {
+  const turns = (clock: Manual, millis: number) =>
+    Effect.gen(function* () {
+      for (let i = 0; i < 4; i++) yield* turn
+      clock.advance(millis)
+      for (let i = 0; i < 6; i++) yield* turn
+    })
+
+  const none = { probes: 0, permits: 0, places: 0, queued: 0, waiting: 0 }
+
+  it.effect("of calls that end in the same moment: one result, and nothing left", () =>
+    everyPause((clock, paused) =>
+      Effect.gen(function* () {
+        const { breaker, left, policy } = yield* full(clock)
+        const gate = yield* Deferred.make<void>()
+        let calls = 0
+        const call = Effect.suspend(() => Effect.as(Deferred.await(gate), ++calls))
+        const fiber = yield* Effect.fork(paused(policy.run(call)))
+        yield* turns(clock, 1_000)
+        yield* turns(clock, 1)
+        assert.strictEqual(calls, 2)
+        yield* Deferred.succeed(gate, undefined)
+        yield* turns(clock, 0)
+        const exit = fiber.unsafePoll()
+        assert.isTrue(exit !== null && Exit.isSuccess(exit))
+        assert.deepStrictEqual(yield* left, none)
+        const { neutral, successes } = (yield* breaker.snapshot).counters
+        assert.isAtLeast(successes, 1)
+        assert.strictEqual(successes + neutral, 2)
+      })
+    )
+  )
+
+  for (const attemptTimeout of ["5 seconds", false] as const) {
+    it.effect(`of streams that open in the same moment: one flows, the other is closed, ${attemptTimeout}`, () =>
+      everyPause((clock, paused) =>
+        Effect.gen(function* () {
+          const { left, policy } = yield* full(clock, {
+            attemptTimeout,
+            timeout: attemptTimeout === false ? false : "30 seconds"
+          })
+          const gate = yield* Deferred.make<void>()
+          const open: Array<number> = []
+          const read: Array<number> = []
+          let opened = 0
+          const source = Stream.unwrapScoped(
+            Effect.acquireRelease(
+              Effect.sync(() => {
+                open.push(++opened)
+                return opened
+              }),
+              (n) => Effect.sync(() => open.splice(open.indexOf(n), 1))
+            ).pipe(
+              Effect.map((n) => Stream.concat(Stream.fromEffect(Effect.as(Deferred.await(gate), n)), Stream.never))
+            )
+          )
+          const fiber = yield* Effect.fork(
+            paused(Stream.runForEach(policy.stream(source), (n) => Effect.sync(() => read.push(n))))
+          )
+          yield* turns(clock, 1_000)
+          yield* turns(clock, 1)
+          assert.deepStrictEqual(open, [1, 2])
+          yield* Deferred.succeed(gate, undefined)
+          yield* turns(clock, 0)
+          assert.strictEqual(read.length, 1)
+          assert.deepStrictEqual(open, read)
+          assert.deepInclude(yield* left, { places: 1, permits: 1, queued: 0, waiting: 0 })
+          yield* Fiber.interrupt(fiber)
+          assert.deepStrictEqual(open, [])
+          assert.deepStrictEqual(yield* left, none)
+        })
+      )
+    )
+  }
+
+  it.effect("of a timeout and the end of the work: one or the other, and nothing left", () =>
+    everyPause((clock, paused) =>
+      Effect.gen(function* () {
+        const { breaker, left, policy } = yield* full(clock, { hedge: false, retry: false })
+        const fiber = yield* Effect.fork(paused(policy.run(Effect.sleep("5 seconds"))))
+        yield* turns(clock, 1)
+        yield* turns(clock, 5_000)
+        yield* turns(clock, 1)
+        assert.isNotNull(fiber.unsafePoll())
+        assert.deepStrictEqual(yield* left, none)
+        const { failures, successes } = (yield* breaker.snapshot).counters
+        assert.strictEqual(failures + successes, 2)
+      })
+    )
+  )
+
+  it.effect("of an interruption and the end of the wait for a place: the place is somebody's or free", () =>
+    everyPause((clock, paused) =>
+      Effect.gen(function* () {
+        const { left, policy } = yield* full(clock, {
+          hedge: false,
+          bulkhead: { maxConcurrent: 1, maxQueue: 10, maxWait: "20 seconds" }
+        })
+        const gate = yield* Deferred.make<void>()
+        const first = yield* Effect.fork(paused(policy.run(Deferred.await(gate))))
+        yield* turns(clock, 1)
+        const second = yield* Effect.fork(paused(policy.run(Effect.void)))
+        const third = yield* Effect.fork(paused(policy.run(Effect.void)))
+        yield* turns(clock, 1)
+        yield* Deferred.succeed(gate, undefined)
+        second.unsafeInterruptAsFork(second.id())
+        for (let i = 0; i < 3; i++) yield* turns(clock, 1)
+        for (const fiber of [first, third]) assert.isTrue(Exit.isSuccess(fiber.unsafePoll() ?? Exit.die("running")))
+        const exit = second.unsafePoll()
+        assert.isTrue(exit !== null && (Exit.isSuccess(exit) || Cause.isInterruptedOnly(exit.cause)))
+        assert.deepStrictEqual(yield* left, none)
+      })
+    )
   )
 })
 

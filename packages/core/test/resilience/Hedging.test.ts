@@ -260,30 +260,34 @@ describe("a race of attempts", () => {
 
   it.effect("a hedge that is refused for want of a place does not hide what the service said", () =>
     Effect.gen(function* () {
-      const made = yield* make({ bulkhead: { maxConcurrent: 1 } })
+      const made = yield* make({ bulkhead: { maxConcurrent: 2 } })
+      const other = yield* Effect.fork(made.bulkhead.run(Effect.never))
+      yield* turn
       const { at, call } = scripted<string, Busy>([Effect.delay(Effect.fail(new Busy({ n: 1 })), "1 seconds")])
       const fiber = yield* Effect.fork(Effect.flip(made.policy.run(call)))
       yield* TestClock.adjust("1 second")
       assert.strictEqual((yield* Fiber.join(fiber))._tag, "Busy")
       assert.deepStrictEqual(at, [0])
+      assert.strictEqual((yield* made.bulkhead.snapshot).rejected, 1)
+      yield* Fiber.interrupt(other)
       assert.deepStrictEqual(yield* held(made), nothing)
     })
   )
 
   it.effect("an attempt that waits for its turn is not slow: no other one is queued behind it", () =>
     Effect.gen(function* () {
-      const made = yield* make({ bulkhead: { maxConcurrent: 1, maxQueue: 10, maxWait: "20 seconds" } })
-      const first = yield* Effect.fork(made.policy.run(Effect.sleep("10 seconds"), { hedge: false }))
+      const made = yield* make({ bulkhead: { maxConcurrent: 2, maxQueue: 10, maxWait: "20 seconds" } })
+      const first = yield* Effect.fork(made.policy.run(Effect.sleep("10 seconds"), { hedge: false, weight: 2 }))
       yield* turn
       const { at, call } = scripted([giving("slow", "1 seconds"), giving("quick", "10 millis")])
       const fiber = yield* Effect.fork(made.policy.run(call))
       yield* TestClock.adjust("9 seconds")
-      assert.deepStrictEqual(yield* held(made), { ...nothing, places: 1, queued: 1, permits: 2 })
+      assert.deepStrictEqual(yield* held(made), { ...nothing, places: 2, queued: 1, permits: 2 })
       yield* TestClock.adjust("2 seconds")
       yield* Fiber.join(first)
-      // It began at 10 seconds; the hedge waited for the only place.
-      assert.strictEqual(yield* Fiber.join(fiber), "slow")
-      assert.deepStrictEqual(at, [10_000])
+      // It began at 10 seconds, and was slow from then on.
+      assert.strictEqual(yield* Fiber.join(fiber), "quick")
+      assert.deepStrictEqual(at, [10_000, 10_100])
       assert.deepStrictEqual(yield* held(made), nothing)
     })
   )
@@ -623,8 +627,8 @@ describe("the delay that follows the service", () => {
 
   it.effect("not from the time that was waited for a place", () =>
     Effect.gen(function* () {
-      const { hedge, policy } = yield* learning({ bulkhead: { maxConcurrent: 1, maxQueue: 1, maxWait: "1 minute" } })
-      const first = yield* Effect.fork(policy.run(Effect.sleep("20 seconds"), { hedge: false }))
+      const { hedge, policy } = yield* learning({ bulkhead: { maxConcurrent: 2, maxQueue: 1, maxWait: "1 minute" } })
+      const first = yield* Effect.fork(policy.run(Effect.sleep("20 seconds"), { hedge: false, weight: 2 }))
       yield* turn
       yield* run(policy, Effect.sleep("200 millis"))
       yield* Fiber.join(first)

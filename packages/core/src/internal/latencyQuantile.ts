@@ -18,9 +18,6 @@ export const relativeError = (ratio - 1) / (ratio + 1)
 /** The weight of a new time is at most two to this power; then all are scaled down. */
 const maxExponent = 20
 
-/** After this many half-lives what was known counts for nothing. */
-const forgotten = 60
-
 const bucketOf = (millis: number): number =>
   // Also what is not a number: it is as good as none.
   millis > 1 ? Math.min(buckets - 1, Math.ceil(Math.log(millis) / logRatio)) : 0
@@ -85,16 +82,7 @@ export class LatencyQuantile {
       return this.weights
     }
     this.advance(now)
-    const exponent = (now - this.landmark) / this.halfLife
-    if (exponent > forgotten) {
-      this.weights.fill(0)
-      this.landmark = now
-      this.total = 0
-      this.place = 0
-      this.below = 0
-    } else if (exponent > maxExponent) {
-      this.rescale(this.weights, now)
-    }
+    if ((now - this.landmark) / this.halfLife > maxExponent) this.rescale(this.weights, now)
     return this.weights
   }
 

@@ -24,16 +24,20 @@ const threads: Readonly<Record<string, ReadonlyArray<number>>> = {
   "denoland/std": [7306],
   "diegosouzapw/OmniRoute": [4114, 13836],
   "elennick/retry4j": [41],
+  "envoyproxy/envoy": [9069],
   "future-agi/future-agi": [2693],
   "joshrotenberg/tower-resilience": [171],
   "microsoft/agent-governance-toolkit": [2202],
   "monix/monix": [1080],
   "nodeshift/opossum": [248, 648, 675, 809, 819],
   "openai/openai-node": [2580],
-  "resilience4j/resilience4j": [515, 544, 614, 650, 682, 703, 903, 920, 935, 1123, 1432, 1653, 1657, 1756, 2028, 2243],
+  "resilience4j/resilience4j": [
+    515, 544, 614, 650, 682, 703, 839, 903, 920, 935, 1123, 1432, 1653, 1657, 1756, 2028, 2243, 2298
+  ],
   "smallrye/smallrye-fault-tolerance": [319],
+  "sony/gobreaker": [73, 85],
   "svroonland/rezilience": [521],
-  "thomhurst/Kevlar": [227],
+  "thomhurst/Kevlar": [227, 507],
   "tim-kos/node-retry": [26],
   "vercel/ai": [7656],
   "vercel/fetch-retry": [31]

@@ -284,7 +284,14 @@ const breakers: ReadonlyArray<Case> = [
   own(
     "shared-forced-open",
     "a circuit is held open in every process at once, and released",
-    [issue("resilience4j/resilience4j#1756"), issue("App-vNext/Polly#287"), issue("connor4312/cockatiel#89")],
+    [
+      issue("resilience4j/resilience4j#1756"),
+      issue("resilience4j/resilience4j#2298"),
+      issue("App-vNext/Polly#287"),
+      issue("connor4312/cockatiel#89"),
+      issue("sony/gobreaker#73"),
+      issue("sony/gobreaker#85")
+    ],
     (driver) =>
       Effect.gen(function* () {
         const control = yield* CircuitControl.makeMemory
@@ -471,7 +478,8 @@ const calls: ReadonlyArray<Case> = [
     ["retry-after-seconds", "in seconds", "retry-after", "5", 5_000],
     ["retry-after-fraction", "in parts of a second", "retry-after", "1.5", 1_500],
     ["retry-after-milliseconds", "in milliseconds", "retry-after-ms", "250", 250],
-    ["retry-after-pushback", "as gRPC pushes back", "grpc-retry-pushback-ms", "400", 400]
+    ["retry-after-pushback", "as gRPC pushes back", "grpc-retry-pushback-ms", "400", 400],
+    ["retry-after-aws", "as the services of AWS say it", "x-amz-retry-after", "350", 350]
   ].map(([id, how, header, value, millis]) =>
     own(
       String(id),
@@ -480,7 +488,8 @@ const calls: ReadonlyArray<Case> = [
         issue("cyanheads/mcp-ts-core#285"),
         issue("dapr/dapr#5872"),
         issue("App-vNext/Polly#414"),
-        "https://github.com/grpc/proposal/blob/master/A6-client-retries.md"
+        "https://github.com/grpc/proposal/blob/master/A6-client-retries.md",
+        "https://aws.amazon.com/blogs/developer/announcing-updated-retry-behavior-for-aws-sdks-and-tools/"
       ],
       (driver) =>
         Effect.gen(function* () {
@@ -726,7 +735,7 @@ const limits: ReadonlyArray<Case> = [
           const rate = yield* RateLimit.make({ name, limit, maxWait: "1 hour", maxQueue: 100_000 })
           let passed = 0
           const call = rate.run(Effect.sync(() => passed++))
-          const fibers = yield* Effect.forEach(times(limit), () => Effect.forkDaemon(call))
+          const fibers = yield* Effect.forEach(times(limit / 4), () => Effect.forkDaemon(call))
           yield* driver.time.advance(200)
           const due = limit / 5
           yield* Suite.isTrue(`${passed} of ${due} in a fifth of a second`, Math.abs(passed - due) <= due / 100)
@@ -829,10 +838,42 @@ const limits: ReadonlyArray<Case> = [
       Effect.gen(function* () {
         const budget = yield* RetryBudget.aws({ mode: "classic" })
         const { call, seen } = counted(driver, down)
-        const schedule = RetryPolicy.exponential({ ...steady, base: "1 milli", attempts: 1_000 }).schedule
-        yield* after(driver, 30_000_000, Effect.exit(RetryBudget.retry(call, { budget, schedule })))
+        const schedule = RetryPolicy.exponential({
+          ...steady,
+          base: "1 milli",
+          cap: "1 milli",
+          attempts: 1_000
+        }).schedule
+        yield* after(driver, 1_000, Effect.exit(RetryBudget.retry(call, { budget, schedule })))
         yield* Suite.equal("attempts", seen.calls, 101)
         yield* Suite.equal("left", (yield* budget.snapshot).available, 0)
+      })
+  ),
+  own(
+    "budget-aws-2026",
+    "a retry costs 14 of 500 tokens, and 5 where the service asks for patience, as in the SDKs of AWS from 2026 on",
+    [
+      issue("aws/aws-sdk-cpp#3832"),
+      "https://aws.amazon.com/blogs/developer/announcing-updated-retry-behavior-for-aws-sdks-and-tools/"
+    ],
+    (driver) =>
+      Effect.gen(function* () {
+        const schedule = RetryPolicy.exponential({
+          ...steady,
+          base: "1 milli",
+          cap: "1 milli",
+          attempts: 1_000
+        }).schedule
+        for (const [status, attempts, left] of [
+          [503, 36, 10],
+          [429, 101, 0]
+        ] as const) {
+          const budget = yield* RetryBudget.aws({ mode: "2026" })
+          const { call, seen } = counted(driver, Effect.fail(new Down({ status })))
+          yield* after(driver, 1_000, Effect.exit(RetryBudget.retry(call, { budget, schedule })))
+          yield* Suite.equal(`attempts of ${status}`, seen.calls, attempts)
+          yield* Suite.equal("left", (yield* budget.snapshot).available, left)
+        }
       })
   )
 ]

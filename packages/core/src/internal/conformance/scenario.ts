@@ -127,6 +127,10 @@ export const ended = (each: Call): Effect.Effect<Result, Suite.SuiteFailure> => 
     : Effect.succeed(result)
 }
 
+/** A driver that says of itself that it has a part, and has not. */
+export const missing = (part: string): Effect.Effect<never, Suite.SuiteFailure> =>
+  Effect.fail(new Suite.SuiteFailure({ expectation: "the driver", expected: part, actual: "none" }))
+
 export const times = (n: number): ReadonlyArray<number> => Array.from({ length: n }, (_, index) => index)
 
 /** `n` calls at once. */

@@ -279,21 +279,128 @@ describe("adaptive limit", () => {
 
   for (const algorithm of ["gradient", "vegas", "aimd"] as const) {
     it(`${algorithm}: steps of the clock do no harm`, () => {
-      const service = { workers: 10, takes: 50, ...(algorithm === "aimd" ? { timeout: 100 } : {}) }
+      const expected = (workers: number): readonly [number, number] =>
+        algorithm === "aimd" ? [1.6 * workers, 2.2 * workers] : range(algorithm, workers)
       for (const millis of [-3_600_000, -700, -5, 3_600_000]) {
         const subject = world({ algorithm })
-        subject.run(100_000, service)
-        for (let again = 0; again < 3; again++) {
-          subject.step(millis)
-          subject.run(20_000, service)
+        for (const workers of [10, 20, 10, 15]) {
+          const service = { workers, takes: 50, ...(algorithm === "aimd" ? { timeout: 100 } : {}) }
           // It goes on learning at once: not after an hour, when the clock is where it was.
-          const { rate } = subject.run(60_000, service)
-          within(settledLimit(subject, service), algorithm === "aimd" ? [16, 22] : range(algorithm, 10), `${millis}`)
-          assert.isAtLeast(rate, 190)
+          subject.run(90_000, service)
+          const { rate } = subject.run(30_000, service)
+          within(settledLimit(subject, service), expected(workers), `${millis}, ${workers} workers`)
+          assert.isAtLeast(rate, workers * 19)
+          subject.step(millis)
         }
       }
     })
   }
+
+  it("a call that ended before it began, by the clock, says nothing", () => {
+    const limit = new adaptive.AdaptiveLimit(settings)
+    for (let now = 0; now < 3_000; now += 100) limit.record({ startedAt: now + 500, outcome: "success" }, 20, now)
+    assert.strictEqual(limit.latency, 0)
+    for (let now = 3_000; now < 6_000; now += 100) limit.record({ startedAt: now - 50, outcome: "success" }, 20, now)
+    assert.strictEqual(limit.latency, 50)
+  })
+
+  it("a window lasts for twice as long as the calls in it", () => {
+    const limit = new adaptive.AdaptiveLimit(settings)
+    const run = (from: number, to: number) => {
+      for (let now = from; now < to; now += 100) limit.record({ startedAt: now - 2_000, outcome: "success" }, 20, now)
+    }
+    run(10_000, 14_000)
+    assert.strictEqual(limit.latency, 0)
+    run(14_000, 14_100)
+    assert.strictEqual(limit.latency, 2_000)
+  })
+
+  for (const algorithm of ["gradient", "vegas"] as const) {
+    it(`${algorithm} measures anew as soon as there is doubt, not only when it is time`, () => {
+      const subject = world({ algorithm, probeEvery: 3_600_000 })
+      for (const takes of [50, 500, 50]) {
+        const service = { workers: 20, takes }
+        subject.run(60_000, service)
+        within(settledLimit(subject, service), range(algorithm, 20), `${takes} ms`)
+        assert.closeTo(subject.limit.baseline, takes, takes * 0.1)
+      }
+    })
+
+    it(`${algorithm} goes on measuring until two measurements agree`, () => {
+      for (const initial of [12, 20, 30, 150]) {
+        const subject = world({ algorithm, initial, probeEvery: 3_600_000 })
+        const service = { workers: 2, takes: 50 }
+        subject.run(180_000, service)
+        within(settledLimit(subject, service), range(algorithm, 2), `from ${initial}`)
+        assert.closeTo(subject.limit.baseline, 50, 5)
+      }
+    })
+  }
+
+  it("a measurement does not only see the calls that are quick", () => {
+    const subject = world({ probeEvery: 10_000 })
+    const service = { workers: 40, takes: 50, spread: 0.95 }
+    subject.run(60_000, service)
+    let sum = 0
+    for (let index = 0; index < 30; index++) {
+      subject.run(10_000, service)
+      settledLimit(subject, service)
+      sum += subject.limit.baseline
+    }
+    assert.closeTo(sum / 30, 50, 5)
+  })
+
+  /** Calls of 50 ms until the baseline is being measured. */
+  const untilProbing = (limit: adaptive.AdaptiveLimit, from: number): number => {
+    let now = from
+    for (; !limit.probing; now += 10) limit.record({ startedAt: now - 50, outcome: "success" }, 20, now)
+    return now
+  }
+
+  it("drops while it measures lower the limit too", () => {
+    const limit = new adaptive.AdaptiveLimit({ ...settings, algorithm: "vegas", max: 40 })
+    let now = untilProbing(limit, 100_000)
+    for (; limit.probing; now += 10) {
+      limit.record({ startedAt: now - 5, outcome: now % 30 === 0 ? "dropped" : "success" }, 2, now)
+    }
+    assert.strictEqual(limit.limit, 36)
+  })
+
+  it("where the limit cannot be lower, the latency that there is becomes the baseline", () => {
+    const subject = world({ min: 20, max: 20, probeEvery: 3_600_000 })
+    subject.run(30_000, { workers: 30, takes: 50 })
+    assert.strictEqual(subject.limit.baseline, 50)
+    subject.run(60_000, { workers: 2, takes: 50 })
+    assert.strictEqual(subject.limit.limit, 20)
+    assert.closeTo(subject.limit.baseline, 500, 25)
+  })
+
+  it("one window, however slow, lowers the limit by no more than half of the way", () => {
+    const limit = new adaptive.AdaptiveLimit({ ...settings, initial: 100 })
+    for (let now = 0; now <= 1_000; now += 50) limit.record({ startedAt: now - 50, outcome: "success" }, 100, now)
+    const before = limit.limit
+    for (let now = 1_050; limit.limit >= before && now < 10_000; now += 50) {
+      limit.record({ startedAt: now - 400, outcome: "success" }, 100, now)
+    }
+    assert.closeTo(limit.limit, before * 0.85 + Math.sqrt(before) * 0.3, 1)
+  })
+
+  it("reload brings the next measurement forward", () => {
+    const limit = new adaptive.AdaptiveLimit({ ...settings, max: 20, probeEvery: 3_600_000 })
+    let now = 100_000
+    const run = (millis: number) => {
+      let probed = false
+      for (const until = now + millis; now < until; now += 10) {
+        limit.record({ startedAt: now - 50, outcome: "success" }, limit.probing ? 2 : 20, now)
+        probed ||= limit.probing
+      }
+      return probed
+    }
+    assert.isTrue(run(30_000))
+    assert.isFalse(run(60_000))
+    limit.reload({ ...settings, max: 20, probeEvery: 10_000 })
+    assert.isTrue(run(12_000))
+  })
 
   it("a step back in the middle of a measurement ends it", () => {
     const limit = new adaptive.AdaptiveLimit(settings)
@@ -491,6 +598,61 @@ describe("adaptive bulkhead", () => {
     })
   )
 
+  it.effect("a stream that is dropped lowers the limit", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* Bulkhead.adaptive({
+        name: "weather",
+        algorithm: "aimd",
+        initial: 5,
+        minimumSamples: 1,
+        window: "50 millis"
+      })
+      const call = (error: unknown) =>
+        Effect.ignore(
+          Stream.runDrain(
+            bulkhead.runStream(Stream.fromEffect(Effect.andThen(Effect.sleep("100 millis"), Effect.fail(error))))
+          )
+        )
+      const times = (error: unknown) =>
+        Effect.gen(function* () {
+          const fiber = yield* Effect.fork(Effect.repeatN(call(error), 2))
+          yield* Effect.repeatN(TestClock.adjust("100 millis"), 2)
+          yield* Fiber.join(fiber)
+          return (yield* bulkhead.snapshot).limit
+        })
+      assert.strictEqual(yield* times({ status: 500 }), 5)
+      assert.isBelow(yield* times({ status: 503 }), 5)
+    })
+  )
+
+  it.effect("a limit that has grown while a stream flows lets in at once who waits", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* Bulkhead.adaptive({
+        name: "weather",
+        algorithm: "aimd",
+        initial: 1,
+        minimumSamples: 1,
+        window: "100 millis",
+        maxQueue: 5
+      })
+      const open = (stream: Stream.Stream<number>) => Effect.fork(Stream.runDrain(bulkhead.runStream(stream)))
+      const slow = Stream.concat(Stream.fromEffect(Effect.as(Effect.sleep("200 millis"), 1)), Stream.never)
+      // The first sample opens the window.
+      yield* bulkhead.run(Effect.void)
+      const flowing = yield* open(slow)
+      yield* Effect.yieldNow()
+      let called = false
+      const waiting = yield* Effect.fork(bulkhead.run(Effect.sync(() => (called = true))))
+      yield* TestClock.adjust("199 millis")
+      assert.isFalse(called)
+      yield* TestClock.adjust("1 milli")
+      assert.isTrue(called)
+      yield* Fiber.join(waiting)
+      assert.strictEqual((yield* bulkhead.snapshot).active, 1)
+      yield* Fiber.interrupt(flowing)
+    })
+  )
+
   it.effect("reload goes from one kind to the other; those who wait get in as far as the new limit goes", () =>
     Effect.gen(function* () {
       const bulkhead = yield* Bulkhead.make({ name: "weather", maxConcurrent: 1, maxQueue: 20 })
@@ -537,6 +699,47 @@ describe("adaptive bulkhead", () => {
       )
       yield* TestClock.adjust("100 millis")
       assert.deepStrictEqual(new Set((yield* Fiber.join(burst)).map((exit) => exit._tag)), new Set(["Success"]))
+    })
+  )
+
+  it.effect("who waits for the end of a measurement gets in with the next that comes, before it", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* Bulkhead.adaptive({
+        name: "weather",
+        algorithm: "gradient",
+        initial: 8,
+        max: 8,
+        window: "50 millis",
+        minimumSamples: 5,
+        probeEvery: "400 millis",
+        maxQueue: 10
+      })
+      const began: Array<number> = []
+      const probing = Effect.map(bulkhead.snapshot, (seen) => seen.adaptive?.probing === true)
+      while (!(yield* probing)) {
+        yield* Effect.forEach(Array.from({ length: 8 }), () => Effect.fork(bulkhead.run(Effect.sleep("20 millis"))))
+        yield* TestClock.adjust("20 millis")
+      }
+      const open = (index: number) =>
+        Effect.andThen(
+          Effect.fork(
+            Effect.ignore(
+              bulkhead.run(
+                Effect.andThen(
+                  Effect.sync(() => began.push(index)),
+                  Effect.never
+                )
+              )
+            )
+          ),
+          Effect.yieldNow()
+        )
+      for (let index = 0; index < 5; index++) yield* open(index)
+      yield* TestClock.adjust("150 millis")
+      assert.deepStrictEqual(began, [0, 1])
+      yield* open(5)
+      yield* Effect.repeatN(Effect.yieldNow(), 5)
+      assert.sameMembers(began, [0, 1, 2, 3, 4, 5])
     })
   )
 })

@@ -1,7 +1,7 @@
 /**
  * A race of attempts: the next one starts when the ones before it are slow, the first success wins, the others are
  * interrupted and not waited for. A failure ends the race once no attempt is left in it, or at once where another attempt
- * would make no difference.
+ * would make no difference. A value that comes when another has won is dropped: what must be closed is known to its maker.
  */
 import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
@@ -29,8 +29,6 @@ export interface Racers<A, E, R> {
   readonly delay: () => number
   /** Whether the attempt with this number may start at all. */
   readonly allowed: (index: number) => boolean
-  /** What to do with a value that came after another had won. */
-  readonly discard: (value: A) => Effect.Effect<void>
   /** Whether this failure says less than that of another attempt (a refusal of our own). */
   readonly isMinor: (cause: Cause.Cause<E>) => boolean
   /** Whether this failure is the answer, whatever becomes of the other attempts. */
@@ -125,17 +123,11 @@ class Race<A, E, R> implements Starts {
   /** The caller is interrupted: so are all attempts, and they are waited for. */
   cancel(): Effect.Effect<void> {
     this.stop()
-    return Effect.zipRight(
-      Fiber.interruptAll(this.running),
-      this.winner === undefined ? Effect.void : this.racers.discard(this.winner.value)
-    )
+    return Fiber.interruptAll(this.running)
   }
 
   private ended(fiber: Fiber.RuntimeFiber<Exit.Exit<A, E>>, exit: Exit.Exit<A, E>): void {
-    if (this.done) {
-      if (Exit.isSuccess(exit)) Runtime.runFork(this.runtime, this.racers.discard(exit.value))
-      return
-    }
+    if (this.done) return
     if (Exit.isSuccess(exit)) {
       this.winner = { fiber, value: exit.value }
       this.end()

@@ -66,8 +66,6 @@ export interface Observer<A = unknown> {
   readonly onBudgetRefused?: (() => void) | undefined
   /** Given what the attempt that succeeded holds, to be let go by who asked for it. */
   readonly onHeld?: ((held: Held, value: A) => void) | undefined
-  /** A value that came when another attempt had won already. */
-  readonly discard?: ((value: A) => Effect.Effect<void>) | undefined
   /** Adds to the context that the attempts run in. */
   readonly services?: ((services: Map<string, unknown>) => void) | undefined
 }
@@ -335,7 +333,6 @@ const hedged = <A, E, R>(
           return made
         })
       },
-      discard: (value) => call.observer?.discard?.(value) ?? Effect.void,
       isMinor: (cause) => weightOf(call, cause) === "minor",
       isFinal: (cause) => weightOf(call, cause) === "final"
     },

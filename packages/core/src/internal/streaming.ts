@@ -131,9 +131,8 @@ class Flow<A, E, R> {
   }
 
   /** Closes what nobody reads. */
-  lose(opened: Opened<A, E, R>): Effect.Effect<void> {
+  private lose(opened: Opened<A, E, R>): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (opened.lost) return Effect.void
       opened.lost = true
       this.opened.delete(opened)
       opened.finish(lost, this.now())
@@ -194,8 +193,7 @@ export const run = <A, E, R>(
         onRetry: observer?.onRetry,
         onHedge: observer?.onHedge,
         onBudgetRefused: observer?.onBudgetRefused,
-        onHeld: (held, value) => value.hold(held, flow.now()),
-        discard: (value) => flow.lose(value)
+        onHeld: (held, value) => value.hold(held, flow.now())
       })
       yield* flow.decide(opened)
       if (Option.isNone(opened.first)) {

@@ -109,7 +109,12 @@ export class LlmError extends Schema.TaggedError<LlmError>("@underlay/llm/LlmErr
 
   /** Whether it is a refusal of our own: the provider was not asked. */
   get rejection(): boolean {
-    return this.reason === "CircuitOpen"
+    return (
+      this.reason === "CircuitOpen" ||
+      (typeof this.cause === "object" &&
+        this.cause !== null &&
+        (this.cause as { readonly rejection?: unknown }).rejection === true)
+    )
   }
 
   override get message(): string {

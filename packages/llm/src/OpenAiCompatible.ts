@@ -10,12 +10,15 @@ import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as ExternalHttp from "@underlay/core/external/ExternalHttp"
 import * as Health from "@underlay/core/operations/Health"
+import { BulkheadFull } from "@underlay/core/resilience/Bulkhead"
 import type * as CircuitBreaker from "@underlay/core/resilience/CircuitBreaker"
 import { CircuitOpen } from "@underlay/core/resilience/CircuitBreaker"
 import * as Deadline from "@underlay/core/resilience/Deadline"
 import type * as ErrorClass from "@underlay/core/resilience/ErrorClass"
 import * as Policy from "@underlay/core/resilience/Policy"
+import { RateLimitExceeded } from "@underlay/core/resilience/RateLimit"
 import type * as RetryPolicy from "@underlay/core/resilience/RetryPolicy"
+import { CallThrottled } from "@underlay/core/resilience/Throttle"
 import { CallTimeout } from "@underlay/core/resilience/Timeout"
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
@@ -101,6 +104,7 @@ const revealed = (value: string | Redacted.Redacted): string =>
 
 /** What a failed answer says of the provider: limits of ours or of the account are not its fault. */
 const counts = (found: ErrorClass.Classification, error: unknown): CircuitBreaker.Outcome => {
+  if (found.rejection === true) return "neutral"
   if (error instanceof LlmError) {
     switch (error.reason) {
       case "ServerError":
@@ -110,13 +114,11 @@ const counts = (found: ErrorClass.Classification, error: unknown): CircuitBreake
       case "StreamTruncated":
         return "failure"
       case "RateLimited":
-      case "CircuitOpen":
         return "neutral"
       default:
         return "success"
     }
   }
-  if (found.rejection === true) return "neutral"
   return found.class === "transient" || found.assumed === true
     ? "failure"
     : found.class === "permanent"
@@ -241,7 +243,7 @@ export const make = (
       client: ExternalHttp.ExternalHttp,
       body: string,
       stream: boolean
-    ): Effect.Effect<Response, HttpClientError.HttpClientError | CircuitOpen | CallTimeout> =>
+    ): Effect.Effect<Response, HttpClientError.HttpClientError> =>
       client.client.execute(
         HttpClientRequest.post(`${baseUrl}/chat/completions`).pipe(
           HttpClientRequest.accept(stream ? "text/event-stream" : "application/json"),
@@ -450,6 +452,9 @@ const fromHttp = (
   context: ChatCompletions.CallContext
 ): Effect.Effect<LlmError> => {
   if (error._tag === "RequestError") {
+    // A client with a policy of its own, put below this one, shows the errors of that policy like this.
+    const own = error.reason === "Transport" ? fromPolicy(error.cause, context) : undefined
+    if (own !== undefined) return Effect.succeed(own)
     return Effect.succeed(
       error.reason === "Transport"
         ? networkError(error, context)
@@ -471,6 +476,62 @@ const fromHttp = (
   )
 }
 
+/** The errors of a policy as ours; undefined for all others. `progress` has what had arrived of a streamed answer. */
+const fromPolicy = (
+  error: unknown,
+  context: ChatCompletions.CallContext,
+  progress?: Progress
+): LlmError | undefined => {
+  if (error instanceof CallTimeout) {
+    const decoder = progress?.hadContent === true ? progress.decoder : undefined
+    return new LlmError({
+      ...context,
+      reason: "Timeout",
+      retryable: decoder === undefined,
+      midStream: decoder !== undefined,
+      ...(decoder === undefined ? {} : { status: 200, partial: decoder.partial(), usage: decoder.usage() }),
+      issue: waits[error.scope](error.limitMillis),
+      cause: error
+    })
+  }
+  const refused = (
+    reason: LlmError["reason"],
+    retryable: boolean,
+    issue: string | undefined,
+    retryAfter?: Duration.Duration | undefined
+  ): LlmError =>
+    new LlmError({
+      ...context,
+      reason,
+      retryable,
+      midStream: false,
+      ...(retryAfter !== undefined && Duration.isFinite(retryAfter) ? { retryAfter } : {}),
+      ...(issue === undefined ? {} : { issue }),
+      cause: error
+    })
+  if (error instanceof CircuitOpen) return refused("CircuitOpen", true, undefined, error.retryAfter)
+  if (error instanceof RateLimitExceeded) {
+    return refused("RateLimited", true, "our own limit, the provider was not asked", error.retryAfter)
+  }
+  if (error instanceof BulkheadFull) {
+    return error.isRetryable
+      ? refused("Overloaded", true, "too many calls are in flight here, the provider was not asked")
+      : refused("InvalidRequest", false, "the call weighs more than there are places in its bulkhead")
+  }
+  if (error instanceof CallThrottled) {
+    return refused("Overloaded", true, "the provider refuses much lately, so this call was not made")
+  }
+  if (error instanceof Policy.StageRejected) {
+    return refused(
+      error.retryAfter === undefined ? "Overloaded" : "RateLimited",
+      true,
+      `refused by the stage ${error.stage}, the provider was not asked`,
+      error.retryAfter
+    )
+  }
+  return undefined
+}
+
 /** Any error of a call as ours. `progress` has what had arrived of a streamed answer. */
 const toLlmError = (
   error: unknown,
@@ -479,32 +540,8 @@ const toLlmError = (
 ): Effect.Effect<LlmError> => {
   if (error instanceof LlmError) return Effect.succeed(error)
   if (HttpClientError.isHttpClientError(error)) return fromHttp(error, context)
-  if (error instanceof CircuitOpen) {
-    return Effect.succeed(
-      new LlmError({
-        ...context,
-        reason: "CircuitOpen",
-        retryable: true,
-        midStream: false,
-        ...(Duration.isFinite(error.retryAfter) ? { retryAfter: error.retryAfter } : {}),
-        cause: error
-      })
-    )
-  }
-  if (error instanceof CallTimeout) {
-    const decoder = progress?.hadContent === true ? progress.decoder : undefined
-    return Effect.succeed(
-      new LlmError({
-        ...context,
-        reason: "Timeout",
-        retryable: decoder === undefined,
-        midStream: decoder !== undefined,
-        ...(decoder === undefined ? {} : { status: 200, partial: decoder.partial(), usage: decoder.usage() }),
-        issue: waits[error.scope](error.limitMillis),
-        cause: error
-      })
-    )
-  }
+  const own = fromPolicy(error, context, progress)
+  if (own !== undefined) return Effect.succeed(own)
   return Effect.succeed(
     new LlmError({ ...context, reason: "MalformedResponse", retryable: false, midStream: false, cause: error })
   )

@@ -1,10 +1,20 @@
-import { FetchHttpClient, type HttpClient } from "@effect/platform"
+import { HttpClient as Client, FetchHttpClient, type HttpClient, HttpClientError } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { ChatMessage, Correlation } from "@underlay/core"
+import {
+  Bulkhead,
+  ChatMessage,
+  CircuitBreaker,
+  Correlation,
+  ExternalHttp,
+  Policy,
+  RateLimit,
+  RetryPolicy,
+  Throttle
+} from "@underlay/core"
 import * as ErrorClass from "@underlay/core/resilience/ErrorClass"
 import * as Recording from "@underlay/core/testing/Recording"
-import { Groq, Llm, LlmResponse, Ollama, OpenAi, OpenAiCompatible } from "@underlay/llm"
+import { Groq, Llm, type LlmError, LlmResponse, Ollama, OpenAi, OpenAiCompatible } from "@underlay/llm"
 import {
   Cause,
   Chunk,
@@ -407,6 +417,100 @@ describe("calls at once through one layer", () => {
           ]
         )
       }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+})
+
+describe("refusals of a policy below", () => {
+  const refusals: ReadonlyArray<
+    readonly [
+      refusal: object,
+      expected: Pick<LlmError.LlmError, "reason" | "errorClass"> & {
+        readonly issue: string | undefined
+        readonly after?: number
+      }
+    ]
+  > = [
+    [
+      new RateLimit.RateLimitExceeded({ service: "llm", retryAfter: Duration.seconds(5) }),
+      { reason: "RateLimited", errorClass: "rate-limited", issue: "our own limit", after: 5000 }
+    ],
+    [
+      new Bulkhead.BulkheadFull({ service: "llm", reason: "queue-full" }),
+      { reason: "Overloaded", errorClass: "transient", issue: "too many calls are in flight here" }
+    ],
+    [
+      new Bulkhead.BulkheadFull({ service: "llm", reason: "weight-above-limit", weight: 9, limit: 2 }),
+      { reason: "InvalidRequest", errorClass: "permanent", issue: "weighs more" }
+    ],
+    [
+      new Throttle.CallThrottled({ service: "llm", probability: 0.9 }),
+      { reason: "Overloaded", errorClass: "transient", issue: "this call was not made" }
+    ],
+    [
+      new Policy.StageRejected({ service: "llm", stage: "quota", reason: "used up" }),
+      { reason: "Overloaded", errorClass: "transient", issue: "refused by the stage quota" }
+    ],
+    [
+      new Policy.StageRejected({
+        service: "llm",
+        stage: "quota",
+        reason: "used up",
+        retryAfter: Duration.seconds(7)
+      }),
+      { reason: "RateLimited", errorClass: "rate-limited", issue: "refused by the stage quota", after: 7000 }
+    ],
+    [
+      new CircuitBreaker.CircuitOpen({ service: "llm", retryAfter: Duration.seconds(3) }),
+      { reason: "CircuitOpen", errorClass: "transient", issue: undefined, after: 3000 }
+    ]
+  ]
+  for (const [refusal, expected] of refusals) {
+    it.scopedLive(`${String(refusal)}: refused, not tried again, no failure of the provider`, () =>
+      Effect.gen(function* () {
+        const server = yield* serve(({ response }) => json(response, 200, answered("fine")))
+        const below = Layer.succeed(
+          Client.HttpClient,
+          Client.make((request) =>
+            Effect.fail(new HttpClientError.RequestError({ request, reason: "Transport", cause: refusal }))
+          )
+        )
+        yield* Effect.gen(function* () {
+          for (let count = 0; count < 7; count++) {
+            const error = yield* Effect.flip(Llm.generate(ask))
+            assert.strictEqual(error.reason, expected.reason)
+            assert.strictEqual(error.errorClass, expected.errorClass)
+            assert.isTrue(error.rejection)
+            if (expected.issue === undefined) assert.isUndefined(error.issue)
+            else assert.include(error.issue, expected.issue)
+            assert.strictEqual(
+              error.retryAfter === undefined ? undefined : Duration.toMillis(error.retryAfter),
+              expected.after
+            )
+            assert.strictEqual(ErrorClass.classify(error).rejection, true)
+            assert.lengthOf(RetryPolicy.attemptsOf(error), 0)
+          }
+          const streamed = yield* Effect.flip(Stream.runDrain(Llm.stream(ask)))
+          assert.strictEqual(streamed.reason, expected.reason)
+        }).pipe(Effect.provide(openai(server)), Effect.provide(below))
+        assert.strictEqual(server.seen.length, 0)
+      })
+    )
+  }
+
+  it.scopedLive("a real one: the HttpClient below has a rate limit of its own", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ response }) => json(response, 200, answered("fine")))
+      const below = ExternalHttp.layer({
+        service: "egress",
+        policy: { rateLimit: { limit: 1, interval: "1 minute", maxWait: false } }
+      })
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* Llm.generate(ask)).text, "fine")
+        const error = yield* Effect.flip(Llm.generate(ask))
+        assert.deepStrictEqual([error.reason, error.rejection], ["RateLimited", true])
+        assert.isAbove(Duration.toMillis(error.retryAfter ?? 0), 30_000)
+      }).pipe(Effect.provide(openai(server)), Effect.provide(below))
+    }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 })
 

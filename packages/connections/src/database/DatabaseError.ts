@@ -6,7 +6,8 @@
  */
 import { SqlError } from "@effect/sql/SqlError"
 import type { ConnectionError, ConnectionErrorReason } from "@underlay/core/connection/Connection"
-import { CircuitOpen } from "@underlay/core/resilience/CircuitBreaker"
+import type * as Duration from "effect/Duration"
+import * as Predicate from "effect/Predicate"
 
 /**
  * A statement, a transaction or a connection failed. `cause` is the `ConnectionError`, whose own cause is what the
@@ -36,8 +37,20 @@ export class DatabaseError extends SqlError {
     return this.cause.isRetryable
   }
 
-  /** Whether the database was not even asked, because its circuit breaker is open. */
+  /** How `@underlay/core` treats it. */
+  get errorClass(): "transient" | "rate-limited" | "permanent" {
+    if (!this.isRetryable) return "permanent"
+    return this.rejection && this.reason === "Throttled" ? "rate-limited" : "transient"
+  }
+
+  /** When to ask again, where that is known. */
+  get retryAfter(): Duration.Duration | undefined {
+    return this.cause.retryAfter
+  }
+
+  /** Whether the database was not even asked: its circuit breaker is open, or another limit of ours refused. */
   get rejection(): boolean {
-    return this.cause.cause instanceof CircuitOpen
+    const cause: unknown = this.cause.cause
+    return Predicate.hasProperty(cause, "rejection") && cause.rejection === true
   }
 }

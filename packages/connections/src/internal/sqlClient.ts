@@ -25,6 +25,7 @@ import * as Tracer from "effect/Tracer"
 import { DatabaseError } from "../database/DatabaseError.ts"
 import { encode } from "./params.ts"
 import { operationOf, queryText } from "./queryText.ts"
+import { fromPolicy } from "./watch.ts"
 
 export interface Result {
   readonly rows: ReadonlyArray<unknown>
@@ -364,18 +365,7 @@ export const make = (options: Options): Effect.Effect<SqlClient.SqlClient, never
 
     // What the watching client adds to the errors of a statement, as an error of the database.
     const outside = (operation: string, error: ExternalClient.ExternalError | SqlError): SqlError =>
-      error._tag === "SqlError"
-        ? error
-        : new DatabaseError(
-            new ConnectionError({
-              reason: error._tag === "CallTimeout" ? "Timeout" : "Unknown",
-              kind: options.kind,
-              connection: options.name,
-              method: operation,
-              description: error.message,
-              cause: error
-            })
-          )
+      error._tag === "SqlError" ? error : new DatabaseError(fromPolicy(options, operation, error))
 
     const runner = watch === undefined ? quiet : watching(watch, attributes, outside)
 

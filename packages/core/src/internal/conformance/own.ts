@@ -237,9 +237,14 @@ const breakers: ReadonlyArray<Case> = [
       Effect.gen(function* () {
         const breaker = yield* CircuitBreaker.make({ ...once, name })
         yield* Effect.exit(breaker.run(down))
-        const refused = yield* Effect.flip(Effect.withSpan(breaker.run(Effect.void), "call"))
-        yield* Suite.isTrue("no error of JavaScript", !(refused instanceof Error) && !("stack" in refused))
-        yield* Suite.isTrue("itself", refused instanceof CircuitBreaker.CircuitOpen)
+        const policy = yield* Policy.make({ name, breaker: once, retry: false })
+        yield* Effect.exit(policy.run(down))
+        for (const call of [breaker.run(Effect.void), policy.run(Effect.void)]) {
+          const refused: unknown = yield* Effect.flip(Effect.withSpan(call, "call"))
+          yield* Suite.isTrue("a refusal", refused instanceof CircuitBreaker.CircuitOpen)
+          yield* Suite.isTrue("no error of JavaScript", !(refused instanceof Error) && !("stack" in Object(refused)))
+          yield* Suite.isTrue("nor wrapped in another", Cause.originalError(refused) === refused)
+        }
       })
   ),
   own(

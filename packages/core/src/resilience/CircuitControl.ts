@@ -242,6 +242,8 @@ export const follow = (
       for (const target of all) target.control(byName, now)
     }
     const read = control.overrides.pipe(
+      // Nor may one that cannot be interrupted hold it up.
+      Effect.disconnect,
       Effect.timeout(options?.timeout ?? "5 seconds"),
       Effect.flatMap((overrides) =>
         Effect.sync(() => {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker, CircuitBreakers, CircuitControl } from "@underlay/core"
 import { CircuitControlSuite, Suite } from "@underlay/core/testing"
-import { Duration, Effect, Exit, Layer, Scope, Stream, TestClock } from "effect"
+import { Deferred, Duration, Effect, Exit, Layer, Scope, Stream, TestClock } from "effect"
 
 const down = Effect.fail({ isRetryable: true })
 const once = { window: { type: "consecutive", failures: 1 } } as const
@@ -215,6 +215,30 @@ describe("CircuitControl", () => {
       yield* Effect.provide(CircuitControl.follow(other), dying)
       yield* TestClock.adjust("1 minute")
       yield* other.run(Effect.void)
+    })
+  )
+
+  it.scoped("also one that hangs and cannot be interrupted", () =>
+    Effect.gen(function* () {
+      const control = yield* CircuitControl.makeMemory
+      const breaker = yield* CircuitBreaker.make({ ...once, name: "payments" })
+      yield* control.set("payments", "forced-open")
+      let hangs = false
+      const gate = yield* Deferred.make<void>()
+      const layer = Layer.succeed(CircuitControl.CircuitControl, {
+        ...control,
+        overrides: Effect.suspend(() =>
+          hangs ? Effect.andThen(Effect.uninterruptible(Deferred.await(gate)), control.overrides) : control.overrides
+        )
+      })
+      yield* Effect.provide(CircuitControl.follow(breaker), layer)
+      assert.strictEqual(yield* breaker.state, "open")
+      hangs = true
+      yield* TestClock.adjust("5 minutes")
+      assert.strictEqual(yield* breaker.state, "closed")
+      yield* Deferred.succeed(gate, undefined)
+      yield* TestClock.adjust("20 seconds")
+      assert.strictEqual(yield* breaker.state, "open")
     })
   )
 

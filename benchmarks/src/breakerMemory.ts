@@ -48,12 +48,24 @@ const everything = {
 const made = (options: Omit<CircuitBreaker.Options, "name">) => (index: number) =>
   runSync(CircuitBreaker.make({ ...options, name: nameOf(index) }))
 
-// The same settings are kept once; these are each a little different, so that every breaker has its own.
+// The same settings are kept once, and so are their parts; here one is each breaker's own, and below all are.
 const unlike = (index: number) =>
   runSync(
     CircuitBreaker.make({
       ...everything,
       window: { type: "count", size: 100, failureRate: 0.5 },
+      probeLease: 60_000 + index,
+      name: nameOf(index)
+    })
+  )
+
+const wholly = (index: number) =>
+  runSync(
+    CircuitBreaker.make({
+      ...everything,
+      window: { type: "count", size: 100 + index, failureRate: 0.5 },
+      openFor: { initial: 5_000 + index, max: 300_000 + index },
+      rampUp: { over: 30_000 + index, from: 0.1 },
       probeLease: 60_000 + index,
       name: nameOf(index)
     })
@@ -76,7 +88,8 @@ const figures: ReadonlyArray<readonly [what: string, bytes: number, limited: boo
     weigh(made({ ...everything, window: { type: "count", size: 100, failureRate: 0.5 } })),
     true
   ],
-  ["every setting given, unlike any other's", weigh(unlike), false],
+  ["every setting given, one unlike any other's", weigh(unlike), true],
+  ["every setting given, all unlike any other's", weigh(wholly), false],
   [
     "open",
     weigh((index) => {
@@ -116,6 +129,6 @@ const keyed = (() => {
 
 for (const [what, bytes, limited] of [...figures, ["in a registry, after a success", keyed, false] as const]) {
   const verdict = limited ? (bytes <= limit ? `  within ${limit}` : `  MORE THAN ${limit}`) : ""
-  console.log(`${what.padEnd(42)}${bytes.toFixed(0).padStart(6)} bytes${verdict}`)
+  console.log(`${what.padEnd(44)}${bytes.toFixed(0).padStart(6)} bytes${verdict}`)
 }
 if (figures.some(([, bytes, limited]) => limited && bytes > limit)) process.exitCode = 1

@@ -47,7 +47,7 @@ export interface Settings {
 export interface Permit {
   readonly generation: number
   /** When a probe's lease ends, by the machine's own time; undefined for any other call. */
-  readonly leaseUntil: number | undefined
+  leaseUntil: number | undefined
   /** From when on the call counts as slow or not; set again by whoever has waited between the permit and the call. */
   startedAt: number
   settled: boolean
@@ -106,6 +106,9 @@ export interface Snapshot {
 
 /** Who keeps many breakers and wants to hear of each without a listener for each. */
 export interface Owner {
+  /** Whether it has let go of the breaker, and wants to hear that it is used again before that shows any effect. */
+  readonly away: boolean
+  readonly called: (now: number) => void
   /** Whether it may be let go of has perhaps changed. */
   readonly placed: () => void
   readonly changed: (change: Change) => void
@@ -146,7 +149,7 @@ class HalfOpen {
 
 /** Closed, and not yet open to all. */
 class Ramp {
-  readonly until: number
+  until: number
   credit: number
 
   constructor(until: number, from: number) {
@@ -165,8 +168,8 @@ interface Override {
 /** Undefined is closed: most breakers are, and keep nothing for it. */
 type Phase = Open | HalfOpen | Ramp | undefined
 
-export class Breaker {
-  settings: Settings
+export class Breaker<Own extends Settings = Settings> {
+  settings: Own
   /** As set here; an override from elsewhere goes before it. */
   mode: Mode = "automatic"
   /** Grows with every change of state: what was permitted before cannot change what is now. */
@@ -196,7 +199,7 @@ export class Breaker {
   private last = 0
   private skew = 0
 
-  constructor(settings: Settings) {
+  constructor(settings: Own) {
     this.settings = settings
   }
 
@@ -244,8 +247,25 @@ export class Breaker {
     return time - (phase instanceof Open ? phase.until : phase.since) >= after
   }
 
+  /**
+   * For how many milliseconds a call is refused, where that takes one look: it is open, or held open here. Counted as a
+   * refusal. Otherwise undefined, and `acquire` says.
+   */
+  refuses(now: number): number | undefined {
+    const { mode, phase } = this
+    if (this.owner?.away === true || this.override !== undefined) return undefined
+    let left: number
+    if (mode === "forced-open") left = Number.POSITIVE_INFINITY
+    else if (mode === "automatic" && phase instanceof Open) left = phase.until - this.tick(now)
+    else return undefined
+    if (left <= 0) return undefined
+    this.counters.rejected++
+    return left
+  }
+
   /** A permit, or for how many milliseconds there is none (infinite if until somebody says otherwise). */
   acquire(now: number): Permit | number {
+    this.recall(now)
     const time = this.tick(now)
     const mode = this.override === undefined ? this.mode : this.effective(time, now)
     let given: Permit | number
@@ -291,18 +311,21 @@ export class Breaker {
 
   /**
    * The call has shown that the service answers, though it goes on: how slow it is, is known now. A probe is judged, and
-   * the permit that is returned is that of the rest of the call.
+   * the permit that is returned is that of the rest of the call: it belongs to the state that the probe led to, or to none
+   * where the probe came too late to lead to any.
    */
   progressed(permit: Permit, now: number): Permit {
     if (permit.settled) return permit
+    const slow = now - permit.startedAt > this.settings.slowAfter
+    const known = slow ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
     if (permit.leaseUntil === undefined) {
-      permit.startedAt =
-        now - permit.startedAt > this.settings.slowAfter ? Number.NEGATIVE_INFINITY : Number.POSITIVE_INFINITY
+      permit.startedAt = known
       return permit
     }
-    this.inFlight++
-    this.settle(permit, "success", now)
-    return pass(this.generation, undefined, Number.POSITIVE_INFINITY)
+    const late = !this.isCurrent(permit)
+    permit.settled = true
+    this.judge(permit, "success", slow, this.tick(now), now, 0)
+    return pass(late ? apart : this.generation, undefined, known)
   }
 
   /** Whether the call may still be made with this permit: nothing has changed since that would refuse it or count it otherwise. */
@@ -317,6 +340,7 @@ export class Breaker {
   }
 
   setMode(mode: Mode, now: number): void {
+    this.recall(now)
     if (mode === this.mode) return
     const time = this.tick(now)
     const was = this.effective(time, now)
@@ -357,13 +381,17 @@ export class Breaker {
     this.owner?.placed()
   }
 
-  /** Other settings from now on. Results are kept as far as the new window can hold them; state and calls stay. */
-  reload(settings: Settings, now: number): void {
+  /**
+   * Other settings from now on. Results are kept as far as the new window can hold them; state and calls stay, but what
+   * is under way lasts no longer from now on than the new settings say.
+   */
+  reload(settings: Own, now: number): void {
     const time = this.tick(now)
     this.state(now)
     const old = this.settings.window
     this.settings = settings
     this.carry(old, settings.window)
+    this.shorten(time)
     // Fewer probes may be enough now.
     if (this.phase instanceof HalfOpen) this.decide(this.phase, time, now, 0)
   }
@@ -404,6 +432,7 @@ export class Breaker {
 
   /** Goes on where the snapshot was taken; what was open is so for what is left of its time. */
   restore(snapshot: Snapshot, now: number): void {
+    this.recall(now)
     const before = this.state(now)
     const time = now + this.skew
     this.mode = snapshot.mode
@@ -416,6 +445,10 @@ export class Breaker {
     const after = this.state(now)
     if (before !== after) this.notify({ from: before, to: after, at: now })
     this.owner?.placed()
+  }
+
+  private recall(now: number): void {
+    if (this.owner?.away === true) this.owner.called(now)
   }
 
   /** The machine's own time. */
@@ -661,12 +694,25 @@ export class Breaker {
     }
   }
 
+  private shorten(time: number): void {
+    const { phase, settings } = this
+    if (phase instanceof Open) {
+      const less = phase.until - time - longest(settings, this.openings)
+      if (less > 0) this.phase = new Open(phase.until - less, phase.length - less)
+    } else if (phase instanceof HalfOpen) {
+      for (const probe of phase.probes) {
+        if (probe.leaseUntil !== undefined) probe.leaseUntil = Math.min(probe.leaseUntil, time + settings.lease)
+      }
+    } else if (phase instanceof Ramp) {
+      phase.until = Math.min(phase.until, time + (settings.ramp?.over ?? 0))
+    }
+  }
+
   private restored(snapshot: Snapshot, time: number, now: number): Phase {
     const { ramp } = this.settings
     if (snapshot.wouldBe === "half-open") return new HalfOpen(time)
     if (snapshot.wouldBe === "open" && snapshot.openUntil !== null && snapshot.openedAt !== null) {
-      const longest = Math.max(openMillis(this.settings, this.openings), this.settings.retryAfterCap)
-      const length = Math.min(snapshot.openUntil - snapshot.openedAt, longest)
+      const length = Math.min(snapshot.openUntil - snapshot.openedAt, longest(this.settings, this.openings))
       const left = Math.max(0, Math.min(snapshot.openUntil - now, length))
       return new Open(time + left, length)
     }
@@ -712,10 +758,22 @@ const openMillis = ({ openFor }: Settings, openings: number): number => {
   }
 }
 
+/** How long it is open at most, the service's own wish included. */
+const longest = (settings: Settings, openings: number): number =>
+  Math.max(openMillis(settings, openings), settings.retryAfterCap)
+
 const jittered = (settings: Settings, millis: number): number => {
   if (settings.jitter === 0) return millis
-  const drawn = settings.random()
-  return Math.round(millis * (1 - settings.jitter * (drawn >= 0 && drawn <= 1 ? drawn : 0)))
+  return Math.round(millis * (1 - settings.jitter * drawn(settings)))
+}
+
+const drawn = ({ random }: Settings): number => {
+  try {
+    const found = random()
+    return found >= 0 && found <= 1 ? found : 0
+  } catch {
+    return 0
+  }
 }
 
 const capped = (settings: Settings, retryAfter: number): number =>

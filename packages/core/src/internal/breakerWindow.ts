@@ -115,8 +115,8 @@ export class TimeWindow {
       this.slow = 0
       return
     }
-    for (let number = head - passed + 1; number <= head; number++) {
-      const at = this.cell(number)
+    for (let back = 0; back < passed; back++) {
+      const at = this.cell(head - back)
       this.calls -= this.cells[at] ?? 0
       this.failures -= this.cells[at + 1] ?? 0
       this.slow -= this.cells[at + 2] ?? 0
@@ -131,8 +131,8 @@ export class TimeWindow {
   /** The oldest bucket first. */
   content(): ReadonlyArray<Bucket> {
     const found: Array<Bucket> = []
-    for (let number = this.head - this.count + 1; number <= this.head; number++) {
-      const at = this.cell(number)
+    for (let back = this.count - 1; back >= 0; back--) {
+      const at = this.cell(this.head - back)
       found.push([this.cells[at] ?? 0, this.cells[at + 1] ?? 0, this.cells[at + 2] ?? 0])
     }
     return found

@@ -73,7 +73,7 @@ export type Outcome = machine.Outcome
  * - `count`: a rate of failures (0 to 1) among the last `size` results, once there are `minimumCalls` of them (by default
  *   as many as the size).
  * - `time`: a rate of failures among the results of the last `over`, once there are `minimumCalls` of them (20). It is kept
- *   in `buckets` (10), so results are forgotten a bucket at a time.
+ *   in `buckets` (10) of at least a millisecond each, so results are forgotten a bucket at a time.
  *
  * @since 0.1.0
  * @category models
@@ -195,6 +195,8 @@ export class CircuitOpen {
 }
 
 const count = Schema.NonNegativeInt
+/** As many as a bucket can count: more would never be forgotten. */
+const inBucket = Schema.Int.pipe(Schema.between(0, 2 ** 32 - 1))
 const moment = Schema.Finite
 const share = Schema.Finite.pipe(Schema.between(0, 1))
 
@@ -238,7 +240,7 @@ export const Snapshot = Schema.Struct({
     Schema.Struct({
       type: Schema.Literal("time"),
       over: Schema.Finite.pipe(Schema.positive()),
-      buckets: Schema.Array(Schema.Tuple(count, count, count)).pipe(Schema.maxItems(10_000)),
+      buckets: Schema.Array(Schema.Tuple(inBucket, inBucket, inBucket)).pipe(Schema.maxItems(10_000)),
       since: moment
     })
   ),
@@ -297,9 +299,9 @@ export interface CircuitBreaker {
   readonly snapshot: Effect.Effect<Snapshot>
   /** Changes of state from now on. Slow readers lose the oldest beyond 64. */
   readonly changes: Stream.Stream<Change>
-  /** Overrides the state machine. Whatever the mode was, the new one starts from closed and without results. */
+  /** Overrides the state machine. Another mode than before starts from closed and without results. */
   setMode(mode: Mode): Effect.Effect<void>
-  /** Closes it and forgets its results (not its counters). */
+  /** Closes it and forgets its results (not its counters); its mode is `automatic` then. Shared control still goes before. */
   readonly reset: Effect.Effect<void>
   /**
    * Goes on where a snapshot was taken, such as before a restart: mode, state, results and counters. What was open stays so
@@ -307,9 +309,10 @@ export interface CircuitBreaker {
    */
   restore(snapshot: unknown): Effect.Effect<void, SnapshotInvalid>
   /**
-   * Other settings from now on; what is left out is the default. The state and the calls under way stay; results do if the
-   * window is of the same type (and, for `time`, of the same length and buckets). Settings that cannot work are a defect,
-   * as in `make`, and change nothing.
+   * Other settings from now on; what is left out is the default. The state and the calls under way stay, but an open time,
+   * a probe's lease and a ramp last no longer from now on than the new settings say. Results stay if the window is of the
+   * same type (and, for `time`, of the same length and buckets). Settings that cannot work are a defect, as in `make`, and
+   * change nothing.
    */
   reload(options: Omit<Options, "name">): Effect.Effect<void>
   /** What this cause counts as. */
@@ -355,6 +358,9 @@ const positiveTime = (value: Duration.DurationInput): boolean => {
 
 const isRate = (value: number): boolean => value > 0 && value <= 1
 
+/** Shorter than a millisecond they would tell nothing apart. */
+const mostBuckets = (over: Duration.DurationInput): number => Math.max(1, Math.floor(Duration.toMillis(over)))
+
 const windowProblems = (window: Window): ReadonlyArray<string> => {
   const found: Array<string> = []
   if (window.type === "consecutive") {
@@ -372,6 +378,11 @@ const windowProblems = (window: Window): ReadonlyArray<string> => {
   if (window.type === "time" && window.buckets !== undefined) {
     if (!(positiveInteger(window.buckets) && window.buckets <= 10_000)) {
       found.push(`breaker.window.buckets is ${window.buckets}: give a whole number from 1 to 10,000`)
+    } else if (window.buckets > mostBuckets(window.over)) {
+      found.push(
+        `breaker.window.buckets (${window.buckets}) are shorter than the clock's millisecond: lower buckets to ` +
+          `${mostBuckets(window.over)} or less, or raise over`
+      )
     }
   }
   if (!isRate(window.failureRate)) {
@@ -449,8 +460,8 @@ export const problems = (options: Omit<Options, "name"> & { readonly name?: stri
   if (rate !== undefined && !isRate(rate)) {
     found.push(`breaker.halfOpenSuccessRate is ${rate}: give a part above 0 and up to 1`)
   }
-  if (options.probeLease !== undefined && !(Duration.toMillis(options.probeLease) > 0)) {
-    found.push("breaker.probeLease is not positive: give the longest time that a probe may take")
+  if (options.probeLease !== undefined && !positiveTime(options.probeLease)) {
+    found.push("breaker.probeLease is not positive and finite: give the longest time that a probe may take")
   }
   if (rampUp !== undefined) {
     if (!positiveTime(rampUp.over)) {
@@ -485,7 +496,7 @@ const compileWindow = (window: Window | undefined): machine.WindowSettings => {
       return {
         type: "time",
         over: Duration.toMillis(window.over),
-        buckets: window.buckets ?? 10,
+        buckets: window.buckets ?? Math.min(10, mostBuckets(window.over)),
         failureRate: window.failureRate,
         minimumCalls: window.minimumCalls ?? 20
       }
@@ -495,57 +506,62 @@ const compileWindow = (window: Window | undefined): machine.WindowSettings => {
 const compileOpenFor = (openFor: NonNullable<Options["openFor"]>): machine.Settings["openFor"] => {
   if (typeof openFor === "function") return openFor
   if (!isGrowing(openFor)) return Duration.toMillis(openFor)
-  return {
+  return sharedGrowing({
     initial: Duration.toMillis(openFor.initial),
     factor: openFor.factor ?? 2,
     max: Duration.toMillis(openFor.max ?? defaultMax)
-  }
+  })
 }
 
 const defaultWindow: machine.WindowSettings = { type: "consecutive", failures: 5 }
 
-/** The last few settings that are in use: breakers that are made alike, such as one for each host, share theirs. */
-const recent: Array<WeakRef<Settings>> = []
-
-const alike = (a: unknown, b: unknown): boolean => {
-  if (Object.is(a, b)) return true
-  if (typeof a !== "object" || typeof b !== "object" || a === null || b === null) return false
-  const left = Object.entries(a)
-  const right = new Map(Object.entries(b))
-  return left.length === right.size && left.every(([key, value]) => right.has(key) && alike(value, right.get(key)))
+/** Data that is made again and again, such as the settings of a breaker for each host: the last few that are in use. */
+const makeShared = <A extends object>(): ((made: A) => A) => {
+  const recent: Array<WeakRef<A>> = []
+  return (made) => {
+    for (const each of recent) {
+      const known = each.deref()
+      if (known !== undefined && alike(known, made)) return known
+    }
+    if (recent.length === 8) recent.shift()
+    recent.push(new WeakRef(made))
+    return made
+  }
 }
+
+const alike = (a: object, b: object): boolean => {
+  const left = Object.entries(a)
+  const right = new Map<string, unknown>(Object.entries(b))
+  return left.length === right.size && left.every(([key, value]) => right.has(key) && Object.is(right.get(key), value))
+}
+
+// Also the parts, for breakers of which each has a little of its own.
+const sharedWindow = makeShared<machine.WindowSettings>()
+const sharedGrowing = makeShared<machine.Growing>()
+const sharedRamp = makeShared<NonNullable<machine.Settings["ramp"]>>()
+const sharedSettings = makeShared<Settings>()
 
 /** @internal The settings as the machine takes them. */
-export const compile = (options: Omit<Options, "name">): Settings => {
-  const made = compileAnew(options)
-  for (const each of recent) {
-    const known = each.deref()
-    if (known !== undefined && alike(known, made)) return known
-  }
-  if (recent.length === 8) recent.shift()
-  recent.push(new WeakRef(made))
-  return made
-}
-
-const compileAnew = (options: Omit<Options, "name">): Settings => ({
-  window: compileWindow(options.window),
-  slowAfter:
-    options.slowCallDuration === undefined ? Number.POSITIVE_INFINITY : Duration.toMillis(options.slowCallDuration),
-  slowRate: options.slowCallRate,
-  openFor: compileOpenFor(options.openFor ?? "30 seconds"),
-  jitter: options.openJitter ?? 0,
-  random: options.random ?? currentRandom,
-  retryAfterCap: options.retryAfterCap === undefined ? 0 : Duration.toMillis(options.retryAfterCap),
-  halfOpenPermits: options.halfOpenPermits ?? 1,
-  halfOpenSuccessRate: options.halfOpenSuccessRate ?? 1,
-  lease: Duration.toMillis(options.probeLease ?? "60 seconds"),
-  ramp:
-    options.rampUp === undefined
-      ? undefined
-      : { over: Duration.toMillis(options.rampUp.over), from: options.rampUp.from },
-  classify: options.classify ?? ErrorClass.classify,
-  counts: options.counts ?? defaultCounts
-})
+export const compile = (options: Omit<Options, "name">): Settings =>
+  sharedSettings({
+    window: sharedWindow(compileWindow(options.window)),
+    slowAfter:
+      options.slowCallDuration === undefined ? Number.POSITIVE_INFINITY : Duration.toMillis(options.slowCallDuration),
+    slowRate: options.slowCallRate,
+    openFor: compileOpenFor(options.openFor ?? "30 seconds"),
+    jitter: options.openJitter ?? 0,
+    random: options.random ?? currentRandom,
+    retryAfterCap: options.retryAfterCap === undefined ? 0 : Duration.toMillis(options.retryAfterCap),
+    halfOpenPermits: options.halfOpenPermits ?? 1,
+    halfOpenSuccessRate: options.halfOpenSuccessRate ?? 1,
+    lease: Duration.toMillis(options.probeLease ?? "60 seconds"),
+    ramp:
+      options.rampUp === undefined
+        ? undefined
+        : sharedRamp({ over: Duration.toMillis(options.rampUp.over), from: options.rampUp.from }),
+    classify: options.classify ?? ErrorClass.classify,
+    counts: options.counts ?? defaultCounts
+  })
 
 /** @internal */
 export const checked = <A>(name: string, options: Omit<Options, "name">, f: () => A): Effect.Effect<A> =>
@@ -584,12 +600,10 @@ export const unsafeMake = (options: Options): CircuitBreaker => new Handle(optio
 /** @internal Methods are the class's and effects made when asked for, so that a breaker is little but its state. */
 export class Handle implements CircuitBreaker {
   readonly name: string
-  readonly machine: machine.Breaker
-  private settings: Settings
+  readonly machine: machine.Breaker<Settings>
 
   constructor(name: string, settings: Settings) {
     this.name = name
-    this.settings = settings
     this.machine = new machine.Breaker(settings)
   }
 
@@ -598,12 +612,14 @@ export class Handle implements CircuitBreaker {
   }
 
   run<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | CircuitOpen, R> {
-    return Effect.uninterruptibleMask((restore) =>
-      Effect.withFiberRuntime<A, E | CircuitOpen, R>((fiber) => {
-        const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+    return Effect.withFiberRuntime<A, E | CircuitOpen, R>((fiber) => {
+      const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+      // What holds nothing needs no protection from interruption.
+      const refused = this.machine.refuses(clock.unsafeCurrentTimeMillis())
+      if (refused !== undefined) return refuse(this.name, refused)
+      return Effect.uninterruptibleMask<A, E | CircuitOpen, R>((restore) => {
         const permit = this.machine.acquire(clock.unsafeCurrentTimeMillis())
-        // Not `Effect.fail`, which would wrap the object under a span.
-        if (typeof permit === "number") return Effect.failCause(Cause.fail(rejection(this.name, permit)))
+        if (typeof permit === "number") return refuse(this.name, permit)
         return Effect.matchCauseEffect(restore(effect), {
           onFailure: (cause) => {
             this.settleCause(permit, cause, clock.unsafeCurrentTimeMillis())
@@ -615,7 +631,7 @@ export class Handle implements CircuitBreaker {
           }
         })
       })
-    )
+    })
   }
 
   get state(): Effect.Effect<State> {
@@ -646,7 +662,7 @@ export class Handle implements CircuitBreaker {
 
   reload(options: Omit<Options, "name">): Effect.Effect<void> {
     return Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      checked(this.name, options, () => this.use(compile(options), now))
+      checked(this.name, options, () => this.machine.reload(compile(options), now))
     )
   }
 
@@ -660,14 +676,8 @@ export class Handle implements CircuitBreaker {
     this.machine.setOverride(is ? { mode: found.mode, millis: found.until - now, holds } : undefined, now)
   }
 
-  /** Settings that are known to work. */
-  use(settings: Settings, now: number): void {
-    this.settings = settings
-    this.machine.reload(settings, now)
-  }
-
   outcome(cause: Cause.Cause<unknown>): Outcome {
-    return this.judge(cause).outcome
+    return this.judge(cause, 0).outcome
   }
 
   settle(permit: machine.Permit, exit: Exit.Exit<unknown, unknown> | undefined, now: number): void {
@@ -677,34 +687,27 @@ export class Handle implements CircuitBreaker {
   }
 
   get description(): string {
-    return describe(this.settings)
+    return describe(this.machine.settings)
   }
 
   private settleCause(permit: machine.Permit, cause: Cause.Cause<unknown>, now: number): void {
-    const { found, outcome } = this.judge(cause)
-    const wish =
-      found === undefined
-        ? 0
-        : found.retryAfter !== undefined
-          ? Duration.toMillis(found.retryAfter)
-          : found.retryAt !== undefined
-            ? found.retryAt - now
-            : 0
+    const { outcome, wish } = this.judge(cause, now)
     this.machine.settle(permit, outcome, now, wish)
   }
 
-  private judge(cause: Cause.Cause<unknown>): {
-    readonly outcome: Outcome
-    readonly found: ErrorClass.Classification | undefined
-  } {
+  /** What it counts as, and for how many milliseconds the service asks not to be called. */
+  private judge(cause: Cause.Cause<unknown>, now: number): { readonly outcome: Outcome; readonly wish: number } {
     const failure = Cause.failureOption(cause)
-    if (failure._tag === "None") return { outcome: Cause.isDie(cause) ? "failure" : "neutral", found: undefined }
-    // Functions of the user's: what they throw must not keep the permit from being given back.
+    if (failure._tag === "None") return { outcome: Cause.isDie(cause) ? "failure" : "neutral", wish: 0 }
+    // Functions of the user's: neither what they throw nor what they give may keep the permit from being given back.
     try {
-      const found = this.settings.classify(failure.value)
-      return { outcome: this.settings.counts(found, failure.value), found }
+      const { classify, counts } = this.machine.settings
+      const found = classify(failure.value)
+      const outcome = counts(found, failure.value)
+      const { retryAfter, retryAt } = found
+      return { outcome, wish: retryAfter === undefined ? (retryAt ?? now) - now : Duration.toMillis(retryAfter) }
     } catch {
-      return { outcome: "failure", found: undefined }
+      return { outcome: "failure", wish: 0 }
     }
   }
 }
@@ -779,6 +782,10 @@ const describe = (settings: Settings): string => {
     ...(ramp === undefined ? [] : [`then from ${percent(ramp.from)} to all calls over ${shown(ramp.over)}`])
   ].join(", ")
 }
+
+/** Not `Effect.fail`, which would wrap the object under a span. */
+const refuse = (service: string, millis: number): Effect.Effect<never, CircuitOpen> =>
+  Effect.failCause(Cause.fail(rejection(service, millis)))
 
 /** @internal */
 export const rejection = (service: string, millis: number): CircuitOpen =>

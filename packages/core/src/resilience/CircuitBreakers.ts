@@ -176,12 +176,20 @@ class Entry extends CircuitBreaker.Handle implements machine.Owner {
     this.machine.owner = this
   }
 
+  get away(): boolean {
+    return this.kept !== "in"
+  }
+
+  called(now: number): void {
+    this.registry.recall(this, now)
+  }
+
   placed(): void {
-    this.registry.place(this)
+    if (this.kept === "in") this.registry.place(this)
   }
 
   changed(change: CircuitBreaker.Change): void {
-    this.registry.tell(this.key, change)
+    if (this.kept === "in") this.registry.tell(this.key, change)
   }
 }
 
@@ -211,7 +219,7 @@ class List {
   }
 }
 
-/** How many of those that are not closed are looked at to find one that nobody needs any more. */
+/** How many are let go of at once, and how many of those that are not closed are looked at to find one that may go. */
 const steps = 4
 
 const noOverrides: ReadonlyMap<string, CircuitBreaker.Override> = new Map()
@@ -315,7 +323,7 @@ class Registry implements CircuitBreakers {
     return Effect.flatMap(Clock.currentTimeMillis, (now) =>
       CircuitBreaker.checked(this.name, options, () => {
         this.settings = CircuitBreaker.compile(options)
-        for (const entry of this.entries.values()) entry.use(this.settings, now)
+        for (const entry of this.entries.values()) entry.machine.reload(this.settings, now)
       })
     )
   }
@@ -341,20 +349,29 @@ class Registry implements CircuitBreakers {
       found.list?.add(found)
       return found
     }
-    while (this.entries.size >= this.capacity && this.evict(now)) {}
+    this.makeRoom(now)
     const made = new Entry(this, key, this.nameOf === undefined ? this.name : this.nameOf(key), this.settings)
     this.enter(made, now)
     return made
   }
 
-  /** Puts it into the list that fits its state; where there are too many, others go. */
-  place(entry: Entry): void {
-    if (entry.kept !== "in") {
-      // It was let go of while somebody had it: its call brings it back.
-      if (entry.kept === "removed" || entry.machine.inFlight === 0 || this.entries.has(entry.key)) return
+  /**
+   * Somebody has kept one that was let go of, and uses it. It comes back if it may; in any case it does what holds for all,
+   * of which it has not heard meanwhile.
+   */
+  recall(entry: Entry, now: number): void {
+    if (entry.kept === "evicted" && !this.entries.has(entry.key)) {
+      this.makeRoom(now)
       entry.kept = "in"
       this.entries.set(entry.key, entry)
+      this.sort(entry)
     }
+    if (entry.machine.settings !== this.settings) entry.machine.reload(this.settings, now)
+    this.override(entry, now)
+  }
+
+  /** Puts it into the list that fits its state; where there are too many, others go. */
+  place(entry: Entry): void {
     this.sort(entry)
     while (this.entries.size > this.capacity && this.idle.first !== undefined) this.leave(this.idle.first, "evicted")
   }
@@ -374,6 +391,11 @@ class Registry implements CircuitBreakers {
     if (machine.inFlight > 0 || machine.isForced) entry.list?.remove(entry)
     else if (machine.isResting) this.idle.add(entry)
     else this.troubled.add(entry)
+  }
+
+  /** Lets go of a few, if there are too many: all at once could take long. */
+  private makeRoom(now: number): void {
+    for (let step = 0; step < steps && this.entries.size >= this.capacity && this.evict(now); step++) {}
   }
 
   /** Lets go of one that nobody needs, if there is one. */

@@ -344,20 +344,28 @@ const carried = (results: ReadonlyArray<Result>, from: WindowModel, to: WindowMo
   return from.type === to.type ? results : []
 }
 
+/** How long it is open at most. */
+const most = (settings: Settings, openings: number): number =>
+  Math.max(longest(settings, openings), settings.retryAfterCap)
+
 const reload = (before: Model, settings: Settings): Model => {
   const model = look(before)
-  const { phase } = model
-  return decided(
-    {
-      ...model,
-      settings,
-      phase:
-        phase.is === "closed"
-          ? { ...phase, results: carried(phase.results, model.settings.window, settings.window) }
-          : phase
-    },
-    0
-  )
+  const { openings, phase, time } = model
+  if (phase.is === "open") {
+    const less = Math.max(0, phase.until - time - most(settings, openings))
+    return { ...model, settings, phase: { ...phase, until: phase.until - less, length: phase.length - less } }
+  }
+  if (phase.is === "half-open") {
+    const probes = phase.probes.map((each) => ({
+      ...each,
+      leaseUntil: Math.min(each.leaseUntil, time + settings.lease)
+    }))
+    return decided({ ...model, settings, phase: { ...phase, probes } }, 0)
+  }
+  const results = carried(phase.results, model.settings.window, settings.window)
+  const until = Math.min(phase.ramp?.until ?? 0, time + (settings.ramp?.over ?? 0))
+  const ramp = phase.ramp === undefined ? undefined : { ...phase.ramp, until }
+  return { ...model, settings, phase: { ...phase, results, ramp } }
 }
 
 const save = (before: Model): Saved => withoutLost(due(look(before)))
@@ -368,8 +376,7 @@ const restore = (before: Model, saved: Saved): Model => {
   const phase = (): Phase => {
     if (saved.phase.is === "half-open") return { is: "half-open", probes: [], results: [] }
     if (saved.phase.is === "open") {
-      const most = Math.max(longest(model.settings, saved.openings), model.settings.retryAfterCap)
-      const length = Math.min(saved.phase.length, most)
+      const length = Math.min(saved.phase.length, most(model.settings, saved.openings))
       const left = Math.max(0, Math.min(saved.phase.until + shift - model.time, length))
       return { is: "open", until: model.time + left, length }
     }

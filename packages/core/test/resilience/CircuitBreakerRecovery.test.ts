@@ -98,13 +98,17 @@ describe("open time", () => {
         [1, 8_000],
         [0.5, 9_000],
         [Number.NaN, 10_000],
-        [-5, 10_000]
+        [-5, 10_000],
+        ["throws", 10_000]
       ] as const) {
         const breaker = yield* CircuitBreaker.make({
           ...once,
           openFor: "10 seconds",
           openJitter: 0.2,
-          random: () => random
+          random: () => {
+            if (random === "throws") throw new Error("a bug")
+            return random
+          }
         })
         yield* fail(breaker)
         assert.strictEqual(yield* refusedFor(breaker), millis)
@@ -385,7 +389,9 @@ describe("a probe", () => {
           counts: () => {
             throw new Error("a bug")
           }
-        }
+        },
+        // Not what its type says.
+        { classify: () => ({ class: "transient", retryAfter: "soon" as never }) as const }
       ]) {
         const breaker = yield* CircuitBreaker.make({ ...once, ...broken })
         const error = yield* Effect.flip(breaker.run(Effect.fail("the caller's own")))

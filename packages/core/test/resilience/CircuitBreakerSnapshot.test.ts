@@ -212,6 +212,29 @@ describe("restore", () => {
     })
   )
 
+  it.effect("more calls in a bucket than it can count are refused: they would never be forgotten", () =>
+    Effect.gen(function* () {
+      const breaker = yield* CircuitBreaker.make({
+        name: "x",
+        window: { type: "time", over: "10 seconds", failureRate: 0.5, minimumCalls: 2 }
+      })
+      const snapshot = yield* breaker.snapshot
+      const full = (calls: number) => {
+        const buckets = Array.from({ length: 10 }, (_, index) => (index === 9 ? [calls, 0, 0] : [0, 0, 0]))
+        return { ...snapshot, calls, window: { type: "time", over: 10_000, buckets, since: 0 } }
+      }
+      assert.strictEqual((yield* Effect.flip(breaker.restore(full(2 ** 32)))).service, "x")
+      yield* breaker.restore(full(2 ** 32 - 1))
+      // A bucket at a time, so that the window is never forgotten as a whole.
+      for (let second = 0; second < 10; second++) {
+        yield* TestClock.adjust("1 second")
+        yield* breaker.run(Effect.void)
+      }
+      const seen = yield* breaker.snapshot
+      assert.deepStrictEqual([seen.calls, seen.failures], [10, 0])
+    })
+  )
+
   it.effect("nonsense is a typed error that says what is wrong, and changes nothing", () =>
     Effect.gen(function* () {
       const breaker = yield* CircuitBreaker.make(once)
@@ -316,6 +339,37 @@ describe("reload", () => {
       yield* breaker.reload({ window: { type: "consecutive", failures: 3 } })
       yield* fail(breaker, 2)
       assert.strictEqual(yield* breaker.state, "closed")
+    })
+  )
+
+  it.effect("what is under way lasts no longer from now on than the new settings say", () =>
+    Effect.gen(function* () {
+      const breaker = yield* CircuitBreaker.make({ ...once, openFor: "1 hour" })
+      yield* fail(breaker)
+      yield* TestClock.adjust("1 minute")
+      yield* breaker.reload({ ...once, openFor: "30 seconds", probeLease: "1 hour" })
+      const seen = yield* breaker.snapshot
+      assert.deepStrictEqual([seen.openedAt, seen.openUntil], [0, 90_000])
+      // A longer time is for the next opening.
+      yield* breaker.reload({ ...once, openFor: "1 hour", probeLease: "1 hour" })
+      yield* TestClock.adjust("30 seconds")
+      // A probe that hangs in a lease of an hour.
+      const hanging = yield* Effect.fork(breaker.run(Effect.never))
+      yield* settled
+      const ramp = { ...once, rampUp: { over: "1 hour", from: 0.5 } } as const
+      yield* breaker.reload({ ...ramp, probeLease: "10 seconds" })
+      yield* TestClock.adjust("9 seconds")
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(breaker.run(Effect.void))))
+      yield* TestClock.adjust("1 second")
+      yield* breaker.run(Effect.void)
+      assert.strictEqual((yield* breaker.snapshot).rampUntil, 3_700_000)
+      yield* breaker.reload({ ...once, rampUp: { over: "1 minute", from: 0.5 } })
+      assert.strictEqual((yield* breaker.snapshot).rampUntil, 160_000)
+      yield* breaker.reload(once)
+      const after = yield* breaker.snapshot
+      assert.deepStrictEqual([after.state, after.rampUntil, after.openings], ["closed", null, 0])
+      yield* Fiber.interrupt(hanging)
+      assert.strictEqual((yield* breaker.snapshot).inFlight, 0)
     })
   )
 
@@ -517,6 +571,42 @@ describe("a stream as a probe", () => {
       machine.settle(rest, "failure", 32_000)
       const seen = yield* breaker.snapshot
       assert.deepStrictEqual([seen.inFlight, seen.counters.stale, seen.openUntil], [0, 1, 61_001])
+    })
+  )
+
+  it.effect("is one call in the counters, though it is judged before it ends", () =>
+    Effect.gen(function* () {
+      const breaker = yield* CircuitBreaker.make({ ...options, slowCallRate: undefined })
+      yield* fail(breaker)
+      const machine = machineOf(breaker)
+      const permit = machine.acquire(30_000)
+      if (typeof permit === "number") return assert.fail("no permit")
+      const rest = machine.progressed(permit, 31_001)
+      machine.settle(permit, "failure", 31_001)
+      yield* TestClock.adjust("31001 millis")
+      const closed = yield* breaker.snapshot
+      assert.deepStrictEqual([closed.state, closed.inFlight, closed.counters.successes], ["closed", 1, 0])
+      machine.settle(machine.progressed(rest, 32_000), "success", 40_000)
+      const { calls, counters, inFlight } = yield* breaker.snapshot
+      assert.deepStrictEqual([counters.successes, counters.failures, counters.slow], [1, 1, 1])
+      assert.deepStrictEqual([inFlight, calls], [0, 1])
+    })
+  )
+
+  it.effect("whose first element comes after another probe has decided has no part in what comes", () =>
+    Effect.gen(function* () {
+      const breaker = yield* CircuitBreaker.make({ ...once, openFor: "10 seconds", probeLease: "5 seconds" })
+      yield* fail(breaker)
+      const machine = machineOf(breaker)
+      const late = machine.acquire(10_000)
+      const other = machine.acquire(15_000)
+      if (typeof late === "number" || typeof other === "number") return assert.fail("no permit")
+      machine.settle(other, "success", 16_000)
+      yield* TestClock.adjust("17 seconds")
+      machine.settle(machine.progressed(late, 17_000), "failure", 18_000)
+      const seen = yield* breaker.snapshot
+      assert.deepStrictEqual([seen.state, seen.inFlight, seen.counters.stale], ["closed", 0, 1])
+      assert.deepStrictEqual([seen.counters.failures, seen.counters.leasesLost], [2, 1])
     })
   )
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker } from "@underlay/core"
-import { Effect, Exit, FastCheck, TestClock } from "effect"
+import { Duration, Effect, Exit, FastCheck, TestClock } from "effect"
 
 const down = Effect.fail({ isRetryable: true })
 const fail = (breaker: CircuitBreaker.CircuitBreaker, times = 1) =>
@@ -55,6 +55,26 @@ describe("time window", () => {
       assert.strictEqual((yield* breaker.snapshot).failures, 3)
       yield* TestClock.adjust("10 seconds")
       assert.strictEqual((yield* breaker.snapshot).failures, 0)
+    })
+  )
+
+  it.effect("a window of moments, whose numbers are beyond what is exact, hangs nothing", () =>
+    Effect.gen(function* () {
+      yield* TestClock.setTime(1_790_000_000_000)
+      const window = { type: "time", over: "1 nanos", failureRate: 0.5 } as const
+      const breaker = yield* CircuitBreaker.make({ name: "x", window })
+      yield* breaker.run(Effect.void)
+      assert.strictEqual((yield* breaker.snapshot).calls, 1)
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual((yield* breaker.snapshot).calls, 0)
+      // A few milliseconds are as many buckets.
+      yield* breaker.reload({ window: { ...window, over: "3 millis" } })
+      for (let calls = 1; calls <= 3; calls++) {
+        yield* breaker.run(Effect.void)
+        assert.strictEqual((yield* breaker.snapshot).calls, calls)
+        yield* TestClock.adjust("1 millis")
+      }
+      assert.strictEqual((yield* breaker.snapshot).calls, 2)
     })
   )
 
@@ -235,7 +255,12 @@ describe("settings that cannot work", () => {
         [{ rampUp: { over: 0, from: 0.1 } }, "rampUp.over is 0 ms"],
         [{ rampUp: { over: "1 minute", from: 0 } }, "rampUp.from is 0"],
         [{ halfOpenSuccessRate: 0 }, "halfOpenSuccessRate is 0"],
-        [{ probeLease: 0 }, "the longest time that a probe may take"]
+        [
+          { window: { type: "time", over: "9 millis", buckets: 10, failureRate: 0.5 } },
+          "lower buckets to 9 or less, or raise over"
+        ],
+        [{ probeLease: 0 }, "the longest time that a probe may take"],
+        [{ probeLease: Duration.infinity }, "the longest time that a probe may take"]
       ] as ReadonlyArray<readonly [Omit<CircuitBreaker.Options, "name">, string]>) {
         assert.include(yield* refused(options), remedy)
       }

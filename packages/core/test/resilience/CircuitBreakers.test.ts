@@ -156,6 +156,76 @@ describe("CircuitBreakers", () => {
     })
   )
 
+  it.effect("and does what was said meanwhile: other settings, another mode", () =>
+    Effect.gen(function* () {
+      const breakers = yield* make(1)
+      const controlled = breakers as unknown as {
+        readonly control: (
+          said: ReadonlyMap<string, { readonly mode: "forced-open"; until: number }>,
+          now: number
+        ) => void
+      }
+      const said = new Map([["hosts", { mode: "forced-open", until: Number.POSITIVE_INFINITY }] as const])
+      for (const remove of [false, true]) {
+        const letGo = Effect.gen(function* () {
+          if (remove) yield* breakers.remove("a")
+          yield* breakers.get("b")
+          assert.notInclude(yield* kept(breakers), "a")
+        })
+        const breaker = yield* breakers.get("a")
+        yield* letGo
+        controlled.control(said, 0)
+        // Held open for all, also for whoever is not there.
+        assert.strictEqual((yield* Effect.flip(breaker.run(Effect.void)))._tag, "CircuitOpen")
+        assert.strictEqual((yield* breakers.stats).size, 1)
+        yield* letGo
+        controlled.control(new Map(), 0)
+        yield* breaker.run(Effect.void)
+        yield* letGo
+        yield* breakers.reload({ window: { type: "consecutive", failures: 2 } })
+        yield* Effect.exit(breaker.run(down))
+        assert.strictEqual(yield* breaker.state, "closed")
+        yield* breakers.reload(once)
+      }
+    })
+  )
+
+  it.effect("a mode or a snapshot that is given to one that was let go of brings it back", () =>
+    Effect.gen(function* () {
+      const breakers = yield* make(1)
+      const breaker = yield* breakers.get("a")
+      yield* open(breakers, "a")
+      const snapshot = yield* breaker.snapshot
+      yield* breaker.reset
+      yield* breakers.get("b")
+      yield* breaker.restore(snapshot)
+      assert.deepStrictEqual(yield* kept(breakers), ["a"])
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(breakers.run("a", Effect.void))))
+      yield* breaker.reset
+      yield* breakers.get("b")
+      assert.deepStrictEqual(yield* kept(breakers), ["b"])
+      yield* breaker.setMode("forced-open")
+      assert.deepStrictEqual(yield* kept(breakers), ["a"])
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(breakers.run("a", Effect.void))))
+    })
+  )
+
+  it.effect("of one that was removed nobody hears any more", () =>
+    Effect.gen(function* () {
+      const breakers = yield* make(10)
+      const changes = yield* Effect.fork(Stream.runCollect(Stream.take(breakers.changes, 1)))
+      yield* settled
+      const breaker = yield* breakers.get("a")
+      yield* breakers.remove("a")
+      yield* Effect.exit(breaker.run(down))
+      yield* TestClock.adjust("1 second")
+      yield* open(breakers, "a")
+      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Fiber.join(changes)), [
+        { key: "a", from: "closed", to: "open", at: 1_000 }
+      ])
+    })
+  )
+
   it.effect("shows the states of all, and their changes with the key (Polly #1828)", () =>
     Effect.gen(function* () {
       const breakers = yield* make(10)
@@ -265,6 +335,23 @@ describe("a registry of 100,000 keys", () => {
         assert.isTrue(Option.isNone(yield* breakers.peek("key 50999")))
       }),
     60_000
+  )
+
+  it.effect("far more than its capacity were open: a new key lets go of a few of them, not of all at once", () =>
+    Effect.gen(function* () {
+      const breakers = yield* make(10, { forgetAfter: "10 minutes" })
+      for (let key = 0; key < 1_000; key++) yield* open(breakers, `open ${key}`)
+      yield* TestClock.adjust("1 hour")
+      let before = yield* breakers.size
+      assert.strictEqual(before, 1_000)
+      for (let key = 0; key < 500; key++) {
+        yield* breakers.run(`new ${key}`, Effect.void)
+        const size = yield* breakers.size
+        assert.isAtLeast(size, before - 4)
+        before = size
+      }
+      assert.strictEqual(before, 10)
+    })
   )
 
   it.effect("full of open ones, new keys are served and let go of again", () =>

@@ -154,6 +154,10 @@ class Manual implements Clock.Clock {
   }
 }
 
+const turn = Effect.async<void>((resume) => {
+  setImmediate(() => resume(Effect.void))
+})
+
 /** Turns enough for whatever has been woken. */
 const settle = Effect.repeatN(Effect.yieldNow(), 5)
 
@@ -358,7 +362,10 @@ describe("Bulkhead against a pure model", () => {
               (settings, list) => {
                 commands += list.length
                 const clock = new Manual()
-                return Runtime.runPromise(runtime)(Effect.withClock(check(clock, settings, list), clock))
+                // A turn of the event loop in between, or the runner takes a long run for dead.
+                return Runtime.runPromise(runtime)(
+                  Effect.andThen(Effect.withClock(check(clock, settings, list), clock), turn)
+                )
               }
             ),
             { numRuns: Math.ceil(wanted / 50) }

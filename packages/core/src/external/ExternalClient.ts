@@ -509,7 +509,8 @@ class Client implements ExternalClient {
               },
               onRetry: call.onRetry,
               onHedge: call.onHedge,
-              onBudgetRefused: call.onBudgetRefused
+              onBudgetRefused: call.onBudgetRefused,
+              counted: true
             }
           )
           const answered =
@@ -575,6 +576,7 @@ class Client implements ExternalClient {
               onRetry: call.onRetry,
               onHedge: call.onHedge,
               onBudgetRefused: call.onBudgetRefused,
+              counted: true,
               onFirst: () => {
                 call.first = clock.unsafeCurrentTimeMillis() - call.startedAt
                 call.elements = 0

@@ -66,6 +66,8 @@ export interface Observer<A = unknown> {
   readonly onBudgetRefused?: (() => void) | undefined
   /** Given what the attempt that succeeded holds, to be let go by who asked for it. */
   readonly onHeld?: ((held: Held, value: A) => void) | undefined
+  /** The call is counted as a whole elsewhere. */
+  readonly counted?: true | undefined
   /** Adds to the context that the attempts run in. */
   readonly services?: ((services: Map<string, unknown>) => void) | undefined
 }
@@ -152,7 +154,7 @@ const calling = <A, E, R>(
           metrics.attempt("rejected")
         }
         if (retry.attempts === 1 || !retry.shouldRetry(rejection)) {
-          if (observer === undefined) metrics?.call("rejected", 0)
+          if (observer?.counted !== true) metrics?.call("rejected", 0)
           return Effect.failCause(Cause.fail(rejection))
         }
         const call = new Call(restore, stages, work, observer, clock, now, fiber.currentContext as Context.Context<R>)
@@ -207,7 +209,8 @@ class Call<A, E, R> {
     this.outer = Context.get(current, RetryFrame.Current)
     this.outerAttempt = this.outer === undefined ? 0 : this.outer.attempt
     this.deadline = Math.min(Context.get(current, Deadline.Current), this.started + stages.total)
-    this.disturbed = stages.chaos !== undefined || stages.around.inner.length > 0
+    // Chaos that is off must cost nothing.
+    this.disturbed = (stages.chaos !== undefined && !stages.chaos.machine.off) || stages.around.inner.length > 0
     this.work = this.disturbed && isEffect(work) ? disturbed(this, work) : work
     this.context = this.disturbed || isEffect(work) ? this.contextWith(current, this.frame) : current
   }
@@ -228,9 +231,9 @@ class Call<A, E, R> {
     return this.deadline - now
   }
 
-  /** How it ended, counted once; where somebody observes it, they count. */
+  /** How it ended, counted once. */
   ended(outcome: PolicyMetrics.Outcome, now: number): void {
-    if (this.counted || this.observer !== undefined) return
+    if (this.counted || this.observer?.counted === true) return
     this.counted = true
     this.stages.metrics?.call(outcome, Math.max(0, now - this.started))
   }
@@ -362,6 +365,7 @@ const enter = <A, E, R>(run: Attempt<A, E, R>): Effect.Effect<A, E | Failure, R>
   const now = run.startedAt
   if (run.remaining <= 0) {
     run.letGo(now)
+    call.stages.metrics?.timedOut("total")
     return run.failed(Cause.fail(outOfTime(call)))
   }
   if (breaker !== undefined && run.permit === undefined) {
@@ -401,8 +405,11 @@ const afterRateLimit = <A, E, R>(
     run.placed(bulkhead)
     return waited ? afterWait(run, now) : begin(run)
   }
-  return Effect.matchCauseEffect(bulkhead.machine.enter(run.restore, call.deadline, entry), {
-    onFailure: (cause) => run.refusedBy(cause, "bulkhead-full"),
+  return Effect.matchCauseEffect(bulkhead.machine.enter(run.queueing(bulkhead), call.deadline, entry), {
+    onFailure: (cause) => {
+      run.gauge(bulkhead)
+      return run.refusedBy(cause, "bulkhead-full")
+    },
     onSuccess: () => {
       run.placed(bulkhead)
       return afterWait(run, call.clock.unsafeCurrentTimeMillis())
@@ -417,6 +424,7 @@ const afterWait = <A, E, R>(run: Attempt<A, E, R>, now: number): Effect.Effect<A
   run.starts(now)
   if (run.remaining <= 0) {
     run.letGo(now)
+    call.stages.metrics?.timedOut("total")
     return run.failed(Cause.fail(outOfTime(call)))
   }
   if (breaker !== undefined && run.permit !== undefined) {
@@ -676,7 +684,16 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
     this.gauge(place)
   }
 
-  private gauge({ machine }: Bulkhead.Bulkhead): void {
+  /** What restores the interruption of a wait for a place, which is then one more that waits. */
+  queueing(bulkhead: Bulkhead.Bulkhead): timed.Restore {
+    if (this.call.stages.metrics === undefined) return this.restore
+    return (effect) => {
+      this.gauge(bulkhead)
+      return this.restore(effect)
+    }
+  }
+
+  gauge({ machine }: Bulkhead.Bulkhead): void {
     this.call.stages.metrics?.bulkhead(machine.active, machine.queued, machine.limit)
   }
 }
@@ -777,16 +794,21 @@ const count = <A, E, R>(
   found: Option.Option<E | Failure>
 ): void => {
   if (call.stages.metrics === undefined) return
-  call.ended(
-    Option.isNone(found)
-      ? Cause.isInterrupted(cause) && !Cause.isDie(cause)
-        ? "cancelled"
-        : "failure"
-      : call.stages.retry.classify(found.value).rejection === true
-        ? "rejected"
-        : found.value instanceof Timeout.CallTimeout
-          ? "timeout"
-          : "failure",
-    call.clock.unsafeCurrentTimeMillis()
-  )
+  call.ended(outcomeOf(cause, found, call.stages), call.clock.unsafeCurrentTimeMillis())
 }
+
+/** What a failure is counted as. */
+export const outcomeOf = (
+  cause: Cause.Cause<unknown>,
+  found: Option.Option<unknown>,
+  stages: Stages
+): PolicyMetrics.Outcome =>
+  Option.isNone(found)
+    ? Cause.isInterrupted(cause) && !Cause.isDie(cause)
+      ? "cancelled"
+      : "failure"
+    : stages.retry.classify(found.value).rejection === true
+      ? "rejected"
+      : found.value instanceof Timeout.CallTimeout
+        ? "timeout"
+        : "failure"

@@ -24,7 +24,7 @@ export interface Stages extends pipeline.Stages {
 }
 
 /** What is told of a stream while it flows. */
-export interface Observer extends Pick<pipeline.Observer, "onRetry" | "onHedge" | "onBudgetRefused"> {
+export interface Observer extends Pick<pipeline.Observer, "onRetry" | "onHedge" | "onBudgetRefused" | "counted"> {
   /** The first element is there. */
   readonly onFirst?: (() => void) | undefined
   /** Elements have passed. */
@@ -179,22 +179,42 @@ export const run = <A, E, R>(
 ): Stream.Stream<A, E | pipeline.Failure, R> =>
   Stream.unwrapScoped(
     Effect.gen(function* () {
-      const stages = current()
+      const given = current()
+      // Chaos befalls the stream, which an attempt only begins.
+      const stages: Stages = given.chaos === undefined ? given : { ...given, chaos: undefined }
+      const source = given.chaos === undefined ? stream : given.chaos.machine.applyStream(stream, undefined)
       const scope = yield* Effect.scope
       const inherited = yield* Deadline.Current
       const flow = new Flow<A, E, R>(yield* Effect.clock)
       // Before anything is held, so that no interruption comes in between; and so after all that is opened is closed.
       // Whoever ends the stream early has got what they wanted from a service that answered; whoever is interrupted says
       // nothing of it.
+      const started = flow.now()
+      let failed: Cause.Cause<unknown> | undefined
       yield* Scope.addFinalizerExit(scope, (exit) =>
-        Effect.sync(() => flow.end(Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause) ? exit : Exit.void))
+        Effect.sync(() => {
+          const interrupted = Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
+          flow.end(interrupted ? exit : Exit.void)
+          if (observer?.counted !== true) {
+            count(stages, failed ?? (interrupted ? exit.cause : undefined), flow.now() - started)
+          }
+        })
       )
-      const opened = yield* pipeline.run(() => stages, flow.open(stream, scope), {
-        onRetry: observer?.onRetry,
-        onHedge: observer?.onHedge,
-        onBudgetRefused: observer?.onBudgetRefused,
-        onHeld: (held, value) => value.hold(held, flow.now())
-      })
+      const opened = yield* pipeline
+        .run(() => stages, flow.open(source, scope), {
+          onRetry: observer?.onRetry,
+          onHedge: observer?.onHedge,
+          onBudgetRefused: observer?.onBudgetRefused,
+          counted: true,
+          onHeld: (held, value) => value.hold(held, flow.now())
+        })
+        .pipe(
+          Effect.tapErrorCause((cause) =>
+            Effect.sync(() => {
+              failed = cause
+            })
+          )
+        )
       yield* flow.decide(opened)
       if (Option.isNone(opened.first)) {
         opened.finish(Exit.void, flow.now())
@@ -205,6 +225,7 @@ export const run = <A, E, R>(
       observer?.onFirst?.()
       observer?.onElements?.(Chunk.size(opened.first.value))
       const broken = (cause: Cause.Cause<unknown>): void => {
+        failed = cause
         opened.finish(Exit.failCause(cause), flow.now())
         observer?.onBroken?.(cause)
       }
@@ -222,6 +243,13 @@ export const run = <A, E, R>(
       )
       return Stream.concat(Stream.fromChunk(opened.first.value), rest)
     })
+  )
+
+/** A stream is one call: as long as it lasts, and ended as it ended. */
+const count = (stages: Stages, cause: Cause.Cause<unknown> | undefined, millis: number): void =>
+  stages.metrics?.call(
+    cause === undefined ? "success" : pipeline.outcomeOf(cause, Cause.failureOption(cause), stages),
+    Math.max(0, millis)
   )
 
 /** After a timeout nobody waits for the finalizers of a stream that does not answer. */
@@ -253,12 +281,14 @@ const further = <A, E, R>(
   return Effect.withFiberRuntime((fiber) => {
     const now = Context.get(fiber.currentDefaultServices, Clock.Clock).unsafeCurrentTimeMillis()
     const remaining = deadline - now
-    const timeout = (): Option.Option<Timeout.CallTimeout> =>
-      Option.some(
+    const timeout = (): Option.Option<Timeout.CallTimeout> => {
+      const error =
         idle <= remaining
           ? new Timeout.CallTimeout({ service: name, scope: "idle", limitMillis: idle })
           : new Timeout.CallTimeout({ service: name, scope: "total", limitMillis: Math.max(0, deadline - now) })
-      )
+      stages.metrics?.timedOut(error.scope)
+      return Option.some(error)
+    }
     if (remaining <= 0) return Effect.fail(timeout())
     return Effect.uninterruptibleMask((restore) => {
       opened.begins()

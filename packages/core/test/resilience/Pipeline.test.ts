@@ -4,7 +4,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Policy, RetryBudget, RetryPolicy } from "@underlay/core"
-import { Cause, Clock, Data, type Duration, Effect, Exit, Fiber, Metric, TestClock } from "effect"
+import { Cause, Clock, Data, type Duration, Effect, Exit, Fiber, Metric, Stream, TestClock } from "effect"
 import { Manual } from "./manual.ts"
 
 class Busy extends Data.TaggedError("Busy")<{ readonly n?: number }> {
@@ -664,6 +664,32 @@ describe("what is counted", () => {
       }
       return found
     })
+
+  it.effect("a stream as one call that lasts as long as the stream and ends as it ends", () =>
+    Effect.gen(function* () {
+      const policy = yield* Effect.orDie(
+        Policy.make({ name: "counted-streams", retry: false, breaker: { openFor: "1 hour" }, metrics: true })
+      )
+      const through = <A, E>(stream: Stream.Stream<A, E>) => Effect.exit(Stream.runDrain(policy.stream(stream)))
+      const flowing = yield* fork(through(Stream.concat(Stream.make(1), Stream.fromEffect(Effect.sleep("5 seconds")))))
+      assert.deepStrictEqual(yield* counts("counted-streams"), {})
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.join(flowing)
+      assert.deepStrictEqual(yield* counts("counted-streams"), { success: 1 })
+      yield* through(Stream.concat(Stream.make(1), Stream.fail(new Busy({}))))
+      yield* through(Stream.fail(new Busy({})))
+      assert.deepStrictEqual(yield* counts("counted-streams"), { success: 1, failure: 2 })
+      yield* through(Stream.take(Stream.concat(Stream.make(1), Stream.never), 1))
+      const cut = yield* fork(through(Stream.concat(Stream.make(1), Stream.never)))
+      yield* Fiber.interrupt(cut)
+      assert.deepStrictEqual(yield* counts("counted-streams"), { success: 2, failure: 2, cancelled: 1 })
+      yield* Effect.orDie(Effect.fromNullable(policy.breaker)).pipe(
+        Effect.flatMap((breaker) => breaker.setMode("forced-open"))
+      )
+      yield* through(Stream.make(1))
+      assert.deepStrictEqual(yield* counts("counted-streams"), { success: 2, failure: 2, cancelled: 1, rejected: 1 })
+    })
+  )
 
   it.effect("each call once, also one that dies, or is interrupted while it waits for a place", () =>
     Effect.gen(function* () {

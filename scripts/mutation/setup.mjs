@@ -1,20 +1,21 @@
-// One process runs all test files of all mutants: loading Effect anew for each would take most of the time. Our own
-// modules are loaded anew for each file, so that a mutant of what runs at import is seen, and none of it stays.
+// One process runs all test files of all mutants: loading Effect, and us, anew for each would take most of the time. Only
+// mutants of what runs at import need our modules anew, before them and after.
 import { beforeEach, inject } from "vitest"
 import { groups } from "./groups.mjs"
 
 const mutants = globalThis[inject("globalNamespace")]
-// Stryker sets the mutant before the first test, and at once only if it is one of the code that runs at import.
-if (inject("mode") === "mutant") {
-  if (inject("mutantActivation") !== "static") mutants.activeMutant = undefined
-} else {
-  mutants.mutantCoverage = undefined
+const dry = inject("mode") !== "mutant"
+const atImport = !dry && inject("mutantActivation") === "static"
+// The mutant before this one: Stryker sets the new one before the first test, and at once only where it runs at import.
+if (!dry && !atImport) mutants.activeMutant = undefined
+if (dry) mutants.mutantCoverage = undefined
+if (dry || atImport || globalThis.__mutantsAtImport === true) {
+  const modules = globalThis.__vitest_worker__.moduleCache
+  for (const id of [...modules.keys()]) {
+    if (id.includes("/packages/core/src/")) modules.delete(id)
+  }
 }
-
-const modules = globalThis.__vitest_worker__.moduleCache
-for (const id of [...modules.keys()]) {
-  if (id.includes("/packages/core/src/")) modules.delete(id)
-}
+globalThis.__mutantsAtImport = dry || atImport
 
 const { without } = groups[process.env.UNDERLAY_MUTATION_GROUP]
 const nameOf = (task) =>

@@ -17,6 +17,7 @@ import {
   Random,
   Ref,
   Stream,
+  Supervisor,
   TestClock
 } from "effect"
 
@@ -469,6 +470,57 @@ describe("Chaos", () => {
       const failing = Stream.concat(Stream.make(1), Stream.fail("own"))
       assert.strictEqual(yield* Effect.flip(Stream.runDrain(chaos.applyStream(failing))), "own")
       assert.strictEqual((yield* chaos.snapshot).injected.fault, 0)
+    })
+  )
+
+  it.effect(
+    "streams of a policy: at its place, a made-up answer as an element, and the policy's places are given back",
+    () =>
+      Effect.gen(function* () {
+        const through = (injection: Chaos.Injection) =>
+          Effect.gen(function* () {
+            const chaos = yield* Chaos.make({ enabled: true, injections: [injection] })
+            const policy = yield* Policy.make({ name: "x", chaos, retry: false, bulkhead: { maxConcurrent: 1 } })
+            const seen: Array<unknown> = []
+            const exit = yield* Effect.exit(
+              Stream.runForEach(policy.stream(Stream.make(1, 2, 3)), (each) => Effect.sync(() => seen.push(each)))
+            )
+            const failed = Exit.isFailure(exit) && Chaos.isInjected(exit.cause)
+            const active = policy.bulkhead === undefined ? -1 : (yield* policy.bulkhead.snapshot).active
+            return [seen, failed, active]
+          })
+        assert.deepStrictEqual(yield* through(Chaos.fault({ ...always, afterElements: 2 })), [[1, 2], true, 0])
+        assert.deepStrictEqual(yield* through(Chaos.outcome({ ...always, value: "made up" })), [["made up"], false, 0])
+        assert.deepStrictEqual(yield* through(Chaos.fault(always)), [[], true, 0])
+      })
+  )
+
+  it.live("in a policy, while it is off, a call needs no more fibers than without it", () =>
+    Effect.gen(function* () {
+      class Counting extends Supervisor.AbstractSupervisor<void> {
+        override readonly value = Effect.void
+        started = 0
+        override onStart(): void {
+          this.started++
+        }
+      }
+      const fibersOf = (policy: Policy.Policy) => {
+        const fibers = new Counting()
+        const call = policy.tryPromise({ try: () => Promise.resolve("fine"), catch: (error) => error })
+        return Effect.map(Effect.exit(Effect.supervised(call, fibers)), (exit) => [
+          Exit.isSuccess(exit),
+          fibers.started
+        ])
+      }
+      const chaos = yield* Chaos.make({ injections: [Chaos.fault(always)] })
+      const settings = { name: "x", attemptTimeout: "1 second", retry: false } as const
+      const plain = yield* fibersOf(yield* Policy.make(settings))
+      const policy = yield* Policy.make({ ...settings, chaos })
+      assert.deepStrictEqual(yield* fibersOf(policy), plain)
+      yield* chaos.setEnabled(true)
+      const [succeeds, started] = yield* fibersOf(policy)
+      assert.isFalse(succeeds)
+      assert.isAbove(Number(started), Number(plain[1]))
     })
   )
 

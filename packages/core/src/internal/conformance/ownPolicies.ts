@@ -423,7 +423,9 @@ const answers: ReadonlyArray<Case> = [
         const inner = yield* Policy.make({ ...bare, retry: steady })
         const { call, seen } = counted(driver, down)
         let n = 0
-        yield* after(driver, 60_000, outer.run(Effect.suspend(() => (++n === 1 ? call : inner.run(call)))))
+        // An error that knows nothing of the one before it.
+        const wrapped = Effect.mapError(inner.run(call), () => new Down())
+        yield* after(driver, 60_000, outer.run(Effect.suspend(() => (++n === 1 ? call : wrapped))))
         yield* Suite.equal("attempts", [n, seen.calls], [2, 4])
       })
   ),

@@ -37,7 +37,7 @@ export default {
   maxTestRunnerReuse: 150,
   timeoutMS: 10_000,
   timeoutFactor: 2,
-  reporters: ["json", "html"],
+  reporters: ["progress-append-only", "json", "html"],
   jsonReporter: { fileName: `${folder}/reports/${name}.json` },
   htmlReporter: { fileName: `${folder}/html/${name}.html` },
   // The score is for all groups together: the script looks after it.

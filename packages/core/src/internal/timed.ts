@@ -17,6 +17,8 @@ import { schedule } from "./timer.ts"
 export interface Orphans {
   current: number
   total: number
+  /** Told of each change. */
+  changed?: ((current: number) => void) | undefined
 }
 
 /** The orphans of the whole process. */
@@ -168,6 +170,7 @@ export const orphaned = (orphans: Orphans | undefined, change: 1 | -1): void => 
   if (orphans === undefined) return
   orphans.current += change
   if (change > 0) orphans.total++
+  orphans.changed?.(orphans.current)
 }
 
 const adopt = (child: Fiber.RuntimeFiber<unknown, unknown>, orphans: Orphans | undefined): void => {

@@ -382,6 +382,7 @@ class Pipeline implements Policy {
     this.name = stages.name
     this.stages = stages
     this.options = options
+    stages.orphans.changed = (current) => this.stages.metrics?.orphans(current)
   }
 
   // Fields, so that they can be taken out of the policy and passed on.

@@ -27,16 +27,17 @@ export interface Settings {
 interface Meter {
   /** The largest cost that can ever pass. */
   readonly largest: number
+  /** What passed and when. */
+  readonly log: Log
   /** How much could pass now. */
   available(at: number): number
-  /** Takes the units if there are; `waiting` where somebody has waited for them. */
-  take(at: number, cost: number, waiting: boolean): boolean
+  take(at: number, cost: number): boolean
   /** Takes back what was taken at that moment and not used. */
   giveBack(takenAt: number, cost: number): void
-  /** In how many milliseconds the cost could pass, behind those before it; `waiting` where somebody has begun to wait. */
-  wait(at: number, cost: number, before: Queue<unknown>, waiting: boolean): number
-  /** Nobody waits any longer. */
-  idle(): void
+  /** In how many milliseconds the cost could pass, behind those before it. */
+  wait(at: number, cost: number, before: Queue<unknown>): number
+  /** Whether somebody waits from now on. */
+  waiting(someone: boolean): void
   /** Units that have passed and still count. */
   used(at: number): number
 }
@@ -54,16 +55,17 @@ const maxTimer = 2 ** 31 - 1
  * The generic cell rate algorithm as a leaky bucket. A call fills in `perCall`, a millisecond drains `perMilli`; both are
  * whole numbers in the proportion of the rate, so that the level is exact. The bucket holds the burst, and at least one
  * call and a millisecond's worth but one: with clocks of one millisecond that is just what lets the full rate through and
- * never more than `limit` in any `interval`.
+ * never more than `limit` in any `interval`. While somebody waits the level goes below empty, which makes up for timers
+ * that are late; the log keeps that, too, within the limit.
  */
 export class Gcra implements Meter {
   readonly largest: number
+  readonly log: Log
   readonly perCall: number
   readonly perMilli: number
   readonly capacity: number
   private readonly credit: number
-  /** What is made up for must not make more than `limit` in any `interval`: a log of what passed sees to that. */
-  private readonly guard: SlidingWindow | undefined
+  private floor = 0
   private level = 0
   private at = 0
 
@@ -74,15 +76,12 @@ export class Gcra implements Meter {
     this.perCall = perCall
     this.perMilli = perMilli
     this.capacity = Math.max(settings.burst * perCall, perCall + perMilli - 1)
-    // Where the log would be too long, what is made up for is at most a hundredth of the limit instead.
-    const window = Math.ceil(settings.interval)
-    const guarded = settings.limit <= maxMoments || window <= maxMoments
-    const lateness = Math.min(maxLateness, Math.floor(settings.interval / (guarded ? 10 : 100)))
     // At the least what comes due between two milliseconds.
+    const lateness = Math.min(maxLateness, Math.floor(settings.interval / 10))
     this.credit = Math.max(perMilli - 1, lateness * perMilli)
-    this.guard = guarded
-      ? new SlidingWindow(Math.ceil((window * perMilli) / perCall) + settings.burst - 1, window, 1)
-      : undefined
+    // Parts count for longer than the interval, by up to their own length: the even rate must not run into that.
+    const counted = (Math.ceil(settings.interval) + grainOf(settings) - 1) / settings.interval
+    this.log = new Log(Math.ceil(settings.limit * counted) + settings.burst - 1, settings)
     this.largest = Math.floor(this.capacity / perCall)
   }
 
@@ -96,190 +95,192 @@ export class Gcra implements Meter {
   }
 
   available(at: number): number {
-    this.drain(at, 0)
-    const room = Math.floor((this.capacity - this.level) / this.perCall)
-    return this.guard === undefined ? room : Math.min(room, this.guard.available(at))
+    this.drain(at)
+    return Math.min(Math.floor((this.capacity - this.level) / this.perCall), this.log.available(at))
   }
 
-  take(at: number, cost: number, waiting: boolean): boolean {
-    this.drain(at, waiting ? -this.credit : 0)
+  take(at: number, cost: number): boolean {
+    this.drain(at)
     const filled = this.level + cost * this.perCall
-    if (filled > this.capacity || this.guard?.take(at, cost) === false) return false
+    if (filled > this.capacity || !this.log.take(at, cost)) return false
     this.level = filled
     return true
   }
 
   giveBack(takenAt: number, cost: number): void {
-    this.level = Math.max(0, this.level - cost * this.perCall)
-    this.guard?.giveBack(takenAt, cost)
+    this.level = Math.max(this.floor, this.level - cost * this.perCall)
+    this.log.giveBack(takenAt, cost)
   }
 
-  wait(at: number, cost: number, before: Queue<unknown>, waiting: boolean): number {
-    this.drain(at, waiting ? -this.credit : 0)
+  wait(at: number, cost: number, before: Queue<unknown>): number {
+    this.drain(at)
     const over = this.level + (before.cost + cost) * this.perCall - this.capacity
-    return Math.max(0, Math.ceil(over / this.perMilli), this.guard?.wait(at, cost, before) ?? 0)
+    return Math.max(0, Math.ceil(over / this.perMilli), this.log.wait(at, cost, before))
   }
 
-  idle(): void {
-    if (this.level < 0) this.level = 0
+  waiting(someone: boolean): void {
+    this.floor = someone ? -this.credit : 0
+    this.level = Math.max(this.floor, this.level)
   }
 
   used(at: number): number {
-    this.drain(at, 0)
-    return Math.ceil(this.level / this.perCall)
+    this.drain(at)
+    return Math.ceil(Math.max(0, this.level) / this.perCall)
   }
 
-  /** Takes over as much of the bucket as was full before. */
-  adopt(at: number, full: number): void {
+  /** Takes over as much of the bucket as was full before, and of the log what the rate of now would have let pass. */
+  adopt(at: number, before: Gcra | Log): void {
+    const full = before instanceof Gcra ? before.full(at) : (before.used(at) * this.perCall) / this.capacity
     this.at = at
-    this.level = Math.min(this.capacity, Math.ceil(full * this.capacity))
+    this.level = Math.max(this.floor, Math.min(this.capacity, Math.ceil(full * this.capacity)))
+    this.log.adopt(before.log, Math.min(1, this.log.rate / before.log.rate))
   }
 
-  /** How much of the bucket is full, from 0 to 1. */
-  full(at: number): number {
-    this.drain(at, 0)
-    return Math.max(0, this.level) / this.capacity
+  /** How much of the bucket is full, up to 1. */
+  private full(at: number): number {
+    this.drain(at)
+    return this.level / this.capacity
   }
 
-  private drain(at: number, floor: number): void {
-    const elapsed = at - this.at
-    if (elapsed <= 0) return
+  private drain(at: number): void {
+    this.level = Math.max(this.floor, this.level - (at - this.at) * this.perMilli)
     this.at = at
-    this.level = Math.max(Math.min(floor, this.level), this.level - elapsed * this.perMilli)
   }
 }
 
+/** How many milliseconds of a log are one moment. */
+const grainOf = (settings: Settings): number =>
+  settings.limit <= maxMoments ? 1 : Math.ceil(settings.interval / maxMoments)
+
+/** What passed from one moment to another, which counts as if all of it had at the later one. */
+interface Passed {
+  readonly from: number
+  to: number
+  units: number
+}
+
 /**
- * A log of what passed and when. Weighted counters would need less room and let through too much or too little where
- * calls do not come evenly; here `limit` is never exceeded in any `interval`. Calls of one millisecond share an entry, and
- * where there could be more than 1,024 of them those of one part of the window do, which counts as its last.
+ * The sliding window: a log of what passed and when. Weighted counters would need less room and let through too much or
+ * too little where calls do not come evenly; here `limit` is never exceeded in any `interval`. Calls of one millisecond
+ * share an entry, and where there could be more than 1,024 of them those of one part of the window do.
  */
-export class SlidingWindow implements Meter {
+export class Log implements Meter {
   readonly largest: number
   private readonly interval: number
   private readonly grain: number
-  private times: Array<number> = []
-  private counts: Array<number> = []
-  private starts: Array<number> = []
+  private entries: Array<Passed> = []
+  /** The first that still counts. */
   private first = 0
   private total = 0
 
-  constructor(limit: number, interval: number, grain: number) {
+  constructor(limit: number, settings: Settings) {
     this.largest = limit
-    this.interval = interval
-    this.grain = grain
+    this.interval = Math.ceil(settings.interval)
+    this.grain = grainOf(settings)
+  }
+
+  get log(): Log {
+    return this
+  }
+
+  /** Units in a millisecond. */
+  get rate(): number {
+    return this.largest / this.interval
   }
 
   available(at: number): number {
-    this.forget(at)
-    return Math.max(0, this.largest - this.total)
+    return Math.max(0, this.largest - this.used(at))
   }
 
   take(at: number, cost: number): boolean {
-    this.forget(at)
-    if (this.total + cost > this.largest) return false
-    this.push(at, cost)
+    if (this.used(at) + cost > this.largest) return false
+    const last = this.entries[this.entries.length - 1]
+    if (last !== undefined && at - last.from < this.grain) {
+      last.to = at
+      last.units += cost
+    } else {
+      this.entries.push({ from: at, to: at, units: cost })
+    }
+    this.total += cost
     return true
   }
 
   giveBack(takenAt: number, cost: number): void {
-    for (let i = this.times.length - 1; i >= this.first; i--) {
-      if ((this.starts[i] ?? 0) > takenAt) continue
-      if ((this.times[i] ?? 0) < takenAt) return
-      this.counts[i] = (this.counts[i] ?? 0) - cost
-      this.total -= cost
+    for (let i = this.entries.length - 1; i >= this.first; i--) {
+      const entry = this.entries[i]
+      if (entry === undefined || entry.from > takenAt) continue
+      const units = entry.to < takenAt ? 0 : Math.min(cost, entry.units)
+      entry.units -= units
+      this.total -= units
       return
     }
   }
 
   wait(at: number, cost: number, before: Queue<unknown>): number {
-    this.forget(at)
+    const used = this.used(at)
     if (before.cost !== before.size) return this.simulate(at, cost, before)
     // Those before take one unit each: the n-th from now passes a window after the one `limit` before it.
     const last = before.size + cost
     const windows = Math.ceil(last / this.largest) - 1
-    return windows * this.interval + this.freed(at, last - windows * this.largest)
+    let over = used + last - (windows + 1) * this.largest
+    let free = at
+    for (let i = this.first; over > 0 && i < this.entries.length; i++) {
+      const { to, units } = this.entries[i] ?? none
+      over -= units
+      free = to + this.interval
+    }
+    return windows * this.interval + free - at
   }
 
-  idle(): void {}
+  waiting(): void {}
 
   used(at: number): number {
-    this.forget(at)
+    for (let entry = this.entries[this.first]; entry !== undefined; entry = this.entries[this.first]) {
+      if (entry.to + this.interval > at) break
+      this.total -= entry.units
+      this.first++
+    }
+    if (this.first > 64 && this.first * 2 > this.entries.length) {
+      this.entries = this.entries.slice(this.first)
+      this.first = 0
+    }
     return this.total
   }
 
-  /** What was logged stays logged, whatever the limit is now. */
-  adopt(other: SlidingWindow): void {
-    this.times = other.times
-    this.counts = other.counts
-    this.starts = other.starts
-    this.first = other.first
-    this.total = other.total
-  }
-
-  /** As if so much had passed at this moment. */
-  push(at: number, cost: number): void {
-    const last = this.times.length - 1
-    if (last >= this.first && at - (this.starts[last] ?? 0) < this.grain) {
-      this.times[last] = at
-      this.counts[last] = (this.counts[last] ?? 0) + cost
-    } else {
-      this.starts.push(at)
-      this.times.push(at)
-      this.counts.push(cost)
-    }
-    this.total += cost
-  }
-
-  /** In how many milliseconds there is room for so many units, up to `limit`. */
-  private freed(at: number, units: number): number {
-    let over = this.total + units - this.largest
-    for (let i = this.first; i < this.times.length; i++) {
-      if (over <= 0) return i === this.first ? 0 : this.expiry(i - 1, at)
-      over -= this.counts[i] ?? 0
-    }
-    return this.times.length === this.first ? 0 : this.expiry(this.times.length - 1, at)
-  }
-
-  private expiry(index: number, at: number): number {
-    return (this.times[index] ?? 0) + this.interval - at
+  /** What was logged stays logged, or such a part of it. */
+  adopt(other: Log, part = 1): void {
+    let seen = 0
+    this.entries = other.entries.slice(other.first).map(({ from, to, units }) => {
+      const before = Math.ceil(seen * part)
+      seen += units
+      return { from, to, units: Math.ceil(seen * part) - before }
+    })
+    this.total = Math.ceil(seen * part)
   }
 
   /** Calls of several units pass when the last of them can, so each has to be followed. */
   private simulate(at: number, cost: number, before: Queue<unknown>): number {
-    const times = this.times.slice(this.first)
-    const counts = this.counts.slice(this.first)
+    const entries: Array<Pick<Passed, "to" | "units">> = this.entries.slice(this.first)
     let total = this.total
     let oldest = 0
     let moment = at
     const pass = (units: number): void => {
       while (total + units > this.largest) {
-        total -= counts[oldest] ?? 0
-        moment = Math.max(moment, (times[oldest] ?? 0) + this.interval)
-        oldest++
+        const entry = entries[oldest++] ?? none
+        total -= entry.units
+        moment = Math.max(moment, entry.to + this.interval)
       }
-      times.push(moment)
-      counts.push(units)
+      entries.push({ to: moment, units })
       total += units
     }
     for (let waiter = before.first; waiter !== undefined; waiter = waiter.next) pass(waiter.cost)
     pass(cost)
     return moment - at
   }
-
-  private forget(at: number): void {
-    while (this.first < this.times.length && (this.times[this.first] ?? 0) + this.interval <= at) {
-      this.total -= this.counts[this.first] ?? 0
-      this.first++
-    }
-    if (this.first === this.times.length ? this.first > 0 : this.first > 64 && this.first * 2 > this.times.length) {
-      this.times = this.times.slice(this.first)
-      this.counts = this.counts.slice(this.first)
-      this.starts = this.starts.slice(this.first)
-      this.first = 0
-    }
-  }
 }
+
+/** No entry. */
+const none: Passed = { from: 0, to: 0, units: 0 }
 
 /** A call that waits. */
 class Waiter<Rejection> {
@@ -291,15 +292,13 @@ class Waiter<Rejection> {
   passedAt: number | undefined = undefined
   private resume: ((effect: Effect.Effect<void>) => void) | undefined = undefined
   readonly cost: number
-  /** How long it may still wait when it begins to, and from when. */
-  readonly patience: number
-  readonly since: number
+  /** The last moment at which it may pass, whatever the settings become. */
+  readonly latest: number
   readonly fiber: Fiber.RuntimeFiber<unknown, unknown>
 
-  constructor(cost: number, patience: number, since: number, fiber: Fiber.RuntimeFiber<unknown, unknown>) {
+  constructor(cost: number, latest: number, fiber: Fiber.RuntimeFiber<unknown, unknown>) {
     this.cost = cost
-    this.patience = patience
-    this.since = since
+    this.latest = latest
     this.fiber = fiber
   }
 
@@ -345,12 +344,8 @@ class Queue<Rejection> {
 /** Nobody before: what a waiter at the head has to wait for. */
 const nobody = new Queue<never>()
 
-const meter = (settings: Settings): Gcra | SlidingWindow => {
-  if (settings.algorithm === "gcra") return new Gcra(settings)
-  const interval = Math.ceil(settings.interval)
-  const grain = settings.limit <= maxMoments ? 1 : Math.ceil(interval / maxMoments)
-  return new SlidingWindow(settings.limit, interval, grain)
-}
+const meter = (settings: Settings): Gcra | Log =>
+  settings.algorithm === "gcra" ? new Gcra(settings) : new Log(settings.limit, settings)
 
 const live = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Clock.Clock =>
   Context.get(fiber.currentDefaultServices, Clock.Clock)
@@ -360,7 +355,7 @@ export class RateLimiter<Rejection> implements Gate<Rejection> {
   /** Units of cost that have passed, and calls that were refused. */
   passed = 0
   rejected = 0
-  private meter: Gcra | SlidingWindow
+  private meter: Gcra | Log
   private readonly elapsed = new Elapsed()
   private readonly queue = new Queue<Rejection>()
   private readonly reject: (retryAfter: number) => Rejection
@@ -387,12 +382,12 @@ export class RateLimiter<Rejection> implements Gate<Rejection> {
 
   /** In how many milliseconds a call of this cost could pass. */
   wait(now: number, cost: number): number {
-    return this.meter.wait(this.elapsed.at(now), cost, this.queue, this.queue.size > 0)
+    return this.meter.wait(this.elapsed.at(now), cost, this.queue)
   }
 
   tryEnter(now: number, cost: number): boolean {
     if (this.queue.first !== undefined || this.problem(cost) !== undefined) return false
-    if (!this.meter.take(this.elapsed.at(now), cost, false)) return false
+    if (!this.meter.take(this.elapsed.at(now), cost)) return false
     this.passed += cost
     return true
   }
@@ -413,7 +408,7 @@ export class RateLimiter<Rejection> implements Gate<Rejection> {
         return Effect.failCause(Cause.fail(this.reject(wait)))
       }
       const at = this.elapsed.at(now)
-      const waiter = new Waiter<Rejection>(cost, Math.min(maxWait, deadline - now), at, fiber)
+      const waiter = new Waiter<Rejection>(cost, at + Math.min(maxWait, Math.ceil(deadline - now) - 1), fiber)
       this.queue.push(waiter)
       this.arm(at)
       return Effect.matchCauseEffect(restore(Effect.async<void>((resume) => waiter.listen(resume))), {
@@ -429,16 +424,10 @@ export class RateLimiter<Rejection> implements Gate<Rejection> {
   /** Changes the settings and keeps what has passed and who waits; who would now wait too long is refused at once. */
   reload(settings: Settings, now: number): void {
     const at = this.elapsed.at(now)
-    const before = this.meter
     const after = meter(settings)
-    if (after instanceof SlidingWindow) {
-      if (before instanceof SlidingWindow) after.adopt(before)
-      else if (before.used(at) > 0) after.push(at, before.used(at))
-    } else if (before instanceof Gcra) {
-      after.adopt(at, before.full(at))
-    } else {
-      after.adopt(at, (before.used(at) * after.perCall) / after.capacity)
-    }
+    after.waiting(this.queue.size > 0)
+    if (after instanceof Gcra) after.adopt(at, this.meter)
+    else after.adopt(this.meter.log)
     this.settings = settings
     this.meter = after
     const waiters: Array<Waiter<Rejection>> = []
@@ -446,11 +435,10 @@ export class RateLimiter<Rejection> implements Gate<Rejection> {
     for (const waiter of waiters) this.queue.remove(waiter)
     for (const waiter of waiters) {
       const wrong = this.problem(waiter.cost)
-      const wait = wrong === undefined ? after.wait(at, waiter.cost, this.queue, true) : 0
-      const waited = at - waiter.since
+      const wait = wrong === undefined ? after.wait(at, waiter.cost, this.queue) : 0
       if (wrong !== undefined) {
         waiter.settle(Effect.dieMessage(wrong))
-      } else if (waited + wait > waiter.patience) {
+      } else if (at + wait > waiter.latest) {
         this.rejected++
         waiter.settle(Effect.failCause(Cause.fail(this.reject(wait))))
       } else {
@@ -476,7 +464,7 @@ export class RateLimiter<Rejection> implements Gate<Rejection> {
   private release(now: number): void {
     const at = this.elapsed.at(now)
     for (let head = this.queue.first; head !== undefined; head = this.queue.first) {
-      if (!this.meter.take(at, head.cost, true)) break
+      if (!this.meter.take(at, head.cost)) break
       this.passed += head.cost
       this.queue.remove(head)
       head.passedAt = at
@@ -498,13 +486,13 @@ export class RateLimiter<Rejection> implements Gate<Rejection> {
 
   private arm(at: number): void {
     const head = this.queue.first
+    this.meter.waiting(head !== undefined)
     if (head === undefined) {
-      this.meter.idle()
       this.cancelTimer?.()
       this.cancelTimer = undefined
       return
     }
-    const delay = Math.min(maxTimer, Math.max(1, this.meter.wait(at, head.cost, nobody, true)))
+    const delay = Math.min(maxTimer, Math.max(1, this.meter.wait(at, head.cost, nobody)))
     if (this.cancelTimer !== undefined) {
       if (this.wakeAt === at + delay) return
       this.cancelTimer()

@@ -23,8 +23,8 @@ import type * as ErrorClass from "./ErrorClass.ts"
  * - `gcra`: the generic cell rate algorithm, which spreads the calls evenly: 10 a second are one every 100 ms. In any time
  *   at most `burst` and what the rate comes to; with the default burst of 1 never more than `limit` in any `interval`. What
  *   a late timer holds back, up to 100 ms, is made up for, so that the rate holds on a busy event loop; a log of what
- *   passed keeps that within the limit. Where it would be longer than 1,024 entries (a limit above 1,024 in more than a
- *   second) there is none, and what is made up for is at most a hundredth of the limit.
+ *   passed keeps that within the limit. Of a limit above 1,024 in more than a second the log has 1,024 parts, and then it
+ *   may be exceeded by one of them, a thousandth.
  *   See https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
  * - `sliding-window`: a log of what passed. Calls need not be spread: `limit` of them can pass at once, but never more in
  *   any `interval`, whenever it begins and however late a timer is. For quotas that are written like this ("100 a
@@ -78,7 +78,10 @@ export class RateLimitExceeded {
   readonly _tag = "RateLimitExceeded"
   /** The name of the limit, which is that of the service. */
   readonly service: string
-  /** When the call would have passed behind those that wait now: to the millisecond. */
+  /**
+   * When the call would have passed behind those that wait now: to the millisecond, or with a limit above 1,024 to a
+   * thousandth of the interval.
+   */
   readonly retryAfter: Duration.Duration
 
   constructor(options: { readonly service: string; readonly retryAfter: Duration.Duration }) {
@@ -152,7 +155,7 @@ export interface RateLimit {
   readonly snapshot: Effect.Effect<Snapshot>
   /**
    * Changes the settings in place. With `gcra` as much of the burst is used up as was before, in proportion; with a
-   * sliding window what passed stays counted. Those that wait go on waiting; who would now wait longer than allowed is
+   * sliding window what passed stays counted, also what passed by `gcra`. Those that wait go on waiting; who would now wait longer than allowed is
    * refused at once.
    */
   readonly reload: (options: Omit<Options, "name">) => Effect.Effect<void>

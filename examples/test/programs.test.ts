@@ -38,6 +38,15 @@ const programs: Record<string, ReadonlyArray<string | RegExp>> = {
   "vector-store.ts": [/^0\.\d\d {2}redis/],
   "language-model.ts": ["Because nothing listens on that address and port. (stop)", "high: nobody can log in"],
   "external-client.ts": ["the third attempt was answered", /circuit breaker is open/, "a forecast of another shape"],
+  "resilience.ts": [
+    /hedge {2,}/,
+    "answered by attempt 2, which was started beside a slow one",
+    "of 6 at once 4 were served, 2 refused by the bulkhead",
+    "the service is down, the last good price was 12",
+    "the circuit is open",
+    "attemptTimeout (2s) is longer than timeout (1s)",
+    "calls that were audited: 9"
+  ],
   "composed-layers.ts": ["with the production layers", "with the test layers", "both gave the same answer"]
 }
 

@@ -16,7 +16,17 @@ const results: Record<string, unknown> = {
   Settings: { host: "cache.example", port: 6380 },
   Health: "up",
   Policy: { found: 42, attempts: 3, spent: true },
+  "Policy in full": { found: 42, instead: 7 },
+  Bulkhead: { answers: ["done", "done", "done", "queue-full"], left: 0 },
+  RateLimit: { passed: [true, true, false], refused: "RateLimitExceeded" },
+  Throttle: { found: 42, probability: 0 },
+  RetryBudget: { attempts: 1, refused: 1 },
+  Hedge: "second",
+  Fallback: [21, 21, 0],
+  Chaos: ["ok", "InjectedFault", "ok"],
+  CircuitBreakers: { a: "CircuitOpen", b: "ok", states: { closed: 1, open: 1, halfOpen: 0 } },
   ExternalClient: 21,
+  Operations: ["cold", "unknown", "calm"],
   ExternalHttp: { degrees: 21 },
   Testing: ["weather.today"]
 }

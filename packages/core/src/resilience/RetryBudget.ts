@@ -51,7 +51,7 @@ export interface GrpcOptions {
  * The retry quota of the AWS SDKs' standard mode. A retry takes its cost; if it succeeds the cost comes back, and a first
  * attempt that succeeds brings `successIncrement`.
  *
- * - `classic`: 5 a retry, 10 after a timeout, as in the SDKs' `RETRY_COST` and `TIMEOUT_RETRY_COST`, e.g.
+ * - `classic`: 5 a retry, also where the service asked for patience, and 10 after a timeout, as in the SDKs' `RETRY_COST` and `TIMEOUT_RETRY_COST`, e.g.
  *   https://github.com/aws/aws-sdk-ruby/pull/2236
  * - `2026`: 14 a retry, a timeout being like other failures, and 5 where the service asked for patience. Announced at
  *   https://aws.amazon.com/blogs/developer/announcing-updated-retry-behavior-for-aws-sdks-and-tools/ ; figures at
@@ -69,7 +69,7 @@ export interface AwsOptions {
   readonly retryCost?: number | undefined
   /** 10 or 14. */
   readonly timeoutCost?: number | undefined
-  /** 5. */
+  /** 5; in `classic` what a retry costs. */
   readonly throttlingCost?: number | undefined
   /** 1. */
   readonly successIncrement?: number | undefined
@@ -212,7 +212,7 @@ const settings = (options: Options): machine.Settings => {
         capacity: options.capacity ?? 500,
         retryCost: options.retryCost ?? (classic ? 5 : 14),
         timeoutCost: options.timeoutCost ?? (classic ? 10 : (options.retryCost ?? 14)),
-        throttlingCost: options.throttlingCost ?? 5,
+        throttlingCost: options.throttlingCost ?? (classic ? (options.retryCost ?? 5) : 5),
         successIncrement: options.successIncrement ?? 1
       }
     }

@@ -5,7 +5,8 @@
  *
  * With `requests` made and `accepts` of them accepted in the last two minutes, a call is refused with the probability
  * `max(0, (requests - ratio * accepts) / (requests + 1))`. What is refused here counts as a request, so that the
- * probability grows while the load does; it never reaches 1, so that what gets through shows when the service is back.
+ * probability grows while the load does. Left to itself it comes so near to 1 that a thousand calls a second reach a
+ * service that is back only after minutes; so at most nine of ten calls are refused, unless that is set otherwise.
  *
  * @since 0.1.0
  */
@@ -35,7 +36,10 @@ export interface Options {
   readonly window?: Duration.DurationInput | undefined
   /** Nothing is refused before there are so many calls in the window. 10. */
   readonly minimumCalls?: number | undefined
-  /** No call is refused with a higher probability than this, up to 1. 1. */
+  /**
+   * No call is refused with a higher probability than this, up to 1: the rest shows when the service is back. The book has
+   * no such bound, nor has 1; Envoy's admission control has one as well. 0.9.
+   */
   readonly maxProbability?: number | undefined
   /** Classifies errors. By default `ErrorClass.classify`. */
   readonly classify?: ErrorClass.Classify | undefined
@@ -153,7 +157,7 @@ const settings = (options: Omit<Options, "name">): machine.Settings => ({
   ratio: options.ratio ?? 2,
   window: Duration.toMillis(options.window ?? "2 minutes"),
   minimumCalls: options.minimumCalls ?? 10,
-  maxProbability: options.maxProbability ?? 1
+  maxProbability: options.maxProbability ?? 0.9
 })
 
 const defaultAccepted = (found: ErrorClass.Classification): boolean =>

@@ -150,6 +150,16 @@ describe("grpc (A6)", () => {
 })
 
 describe("aws (standard mode)", () => {
+  it.effect("classic: what the service throttles costs what any retry does, whatever that is", () =>
+    Effect.gen(function* () {
+      const cheap = yield* RetryBudget.aws({ mode: "classic", retryCost: 20 })
+      assert.include(
+        String(Reflect.get(cheap, "description")),
+        "a retry takes 20, after a timeout 10, after a rate limit 20"
+      )
+    })
+  )
+
   it.effect("classic: 500 tokens, 5 a retry, 10 after a timeout; a success gives back or brings 1", () =>
     Effect.gen(function* () {
       const machine = new Machine(

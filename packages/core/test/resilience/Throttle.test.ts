@@ -3,6 +3,7 @@ import { Cause, Data, Deferred, Duration, Effect, Exit, FastCheck, Fiber, Option
 import { Throttle as Machine } from "../../src/internal/throttle.ts"
 import * as ErrorClass from "../../src/resilience/ErrorClass.ts"
 import * as Throttle from "../../src/resilience/Throttle.ts"
+import { Manual } from "./manual.ts"
 
 class Busy extends Data.TaggedError("Busy") {
   get isRetryable() {
@@ -79,8 +80,11 @@ describe("the probability", () => {
     })
   )
 
-  it.effect("has a limit, if wished", () =>
+  it.effect("has a limit, of 0.9 if none is given", () =>
     Effect.gen(function* () {
+      const usual = yield* Throttle.make({ name: "x" })
+      yield* Effect.replicateEffect(Effect.exit(usual.run(busy)), 100).pipe(always(0.95))
+      assert.strictEqual((yield* usual.snapshot).probability, 0.9)
       const throttle = yield* Throttle.make({ name: "x", minimumCalls: 1, maxProbability: 0.5 })
       yield* Effect.replicateEffect(Effect.exit(throttle.run(busy)), 100).pipe(always(0.9))
       assert.strictEqual((yield* throttle.snapshot).probability, 0.5)
@@ -89,7 +93,7 @@ describe("the probability", () => {
 
   it.effect("forgets after the window, and recovers before it when the service accepts again", () =>
     Effect.gen(function* () {
-      const throttle = yield* Throttle.make({ name: "x" })
+      const throttle = yield* Throttle.make({ name: "x", maxProbability: 1 })
       yield* Effect.replicateEffect(Effect.exit(throttle.run(busy)), 20).pipe(always(0.999))
       yield* TestClock.adjust("118 seconds")
       assert.closeTo((yield* throttle.snapshot).probability, 20 / 21, 1e-12)
@@ -123,6 +127,29 @@ describe("the probability", () => {
         assert.isAtLeast(rate, 170)
         assert.isAtMost(rate, 230)
       }).pipe(Effect.withRandom(Random.make("throttle")))
+  )
+})
+
+describe("a service that is back after five minutes", () => {
+  it.effect("gets all of a thousand calls a second within two windows", () =>
+    Effect.gen(function* () {
+      const throttle = yield* Throttle.make({ name: "x" })
+      const clock = new Manual()
+      const asked = (seconds: number, service: Effect.Effect<void, Busy>) =>
+        Effect.repeatN(
+          Effect.zipRight(
+            Effect.replicateEffect(Effect.exit(throttle.run(service)), 100),
+            Effect.sync(() => clock.advance(100))
+          ),
+          seconds * 10 - 1
+        )
+      yield* Effect.gen(function* () {
+        yield* asked(300, busy)
+        assert.strictEqual((yield* throttle.snapshot).probability, 0.9)
+        yield* asked(240, Effect.void)
+        assert.strictEqual((yield* throttle.snapshot).probability, 0)
+      }).pipe(Effect.withClock(clock))
+    }).pipe(Effect.withRandom(Random.make("back")))
   )
 })
 
@@ -231,7 +258,7 @@ describe("clocks and settings", () => {
       const throttle = yield* Throttle.make({ name: "x" })
       yield* Effect.replicateEffect(Effect.exit(throttle.run(busy)), 20).pipe(always(0.999))
       yield* TestClock.adjust("1 minute")
-      yield* throttle.reload({ ratio: 3 })
+      yield* throttle.reload({ ratio: 3, maxProbability: 1 })
       assert.closeTo((yield* throttle.snapshot).probability, 20 / 21, 1e-12)
       yield* throttle.reload({ window: "10 seconds", accepted: () => true })
       assert.strictEqual((yield* throttle.snapshot).requests, 20)

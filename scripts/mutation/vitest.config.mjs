@@ -1,4 +1,6 @@
-// The tests of one group, in one process.
+// The tests of one group, in one thread for all mutants.
+import { createRequire } from "node:module"
+import { pathToFileURL } from "node:url"
 import { BaseSequencer } from "vitest/node"
 import { groups } from "./groups.mjs"
 
@@ -12,6 +14,12 @@ class QuickFirst extends BaseSequencer {
     return [...specs].sort((a, b) => rank(a) - rank(b) || (a.moduleId < b.moduleId ? -1 : 1))
   }
 }
+
+// Vitest ends its thread after each run, which is after each mutant: loading Effect would be most of what a mutant costs.
+// Stryker starts a process anew after maxTestRunnerReuse of them, and after a mutant that hangs.
+const vitest = createRequire(createRequire(import.meta.url).resolve("vitest/package.json"))
+const { Tinypool } = await import(pathToFileURL(vitest.resolve("tinypool")).href)
+Tinypool.prototype.recycleWorkers = () => Promise.resolve()
 
 export default {
   test: {

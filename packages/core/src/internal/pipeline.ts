@@ -721,8 +721,7 @@ const recover = <A, E, R>(call: Call<A, E, R>, cause: Cause.Cause<E | Failure>):
   const { retry } = call.stages
   const error = Cause.failureOption(cause)
   if (error._tag === "None") return conclude(call, cause)
-  const innerSpent = call.frame.exhausted && !retry.retriesExhausted
-  if (retry.attempts === 1 || innerSpent || !retry.shouldRetry(error.value)) return conclude(call, cause)
+  if (retry.attempts === 1 || !retry.shouldRetry(error.value)) return conclude(call, cause)
   let replayed = false
   // Uninterruptible from before its permit is taken; what may be interrupted in it restores that itself.
   const next = Effect.uninterruptible(

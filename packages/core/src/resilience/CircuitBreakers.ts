@@ -29,7 +29,7 @@ export interface Options {
   /** How many are kept. 100,000. */
   readonly capacity?: number | undefined
   /** The settings of each. */
-  readonly options?: Omit<CircuitBreaker.Options, "name"> | undefined
+  readonly breaker?: Omit<CircuitBreaker.Options, "name"> | undefined
   /** What the breaker of a key is named in `CircuitOpen`, where keys are no secret. */
   readonly nameOf?: ((key: string) => string) | undefined
   /** How long one that is not closed is kept after its open time, if nobody calls. 1 hour; false for ever. */
@@ -111,7 +111,7 @@ export interface CircuitBreakers {
 
 /** @internal What is wrong with the settings, in words that say what to write instead. */
 export const problems = (options: Options): ReadonlyArray<string> => {
-  const found = [...CircuitBreaker.problems(options.options ?? {})]
+  const found = [...CircuitBreaker.problems(options.breaker ?? {})]
   const { capacity, forgetAfter } = options
   if (capacity !== undefined && !(Number.isInteger(capacity) && capacity >= 1)) {
     found.push(`breakers.capacity is ${capacity}: give a whole number of 1 or more`)
@@ -245,7 +245,7 @@ class Registry implements CircuitBreakers {
     this.forgetAfter =
       options.forgetAfter === false ? Number.POSITIVE_INFINITY : Duration.toMillis(options.forgetAfter ?? "1 hour")
     this.nameOf = options.nameOf
-    this.settings = CircuitBreaker.compile(options.options ?? {})
+    this.settings = CircuitBreaker.compile(options.breaker ?? {})
   }
 
   get [TypeId](): typeof TypeId {

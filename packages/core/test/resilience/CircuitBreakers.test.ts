@@ -18,7 +18,7 @@ import {
 const down = Effect.fail({ isRetryable: true })
 const once = { window: { type: "consecutive", failures: 1 } } as const
 const make = (capacity: number, options?: Partial<CircuitBreakers.Options>) =>
-  CircuitBreakers.make({ name: "hosts", capacity, options: once, ...options })
+  CircuitBreakers.make({ name: "hosts", capacity, breaker: once, ...options })
 const open = (breakers: CircuitBreakers.CircuitBreakers, key: string) => Effect.exit(breakers.run(key, down))
 const kept = (breakers: CircuitBreakers.CircuitBreakers) =>
   Effect.map(Stream.runCollect(breakers.snapshots), (all) => Chunk.toReadonlyArray(all).map(([key]) => key))
@@ -111,7 +111,7 @@ describe("CircuitBreakers", () => {
 
   it.effect("one that is ramping up stays until it has", () =>
     Effect.gen(function* () {
-      const breakers = yield* make(1, { options: { ...once, rampUp: { over: "10 seconds", from: 0.5 } } })
+      const breakers = yield* make(1, { breaker: { ...once, rampUp: { over: "10 seconds", from: 0.5 } } })
       yield* open(breakers, "a")
       yield* TestClock.adjust("30 seconds")
       yield* breakers.run("a", Effect.void)
@@ -290,7 +290,7 @@ describe("CircuitBreakers", () => {
       for (const [options, remedy] of [
         [{ capacity: 0 }, "breakers.capacity is 0"],
         [{ forgetAfter: 0 }, "or false for ever"],
-        [{ options: { halfOpenPermits: 0 } }, "breaker.halfOpenPermits is 0"]
+        [{ breaker: { halfOpenPermits: 0 } }, "breaker.halfOpenPermits is 0"]
       ] as const) {
         assert.include(String(yield* Effect.exit(CircuitBreakers.make({ name: "x", ...options }))), remedy)
       }
@@ -299,7 +299,7 @@ describe("CircuitBreakers", () => {
 
   class Hosts extends CircuitBreakers.tag("test/Hosts", {
     name: "hosts",
-    options: once,
+    breaker: once,
     nameOf: (key) => key
   })<Hosts>() {}
   class One extends CircuitBreaker.tag("test/One", { ...once, name: "one" })<One>() {}
@@ -321,7 +321,7 @@ describe("a registry of 100,000 keys", () => {
     "is bounded, and keeps every open one",
     () =>
       Effect.gen(function* () {
-        const breakers = yield* CircuitBreakers.make({ name: "hosts", options: { ...once, openFor: "1 hour" } })
+        const breakers = yield* CircuitBreakers.make({ name: "hosts", breaker: { ...once, openFor: "1 hour" } })
         for (let key = 0; key < 1_000; key++) yield* open(breakers, `open ${key}`)
         for (let key = 0; key < 150_000; key++) yield* breakers.run(`key ${key}`, Effect.void)
         assert.deepStrictEqual(yield* breakers.stats, { size: 100_000, capacity: 100_000, evicted: 51_000 })
@@ -411,7 +411,7 @@ describe("CircuitBreakers, whatever is done to it", () => {
     Effect.gen(function* () {
       const capacity = 4
       let troubled: ReadonlySet<string> = new Set()
-      const breakers = yield* make(capacity, { options: { ...once, openFor: 100 }, forgetAfter: false })
+      const breakers = yield* make(capacity, { breaker: { ...once, openFor: 100 }, forgetAfter: false })
       const hanging: Array<readonly [string, Deferred.Deferred<void>, Fiber.RuntimeFiber<unknown, unknown>]> = []
       for (const { do: what, key: number } of steps) {
         const key = `key ${number}`

@@ -133,7 +133,7 @@ describe("CircuitControl", () => {
   it.scoped("a registry: all of its keys, or one, also those that are made later; and it stays bounded", () =>
     Effect.gen(function* () {
       const control = yield* CircuitControl.CircuitControl
-      const breakers = yield* CircuitBreakers.make({ name: "hosts", capacity: 10, options: once })
+      const breakers = yield* CircuitBreakers.make({ name: "hosts", capacity: 10, breaker: once })
       yield* breakers.run("a", Effect.void)
       yield* CircuitControl.follow(breakers)
       yield* control.set("hosts/b", "forced-open")

@@ -258,7 +258,7 @@ const breakers: ReadonlyArray<Case> = [
     ],
     () =>
       Effect.gen(function* () {
-        const registry = yield* CircuitBreakers.make({ name, capacity: 1_000, options: once })
+        const registry = yield* CircuitBreakers.make({ name, capacity: 1_000, breaker: once })
         yield* Effect.exit(registry.run("the one that is open", down))
         yield* Effect.forEach(times(5_000), (n) => registry.run(`key ${n}`, Effect.void), { discard: true })
         const { evicted, size } = yield* registry.stats
@@ -267,7 +267,7 @@ const breakers: ReadonlyArray<Case> = [
         const refused = yield* Effect.flip(registry.run("the one that is open", Effect.void))
         yield* Suite.equal("the open one", tagOf(refused), "CircuitOpen")
         yield* Suite.isTrue("without the key, which may be somebody's name", !refused.message.includes("the one"))
-        const crowded = yield* CircuitBreakers.make({ name, capacity: 2, options: once })
+        const crowded = yield* CircuitBreakers.make({ name, capacity: 2, breaker: once })
         for (const key of ["a", "b", "c"]) yield* Effect.exit(crowded.run(key, down))
         yield* Effect.forEach(times(10), (n) => crowded.run(`key ${n}`, Effect.void), { discard: true })
         for (const key of ["a", "b", "c"]) {
@@ -281,7 +281,7 @@ const breakers: ReadonlyArray<Case> = [
     [issue("App-vNext/Polly#1828")],
     (driver) =>
       Effect.gen(function* () {
-        const registry = yield* CircuitBreakers.make({ name, options: once })
+        const registry = yield* CircuitBreakers.make({ name, breaker: once })
         yield* registry.run("a", Effect.void)
         yield* Effect.exit(registry.run("b", down))
         yield* Suite.equal("states", yield* registry.states, { closed: 1, open: 1, halfOpen: 0 })

@@ -3,9 +3,10 @@
  */
 
 // Comments, strings (plain, escaped, in dollars), quoted names, parameters and numbers, in the order in which PostgreSQL
-// would see them. What is not closed is taken to the end.
+// would see them. What is not closed is taken to the end; and so is a plain string from a backslash before a quote on,
+// which ends the string or does not, as the server is set.
 const parts =
-  /--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|\b(?:e|u&|b|x|n)?'(?:[^'\\]|''|\\[\s\S])*(?:'|$)|\$([a-z_][a-z0-9_]*)?\$[\s\S]*?(?:\$\1\$|$)|"(?:[^"]|"")*(?:"|$)|\$\d+|[a-z_\u0080-\uffff][\w$\u0080-\uffff]*|(?:\d[\w.]*|\.\d\w*)(?:(?<=e)[+-]\d+)?|'(?:[^'\\]|''|\\[\s\S])*(?:'|$)/gi
+  /--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)|\be'(?:[^'\\]|''|\\[\s\S])*(?:'|$)|\b(?:u&|b|x|n)?'(?:[^'\\]|''|\\(?!'))*(?:\\'[\s\S]*|'|$)|\$([a-z_][a-z0-9_]*)?\$[\s\S]*?(?:\$\1\$|$)|"(?:[^"]|"")*(?:"|$)|\$\d+|[a-z_\u0080-\uffff][\w$\u0080-\uffff]*|(?:\d[\w.]*|\.\d\w*)(?:(?<=e)[+-]\d+)?|'(?:[^'\\]|''|\\(?!'))*(?:\\'[\s\S]*|'|$)/gi
 
 const maxLength = 2_000
 

@@ -30,9 +30,18 @@ describe("queryText", () => {
       FastCheck.property(FastCheck.array(quoted, { maxLength: 4 }), (values) => {
         const shown = queryText(`select ${values.join(", ")} from t`)
         assert.notInclude(shown, "SECRET")
-        assert.isTrue(shown.endsWith("from t"), shown)
-      })
+        const ambiguous = values.some((value) => value.startsWith("'") && value.includes("\\'"))
+        if (!ambiguous) assert.isTrue(shown.endsWith("from t"), shown)
+      }),
+      { examples: [[["'\\''SECRET'"]]] }
     )
+  })
+
+  it("a backslash before a quote is not believed: the rest is not shown, whichever way the server reads it", () => {
+    for (const sql of ["select '\\''SECRET' from t", "select 'a\\'SECRET' from t", "select n'\\', 'SECRET' from t"]) {
+      assert.strictEqual(queryText(sql), "select ?")
+    }
+    assert.strictEqual(queryText("select 'a\\b', e'a\\'b' from t"), "select ?, ? from t")
   })
 
   it("the command is one of a closed list", () => {

@@ -730,6 +730,20 @@ export const fromConfig = (
   Effect.flatMap(settings, (found) => make(policyConfig.over(options, found)))
 
 /**
+ * Puts configuration in force anew, over the options of the code as in `fromConfig`: for a file that has changed. If it
+ * cannot be read, or its settings cannot work, nothing changes.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const reloadConfig = (
+  policy: Policy,
+  options: Partial<Omit<Options, "name">> = {},
+  settings: Config.Config<Settings> = config
+): Effect.Effect<void, PolicyInvalid | ConfigError.ConfigError> =>
+  Effect.flatMap(settings, (found) => policy.reload(policyConfig.over({ ...options, name: policy.name }, found)))
+
+/**
  * The class of a tag for one policy, with layers that make it:
  * `class Weather extends Policy.tag("app/WeatherPolicy", { name: "weather" })<Weather>() {}`.
  *

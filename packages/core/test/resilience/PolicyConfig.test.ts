@@ -441,6 +441,29 @@ metrics: perhaps
     }))
 })
 
+describe("Policy.reloadConfig", () => {
+  test("puts changed configuration in force over the code's options, and keeps the state of the parts", () =>
+    Effect.gen(function* () {
+      const code = { classify: (): ErrorClass.Classification => ({ class: "transient" }), retry: false } as const
+      const under = <A, E>(effect: Effect.Effect<A, E>, yaml: string) =>
+        Effect.flatMap(settings(ofWeather(yaml)), (made) => Effect.withConfigProvider(effect, made.provider))
+      const policy = yield* under(
+        Policy.fromConfig({ ...code, name: "weather" }, weather),
+        "breaker: { window: { type: consecutive, failures: 1 }, openFor: 1 hour }"
+      )
+      yield* Effect.exit(policy.run(Effect.fail(new Odd())))
+      yield* under(Policy.reloadConfig(policy, code, weather), "timeout: 3 seconds")
+      assert.include(policy.description, "total timeout    3s")
+      assert.strictEqual((yield* Effect.flip(policy.run(Effect.void)))._tag, "CircuitOpen")
+      const before = policy.description
+      yield* Effect.flip(under(Policy.reloadConfig(policy, code, weather), "timeout: soon"))
+      yield* Effect.flip(
+        under(Policy.reloadConfig(policy, code, weather), "{ timeout: 1 second, attemptTimeout: 2 seconds }")
+      )
+      assert.strictEqual(policy.description, before)
+    }))
+})
+
 describe("Policy.fromConfig", () => {
   const made = (yaml: string, options: Partial<Policy.Options>) =>
     Effect.flatMap(settings(yaml), (made) =>

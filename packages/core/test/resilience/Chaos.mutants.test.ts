@@ -1,0 +1,189 @@
+/**
+ * Chaos to the last step: what injected failures are, seeds over reloads, and the order of what happens.
+ */
+import { types } from "node:util"
+import { assert, describe, it } from "@effect/vitest"
+import { Chaos, ErrorClass } from "@underlay/core"
+import {
+  Cause,
+  Chunk,
+  Data,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  FiberId,
+  Option,
+  Random,
+  Ref,
+  Stream,
+  TestClock
+} from "effect"
+
+class Down extends Data.TaggedError("Down") {}
+
+const call = Effect.succeed("fresh")
+const always = { rate: 1 }
+
+const failures = (chaos: Chaos.Chaos, times: number) =>
+  Effect.map(Effect.replicateEffect(Effect.exit(chaos.apply(call)), times), (exits) => exits.map(Exit.isFailure))
+
+describe("what is injected", () => {
+  it("an injected fault says itself that it is transient", () => {
+    const fault = new Chaos.InjectedFault({ kind: "fault" })
+    assert.isTrue(fault.isRetryable)
+    assert.strictEqual(fault.errorClass, "transient")
+    assert.strictEqual(ErrorClass.classify(fault).class, "transient")
+  })
+
+  it.effect("made-up answers that fail with no object fail with just that", () =>
+    Effect.gen(function* () {
+      for (const error of ["text", null, undefined, 0]) {
+        const chaos = yield* Chaos.make({
+          enabled: true,
+          injections: [Chaos.outcome({ ...always, effect: Effect.fail(error) })]
+        })
+        assert.strictEqual(yield* Effect.flip(chaos.apply(call)), error)
+      }
+    })
+  )
+
+  it.effect("a made-up answer that is interrupted, or fails again on its way out, keeps its whole cause", () =>
+    Effect.gen(function* () {
+      const cause = Cause.sequential(Cause.fail(new Down()), Cause.interrupt(FiberId.runtime(7, 0)))
+      const chaos = yield* Chaos.make({
+        enabled: true,
+        injections: [Chaos.outcome({ ...always, effect: Effect.failCause(cause) })]
+      })
+      const found = yield* Effect.flip(Effect.sandbox(chaos.apply(call)))
+      assert.strictEqual(found._tag, "Sequential")
+      assert.strictEqual(Chunk.size(Cause.failures(found)), 1)
+      assert.deepStrictEqual([...Cause.interruptors(found)], [FiberId.runtime(7, 0)])
+    })
+  )
+
+  it.effect("a defect that was made is a true error, for those who look at what it is", () =>
+    Effect.gen(function* () {
+      const chaos = yield* Chaos.make({
+        enabled: true,
+        injections: [Chaos.defect({ ...always, defect: () => new TypeError("bug") })]
+      })
+      const cause = yield* Effect.flip(Effect.sandbox(chaos.apply(call)))
+      assert.isTrue([...Cause.defects(cause)].every((defect) => types.isNativeError(defect)))
+    })
+  )
+
+  it("a circle of causes is no injection, nor is an interruption by any fiber", () => {
+    const circle: { cause?: unknown } = {}
+    circle.cause = circle
+    assert.isFalse(Chaos.isInjected(circle))
+    for (const id of [0, 1, 2]) assert.isFalse(Chaos.isInjected(Cause.interrupt(FiberId.runtime(id, 0))))
+  })
+
+  it.effect("interruptions are counted as such, and whoever gave no name to the chaos hears of it as chaos", () =>
+    Effect.gen(function* () {
+      const events: Array<unknown> = []
+      const chaos = yield* Chaos.make({
+        enabled: true,
+        onInjected: (event) => Effect.sync(() => events.push(event)),
+        injections: [Chaos.interrupt(always)]
+      })
+      yield* Effect.exit(chaos.apply(call))
+      assert.strictEqual((yield* chaos.snapshot).injected.interrupt, 1)
+      assert.deepStrictEqual(events, [{ chaos: "chaos", kind: "interrupt", key: undefined }])
+    })
+  )
+})
+
+describe("lots", () => {
+  it.effect("a rate of 0 is never, also for the smallest number that chance knows", () =>
+    Effect.gen(function* () {
+      const chaos = yield* Chaos.make({ enabled: true, injections: [Chaos.fault({ rate: 0 })] })
+      assert.strictEqual(yield* chaos.apply(call).pipe(Effect.withRandom(Random.fixed([0]))), "fresh")
+    })
+  )
+
+  it.effect("calls without a key are not befallen where keys are asked for, whatever the predicate says", () =>
+    Effect.gen(function* () {
+      const chaos = yield* Chaos.make({ enabled: true, keys: () => true, injections: [Chaos.fault(always)] })
+      assert.strictEqual(yield* chaos.apply(call), "fresh")
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(chaos.apply(call, "search"))))
+    })
+  )
+
+  it.effect("another seed by a reload begins its own lots; none leaves them to the program's chance again", () =>
+    Effect.gen(function* () {
+      const options = { enabled: true, injections: [Chaos.fault({ rate: 0.5 })] } as const
+      const eight = yield* failures(yield* Chaos.make({ ...options, seed: 8 }), 60)
+      const chaos = yield* Chaos.make({ ...options, seed: 7 })
+      assert.notDeepEqual(yield* failures(chaos, 60), eight)
+      yield* chaos.reload({ ...options, seed: 8 })
+      assert.deepStrictEqual(yield* failures(chaos, 60), eight)
+      yield* chaos.reload(options)
+      const unseeded = yield* Effect.withRandom(failures(yield* Chaos.make(options), 60), Random.make("a"))
+      assert.deepStrictEqual(yield* Effect.withRandom(failures(chaos, 60), Random.make("a")), unseeded)
+      yield* chaos.reload({ ...options, seed: 8 })
+      assert.deepStrictEqual(yield* failures(chaos, 60), eight)
+    })
+  )
+
+  it.effect("what an injection itself draws is of the seed as well, and of the program's chance without one", () =>
+    Effect.gen(function* () {
+      const drawn = (seed: number | undefined, ambient: string) =>
+        Effect.gen(function* () {
+          const numbers: Array<number> = []
+          const effect = Effect.map(Random.next, (number) => numbers.push(number))
+          const chaos = yield* Chaos.make({
+            enabled: true,
+            seed,
+            injections: [Chaos.behaviour({ ...always, effect })]
+          })
+          yield* Effect.replicateEffect(chaos.apply(call), 5).pipe(Effect.withRandom(Random.make(ambient)))
+          return numbers
+        })
+      assert.deepStrictEqual(yield* drawn(7, "a"), yield* drawn(7, "b"))
+      assert.deepStrictEqual(yield* drawn(undefined, "a"), yield* drawn(undefined, "a"))
+      assert.notDeepEqual(yield* drawn(undefined, "a"), yield* drawn(undefined, "b"))
+    })
+  )
+})
+
+describe("streams", () => {
+  it.effect("what happens before the first element happens in the order in which it was given", () =>
+    Effect.gen(function* () {
+      const log = yield* Ref.make<ReadonlyArray<string>>([])
+      const write = (line: string) => Ref.update(log, (lines) => [...lines, line])
+      const chaos = yield* Chaos.make({
+        enabled: true,
+        injections: [
+          Chaos.behaviour({ ...always, effect: write("first") }),
+          Chaos.behaviour({ ...always, effect: write("second") })
+        ]
+      })
+      const all = yield* Stream.runCollect(chaos.applyStream(Stream.fromEffect(Effect.as(write("asked"), 1))))
+      assert.deepStrictEqual(yield* Ref.get(log), ["first", "second", "asked"])
+      assert.deepStrictEqual(all, Chunk.make(1))
+    })
+  )
+})
+
+describe("what it is known by", () => {
+  it.effect("isChaos: chaos, and nothing else", () =>
+    Effect.gen(function* () {
+      assert.isTrue(Chaos.isChaos(yield* Chaos.make({ injections: [] })))
+      for (const other of [undefined, null, "chaos", 1, {}]) assert.isFalse(Chaos.isChaos(other))
+    })
+  )
+
+  it.effect("a latency that may be cut short is, where nothing else is said", () =>
+    Effect.gen(function* () {
+      const chaos = yield* Chaos.make({
+        enabled: true,
+        injections: [Chaos.latency({ ...always, delay: Duration.hours(1) })]
+      })
+      const fiber = yield* Effect.timeoutOption(chaos.apply(call), "1 second").pipe(Effect.fork)
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(Option.isNone(yield* Fiber.join(fiber)))
+    })
+  )
+})

@@ -7,7 +7,7 @@
  * of Envoy's adaptive concurrency filter; Vegas and AIMD after `VegasLimit` and `AIMDLimit` of the same library. What they
  * share here, and those do not have: the baseline is measured under part of the load, so that a service that is
  * overloaded for long is not taken for one that has become slower (an average of the past creeps up with the overload, and
- * the limit after it); a call that was begun before the limit was lowered does not lower it again.
+ * the limit after it), and by Little's law, so that calls of very different lengths are measured right; a call that was begun before the limit was lowered does not lower it again.
  */
 
 /** How the limit is found. */
@@ -51,8 +51,11 @@ const soonWindows = 5
 /** Latencies differ if they do by more than this part. */
 const likeness = 0.1
 
-/** A measurement goes on for as many times what it measures: those that are quick end first, so a short one sees these. */
+/** A measurement goes on for at least a window, and for as many times what it measures. */
 const measuredFor = 5
+
+/** Means differ by chance if they do by less than this many standard errors. */
+const chance = 3
 
 /** The limit is lowered to measure for no more than this part of the time. */
 const measuredPart = 0.05
@@ -73,16 +76,25 @@ export class AdaptiveLimit {
   /** The last time that it was told. */
   private seen = Number.NEGATIVE_INFINITY
   private windowFrom = 0
+  /** Successes, how long they took, and the squares of it. */
   private count = 0
   private sum = 0
+  private squares = 0
+  /** All that ended while few were in flight, and the milliseconds of all that were, the unfinished ones too. */
+  private ended = 0
+  private area = 0
+  /** Those of them that began while few were in flight, and how long they took. */
+  private whole = 0
+  private wholeSum = 0
   private calls = 0
   private drops = 0
   private highest = 0
   /** What was begun before says nothing of the limit as it is now. */
   private loweredAt = Number.NEGATIVE_INFINITY
   private nextProbe = 0
-  /** What the last measurement found, and the limit that there was; 0 before the first. */
+  /** What the last measurement found, its standard error, and the limit that there was; 0 before the first. */
   private found = 0
+  private foundError = 0
   private foundAt = 0
   /** Whether the last two measurements agree. */
   private settled = false
@@ -101,11 +113,12 @@ export class AdaptiveLimit {
     return this.probingFrom !== undefined
   }
 
-  /** A call has ended, or its answer has come; `active` are the places held, its own among them. */
-  record(sample: Sample, active: number, now: number): void {
+  /** A call has ended, or its answer has come; `active` are the places held, the `weight` of its own among them. */
+  record(sample: Sample, active: number, now: number, weight = 1): void {
     if (now < this.seen || this.seen === Number.NEGATIVE_INFINITY) this.startAnew(now)
+    this.area += active * (now - this.seen)
     this.seen = now
-    if (this.probingFrom !== undefined) this.probed(sample, active, now, this.probingFrom)
+    if (this.probingFrom !== undefined) this.probed(sample, active, now, weight, this.probingFrom)
     else this.gather(sample, active, now)
   }
 
@@ -141,6 +154,11 @@ export class AdaptiveLimit {
     this.windowFrom = now
     this.count = 0
     this.sum = 0
+    this.squares = 0
+    this.ended = 0
+    this.area = 0
+    this.whole = 0
+    this.wholeSum = 0
     this.calls = 0
     this.drops = 0
     this.highest = 0
@@ -173,6 +191,19 @@ export class AdaptiveLimit {
     this.calls++
     this.count++
     this.sum += took
+    this.squares += took * took
+  }
+
+  /** The standard error of the mean. */
+  private get error(): number {
+    const mean = this.sum / this.count
+    return Math.sqrt(Math.max(0, this.squares / this.count - mean * mean) / this.count)
+  }
+
+  /** Whether the window's mean differs from what was found, and not by chance. */
+  private differs(mean: number): boolean {
+    const error = Math.hypot(this.error, this.foundError)
+    return Math.abs(mean - this.found) > Math.max(this.found * likeness, chance * error)
   }
 
   private get dropping(): boolean {
@@ -189,13 +220,12 @@ export class AdaptiveLimit {
   private measure(near: boolean, now: number): void {
     // The clock counts milliseconds: what is below is not known.
     this.latency = Math.max(1, this.sum / this.count)
-    if (this.baseline === 0) this.baseline = this.latency
-    else if (this.latency < this.baseline) {
-      if (near && this.latency < this.baseline * (1 - likeness)) this.doubt(now)
-      this.baseline += (this.latency - this.baseline) / 2
-    }
-    // No load of ours makes it slow, or none that could be less: the service itself is slower than it was.
+    // Before it was measured nothing is too slow.
+    if (this.found === 0) this.baseline = this.latency
+    // No load of ours makes it slow, or none that could be less: so the service itself is as quick or slow as this.
     else if (!near || this.limit <= this.settings.min) this.baseline += (this.latency - this.baseline) / 5
+    // Not lowered by this: of noise it would keep the lowest, and the limit would follow.
+    else if (this.latency < this.baseline && this.differs(this.latency)) this.doubt(now)
   }
 
   private move(now: number): void {
@@ -250,16 +280,33 @@ export class AdaptiveLimit {
     this.limit = this.fewer()
   }
 
-  private probed(sample: Sample, active: number, now: number, from: number): void {
-    if (this.quietFrom === undefined && active <= this.limit) this.quietFrom = now
+  private probed(sample: Sample, active: number, now: number, weight: number, from: number): void {
+    if (this.quietFrom !== undefined) this.ended += weight
+    if (this.isQuiet(sample)) {
+      this.whole++
+      this.wholeSum += now - sample.startedAt
+    }
     const counts = sample.outcome === "dropped" ? sample.startedAt >= this.loweredAt : this.isQuiet(sample)
     if (counts) this.add(sample, now)
+    if (this.quietFrom === undefined && active <= this.limit) {
+      this.quietFrom = now
+      this.area = 0
+    }
     if (this.measured(now) || this.overdue(now, from)) this.endProbe(now)
   }
 
   private measured(now: number): boolean {
     if (this.quietFrom === undefined || this.count < this.settings.minimumSamples) return false
-    return now - this.quietFrom >= (measuredFor * this.sum) / this.count
+    return now - this.quietFrom >= Math.max(this.settings.window, measuredFor * this.measurement)
+  }
+
+  /**
+   * How long calls take, by Little's law: how many are in flight, by how many end in a time. The mean of those that have
+   * ended would be that of the quick ones, which end first. Failures are taken out in proportion.
+   */
+  private get measurement(): number {
+    const successes = this.sum / this.count / (this.wholeSum / this.whole || 1)
+    return Math.max(1, (this.area / this.ended) * (this.wholeSum === 0 ? 1 : successes))
   }
 
   private isQuiet(sample: Sample): boolean {
@@ -267,7 +314,7 @@ export class AdaptiveLimit {
   }
 
   private overdue(now: number, from: number): boolean {
-    return now - from >= this.settings.probeEvery / 4
+    return now - from >= Math.max(this.settings.probeEvery / 4, 2 * measuredFor * this.latency)
   }
 
   private endProbe(now: number): void {
@@ -275,16 +322,17 @@ export class AdaptiveLimit {
     const lasted = now - (this.probingFrom ?? now)
     this.nextProbe = now + Math.max(probeEvery, lasted / measuredPart)
     this.probingFrom = undefined
-    if (this.count >= fewestSamples) this.find(Math.max(1, this.sum / this.count), now)
+    if (this.count >= fewestSamples) this.find(this.measurement, now)
     if (this.dropping) this.lower(this.estimate * backoff, now)
     else this.setEstimate(this.estimate)
     this.startWindow(now)
   }
 
   private find(found: number, now: number): void {
-    this.settled = Math.abs(found - this.found) <= this.found * likeness
+    this.settled = !this.differs(found)
     if (!this.settled) this.nextProbe = now + this.soon
     this.found = found
+    this.foundError = this.error
     this.foundAt = this.estimate
     this.baseline = found
   }

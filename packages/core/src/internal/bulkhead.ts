@@ -178,7 +178,7 @@ export class Bulkhead<Rejection> implements Gate<Rejection> {
    */
   leave(now: number, sample: Sample | undefined, weight = 1): void {
     if (sample !== undefined && this.limiter !== undefined) {
-      this.limiter.record(sample, this.active, now)
+      this.limiter.record(sample, this.active, now, weight)
       this.limit = this.limiter.limit
     }
     this.active -= weight

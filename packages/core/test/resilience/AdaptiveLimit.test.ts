@@ -22,6 +22,8 @@ interface Service {
   readonly takes: number
   /** By which part the work takes more or less, at most. */
   readonly spread?: number
+  /** Instead: how many times as long the work takes, for a number of chance from 0 to 1. */
+  readonly law?: (random: number) => number
   /** How many calls would be made at once if they were let. */
   readonly demand?: number
   /** Calls that have taken longer are told as dropped. */
@@ -71,13 +73,14 @@ class World {
     this.running = this.running.map((each) => ({ startedAt: each.startedAt, endsAt: each.endsAt + millis }))
   }
 
-  private begin({ demand = 1_000, spread = 0, takes, workers }: Service): void {
+  private begin({ demand = 1_000, law, spread = 0, takes, workers }: Service): void {
     while (this.active < Math.min(demand, this.limit.limit)) {
       this.active++
       this.waiting.push(this.now)
     }
     while (this.running.length < workers && this.waiting.length > 0) {
-      const lasts = Math.round(takes * (1 + spread * (this.random() * 2 - 1)))
+      const random = this.random()
+      const lasts = Math.round(takes * (law === undefined ? 1 + spread * (random * 2 - 1) : law(random)))
       this.running.push({ startedAt: this.waiting.shift() ?? this.now, endsAt: this.now + lasts })
       this.running.sort((a, b) => a.endsAt - b.endsAt)
     }
@@ -138,6 +141,29 @@ describe("adaptive limit", () => {
         }
       })
     }
+
+    for (const [named, law, most] of [
+      ["as chance has it", (random: number) => -Math.log(1 - random), 2],
+      ["a tenth of them fifty times as long", (random: number) => (random < 0.9 ? 0.17 : 8.5), 2.6]
+    ] as const) {
+      it(`${algorithm} keeps the service busy where calls are long and short, ${named}`, () => {
+        const service = { workers: 40, takes: 50, law }
+        const subject = world({ algorithm })
+        subject.run(120_000, service)
+        for (let minute = 0; minute < 8; minute++) {
+          const { rate } = subject.run(60_000, service)
+          assert.isAtLeast(rate, 0.9 * 40 * 20, `minute ${minute}`)
+          within(settledLimit(subject, service), [36, most * 40], `minute ${minute}`)
+        }
+      })
+    }
+
+    it(`${algorithm} grows to the maximum where the service has no limit, however calls vary`, () => {
+      const subject = world({ algorithm, max: 100 })
+      const service = { workers: 1_000, takes: 50, law: (random: number) => -Math.log(1 - random) }
+      subject.run(300_000, service)
+      assert.strictEqual(settledLimit(subject, service), 100)
+    })
 
     it(`${algorithm} does not creep up under an overload that lasts`, () => {
       const service = { workers: 10, takes: 50, spread: 0.5 }
@@ -204,6 +230,28 @@ describe("adaptive limit", () => {
       assert.strictEqual(limit.limit, 90, algorithm)
       for (let index = 0; index < 50; index++) record(8_000, 8_000 + index * 100, "dropped")
       assert.isAtMost(limit.limit, 81, algorithm)
+    }
+  })
+
+  it("a measurement minds neither what calls weigh nor how soon others fail", () => {
+    for (const [weight, failing] of [
+      [1, false],
+      [3, false],
+      [1, true]
+    ] as const) {
+      const limit = new adaptive.AdaptiveLimit({ ...settings, max: 20 })
+      for (let now = 0; now < 20_000; now += 10) {
+        // Five in flight at a time, each for 50 ms; and now and then another that fails after 10.
+        const fails = failing && now % 20 === 0
+        const active = limit.probing ? weight * (failing ? 3 : 5) : 20
+        limit.record(
+          { startedAt: now - (fails ? 10 : 50), outcome: fails ? "failure" : "success" },
+          active,
+          now,
+          weight
+        )
+      }
+      assert.closeTo(limit.baseline, 50, 1, `${weight}, ${failing}`)
     }
   })
 
@@ -369,7 +417,7 @@ describe("adaptive limit", () => {
   it("where the limit cannot be lower, the latency that there is becomes the baseline", () => {
     const subject = world({ min: 20, max: 20, probeEvery: 3_600_000 })
     subject.run(30_000, { workers: 30, takes: 50 })
-    assert.strictEqual(subject.limit.baseline, 50)
+    assert.closeTo(subject.limit.baseline, 50, 0.1)
     subject.run(60_000, { workers: 2, takes: 50 })
     assert.strictEqual(subject.limit.limit, 20)
     assert.closeTo(subject.limit.baseline, 500, 25)
@@ -377,9 +425,14 @@ describe("adaptive limit", () => {
 
   it("one window, however slow, lowers the limit by no more than half of the way", () => {
     const limit = new adaptive.AdaptiveLimit({ ...settings, initial: 100 })
-    for (let now = 0; now <= 1_000; now += 50) limit.record({ startedAt: now - 50, outcome: "success" }, 100, now)
-    const before = limit.limit
-    for (let now = 1_050; limit.limit >= before && now < 10_000; now += 50) {
+    let now = 0
+    for (; now < 20_000; now += 50) {
+      limit.record({ startedAt: now - 50, outcome: "success" }, limit.probing ? 1 : 100, now)
+    }
+    assert.strictEqual(limit.baseline, 50)
+    let before = 0
+    for (; limit.latency < 400 && now < 30_000; now += 50) {
+      before = limit.limit
       limit.record({ startedAt: now - 400, outcome: "success" }, 100, now)
     }
     assert.closeTo(limit.limit, before * 0.85 + Math.sqrt(before) * 0.3, 1)
@@ -391,7 +444,7 @@ describe("adaptive limit", () => {
     const run = (millis: number) => {
       let probed = false
       for (const until = now + millis; now < until; now += 10) {
-        limit.record({ startedAt: now - 50, outcome: "success" }, limit.probing ? 2 : 20, now)
+        limit.record({ startedAt: now - 50, outcome: "success" }, limit.probing ? 5 : 20, now)
         probed ||= limit.probing
       }
       return probed
@@ -735,7 +788,7 @@ describe("adaptive bulkhead", () => {
           Effect.yieldNow()
         )
       for (let index = 0; index < 5; index++) yield* open(index)
-      yield* TestClock.adjust("150 millis")
+      yield* TestClock.adjust("250 millis")
       assert.deepStrictEqual(began, [0, 1])
       yield* open(5)
       yield* Effect.repeatN(Effect.yieldNow(), 5)

@@ -30,9 +30,7 @@ export const opossum = () => new Opossum(noop, { timeout: 10_000, capacity: 1_00
 
 /** The usual recipes, put together: a breaker of a reference, a semaphore, two timeouts, a retry. */
 export const naive = (work: Effect.Effect<unknown, unknown>): Effect.Effect<Effect.Effect<unknown, unknown>> =>
-  Effect.gen(function* () {
-    const failures = yield* Ref.make(0)
-    const semaphore = yield* Effect.makeSemaphore(1_000)
+  Effect.zipWith(Ref.make(0), Effect.makeSemaphore(1_000), (failures, semaphore) => {
     const guarded = Effect.flatMap(
       Ref.get(failures),
       (n): Effect.Effect<unknown, unknown> =>

@@ -491,7 +491,7 @@ describe("refusals of a policy below", () => {
           }
           const streamed = yield* Effect.flip(Stream.runDrain(Llm.stream(ask)))
           assert.strictEqual(streamed.reason, expected.reason)
-        }).pipe(Effect.provide(openai(server)), Effect.provide(below))
+        }).pipe(Effect.provide(Layer.provide(openai(server), below)))
         assert.strictEqual(server.seen.length, 0)
       })
     )
@@ -509,7 +509,7 @@ describe("refusals of a policy below", () => {
         const error = yield* Effect.flip(Llm.generate(ask))
         assert.deepStrictEqual([error.reason, error.rejection], ["RateLimited", true])
         assert.isAbove(Duration.toMillis(error.retryAfter ?? 0), 30_000)
-      }).pipe(Effect.provide(openai(server)), Effect.provide(below))
+      }).pipe(Effect.provide(Layer.provide(openai(server), below)))
     }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 })

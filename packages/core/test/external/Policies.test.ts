@@ -539,7 +539,7 @@ describe("ExternalHttp", () => {
       const raw = yield* Effect.flip(http.execute(HttpClientRequest.get("/")))
       assert.strictEqual(raw._tag, "RateLimitExceeded")
       assert.strictEqual(server.asked.length, 1)
-    }).pipe(Effect.provide(FetchHttpClient.layer), Effect.provide(Recording.layer))
+    }).pipe(Effect.provide([FetchHttpClient.layer, Recording.layer]))
   )
 
   it.scopedLive("operations by the names of requests: a POST that may be sent twice, a path of its own", () =>
@@ -562,7 +562,7 @@ describe("ExternalHttp", () => {
       assert.strictEqual(attributes["kind"], "search")
       yield* Effect.flip(http.client.post("/order"))
       assert.strictEqual(server.asked.length, 3)
-    }).pipe(Effect.provide(FetchHttpClient.layer), Effect.provide(Recording.layer))
+    }).pipe(Effect.provide([FetchHttpClient.layer, Recording.layer]))
   )
 
   it.scopedLive("what the options say of a request goes before what its operation says", () =>
@@ -578,6 +578,6 @@ describe("ExternalHttp", () => {
       )
       yield* Effect.flip(http.client.post("/order"))
       assert.strictEqual(server.asked.length, 1)
-    }).pipe(Effect.provide(FetchHttpClient.layer), Effect.provide(Recording.layer))
+    }).pipe(Effect.provide([FetchHttpClient.layer, Recording.layer]))
   )
 })

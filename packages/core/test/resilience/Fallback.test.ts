@@ -337,10 +337,13 @@ describe("Fallback.stale", () => {
 
   it("takes only what it can keep", () => {
     const last = Effect.runSync(Fallback.stale<string>({ capacity: 1, maxAge: 1 }))
-    // @ts-expect-error: a number is not kept among texts
-    Fallback.run(Effect.succeed(1), last.for("a"))
-    // @ts-expect-error: the same in a pipe
-    Effect.succeed(1).pipe(Fallback.run(last.for("a")))
+    const refused = [
+      // @ts-expect-error: a number is not kept among texts
+      Fallback.run(Effect.succeed(1), last.for("a")),
+      // @ts-expect-error: the same in a pipe
+      Effect.succeed(1).pipe(Fallback.run(last.for("a")))
+    ]
+    assert.lengthOf(refused, 2)
     assert.strictEqual(Effect.runSync(last.size), 0)
   })
 

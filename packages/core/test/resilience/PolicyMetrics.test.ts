@@ -435,7 +435,7 @@ describe("labels", () => {
       const { metrics } = yield* Recording.Recording
       const policy = yield* make({ retry: false, breaker: false })
       for (let n = 0; n < 50; n++) {
-        yield* Effect.exit(policy.run(Effect.fail(new Error(`no ${n}`))))
+        yield* Effect.exit(policy.run(Effect.fail(`no ${n}`)))
         yield* policy.run(Effect.succeed(`value ${n}`))
       }
       const own = (yield* metrics).filter((each) => each.labels["policy"] === "weather" && each.after !== each.before)

@@ -38,7 +38,7 @@ const passing = (
       Effect.gen(function* () {
         const limit = yield* RateLimit.make({ name: "x", ...patient, ...options })
         yield* saturate(millis, limit.take(), workers, passed)
-        yield* Effect.never
+        return yield* Effect.never
       }),
     lateness
   )
@@ -205,7 +205,7 @@ describe("the rate", () => {
           Effect.gen(function* () {
             const limiter = yield* RateLimiter.make({ limit: 1_500, interval: "1 second" })
             yield* saturate(millis, limiter(Effect.void), 6, theirs)
-            yield* Effect.never
+            return yield* Effect.never
           })
         ),
       late
@@ -701,7 +701,7 @@ describe("reload", () => {
           Effect.gen(function* () {
             const limit = yield* RateLimit.make({ name: "x", ...options })
             yield* saturate(3_000, limit.take(), 200, passed)
-            yield* Effect.forever(Effect.zipRight(Effect.sleep(130), limit.reload(options)))
+            return yield* Effect.forever(Effect.zipRight(Effect.sleep(130), limit.reload(options)))
           }),
         () => (timers++ % 10 === 9 ? 95 : 1)
       )

@@ -38,7 +38,7 @@ export const groups = {
     without: /makes 3 times the load|makes at most 1 \+ ratio/
   },
   chaos: {
-    mutate: [...resilience("Chaos"), ...internal("chaos", "currentRandom")],
+    mutate: [...resilience("Chaos"), ...internal("chaos")],
     tests: tests("resilience/Chaos*")
   },
   fallback: {
@@ -53,7 +53,7 @@ export const groups = {
     tests: tests("resilience/{ErrorClass,RetryPolicy,Timeout,Deadline,SharedError,Policy.}*", "external/ExternalHttp*")
   },
   breaker: {
-    mutate: [...resilience("CircuitBreaker"), ...internal("breaker", "breakerWindow")],
+    mutate: [...resilience("CircuitBreaker"), ...internal("breaker", "breakerWindow", "currentRandom")],
     tests: tests("resilience/CircuitBreaker{,[!s]*}")
   },
   breakers: {

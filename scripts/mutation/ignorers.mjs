@@ -11,17 +11,19 @@ const words = {
   }
 }
 
-/** `Symbol.for("…")`, `Context.Tag("…")`, `Context.Reference<…>()("…")`: any other key would do as well. */
+/**
+ * `Symbol.for("…")`, `Context.Tag("…")`, `Context.Reference<…>()("…")`, and the identifier of a schema's class (not its tag,
+ * which comes after): any other key would do as well.
+ */
 const identity = {
   shouldIgnore(path) {
     if (!path.isStringLiteral() || !path.parentPath.isCallExpression()) return undefined
-    let callee = path.parentPath.node.callee
-    if (callee.type === "CallExpression") callee = callee.callee
-    if (callee.type !== "MemberExpression" || callee.object.type !== "Identifier") return undefined
-    const name = `${callee.object.name}.${callee.property.name}`
-    return name === "Symbol.for" || name === "Context.Tag" || name === "Context.Reference"
-      ? "a key of its own"
-      : undefined
+    const { callee } = path.parentPath.node
+    const named = callee.type === "CallExpression" ? callee.callee : callee
+    if (named.type !== "MemberExpression" || named.object.type !== "Identifier") return undefined
+    const name = `${named.object.name}.${named.property.name}`
+    const keys = named === callee ? ["Symbol.for", "Context.Tag", "Schema.TaggedError"] : ["Context.Reference"]
+    return keys.includes(name) ? "a key of its own" : undefined
   }
 }
 

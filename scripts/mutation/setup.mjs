@@ -14,6 +14,8 @@ if (dry || atImport || globalThis.__mutantsAtImport === true) {
   for (const id of [...modules.keys()]) {
     if (id.includes("/packages/core/src/")) modules.delete(id)
   }
+  // Effect remembers the default of a reference by its key.
+  globalThis["effect/GlobalValue"]?.get("effect/Context/defaultValueCache")?.clear()
 }
 globalThis.__mutantsAtImport = dry || atImport
 

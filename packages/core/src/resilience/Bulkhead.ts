@@ -24,7 +24,8 @@ import * as ErrorClass from "./ErrorClass.ts"
 
 /**
  * Who goes first where calls wait. A call for which there is no place in a full queue takes that of the youngest of the
- * lowest priority below its own.
+ * lowest priority below its own. While calls of a higher priority keep coming and take all places, those of a lower one get
+ * none; what bounds that is `maxWait`, after which they are refused.
  *
  * @since 0.1.0
  * @category models

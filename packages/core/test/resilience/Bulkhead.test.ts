@@ -164,6 +164,26 @@ describe("Bulkhead", () => {
     })
   )
 
+  it.effect("a lower priority waits for no longer than maxWait while higher ones take every place", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* Bulkhead.make({ name: "x", maxConcurrent: 1, maxQueue: 10, maxWait: "1 second" })
+      const { began, finish, start } = service(bulkhead)
+      yield* start("high 0", { priority: "high" })
+      const low = yield* start("low", { priority: "low" })
+      for (let index = 1; index <= 10; index++) {
+        yield* start(`high ${index}`, { priority: "high" })
+        assert.strictEqual(low.unsafePoll(), null)
+        yield* TestClock.adjust("100 millis")
+        yield* finish(`high ${index - 1}`)
+      }
+      assert.strictEqual(refused(yield* Fiber.join(low)).reason, "wait-too-long")
+      assert.notInclude(began, "low")
+      yield* finish("high 10")
+      const { active, queued } = yield* bulkhead.snapshot
+      assert.deepStrictEqual([active, queued], [0, 0])
+    })
+  )
+
   it.effect("a higher priority enters past a heavy call of a lower one that does not fit", () =>
     Effect.gen(function* () {
       const bulkhead = yield* Bulkhead.make({ name: "weather", maxConcurrent: 2, maxQueue: 10 })

@@ -108,7 +108,7 @@ describe.concurrent("the rate by TestClock", () => {
     it.effect(`gcra: ${rate} a second, within 1 %, evenly, and never more in any tenth of a second or second`, () =>
       Effect.gen(function* () {
         const limit = yield* RateLimit.make({ name: "x", limit: rate, ...patient })
-        const millis = rate <= 100 ? Math.ceil(110 / rate) * 1_000 : 250
+        const millis = rate <= 100 ? Math.ceil(110 / rate) * 1_000 : 200
         const passed: Array<number> = []
         const fibers = yield* saturate(millis, limit.take(), 3 + Math.ceil(rate / 500), passed)
         yield* TestClock.adjust(millis)
@@ -157,7 +157,7 @@ describe("the rate", () => {
     for (const [limit, interval] of [
       [1_200, 2_000],
       [6_000, 60_000],
-      [120_000, 60_000]
+      [20_000, 10_000]
     ] as const) {
       const passed = passing(1.5 * interval, { limit, interval }, 6)
       assert.isAtMost(error(passed, (limit / interval) * 1_000), 0.001)
@@ -177,7 +177,7 @@ describe("the rate", () => {
 
   it("sliding window: within 1 % also where calls that try come unevenly, and never more in any second", () => {
     for (const rate of rates) {
-      for (const interval of [1_000, 60_000]) {
+      for (const interval of [1_000, 20_000]) {
         const limit = (rate * interval) / 1_000
         const machine = machineOf({ limit, interval, algorithm: "sliding-window" })
         const passed: Array<number> = []
@@ -218,7 +218,7 @@ describe("the rate", () => {
   it("holds when timers are late, now and then by much, and is not exceeded then either", () => {
     for (const limit of [100, 1_000, 50_000]) {
       let timers = 0
-      const passed = passing(3_000, { limit }, 2_000, () => (timers++ % 20 === 19 ? 25 : 2))
+      const passed = passing(limit === 50_000 ? 1_500 : 3_000, { limit }, 2_000, () => (timers++ % 20 === 19 ? 25 : 2))
       assert.isAtMost(error(passed, limit), 0.03)
       assert.isAtMost(most(passed, 1_000), limit)
     }

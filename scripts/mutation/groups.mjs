@@ -54,11 +54,13 @@ export const groups = {
   },
   breaker: {
     mutate: [...resilience("CircuitBreaker"), ...internal("breaker", "breakerWindow", "currentRandom")],
-    tests: tests("resilience/CircuitBreaker{,[!s]*}")
+    tests: tests("resilience/CircuitBreaker{,[!s]*}"),
+    without: /500 (waiting|interrupted)|again and again|slow reader/
   },
   breakers: {
     mutate: resilience("CircuitBreakers", "CircuitControl"),
-    tests: tests("resilience/{CircuitBreakers,CircuitControl}*")
+    tests: tests("resilience/{CircuitBreakers,CircuitControl}*"),
+    without: /100,000 keys/
   },
   policy: {
     mutate: [

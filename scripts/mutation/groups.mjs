@@ -18,8 +18,13 @@ export const groups = {
     without: /^the rate |retry storm|about twice that/
   },
   bulkhead: {
-    mutate: [...resilience("Bulkhead"), ...internal("bulkhead", "adaptiveLimit", "timer")],
+    mutate: [...resilience("Bulkhead"), ...internal("bulkhead", "timer")],
     tests: tests("resilience/{Bulkhead,AdaptiveLimit}*"),
+    without: /^adaptive limit |finds the capacity of a service/
+  },
+  adaptiveLimit: {
+    mutate: internal("adaptiveLimit"),
+    tests: tests("resilience/AdaptiveLimit*"),
     without: /finds the capacity of a service/
   },
   rateLimit: {

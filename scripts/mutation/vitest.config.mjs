@@ -5,7 +5,7 @@ import { BaseSequencer } from "vitest/node"
 import { groups } from "./groups.mjs"
 
 /** Those with thousands of steps come last: most mutants are told before. */
-const slow = ["Conformance", "EveryStep", "Model.test", "ExternalHttp"]
+const slow = ["AdaptiveLimit", "Conformance", "EveryStep", "Model.test", "ExternalHttp"]
 
 const rank = (spec) => slow.findIndex((part) => spec.moduleId.includes(part))
 

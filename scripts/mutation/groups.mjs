@@ -30,7 +30,8 @@ export const groups = {
   rateLimit: {
     mutate: [...resilience("RateLimit"), ...internal("rateLimit")],
     tests: tests("resilience/RateLimit*"),
-    without: /gcra: \d{3,} a second|sliding window: 3, |Effect's RateLimiter|10,000,000|timers are late/
+    without:
+      /^the rate (gcra: \d{3,} |sliding window: (3, |within )|.*(Effect's RateLimiter|10,000,000|timers are late))/
   },
   throttle: {
     mutate: [...resilience("Throttle"), ...internal("throttle")],
@@ -55,7 +56,10 @@ export const groups = {
       ...resilience("ErrorClass", "RetryPolicy", "Timeout", "Deadline"),
       ...internal("retryAfter", "retryFrame", "marks", "timed", "callReferences", "currentCall")
     ],
-    tests: tests("resilience/{ErrorClass,RetryPolicy,Timeout,Deadline,SharedError,Policy.}*", "external/ExternalHttp*")
+    tests: tests(
+      "resilience/{ErrorClass,RetryPolicy,Timeout,Deadline,SharedError,Policy}*",
+      "external/{ExternalHttp,Policies}*"
+    )
   },
   breaker: {
     mutate: [...resilience("CircuitBreaker"), ...internal("breaker", "breakerWindow", "currentRandom")],
@@ -82,7 +86,7 @@ export const groups = {
         "policyConfig"
       )
     ],
-    tests: tests("resilience/{Policy,Hedging,TryPromise,Timeout,EveryStep}*", "conformance/Conformance"),
+    tests: tests("resilience/{Policy,Pipeline,Hedging,TryPromise,Timeout,EveryStep}*", "conformance/Conformance"),
     without:
       /of promises|many-breakers|adaptive-limit|rate-limit-exact|budget-(storm|aws|by-default)|takes-from-the-budget/
   }

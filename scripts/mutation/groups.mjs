@@ -87,7 +87,8 @@ export const groups = {
       )
     ],
     tests: tests("resilience/{Policy,Pipeline,Hedging,TryPromise,Timeout,EveryStep}*", "conformance/Conformance"),
+    // The first of these wants a process of its own.
     without:
-      /of promises|many-breakers|adaptive-limit|rate-limit-exact|budget-(storm|aws|by-default)|takes-from-the-budget/
+      /has no metrics where|of promises|many-breakers|adaptive-limit|rate-limit-exact|budget-(storm|aws|by-default)|takes-from-the-budget/
   }
 }

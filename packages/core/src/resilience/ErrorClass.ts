@@ -202,7 +202,7 @@ const fromUnknown = (error: unknown, depth: number): Classification => {
     const first = all.find((each) => each.assumed !== true)
     if (first !== undefined) return all.every((each) => each.sent === false) ? first : { class: first.class }
   }
-  return fields.cause === undefined || fields.cause === null ? assumed : fromUnknown(fields.cause, depth + 1)
+  return fromUnknown(fields.cause, depth + 1)
 }
 
 /**

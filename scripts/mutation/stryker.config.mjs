@@ -32,7 +32,8 @@ export default {
   incremental: true,
   incrementalFile: `${folder}/incremental/${name}.json`,
   tempDirName: `${folder}/sandbox-${name}`,
-  concurrency: Number(process.env.UNDERLAY_MUTATION_CONCURRENCY ?? Math.max(1, availableParallelism() - 1)),
+  // More than there are processors: mutants that hang only wait.
+  concurrency: Number(process.env.UNDERLAY_MUTATION_CONCURRENCY ?? availableParallelism() + 1),
   // Test files share one process (see setup.mjs): a new one now and then, so that what mutants left behind does not pile up.
   maxTestRunnerReuse: 150,
   timeoutMS: 10_000,

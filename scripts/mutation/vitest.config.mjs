@@ -31,7 +31,7 @@ export default {
     // Enough commands to reach every state of a machine; their full number is for the tests themselves.
     env: { UNDERLAY_PROPERTY_COMMANDS: process.env.UNDERLAY_PROPERTY_COMMANDS ?? "1000" },
     // Many mutants wait for ever, by a clock that nobody moves on: what a test takes at most is what they cost.
-    testTimeout: 4_000,
+    testTimeout: 2_500,
     teardownTimeout: 2_000,
     silent: true
   }

@@ -4,7 +4,7 @@
 const core = "packages/core/src"
 const files = (folder, names) => names.map((name) => `${core}/${folder}/${name}.ts`)
 const resilience = (...names) => files("resilience", names)
-const internal = (...names) => files("internal", names)
+const internal = (...names) => files("internal/resilience", names)
 const tests = (...patterns) => patterns.map((pattern) => `packages/core/test/${pattern}.test.ts`)
 
 /**
@@ -54,7 +54,7 @@ export const groups = {
   retry: {
     mutate: [
       ...resilience("ErrorClass", "RetryPolicy", "Timeout", "Deadline"),
-      ...internal("retryAfter", "retryFrame", "marks", "timed", "callReferences", "currentCall")
+      ...internal("retryAfter", "retryFrame", "marks", "timed")
     ],
     tests: tests(
       "resilience/{ErrorClass,RetryPolicy,Timeout,Deadline,SharedError,Policy}*",
@@ -80,7 +80,6 @@ export const groups = {
         "hedging",
         "leaf",
         "stage",
-        "callMetrics",
         "policyMetrics",
         "policyProblems",
         "policyConfig"

@@ -5,8 +5,8 @@ import * as Context from "effect/Context"
 import * as Tracer from "effect/Tracer"
 import * as Correlation from "../operations/Correlation.ts"
 import * as Deadline from "../resilience/Deadline.ts"
-import * as CurrentCall from "./currentCall.ts"
-import * as RetryFrame from "./retryFrame.ts"
+import * as CurrentCall from "./external/currentCall.ts"
+import * as RetryFrame from "./resilience/retryFrame.ts"
 
 /** The context without the references of the call that it was taken in, so that they read as their defaults. */
 export const withoutCallReferences = (context: Context.Context<never>): Context.Context<never> =>

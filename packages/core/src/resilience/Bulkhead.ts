@@ -16,9 +16,10 @@ import { dual } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as adaptiveLimit from "../internal/adaptiveLimit.ts"
-import * as machine from "../internal/bulkhead.ts"
-import type * as gate from "../internal/gate.ts"
+import type * as adaptiveLimit from "../internal/resilience/adaptiveLimit.ts"
+import * as machine from "../internal/resilience/bulkhead.ts"
+import type * as gate from "../internal/resilience/gate.ts"
+import { Rejection } from "../internal/resilience/rejection.ts"
 import * as Deadline from "./Deadline.ts"
 import * as ErrorClass from "./ErrorClass.ts"
 
@@ -145,10 +146,8 @@ export type Reason = machine.Reason
  * @since 0.1.0
  * @category errors
  */
-export class BulkheadFull {
+export class BulkheadFull extends Rejection {
   readonly _tag = "BulkheadFull"
-  /** The name of the bulkhead, which is that of the service. */
-  readonly service: string
   readonly reason: Reason
   /** How many places the call wanted. */
   readonly weight: number
@@ -161,12 +160,12 @@ export class BulkheadFull {
     readonly weight?: number | undefined
     readonly limit?: number | undefined
   }) {
-    this.service = options.service
+    super(options.service)
     this.reason = options.reason
     this.weight = options.weight ?? 1
     this.limit = options.limit
   }
-  get message(): string {
+  override get message(): string {
     if (this.reason === "weight-above-limit") {
       const limit = this.limit === undefined ? "the limit" : `the limit of ${this.limit}`
       return `${this.service}: the call weighs ${this.weight}, more than ${limit}: lower its weight or raise the limit`
@@ -175,18 +174,11 @@ export class BulkheadFull {
       ? `${this.service}: too many calls are in flight, and no more may wait`
       : `${this.service}: too many calls are in flight, and no place came free in time`
   }
-  get isRetryable(): boolean {
+  override get isRetryable(): boolean {
     return this.reason !== "weight-above-limit"
   }
-  get errorClass(): ErrorClass.ErrorClass {
+  override get errorClass(): ErrorClass.ErrorClass {
     return this.reason === "weight-above-limit" ? "permanent" : "transient"
-  }
-  /** The service was not asked. */
-  get rejection(): true {
-    return true
-  }
-  toString(): string {
-    return `BulkheadFull: ${this.message}`
   }
 }
 

@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
 import type * as Stream from "effect/Stream"
-import * as machine from "../internal/chaos.ts"
+import * as machine from "../internal/resilience/chaos.ts"
 import type * as ErrorClass from "./ErrorClass.ts"
 
 /**

@@ -18,8 +18,9 @@ import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import * as machine from "../internal/breaker.ts"
-import { currentRandom } from "../internal/currentRandom.ts"
+import * as machine from "../internal/resilience/breaker.ts"
+import { currentRandom } from "../internal/resilience/currentRandom.ts"
+import { Rejection } from "../internal/resilience/rejection.ts"
 import * as ErrorClass from "./ErrorClass.ts"
 
 /**
@@ -163,34 +164,19 @@ export interface Options {
  * @since 0.1.0
  * @category errors
  */
-export class CircuitOpen {
+export class CircuitOpen extends Rejection {
   readonly _tag = "CircuitOpen"
-  /** The name of the breaker, which is that of the service. */
-  readonly service: string
   /** When to ask again; infinite if the breaker is forced open. */
   readonly retryAfter: Duration.Duration
 
   constructor(options: { readonly service: string; readonly retryAfter: Duration.Duration }) {
-    this.service = options.service
+    super(options.service)
     this.retryAfter = options.retryAfter
   }
-  get message(): string {
+  override get message(): string {
     return Duration.isFinite(this.retryAfter)
       ? `${this.service}: the circuit is open, ask again in ${Duration.format(this.retryAfter)}`
       : `${this.service}: the circuit is held open`
-  }
-  get isRetryable(): boolean {
-    return true
-  }
-  get errorClass(): ErrorClass.ErrorClass {
-    return "transient"
-  }
-  /** The service was not asked. */
-  get rejection(): true {
-    return true
-  }
-  toString(): string {
-    return `CircuitOpen: ${this.message}`
   }
 }
 

@@ -16,7 +16,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import type * as machine from "../internal/breaker.ts"
+import type * as machine from "../internal/resilience/breaker.ts"
 import * as CircuitBreaker from "./CircuitBreaker.ts"
 
 /**

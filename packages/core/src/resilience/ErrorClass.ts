@@ -7,8 +7,8 @@
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as Duration from "effect/Duration"
 import * as Predicate from "effect/Predicate"
-import * as marks from "../internal/marks.ts"
-import * as retryAfter from "../internal/retryAfter.ts"
+import * as marks from "../internal/resilience/marks.ts"
+import * as retryAfter from "../internal/resilience/retryAfter.ts"
 
 /**
  * - `transient`: another attempt may succeed (a timeout, a lost connection, a 503);

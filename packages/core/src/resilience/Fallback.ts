@@ -14,8 +14,8 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import * as reasons from "../internal/fallbackReason.ts"
-import * as StaleValues from "../internal/staleValues.ts"
+import * as reasons from "../internal/resilience/fallbackReason.ts"
+import * as StaleValues from "../internal/resilience/staleValues.ts"
 
 /**
  * @since 0.1.0

@@ -10,7 +10,7 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as machine from "../internal/hedgeDelay.ts"
+import * as machine from "../internal/resilience/hedgeDelay.ts"
 
 /**
  * A delay that follows the service: a percentile of its recent latencies, estimated within 2 %.

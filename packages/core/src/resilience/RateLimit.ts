@@ -13,7 +13,8 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
-import * as machine from "../internal/rateLimit.ts"
+import * as machine from "../internal/resilience/rateLimit.ts"
+import { Rejection } from "../internal/resilience/rejection.ts"
 import * as Deadline from "./Deadline.ts"
 import type * as ErrorClass from "./ErrorClass.ts"
 
@@ -74,10 +75,8 @@ export interface CallOptions {
  * @since 0.1.0
  * @category errors
  */
-export class RateLimitExceeded {
+export class RateLimitExceeded extends Rejection {
   readonly _tag = "RateLimitExceeded"
-  /** The name of the limit, which is that of the service. */
-  readonly service: string
   /**
    * When the call would have passed behind those that wait now: to the millisecond, or with a limit above 1,024 to a
    * thousandth of the interval.
@@ -85,24 +84,14 @@ export class RateLimitExceeded {
   readonly retryAfter: Duration.Duration
 
   constructor(options: { readonly service: string; readonly retryAfter: Duration.Duration }) {
-    this.service = options.service
+    super(options.service)
     this.retryAfter = options.retryAfter
   }
-  get message(): string {
+  override get message(): string {
     return `${this.service}: the rate limit is reached, ask again in ${Duration.format(this.retryAfter)}`
   }
-  get isRetryable(): boolean {
-    return true
-  }
-  get errorClass(): ErrorClass.ErrorClass {
+  override get errorClass(): ErrorClass.ErrorClass {
     return "rate-limited"
-  }
-  /** The service was not asked. */
-  get rejection(): true {
-    return true
-  }
-  toString(): string {
-    return `RateLimitExceeded: ${this.message}`
   }
 }
 

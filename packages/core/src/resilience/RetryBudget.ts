@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
-import * as machine from "../internal/retryBudget.ts"
+import * as machine from "../internal/resilience/retryBudget.ts"
 import * as ErrorClass from "./ErrorClass.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 

@@ -13,7 +13,7 @@ import * as Schedule from "effect/Schedule"
 import * as ScheduleDecision from "effect/ScheduleDecision"
 import * as ScheduleInterval from "effect/ScheduleInterval"
 import * as ScheduleIntervals from "effect/ScheduleIntervals"
-import * as marks from "../internal/marks.ts"
+import * as marks from "../internal/resilience/marks.ts"
 import * as Deadline from "./Deadline.ts"
 import * as ErrorClass from "./ErrorClass.ts"
 

@@ -17,7 +17,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Random from "effect/Random"
-import * as machine from "../internal/throttle.ts"
+import { Rejection } from "../internal/resilience/rejection.ts"
+import * as machine from "../internal/resilience/throttle.ts"
 import * as ErrorClass from "./ErrorClass.ts"
 
 /**
@@ -57,31 +58,17 @@ export interface Options {
  * @since 0.1.0
  * @category errors
  */
-export class CallThrottled {
+export class CallThrottled extends Rejection {
   readonly _tag = "CallThrottled"
-  readonly service: string
   /** The probability that it was refused with. */
   readonly probability: number
 
   constructor(options: { readonly service: string; readonly probability: number }) {
-    this.service = options.service
+    super(options.service)
     this.probability = options.probability
   }
-  get message(): string {
+  override get message(): string {
     return `${this.service}: the service refuses much, so ${Math.round(this.probability * 100)} % of the calls are not made`
-  }
-  get isRetryable(): boolean {
-    return true
-  }
-  get errorClass(): ErrorClass.ErrorClass {
-    return "transient"
-  }
-  /** The service was not asked. */
-  get rejection(): true {
-    return true
-  }
-  toString(): string {
-    return `CallThrottled: ${this.message}`
   }
 }
 

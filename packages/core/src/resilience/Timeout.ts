@@ -8,7 +8,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Schema from "effect/Schema"
-import * as timed from "../internal/timed.ts"
+import * as timed from "../internal/resilience/timed.ts"
 import type * as ErrorClass from "./ErrorClass.ts"
 
 /**

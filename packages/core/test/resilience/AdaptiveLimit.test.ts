@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Bulkhead, CircuitBreaker, Timeout } from "@underlay/core"
 import { Clock, Deferred, Duration, Effect, FastCheck, Fiber, Stream, TestClock } from "effect"
-import * as adaptive from "../../src/internal/adaptiveLimit.ts"
+import * as adaptive from "../../src/internal/resilience/adaptiveLimit.ts"
 
 const settings: adaptive.AdaptiveSettings = {
   algorithm: "gradient",

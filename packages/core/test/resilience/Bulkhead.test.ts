@@ -16,7 +16,7 @@ import {
   Supervisor,
   TestClock
 } from "effect"
-import type * as machine from "../../src/internal/bulkhead.ts"
+import type * as machine from "../../src/internal/resilience/bulkhead.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 10)
 

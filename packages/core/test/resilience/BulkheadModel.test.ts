@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Bulkhead, Deadline } from "@underlay/core"
 import { Clock, Deferred, Duration, Effect, FastCheck, Fiber, Runtime } from "effect"
-import type * as machine from "../../src/internal/bulkhead.ts"
+import type * as machine from "../../src/internal/resilience/bulkhead.ts"
 
 interface Settings {
   readonly limit: number

@@ -5,7 +5,7 @@ import { HttpClientError, HttpClientRequest, HttpClientResponse } from "@effect/
 import { assert, describe, it } from "@effect/vitest"
 import { ErrorClass } from "@underlay/core"
 import { Duration } from "effect"
-import * as RetryAfter from "../../src/internal/retryAfter.ts"
+import * as RetryAfter from "../../src/internal/resilience/retryAfter.ts"
 
 const request = HttpClientRequest.get("http://localhost/")
 const unknown: ErrorClass.Classification = { class: "permanent", assumed: true }

@@ -17,8 +17,8 @@ import {
   Stream,
   TestClock
 } from "effect"
-import { reasonOf } from "../../src/internal/fallbackReason.ts"
-import { StaleValues } from "../../src/internal/staleValues.ts"
+import { reasonOf } from "../../src/internal/resilience/fallbackReason.ts"
+import { StaleValues } from "../../src/internal/resilience/staleValues.ts"
 
 class Down extends Data.TaggedError("Down")<{ readonly code: number }> {}
 class Refused extends Data.TaggedError("Refused") {}

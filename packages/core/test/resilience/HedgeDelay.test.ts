@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Hedge } from "@underlay/core"
 import { Cause, Duration, Effect, FastCheck, TestClock } from "effect"
-import type { HedgeDelay } from "../../src/internal/hedgeDelay.ts"
-import { LatencyQuantile, relativeError } from "../../src/internal/latencyQuantile.ts"
+import type { HedgeDelay } from "../../src/internal/resilience/hedgeDelay.ts"
+import { LatencyQuantile, relativeError } from "../../src/internal/resilience/latencyQuantile.ts"
 
 /** The smallest value that at least this part of the weight is at or below. */
 const exact = (part: number, samples: ReadonlyArray<{ readonly millis: number; readonly weight: number }>): number => {

@@ -3,10 +3,10 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck } from "effect"
-import { Elapsed } from "../../src/internal/elapsed.ts"
-import { HedgeDelay, type Settings } from "../../src/internal/hedgeDelay.ts"
-import { LatencyQuantile, relativeError } from "../../src/internal/latencyQuantile.ts"
-import * as Ratio from "../../src/internal/ratio.ts"
+import { Elapsed } from "../../src/internal/resilience/elapsed.ts"
+import { HedgeDelay, type Settings } from "../../src/internal/resilience/hedgeDelay.ts"
+import { LatencyQuantile, relativeError } from "../../src/internal/resilience/latencyQuantile.ts"
+import * as Ratio from "../../src/internal/resilience/ratio.ts"
 
 describe("ratio", () => {
   it("what arithmetic has spoilt in the last digit is the simple fraction that was meant", () => {

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Context, Duration, Effect, Exit, FastCheck, Fiber, Option, RateLimiter, TestClock } from "effect"
-import { Gcra, RateLimiter as Machine, type Settings } from "../../src/internal/rateLimit.ts"
+import { Gcra, RateLimiter as Machine, type Settings } from "../../src/internal/resilience/rateLimit.ts"
 import * as Deadline from "../../src/resilience/Deadline.ts"
 import * as ErrorClass from "../../src/resilience/ErrorClass.ts"
 import * as RateLimit from "../../src/resilience/RateLimit.ts"

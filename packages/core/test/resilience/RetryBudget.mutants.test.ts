@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Fiber, Schedule, TestClock } from "effect"
-import { RetryBudget as Machine } from "../../src/internal/retryBudget.ts"
+import { RetryBudget as Machine } from "../../src/internal/resilience/retryBudget.ts"
 import type * as ErrorClass from "../../src/resilience/ErrorClass.ts"
 import * as RetryBudget from "../../src/resilience/RetryBudget.ts"
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Clock, Data, Duration, Effect, Exit, FastCheck, Fiber, Schedule, TestClock } from "effect"
-import { RetryBudget as Machine, type Settings } from "../../src/internal/retryBudget.ts"
+import { RetryBudget as Machine, type Settings } from "../../src/internal/resilience/retryBudget.ts"
 import type * as ErrorClass from "../../src/resilience/ErrorClass.ts"
 import * as RetryBudget from "../../src/resilience/RetryBudget.ts"
 import * as RetryPolicy from "../../src/resilience/RetryPolicy.ts"

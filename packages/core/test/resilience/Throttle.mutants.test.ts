@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Option, Random } from "effect"
-import { Throttle as Machine } from "../../src/internal/throttle.ts"
+import { Throttle as Machine } from "../../src/internal/resilience/throttle.ts"
 import * as Throttle from "../../src/resilience/Throttle.ts"
 
 const settings = { ratio: 2, window: 120_000, minimumCalls: 1, maxProbability: 1 }

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Data, Deferred, Duration, Effect, Exit, FastCheck, Fiber, Option, Random, TestClock } from "effect"
-import { Throttle as Machine } from "../../src/internal/throttle.ts"
+import { Throttle as Machine } from "../../src/internal/resilience/throttle.ts"
 import * as ErrorClass from "../../src/resilience/ErrorClass.ts"
 import * as Throttle from "../../src/resilience/Throttle.ts"
 import { Manual } from "./manual.ts"

@@ -3,7 +3,7 @@
  */
 import * as MetricKey from "effect/MetricKey"
 import type * as MetricLabel from "effect/MetricLabel"
-import { bind, durationBoundaries } from "./policyMetrics.ts"
+import { bind, durationBoundaries } from "../resilience/policyMetrics.ts"
 
 /** How a call ended. */
 export type Outcome = "success" | "failure" | "rejected" | "cancelled"

@@ -1,7 +1,7 @@
 /**
  * URLs as spans and log lines may show them.
  */
-import * as Redaction from "../operations/Redaction.ts"
+import * as Redaction from "../../operations/Redaction.ts"
 
 // Names of secrets that are too common elsewhere to be told by their names alone: keys of Google and of weather services,
 // signatures of Azure, keys of Azure Functions.

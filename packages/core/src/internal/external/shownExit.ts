@@ -4,7 +4,7 @@
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as Cause from "effect/Cause"
 import * as Exit from "effect/Exit"
-import * as Redaction from "../operations/Redaction.ts"
+import * as Redaction from "../../operations/Redaction.ts"
 import * as shownUrl from "./shownUrl.ts"
 
 /** The exit without what succeeded, and without secrets in what failed. */

@@ -9,9 +9,9 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
-import type * as ErrorClass from "../resilience/ErrorClass.ts"
-import * as Timeout from "../resilience/Timeout.ts"
+import * as Timeout from "../../resilience/Timeout.ts"
 import type { Outcome, PolicyMetrics } from "./policyMetrics.ts"
+import { Rejection } from "./rejection.ts"
 
 /** What a stage is told of what it goes round. */
 export interface Info {
@@ -25,10 +25,8 @@ export interface Info {
 export type Position = "call" | "attempt" | "inner"
 
 /** Refused by a stage of one's own: a plain object without a stack, like the other refusals. */
-export class StageRejected {
+export class StageRejected extends Rejection {
   readonly _tag = "StageRejected"
-  /** The name of the policy, which is that of the service. */
-  readonly service: string
   readonly stage: string
   readonly reason: string
   readonly retryAfter: Duration.Duration | undefined
@@ -39,27 +37,14 @@ export class StageRejected {
     readonly reason: string
     readonly retryAfter?: Duration.Duration | undefined
   }) {
-    this.service = options.service
+    super(options.service)
     this.stage = options.stage
     this.reason = options.reason
     this.retryAfter = options.retryAfter
   }
-  get message(): string {
+  override get message(): string {
     const when = this.retryAfter === undefined ? "" : `, ask again in ${Duration.format(this.retryAfter)}`
     return `${this.service}: refused by ${this.stage}: ${this.reason}${when}`
-  }
-  get isRetryable(): boolean {
-    return true
-  }
-  get errorClass(): ErrorClass.ErrorClass {
-    return "transient"
-  }
-  /** The service was not asked. */
-  get rejection(): true {
-    return true
-  }
-  toString(): string {
-    return `StageRejected: ${this.message}`
   }
 }
 

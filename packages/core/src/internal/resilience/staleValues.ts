@@ -1,7 +1,7 @@
 /**
  * The last good values by key, each with its age: bounded, and without a timer.
  */
-import { ExpiringMap } from "./expiringMap.ts"
+import { ExpiringMap } from "../expiringMap.ts"
 
 interface Kept<A> {
   readonly value: A

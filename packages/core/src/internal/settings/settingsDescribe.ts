@@ -1,7 +1,7 @@
 /**
  * How settings are spoken of in problems: paths, and values without showing them.
  */
-import type { Origin, Problem } from "../config/SettingsError.ts"
+import type { Origin, Problem } from "../../config/SettingsError.ts"
 import { indexOf, variableFor } from "./settingsEnvironment.ts"
 import type { Found } from "./settingsTree.ts"
 

@@ -5,7 +5,7 @@
 import type * as FileSystem from "@effect/platform/FileSystem"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import type { Origin, Problem } from "../config/SettingsError.ts"
+import type { Origin, Problem } from "../../config/SettingsError.ts"
 
 /** One variable and where it was set. */
 export interface Variable {

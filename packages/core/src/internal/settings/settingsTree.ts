@@ -6,8 +6,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import type { Origin, Problem } from "../config/SettingsError.ts"
-import type { Absent, List, Node, Scalar, Table } from "../config/YamlConfig.ts"
+import type { Origin, Problem } from "../../config/SettingsError.ts"
+import type { Absent, List, Node, Scalar, Table } from "../../config/YamlConfig.ts"
 import { canonical, type Environment, indexOf } from "./settingsEnvironment.ts"
 
 /** Plain data, as a program gives defaults and overrides. A name with dots (`"redis.port"`) is a path. */

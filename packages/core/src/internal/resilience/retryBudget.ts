@@ -2,7 +2,7 @@
  * The state machines of retry budgets: what calls and successes pay in and what retries and hedges take out, in whole
  * numbers. No timer. `RetryBudget` is the interface to them.
  */
-import type * as ErrorClass from "../resilience/ErrorClass.ts"
+import type * as ErrorClass from "../../resilience/ErrorClass.ts"
 import { Elapsed } from "./elapsed.ts"
 import * as ratio from "./ratio.ts"
 

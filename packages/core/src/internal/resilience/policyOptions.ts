@@ -2,15 +2,15 @@
  * The settings of a policy, for all that makes, checks or reads them.
  */
 import type * as Duration from "effect/Duration"
-import type * as Bulkhead from "../resilience/Bulkhead.ts"
-import type * as Chaos from "../resilience/Chaos.ts"
-import type * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
-import type * as ErrorClass from "../resilience/ErrorClass.ts"
-import type * as Hedge from "../resilience/Hedge.ts"
-import type * as RateLimit from "../resilience/RateLimit.ts"
-import type * as RetryBudget from "../resilience/RetryBudget.ts"
-import type * as RetryPolicy from "../resilience/RetryPolicy.ts"
-import type * as Throttle from "../resilience/Throttle.ts"
+import type * as Bulkhead from "../../resilience/Bulkhead.ts"
+import type * as Chaos from "../../resilience/Chaos.ts"
+import type * as CircuitBreaker from "../../resilience/CircuitBreaker.ts"
+import type * as ErrorClass from "../../resilience/ErrorClass.ts"
+import type * as Hedge from "../../resilience/Hedge.ts"
+import type * as RateLimit from "../../resilience/RateLimit.ts"
+import type * as RetryBudget from "../../resilience/RetryBudget.ts"
+import type * as RetryPolicy from "../../resilience/RetryPolicy.ts"
+import type * as Throttle from "../../resilience/Throttle.ts"
 import type * as stage from "./stage.ts"
 
 /** All settings. */

@@ -2,13 +2,13 @@
  * Settings of a policy that cannot work together, each with what to write instead, and the policy in words.
  */
 import * as Duration from "effect/Duration"
-import * as Bulkhead from "../resilience/Bulkhead.ts"
-import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
-import * as Hedge from "../resilience/Hedge.ts"
-import * as RateLimit from "../resilience/RateLimit.ts"
-import * as RetryBudget from "../resilience/RetryBudget.ts"
-import * as RetryPolicy from "../resilience/RetryPolicy.ts"
-import * as Throttle from "../resilience/Throttle.ts"
+import * as Bulkhead from "../../resilience/Bulkhead.ts"
+import * as CircuitBreaker from "../../resilience/CircuitBreaker.ts"
+import * as Hedge from "../../resilience/Hedge.ts"
+import * as RateLimit from "../../resilience/RateLimit.ts"
+import * as RetryBudget from "../../resilience/RetryBudget.ts"
+import * as RetryPolicy from "../../resilience/RetryPolicy.ts"
+import * as Throttle from "../../resilience/Throttle.ts"
 import type * as pipeline from "./pipeline.ts"
 import type { Options } from "./policyOptions.ts"
 

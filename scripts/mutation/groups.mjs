@@ -86,8 +86,7 @@ export const groups = {
       )
     ],
     tests: tests("resilience/{Policy,Pipeline,Hedging,TryPromise,Timeout,EveryStep}*", "conformance/Conformance"),
-    // The first of these wants a process of its own.
     without:
-      /has no metrics where|held up at every step|500 waiting|of promises|many-breakers|adaptive-limit|rate-limit-exact|budget-(storm|aws|by-default)|takes-from-the-budget/
+      /held up at every step|500 waiting|of promises|many-breakers|adaptive-limit|rate-limit-exact|budget-(storm|aws|by-default)|takes-from-the-budget/
   }
 }

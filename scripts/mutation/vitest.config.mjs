@@ -39,7 +39,7 @@ export default {
     poolOptions: { threads: { isolate: false } },
     sequence: { sequencer: QuickFirst },
     // Enough commands to reach every state of a machine; their full number is for the tests themselves.
-    env: { UNDERLAY_PROPERTY_COMMANDS: process.env.UNDERLAY_PROPERTY_COMMANDS ?? "1000" },
+    env: { UNDERLAY_PROPERTY_COMMANDS: process.env.UNDERLAY_PROPERTY_COMMANDS ?? "500" },
     teardownTimeout: 2_000,
     silent: true,
     reporters: [new Unloaded()]

@@ -1,0 +1,223 @@
+/**
+ * The bulkhead to the last step: what is counted, what happens in the same moment, and what tells load from failure.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Bulkhead, ErrorClass } from "@underlay/core"
+import { Cause, Deferred, Effect, Exit, Fiber, FiberId, Stream, TestClock } from "effect"
+import { schedule } from "../../src/internal/resilience/timer.ts"
+
+const settle = Effect.repeatN(Effect.yieldNow(), 20)
+
+/** What a call that ends so says of the load. */
+const outcome = (bulkhead: Bulkhead.Bulkhead, error: unknown): unknown =>
+  (bulkhead as Bulkhead.Bulkhead & { readonly outcome: (cause: Cause.Cause<unknown>) => unknown }).outcome(
+    Cause.fail(error)
+  )
+
+const description = (bulkhead: Bulkhead.Bulkhead): unknown => Reflect.get(bulkhead, "description")
+
+describe("what is counted", () => {
+  it.effect("each call that got in is one, however it did", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 2, maxQueue: 5, maxWait: "1 minute" })
+      const gate = yield* Deferred.make<void>()
+      const held = Effect.fork(bulkhead.run(Deferred.await(gate)))
+      // At once; then one that waits; then one of a higher priority that passes the heavy one.
+      const first = yield* held
+      yield* settle
+      const heavy = yield* Effect.fork(bulkhead.run(Deferred.await(gate), { weight: 2, priority: "low" }))
+      yield* settle
+      yield* bulkhead.run(Effect.void, { priority: "high" })
+      assert.deepInclude(yield* bulkhead.snapshot, { entered: 2, waited: 1, queued: 1, active: 1 })
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(first)
+      yield* Fiber.join(heavy)
+      assert.deepInclude(yield* bulkhead.snapshot, { entered: 3, waited: 1, rejected: 0, queued: 0, active: 0 })
+    })
+  )
+
+  it.effect("who is refused and interrupted in the same moment gives no place back", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 2, maxQueue: 5, maxWait: "1 minute" })
+      const running = yield* Effect.fork(bulkhead.run(Effect.never))
+      yield* settle
+      const waiting = yield* Effect.fork(bulkhead.run(Effect.void, { weight: 2 }))
+      yield* settle
+      yield* bulkhead.reload({ maxConcurrent: 1, maxQueue: 5, maxWait: "1 minute" })
+      waiting.unsafeInterruptAsFork(FiberId.none)
+      yield* Fiber.await(waiting)
+      assert.deepInclude(yield* bulkhead.snapshot, { active: 1, queued: 0 })
+      yield* Fiber.interrupt(running)
+      assert.deepInclude(yield* bulkhead.snapshot, { active: 0, queued: 0 })
+    })
+  )
+
+  it.effect("a place that comes free in the moment in which the wait ends is held once, or not at all", () =>
+    Effect.gen(function* () {
+      for (const late of [false, true]) {
+        const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 1, maxQueue: 5, maxWait: "1 second" })
+        const gate = yield* Deferred.make<void>()
+        const holder = bulkhead.run(Effect.andThen(Deferred.await(gate), late ? Effect.void : Effect.sleep("1 second")))
+        const running = yield* Effect.fork(holder)
+        yield* settle
+        if (!late) yield* Deferred.succeed(gate, undefined)
+        yield* settle
+        const waiting = yield* Effect.fork(Effect.exit(bulkhead.run(Effect.void)))
+        yield* settle
+        if (late) yield* Effect.fork(Effect.andThen(Effect.sleep("1 second"), Deferred.succeed(gate, undefined)))
+        yield* settle
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(running)
+        const exit = yield* Fiber.join(waiting)
+        const seen = yield* bulkhead.snapshot
+        assert.deepInclude(seen, { active: 0, queued: 0 })
+        assert.strictEqual(seen.entered + seen.rejected, 2)
+        assert.strictEqual(seen.rejected, Exit.isFailure(exit) ? 1 : 0)
+        // It works as before.
+        yield* bulkhead.run(Effect.void)
+      }
+    })
+  )
+})
+
+describe("streams", () => {
+  it.effect("wait by their priority, which is normal unless it is told", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 1, maxQueue: 5, maxWait: "1 minute" })
+      const began: Array<string> = []
+      const gate = yield* Deferred.make<void>()
+      const running = yield* Effect.fork(bulkhead.run(Deferred.await(gate)))
+      yield* settle
+      const stream = (name: string, options?: Bulkhead.RunOptions) =>
+        Effect.fork(
+          Stream.runDrain(bulkhead.runStream(Stream.fromEffect(Effect.sync(() => began.push(name))), options))
+        )
+      const fibers: Array<Fiber.RuntimeFiber<unknown, unknown>> = []
+      for (const [name, options] of [
+        ["low", { priority: "low" }],
+        ["untold", undefined],
+        ["normal", { priority: "normal" }],
+        ["high", { priority: "high" }]
+      ] as const) {
+        fibers.push(yield* stream(name, options))
+        yield* settle
+      }
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(running)
+      yield* Effect.forEach(fibers, Fiber.join)
+      assert.deepStrictEqual(began, ["high", "untold", "normal", "low"])
+    })
+  )
+})
+
+describe("an adaptive bulkhead", () => {
+  const make = (options: Omit<Bulkhead.AdaptiveOptions, "name" | "algorithm">) =>
+    Bulkhead.adaptive({ name: "b", algorithm: "vegas", ...options })
+
+  it.effect("begins with 20, or with what is next to it within its bounds", () =>
+    Effect.gen(function* () {
+      const limits = yield* Effect.forEach(
+        [{}, { min: 30 }, { max: 5 }, { min: 2, max: 50 }, { initial: 7 }],
+        (options) => Effect.flatMap(make(options), (bulkhead) => Effect.map(bulkhead.snapshot, (seen) => seen.limit))
+      )
+      assert.deepStrictEqual(limits, [20, 30, 5, 20, 7])
+    })
+  )
+
+  it.effect("refuses an algorithm that there is none of, and describes the one it has", () =>
+    Effect.gen(function* () {
+      const exit = yield* Effect.exit(Bulkhead.adaptive({ name: "b", algorithm: "magic" as never }))
+      assert.include(Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "", "bulkhead.algorithm is magic")
+      assert.strictEqual(
+        description(yield* make({ min: 2, max: 50, initial: 10 })),
+        "2 to 50 at once, found by vegas from 10"
+      )
+      assert.strictEqual(description(yield* Bulkhead.make({ name: "b", maxConcurrent: 3 })), "at most 3 at once")
+    })
+  )
+
+  it.effect("takes for load what is a timeout or says so, and nothing else, whatever errors are", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* make({})
+      const drops = [
+        { _tag: "CallTimeout" },
+        { _tag: "TimeoutException" },
+        { name: "TimeoutError" },
+        { status: 429 },
+        { status: 503 },
+        { statusCode: 503 },
+        { isRetryable: true, response: { status: 503 } }
+      ]
+      for (const error of drops) assert.strictEqual(outcome(bulkhead, error), "dropped", JSON.stringify(error))
+      const others = [
+        new TypeError("x"),
+        { name: "AbortError" },
+        { status: 500 },
+        { response: undefined },
+        "text",
+        null,
+        5
+      ]
+      for (const error of others) assert.notStrictEqual(outcome(bulkhead, error), "dropped", String(error))
+      const refusal = { errorClass: "rate-limited", rejection: true }
+      assert.isUndefined(outcome(bulkhead, refusal))
+      assert.isUndefined(outcome(bulkhead, { errorClass: "cancelled" }))
+    })
+  )
+
+  it.effect("goes by the classification that a reload brings, and by the usual one where it brings none", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* make({})
+      const classify = (): ErrorClass.Classification => ({ class: "rate-limited" })
+      yield* bulkhead.reload({ algorithm: "vegas", classify })
+      assert.strictEqual(outcome(bulkhead, "text"), "dropped")
+      yield* bulkhead.reload({ algorithm: "vegas" })
+      assert.notStrictEqual(outcome(bulkhead, "text"), "dropped")
+    })
+  )
+
+  it.effect("calls that fail with no object end as any", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* make({})
+      for (const error of [null, undefined, "text"]) {
+        assert.strictEqual(yield* Effect.flip(bulkhead.run(Effect.fail(error))), error)
+      }
+      assert.deepInclude(yield* bulkhead.snapshot, { active: 0, limit: 20 })
+    })
+  )
+})
+
+describe("what it is known by", () => {
+  it("a refusal says whether it can be another time", () => {
+    const full = (reason: Bulkhead.Reason) => new Bulkhead.BulkheadFull({ service: "b", reason, weight: 3 })
+    for (const reason of ["queue-full", "wait-too-long"] as const) {
+      assert.isTrue(full(reason).isRetryable)
+      assert.isTrue(ErrorClass.classify(full(reason)).class === "transient")
+    }
+    assert.isFalse(full("weight-above-limit").isRetryable)
+    assert.include(full("weight-above-limit").message, "more than the limit: lower")
+  })
+
+  it.effect("isBulkhead: bulkheads, and nothing else", () =>
+    Effect.gen(function* () {
+      assert.isTrue(Bulkhead.isBulkhead(yield* Bulkhead.make({ name: "b" })))
+      for (const other of [undefined, null, "bulkhead", 1, {}]) assert.isFalse(Bulkhead.isBulkhead(other))
+    })
+  )
+})
+
+describe("timers", () => {
+  it.live("a time that no timer knows never comes, instead of at once", () =>
+    Effect.withFiberRuntime<void>((fiber) => {
+      let rang = false
+      const ring = () => {
+        rang = true
+      }
+      const cancels = [2 ** 31, 2 ** 40, Number.POSITIVE_INFINITY].map((millis) => schedule(fiber, millis, ring))
+      return Effect.map(Effect.sleep("5 millis"), () => {
+        for (const cancel of cancels) cancel()
+        assert.isFalse(rang)
+      })
+    })
+  )
+})

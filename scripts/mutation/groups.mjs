@@ -54,7 +54,7 @@ export const groups = {
   retry: {
     mutate: [
       ...resilience("ErrorClass", "RetryPolicy", "Timeout", "Deadline"),
-      ...internal("retryAfter", "retryFrame", "marks", "timed")
+      ...internal("retryAfter", "retryFrame", "marks")
     ],
     tests: tests(
       "resilience/{ErrorClass,RetryPolicy,Timeout,Deadline,SharedError,Policy}*",
@@ -76,6 +76,7 @@ export const groups = {
       ...resilience("Policy", "Hedge"),
       ...internal(
         "pipeline",
+        "timed",
         "streaming",
         "hedging",
         "leaf",

@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker, CircuitBreakers, CircuitControl } from "@underlay/core"
-import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Layer, Stream, TestClock } from "effect"
+import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Layer, Schema, Stream, TestClock } from "effect"
 
 const down = Effect.fail({ isRetryable: true })
 const once = { window: { type: "consecutive", failures: 1 } } as const
@@ -29,10 +29,19 @@ describe("what is let go of", () => {
       yield* breakers.remove("a")
       yield* breakers.get("a")
       yield* old.run(Effect.void)
-      yield* Effect.exit(old.run(down))
-      assert.deepStrictEqual(yield* breakers.states, { closed: 1, open: 0, halfOpen: 0 })
       for (const key of ["b", "c", "d"]) yield* breakers.get(key)
       assert.deepStrictEqual(yield* breakers.stats, { size: 2, capacity: 2, evicted: 2 })
+    })
+  )
+
+  it.effect("what becomes of a removed breaker is not told of the key's new one", () =>
+    Effect.gen(function* () {
+      const breakers = yield* make(2)
+      const old = yield* breakers.get("a")
+      yield* breakers.remove("a")
+      yield* breakers.get("a")
+      yield* Effect.exit(old.run(down))
+      assert.deepStrictEqual(yield* breakers.states, { closed: 1, open: 0, halfOpen: 0 })
     })
   )
 
@@ -179,6 +188,17 @@ describe("the control", () => {
     )
     assert.strictEqual(failure("Rejected").reason, "Rejected")
     assert.strictEqual(failure("Rejected")._tag, "CircuitControlError")
+  })
+
+  it("an override that an adapter has kept is read as a whole, or not at all", () => {
+    const read = Schema.is(CircuitControl.Override)
+    const good = { name: "hosts", mode: "disabled", until: null, reason: null }
+    assert.isTrue(read(good))
+    assert.isTrue(read({ ...good, until: 5, reason: "maintenance" }))
+    for (const bad of [{ name: "" }, { mode: "odd" }, { until: Number.NaN }, { until: "5" }, { reason: 5 }]) {
+      assert.isFalse(read({ ...good, ...bad }), JSON.stringify(bad))
+    }
+    assert.isFalse(read({}))
   })
 
   it.effect("an override for ever has no end, and one that cannot be set names the method", () =>

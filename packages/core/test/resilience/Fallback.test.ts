@@ -361,19 +361,21 @@ describe("Fallback.stale", () => {
         const maxAge = 100
         const capacity = 3
         const values = new StaleValues<number>(capacity, maxAge)
-        // By use, the last one last; what is too old takes a place until it is met.
-        const model = new Map<string, { value: number; since: number }>()
+        // By use, the last one last; what is too old takes a place until it is met. What was too old once may be gone
+        // already, also where the clock then steps back.
+        const model = new Map<string, { value: number; since: number; overdue: boolean }>()
         const last = new Map<string, number>()
         const keep = (key: string, value: number, since: number): void => {
           model.delete(key)
           const [oldest] = model.keys()
           if (model.size === capacity && oldest !== undefined) model.delete(oldest)
-          model.set(key, { value, since })
+          model.set(key, { value, since, overdue: false })
         }
         let now = 10_000
         let stored = 0
         for (const { key, step, type } of commands) {
           now += step
+          for (const kept of model.values()) if (now - kept.since >= maxAge) kept.overdue = true
           if (type === "set") {
             stored++
             values.set(key, stored, now)
@@ -390,9 +392,12 @@ describe("Fallback.stale", () => {
               assert.strictEqual(found.value, last.get(key))
               assert.isTrue(found.age >= 0 && found.age < maxAge)
             }
-            if (known !== undefined && now - known.since < maxAge) {
+            if (known !== undefined && now - known.since < maxAge && !(known.overdue && found === undefined)) {
               assert.deepStrictEqual(found, { value: known.value, age: Math.max(0, now - known.since) })
               keep(key, known.value, Math.min(known.since, now))
+            } else if (found !== undefined) {
+              // Pushed out of the model by one that was too old, which is gone here.
+              keep(key, found.value, now - found.age)
             } else {
               model.delete(key)
             }

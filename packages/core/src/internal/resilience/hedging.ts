@@ -104,9 +104,11 @@ class Race<A, E, R> implements Starts {
   }
 
   begun(index: number): void {
+    // A stage of one's own may make an attempt again: its delay has begun with the first time.
+    if (this.hasBegun || index !== this.launched - 1) return
+    this.hasBegun = true
     // While it is launched the attempt is not yet among those that run.
-    this.hasBegun = index === this.launched - 1
-    if (this.hasBegun && !this.launching && this.isDue()) this.next()
+    if (!this.launching && this.isDue()) this.next()
   }
 
   listen(resume: (effect: Effect.Effect<void>) => void): void {

@@ -166,10 +166,10 @@ const finish = <A, E, E2, R, E3>(
 /** Counts orphans, here and in the whole process. */
 export const orphaned = (orphans: Orphans | undefined, change: 1 | -1): void => {
   everywhere.current += change
-  if (change > 0) everywhere.total++
+  if (change === 1) everywhere.total++
   if (orphans === undefined) return
   orphans.current += change
-  if (change > 0) orphans.total++
+  if (change === 1) orphans.total++
   orphans.changed?.(orphans.current)
 }
 

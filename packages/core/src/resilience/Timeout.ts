@@ -113,6 +113,7 @@ export const within: {
       context: undefined,
       timeout: () => new CallTimeout({ service: options.service, scope: options.scope ?? "total", limitMillis: limit }),
       settled: () => {},
+      ended: () => {},
       failed: Effect.failCause
     })
   }

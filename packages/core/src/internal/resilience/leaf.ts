@@ -144,7 +144,7 @@ class Waiting<A, E, E2, R, E3> {
       this.resume?.(Effect.void)
     }
     if (this.orphaned) timed.orphaned(this.limit.orphans, -1)
-    this.limit.ended?.()
+    this.limit.ended()
   }
 
   private expire(): void {

@@ -35,7 +35,7 @@ export interface Limit<A, E, E2, R, E3> {
   /** Told once, as soon as it is known how it went: the effect's own exit, or undefined when time was up. */
   settled(exit: Exit.Exit<A, E> | undefined): void
   /** Told once, when the work has really ended, which after a timeout may be later. */
-  ended?(): void
+  ended(): void
   /** What to do after a failure or a timeout; run where nothing can be interrupted. */
   failed(cause: Cause.Cause<E | E2>): Effect.Effect<A, E3, R>
 }
@@ -71,7 +71,7 @@ export const masked = <A, E, R, E2, E3>(
     if (polled !== null) {
       const exit = Exit.flatten(polled)
       limit.settled(exit)
-      limit.ended?.()
+      limit.ended()
       return finish(parent, child, limit, exit)
     }
     const waiting = new Waiting(parent, child, limit)
@@ -141,7 +141,7 @@ class Waiting<A, E, E2, R, E3> {
       this.limit.settled(exit)
       this.resume?.(Effect.void)
     }
-    this.limit.ended?.()
+    this.limit.ended()
   }
 
   private expire(): void {

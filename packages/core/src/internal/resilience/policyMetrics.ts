@@ -108,9 +108,9 @@ export class PolicyMetrics {
     this.counts = new Labelled((name) => bind(counters[name], { policy }))
     const keys = { inFlight, queued, limits, orphans, states }
     this.gauges = new Labelled((name) => bind(keys[name], name === "states" ? { service: policy } : { policy }))
-    this.stageRuns = new Labelled((name) => {
-      const [stage = "", outcome = ""] = name.split("\n")
-      return bind(stages, { policy, stage, outcome })
+    this.stageRuns = new Labelled((key) => {
+      const end = key.indexOf(" ")
+      return bind(stages, { policy, stage: key.slice(end + 1), outcome: key.slice(0, end) })
     })
     this.stageTimes = new Labelled((stage) => bind(stageDurations, { policy, stage }))
   }
@@ -164,7 +164,7 @@ export class PolicyMetrics {
   }
 
   stage(name: string, outcome: Outcome, millis: number): void {
-    this.stageRuns.update(`${name}\n${outcome}`, 1)
+    this.stageRuns.update(`${outcome} ${name}`, 1)
     this.stageTimes.update(name, millis / 1000)
   }
 }

@@ -111,6 +111,7 @@ describe("Policy.make takes settings up to their bounds, and beyond them gives o
       "breaker.slowCallDuration (5s) is not shorter than attemptTimeout (5s)"
     ],
     [{ breaker: { slowCallDuration: "1 hour" } }],
+    [{ breaker: { slowCallDuration: Duration.infinity } }, "breaker.slowCallDuration is Infinity ms"],
     [{ attemptTimeout: "5 seconds", breaker: false }],
 
     [{ timeout: "5 seconds", bulkhead: { maxQueue: 1, maxWait: 4_999 } }],
@@ -126,6 +127,9 @@ describe("Policy.make takes settings up to their bounds, and beyond them gives o
     [{ timeout: "5 seconds", rateLimit: { limit: 1, maxWait: false } }],
     [{ timeout: "5 seconds", rateLimit: { limit: 1 }, bulkhead: {} }],
     // What cannot be is told once, not again of everything that is longer.
+    [{ timeout: 0, hedge: { delay: 1 } }, "timeout is not positive"],
+    [{ timeout: 0, hedge: { delay: percentile } }, "timeout is not positive"],
+    [{ attemptTimeout: 0, hedge: { delay: percentile } }, "attemptTimeout is not positive"],
     [{ timeout: 0, bulkhead: { maxQueue: 1, maxWait: 1 }, rateLimit: { limit: 1 } }, "timeout is not positive"],
     [{ throttle: false, rateLimit: false, bulkhead: false, breaker: false, budget: false, retry: false, hedge: false }]
   ]

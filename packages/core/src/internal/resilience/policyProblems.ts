@@ -20,6 +20,10 @@ export const millis = (input: Duration.DurationInput | false | undefined, otherw
 export const shown = (value: number): string =>
   value === Number.POSITIVE_INFINITY ? "none" : Duration.format(Duration.millis(value))
 
+/** The settings of a part that is to be made of settings. */
+const settingsOf = <Given, Part>(given: Given, is: (u: unknown) => u is Part) =>
+  given === undefined || given === false || is(given) ? undefined : (given as Exclude<Given, Part | false | undefined>)
+
 /** What is wrong with the settings. */
 export const problemsOf = (options: Options): ReadonlyArray<string> => {
   const total = millis(options.timeout, defaultTotal)
@@ -48,12 +52,10 @@ const ofTimeouts = (total: number, attempt: number): ReadonlyArray<string> => {
 }
 
 const ofRetry = (options: Options, total: number): ReadonlyArray<string> => {
-  const { budget, retry } = options
-  const found: Array<string> = []
-  if (budget !== undefined && budget !== false && !RetryBudget.isRetryBudget(budget)) {
-    found.push(...RetryBudget.problems(budget))
-  }
-  if (retry === undefined || retry === false || RetryPolicy.isRetryPolicy(retry)) return found
+  const budget = settingsOf(options.budget, RetryBudget.isRetryBudget)
+  const retry = settingsOf(options.retry, RetryPolicy.isRetryPolicy)
+  const found: Array<string> = budget === undefined ? [] : [...RetryBudget.problems(budget)]
+  if (retry === undefined) return found
   found.push(...RetryPolicy.problems(retry))
   const attempts = retry.attempts ?? 3
   if (options.idempotent === false && attempts > 1 && retry.unsentOnly !== true) {
@@ -64,7 +66,7 @@ const ofRetry = (options: Options, total: number): ReadonlyArray<string> => {
     )
   }
   const base = Duration.toMillis(retry.base ?? "1 second")
-  if (attempts > 1 && (retry.jitter ?? "full") === "none" && base >= total) {
+  if (attempts > 1 && retry.jitter === "none" && base >= total) {
     found.push(
       `the first wait of retry (${shown(base)}) is not shorter than timeout (${shown(total)}), so there would never be a ` +
         "second attempt: lower retry.base or raise timeout"
@@ -74,42 +76,31 @@ const ofRetry = (options: Options, total: number): ReadonlyArray<string> => {
 }
 
 const ofHedge = (options: Options, total: number, attempt: number): ReadonlyArray<string> => {
-  const hedge = options.hedge
+  const { hedge } = options
   if (hedge === undefined || hedge === false) return []
-  const found: Array<string> = Hedge.isHedge(hedge) ? [] : [...Hedge.problems(hedge)]
+  const found: Array<string> = []
+  if (!Hedge.isHedge(hedge)) {
+    found.push(...Hedge.problems(hedge))
+    const [setting, shortest] = isPercentile(hedge.delay)
+      ? ["hedge.delay.min", hedge.delay.min ?? 0]
+      : ["hedge.delay", hedge.delay]
+    const delay = Duration.toMillis(shortest)
+    const limit = Math.min(total, attempt)
+    if (delay >= limit && limit > 0) {
+      found.push(
+        `${setting} (${shown(delay)}) is not shorter than ${attempt <= total ? "attemptTimeout" : "timeout"} ` +
+          `(${shown(limit)}), so there would never be a hedge: lower ${setting}`
+      )
+    }
+  }
   if (options.idempotent === false) {
     found.push(
       "hedge is set but idempotent is false, so an effect could happen twice: remove hedge, or set idempotent to true if " +
         "the service recognises repeated calls"
     )
   }
-  const fixed = Hedge.isHedge(hedge) || isPercentile(hedge.delay) ? undefined : hedge.delay
-  if (fixed !== undefined) {
-    const delay = Duration.toMillis(fixed)
-    const limit = Math.min(total, attempt)
-    if (delay >= limit) {
-      found.push(
-        `hedge.delay (${shown(delay)}) is not shorter than ${attempt <= total ? "attemptTimeout" : "timeout"} ` +
-          `(${shown(limit)}), so there would never be a hedge: lower hedge.delay`
-      )
-    }
-  }
-  const min = Hedge.isHedge(hedge) || !isPercentile(hedge.delay) ? undefined : hedge.delay.min
-  if (min !== undefined && Duration.toMillis(min) >= Math.min(total, attempt)) {
-    found.push(
-      `hedge.delay.min (${shown(Duration.toMillis(min))}) is not shorter than ` +
-        `${attempt <= total ? "attemptTimeout" : "timeout"} (${shown(Math.min(total, attempt))}), so there would never be ` +
-        "a hedge: lower hedge.delay.min"
-    )
-  }
-  const { bulkhead } = options
-  if (
-    bulkhead !== undefined &&
-    bulkhead !== false &&
-    !Bulkhead.isBulkhead(bulkhead) &&
-    "maxConcurrent" in bulkhead &&
-    bulkhead.maxConcurrent === 1
-  ) {
+  const bulkhead = settingsOf(options.bulkhead, Bulkhead.isBulkhead)
+  if (bulkhead !== undefined && "maxConcurrent" in bulkhead && bulkhead.maxConcurrent === 1) {
     found.push(
       "bulkhead.maxConcurrent is 1, so a hedge would wait for the place that the first attempt holds: raise it or remove " +
         "hedge"
@@ -122,8 +113,8 @@ const isPercentile = (delay: Hedge.Options["delay"]): delay is Hedge.PercentileD
   typeof delay === "object" && "percentile" in delay
 
 const ofBreaker = (options: Options, attempt: number): ReadonlyArray<string> => {
-  const breaker = options.breaker
-  if (breaker === undefined || breaker === false || CircuitBreaker.isCircuitBreaker(breaker)) return []
+  const breaker = settingsOf(options.breaker, CircuitBreaker.isCircuitBreaker)
+  if (breaker === undefined) return []
   const found: Array<string> = [...CircuitBreaker.problems({ ...breaker, name: options.name })]
   const lease = breaker.probeLease
   if (lease !== undefined && attempt !== Number.POSITIVE_INFINITY && Duration.toMillis(lease) < attempt) {
@@ -153,30 +144,25 @@ const ofWaits = (options: Options, total: number): ReadonlyArray<string> => {
       )
     }
   }
-  const { bulkhead, rateLimit, throttle } = options
-  if (bulkhead !== undefined && bulkhead !== false && !Bulkhead.isBulkhead(bulkhead)) {
+  const bulkhead = settingsOf(options.bulkhead, Bulkhead.isBulkhead)
+  if (bulkhead !== undefined) {
     found.push(...Bulkhead.problems(bulkhead))
     wait("bulkhead.maxWait", bulkhead.maxWait)
   }
-  if (rateLimit !== undefined && rateLimit !== false && !RateLimit.isRateLimit(rateLimit)) {
+  const rateLimit = settingsOf(options.rateLimit, RateLimit.isRateLimit)
+  if (rateLimit !== undefined) {
     found.push(...RateLimit.problems(rateLimit))
     wait("rateLimit.maxWait", rateLimit.maxWait)
   }
-  if (throttle !== undefined && throttle !== false && !Throttle.isThrottle(throttle)) {
-    found.push(...Throttle.problems(throttle))
-  }
+  const throttle = settingsOf(options.throttle, Throttle.isThrottle)
+  if (throttle !== undefined) found.push(...Throttle.problems(throttle))
   return found
 }
 
-const ofStages = (options: Options): ReadonlyArray<string> => {
-  const seen = new Set<string>()
-  const found: Array<string> = []
-  for (const { name } of options.stages ?? []) {
-    if (seen.has(name)) found.push(`two stages are named "${name}": give each a name of its own, its metrics bear it`)
-    seen.add(name)
-  }
-  return found
-}
+const ofStages = ({ stages }: Options): ReadonlyArray<string> =>
+  stages
+    ?.filter(({ name }, index) => stages.findIndex((each) => each.name === name) < index)
+    .map(({ name }) => `two stages are named "${name}": give each a name of its own, its metrics bear it`) ?? []
 
 /** The policy in words, one stage a line, outermost first. */
 export const describeStages = (stages: pipeline.Stages): string => {

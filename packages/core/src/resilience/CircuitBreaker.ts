@@ -125,7 +125,8 @@ export interface Options {
   readonly slowCallRate?: number | undefined
   /**
    * For how long it stays open: fixed, growing, or a function that is given how often it has opened since it was last
-   * closed (from 1). 30 seconds, which is also what a function that throws or gives no finite time is replaced with.
+   * closed (from 1). 30 seconds, which is also what is taken for a function that throws, or gives a time that is negative
+   * or not finite.
    */
   readonly openFor?: Duration.DurationInput | Growing | ((openings: number) => Duration.DurationInput) | undefined
   /** By up to this part (below 1) the open time is shortened at random, so that many do not probe at once. 0. */
@@ -376,7 +377,7 @@ const windowProblems = (window: Window): ReadonlyArray<string> => {
   }
   if (window.minimumCalls !== undefined && !positiveInteger(window.minimumCalls)) {
     found.push(`breaker.window.minimumCalls is ${window.minimumCalls}: give a whole number of 1 or more`)
-  } else if (window.type === "count" && window.minimumCalls !== undefined && window.minimumCalls > window.size) {
+  } else if (window.type === "count" && (window.minimumCalls ?? 0) > window.size) {
     found.push(
       `breaker.window.minimumCalls (${window.minimumCalls}) is more than its size (${window.size}), so the circuit could` +
         " never open: lower minimumCalls or raise size"
@@ -515,11 +516,9 @@ const makeShared = <A extends object>(): ((made: A) => A) => {
   }
 }
 
-const alike = (a: object, b: object): boolean => {
-  const left = Object.entries(a)
-  const right = new Map<string, unknown>(Object.entries(b))
-  return left.length === right.size && left.every(([key, value]) => right.has(key) && Object.is(right.get(key), value))
-}
+/** Both are of the same kind, with the same keys where what tells the kinds apart is the same. */
+const alike = <A extends object>(a: A, b: A): boolean =>
+  Object.entries(a).every(([key, value]) => Object.is(value, Reflect.get(b, key)))
 
 // Also the parts, for breakers of which each has a little of its own.
 const sharedWindow = makeShared<machine.WindowSettings>()
@@ -721,10 +720,10 @@ const decode = Schema.decodeUnknown(Snapshot, { errors: "all" })
 export const decodeSnapshot = (service: string, snapshot: unknown): Effect.Effect<Snapshot, SnapshotInvalid> =>
   decode(snapshot).pipe(
     Effect.mapError((error) => new SnapshotInvalid({ service, problem: error.message })),
-    Effect.filterOrFail(
-      (found) => contradiction(found) === undefined,
-      (found) => new SnapshotInvalid({ service, problem: contradiction(found) ?? "" })
-    )
+    Effect.flatMap((found) => {
+      const problem = contradiction(found)
+      return problem === undefined ? Effect.succeed(found) : Effect.fail(new SnapshotInvalid({ service, problem }))
+    })
   )
 
 const contradiction = (found: Snapshot): string | undefined => {

@@ -403,7 +403,9 @@ const restore = (before: Model, saved: Saved): Model => {
           : { ...rampStart(model.settings), until: model.time + Math.min(over, left) }
     }
   }
-  return enter({ ...model, mode: saved.mode, openings: saved.openings, counters: saved.counters }, phase())
+  const restored = phase()
+  const openings = restored.is === "closed" && restored.ramp === undefined ? 0 : saved.openings
+  return enter({ ...model, mode: saved.mode, openings, counters: saved.counters }, restored)
 }
 
 const rampStart = ({ ramp }: Settings) => ({ credit: 1_000_000 - Math.round((ramp?.from ?? 1) * 1_000_000) })

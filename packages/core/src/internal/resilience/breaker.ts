@@ -341,7 +341,6 @@ export class Breaker<Own extends Settings = Settings> {
 
   setMode(mode: Mode, now: number): void {
     this.recall(now)
-    if (mode === this.mode) return
     const time = this.tick(now)
     const was = this.effective(time, now)
     const before = this.shown(was, time, now)
@@ -388,9 +387,8 @@ export class Breaker<Own extends Settings = Settings> {
   reload(settings: Own, now: number): void {
     const time = this.tick(now)
     this.state(now)
-    const old = this.settings.window
     this.settings = settings
-    this.carry(old, settings.window)
+    this.carry(settings.window)
     this.shorten(time)
     // Fewer probes may be enough now.
     if (this.phase instanceof HalfOpen) this.decide(this.phase, time, now, 0)
@@ -424,7 +422,7 @@ export class Breaker<Own extends Settings = Settings> {
       openedAt: phase instanceof Open ? phase.until - phase.length - this.skew : null,
       openUntil: phase instanceof Open ? phase.until - this.skew : null,
       rampShare: phase instanceof Ramp ? this.share(phase, time) / whole : 1,
-      rampUntil: phase instanceof Ramp && phase.until > time ? phase.until - this.skew : null,
+      rampUntil: phase instanceof Ramp ? phase.until - this.skew : null,
       window: this.content(),
       counters: { ...this.counters }
     }
@@ -442,6 +440,8 @@ export class Breaker<Own extends Settings = Settings> {
     this.openings = snapshot.openings
     this.fill(snapshot.window)
     this.phase = this.restored(snapshot, time, now)
+    // Of a ramp that there is no more: it is wholly closed.
+    if (this.phase === undefined) this.openings = 0
     const after = this.state(now)
     if (before !== after) this.notify({ from: before, to: after, at: now })
     this.owner?.placed()
@@ -594,8 +594,7 @@ export class Breaker<Own extends Settings = Settings> {
 
   private loseLeases(phase: HalfOpen, time: number): void {
     for (let index = phase.probes.length - 1; index >= 0; index--) {
-      const until = phase.probes[index]?.leaseUntil
-      if (until !== undefined && until <= time) {
+      if ((phase.probes[index]?.leaseUntil ?? time) <= time) {
         phase.probes.splice(index, 1)
         this.counters.leasesLost++
       }
@@ -604,7 +603,7 @@ export class Breaker<Own extends Settings = Settings> {
 
   private open(time: number, now: number, retryAfter: number): void {
     const { phase, settings } = this
-    if (!(phase instanceof HalfOpen) && !(phase instanceof Ramp && time < phase.until)) this.openings = 0
+    if (phase instanceof Ramp && time >= phase.until) this.openings = 0
     this.openings++
     this.counters.opened++
     const length = Math.max(jittered(settings, openMillis(settings, this.openings)), capped(settings, retryAfter))
@@ -640,10 +639,10 @@ export class Breaker<Own extends Settings = Settings> {
     this.window = undefined
   }
 
-  /** The share of the calls that pass, of `whole`. */
+  /** The share of the calls that pass, of `whole`, while its time is not over. */
   private share(phase: Ramp, time: number): number {
     const { ramp } = this.settings
-    if (ramp === undefined || time >= phase.until) return whole
+    if (ramp === undefined) return whole
     const left = Math.min(1, (phase.until - time) / ramp.over)
     return Math.round((1 - (1 - ramp.from) * left) * whole)
   }
@@ -676,22 +675,17 @@ export class Breaker<Own extends Settings = Settings> {
     }
   }
 
-  private carry(old: WindowSettings, settings: WindowSettings): void {
-    if (old.type === "consecutive" && settings.type === "consecutive") return
-    this.consecutive = 0
+  private carry(settings: WindowSettings): void {
     const { window } = this
-    if (old.type === "count" && settings.type === "count" && window instanceof CountWindow) {
-      if (old.size !== settings.size) this.window = CountWindow.from(settings.size, window.content())
+    if (settings.type === "count" && window instanceof CountWindow) {
+      if (window.size !== settings.size) this.window = CountWindow.from(settings.size, window.content())
       return
     }
-    if (
-      old.type !== "time" ||
-      settings.type !== "time" ||
-      old.over !== settings.over ||
-      old.buckets !== settings.buckets
-    ) {
-      this.window = undefined
+    if (settings.type === "time" && window instanceof TimeWindow) {
+      if (window.over === settings.over && window.count === settings.buckets) return
     }
+    this.window = undefined
+    if (settings.type !== "consecutive") this.consecutive = 0
   }
 
   private shorten(time: number): void {
@@ -701,7 +695,7 @@ export class Breaker<Own extends Settings = Settings> {
       if (less > 0) this.phase = new Open(phase.until - less, phase.length - less)
     } else if (phase instanceof HalfOpen) {
       for (const probe of phase.probes) {
-        if (probe.leaseUntil !== undefined) probe.leaseUntil = Math.min(probe.leaseUntil, time + settings.lease)
+        probe.leaseUntil = Math.min(probe.leaseUntil ?? time, time + settings.lease)
       }
     } else if (phase instanceof Ramp) {
       phase.until = Math.min(phase.until, time + (settings.ramp?.over ?? 0))
@@ -711,13 +705,14 @@ export class Breaker<Own extends Settings = Settings> {
   private restored(snapshot: Snapshot, time: number, now: number): Phase {
     const { ramp } = this.settings
     if (snapshot.wouldBe === "half-open") return new HalfOpen(time)
-    if (snapshot.wouldBe === "open" && snapshot.openUntil !== null && snapshot.openedAt !== null) {
-      const length = Math.min(snapshot.openUntil - snapshot.openedAt, longest(this.settings, this.openings))
-      const left = Math.max(0, Math.min(snapshot.openUntil - now, length))
-      return new Open(time + left, length)
+    if (snapshot.wouldBe === "open") {
+      const until = snapshot.openUntil ?? now
+      const length = Math.min(until - (snapshot.openedAt ?? now), longest(this.settings, this.openings))
+      return new Open(time + Math.max(0, Math.min(until - now, length)), length)
     }
-    if (ramp === undefined || snapshot.rampUntil === null || snapshot.rampUntil <= now) return undefined
-    return new Ramp(time + Math.min(ramp.over, snapshot.rampUntil - now), ramp.from)
+    const left = (snapshot.rampUntil ?? now) - now
+    // One that is over ends as soon as it is looked at.
+    return ramp === undefined ? undefined : new Ramp(time + Math.min(ramp.over, left), ramp.from)
   }
 
   private notify(change: Change): void {
@@ -743,8 +738,6 @@ const pass = (generation: number, leaseUntil: number | undefined, startedAt: num
   settled: false
 })
 
-const usable = (millis: number): number => (millis >= 0 && millis < Number.POSITIVE_INFINITY ? millis : defaultOpenFor)
-
 /** How long it is open at most by its own settings. */
 const openMillis = ({ openFor }: Settings, openings: number): number => {
   if (typeof openFor === "number") return openFor
@@ -752,7 +745,10 @@ const openMillis = ({ openFor }: Settings, openings: number): number => {
     return Math.min(openFor.max, openFor.initial * openFor.factor ** Math.max(0, openings - 1))
   }
   try {
-    return usable(Duration.toMillis(openFor(openings)))
+    const given = openFor(openings)
+    // What is negative or no number would be no time at all to `Duration`, and the circuit never open.
+    const millis = typeof given === "number" ? given : Duration.toMillis(given)
+    return millis >= 0 && millis < Number.POSITIVE_INFINITY ? millis : defaultOpenFor
   } catch {
     return defaultOpenFor
   }

@@ -31,17 +31,16 @@ export type WindowContent =
     }
 
 /**
- * Whether `part` of `total` is at least `rate`. Both counts are whole, so two different ratios are never as near to each
- * other as the error of a rate that was computed (0.1 + 0.2, 2 / 3) is to what was meant.
+ * Both counts are whole, so two different ratios are never as near to each other as the error of a rate that was computed
+ * (0.1 + 0.2, 2 / 3) is to what was meant.
  */
-export const reaches = (part: number, total: number, rate: number): boolean => part / total >= rate - 1e-12
+const error = 1e-12
+
+/** Whether `part` of `total` is at least `rate`. */
+export const reaches = (part: number, total: number, rate: number): boolean => part / total >= rate - error
 
 /** The smallest whole number of at least 1 that is `rate` of `total`. */
-export const least = (total: number, rate: number): number => {
-  let needed = Math.max(1, Math.floor(total * rate))
-  while (needed < total && !reaches(needed, total, rate)) needed++
-  return needed
-}
+export const least = (total: number, rate: number): number => Math.max(1, Math.ceil(total * (rate - error)))
 
 /** The last `size` results. */
 export class CountWindow {
@@ -53,6 +52,10 @@ export class CountWindow {
 
   constructor(size: number) {
     this.results = new Uint8Array(size)
+  }
+
+  get size(): number {
+    return this.results.length
   }
 
   push(failed: boolean, slow: boolean): void {
@@ -78,7 +81,7 @@ export class CountWindow {
 
   static from(size: number, content: string): CountWindow {
     const window = new CountWindow(size)
-    for (const digit of content.slice(-size)) window.push((Number(digit) & 1) === 1, Number(digit) >= 2)
+    for (const digit of content) window.push((Number(digit) & 1) === 1, Number(digit) >= 2)
     return window
   }
 }
@@ -88,10 +91,10 @@ export class TimeWindow {
   calls = 0
   failures = 0
   slow = 0
+  readonly over: number
+  readonly count: number
   /** The number of the newest bucket. */
   private head: number
-  private readonly over: number
-  private readonly count: number
   /** Three numbers a bucket: calls, failures, slow. */
   private readonly cells: Uint32Array
 
@@ -108,6 +111,7 @@ export class TimeWindow {
     const passed = head - this.head
     if (passed <= 0) return
     this.head = head
+    // All of it, also what a cell could not count.
     if (passed >= this.count) {
       this.cells.fill(0)
       this.calls = 0
@@ -148,9 +152,9 @@ export class TimeWindow {
     const window = new TimeWindow(over, content.length, time)
     // The middle of the bucket, so that a width that is no whole number cannot round into the one before.
     const age = Math.max(0, window.head - window.bucketAt(since + over / content.length / 2))
-    for (let back = age; back < content.length; back++) {
-      const bucket = content[content.length - 1 - back + age]
-      if (bucket !== undefined) window.add(window.head - back, bucket)
+    // As many of the oldest are too old by now.
+    for (const [index, bucket] of content.slice(age).entries()) {
+      window.add(window.head - content.length + 1 + index, bucket)
     }
     return window
   }

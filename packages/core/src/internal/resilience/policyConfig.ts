@@ -228,10 +228,10 @@ const hedge = part(
     delay: Config.map(durationOr("delay", percentile), ({ single, table }) => table ?? single),
     maxHedges: integer("maxHedges")
   } satisfies FieldsOf<keyof Hedge.Options>,
-  ({ delay, maxHedges }): Found<Hedge.Options> =>
-    delay === undefined
+  (found): Found<Hedge.Options> =>
+    found.delay === undefined
       ? missing("delay", "give a duration, or a percentile with its initial delay")
-      : Either.right({ delay, maxHedges })
+      : Either.right({ ...found, delay: found.delay })
 )
 
 const throttle = part(
@@ -388,14 +388,11 @@ const bulkhead = part(
     ...adaptive
   } satisfies FieldsOf<Exclude<keyof Bulkhead.Options, NotData>>,
   (found): Found<Omit<Bulkhead.Options, "name"> | Omit<Bulkhead.AdaptiveOptions, "name">> => {
-    const { algorithm, maxConcurrent, ...rest } = found
+    const { algorithm } = found
     return algorithm === undefined
-      ? Either.map(meaningless(found, Object.keys(adaptive), "without an algorithm"), () => ({
-          ...rest,
-          maxConcurrent
-        }))
+      ? Either.map(meaningless(found, Object.keys(adaptive), "without an algorithm"), () => found)
       : Either.map(meaningless(found, ["maxConcurrent"], "beside an algorithm, which has min and max"), () => ({
-          ...rest,
+          ...found,
           algorithm
         }))
   }
@@ -429,8 +426,9 @@ const partOver = <Part extends object, Settings extends object>(
   is: (u: unknown) => u is Part,
   kept: (code: Settings, found: Settings) => Partial<Settings> = (code) => code
 ): Part | Settings | false | undefined => {
-  if (found === undefined || (found !== false && is(code))) return code
-  if (found === false || is(found) || code === undefined || code === false || is(code)) return found
+  if (found === false) return false
+  if (found === undefined || is(code)) return code
+  if (is(found) || code === undefined || code === false) return found
   return { ...kept(code, found), ...found }
 }
 

@@ -363,8 +363,7 @@ class Registry implements CircuitBreakers {
     if (entry.kept === "evicted" && !this.entries.has(entry.key)) {
       this.makeRoom(now)
       entry.kept = "in"
-      this.entries.set(entry.key, entry)
-      this.sort(entry)
+      this.enter(entry, now)
     }
     if (entry.machine.settings !== this.settings) entry.machine.reload(this.settings, now)
     this.override(entry, now)
@@ -431,4 +430,4 @@ class Registry implements CircuitBreakers {
 }
 
 const same = (a: CircuitBreaker.Override | undefined, b: CircuitBreaker.Override | undefined): boolean =>
-  a === b || (a !== undefined && b !== undefined && a.mode === b.mode && a.until === b.until)
+  a?.mode === b?.mode && a?.until === b?.until

@@ -3,7 +3,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker, CircuitBreakers, CircuitControl } from "@underlay/core"
-import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Layer, Schema, Stream, TestClock } from "effect"
+import { Chunk, Deferred, Duration, Effect, Exit, Fiber, Layer, Option, Queue, Schema, Stream, TestClock } from "effect"
 
 const down = Effect.fail({ isRetryable: true })
 const once = { window: { type: "consecutive", failures: 1 } } as const
@@ -90,6 +90,49 @@ describe("what is let go of", () => {
       yield* TestClock.adjust("3 hours")
       yield* breakers.get("e")
       assert.deepStrictEqual(yield* breakers.stats, { size: 1, capacity: 1, evicted: 4 })
+    })
+  )
+
+  it.effect("a few at a time: four for a new key, whether closed or forgotten", () =>
+    Effect.gen(function* () {
+      const breakers = yield* make(1)
+      for (const key of ["a", "b", "c", "d", "e", "f"]) yield* Effect.exit(breakers.run(key, down))
+      yield* TestClock.adjust("3 hours")
+      yield* breakers.get("g")
+      assert.deepStrictEqual(yield* breakers.stats, { size: 3, capacity: 1, evicted: 4 })
+      yield* breakers.get("h")
+      assert.deepStrictEqual(yield* breakers.stats, { size: 1, capacity: 1, evicted: 7 })
+    })
+  )
+
+  it.effect("no more than four in trouble are looked at for a new key; the next one looks further", () =>
+    Effect.gen(function* () {
+      const breakers = yield* make(1)
+      yield* Effect.exit(breakers.run("old", down))
+      yield* TestClock.adjust("59 minutes")
+      for (const key of ["a", "b", "c", "d"]) yield* Effect.exit(breakers.run(key, down))
+      // Of all it was used last, though only by a look at it.
+      yield* breakers.get("old")
+      yield* TestClock.adjust("2 minutes")
+      yield* breakers.get("new")
+      assert.deepStrictEqual(yield* breakers.stats, { size: 6, capacity: 1, evicted: 0 })
+      yield* breakers.remove("new")
+      yield* breakers.get("newer")
+      assert.deepStrictEqual(yield* breakers.stats, { size: 5, capacity: 1, evicted: 1 })
+      assert.isTrue(Option.isNone(yield* breakers.peek("old")))
+    })
+  )
+
+  it.effect("one that is kept refuses at a glance; one that was let go of is looked for first", () =>
+    Effect.gen(function* () {
+      const breakers = yield* make(1)
+      const breaker = (yield* breakers.get("a")) as CircuitBreaker.CircuitBreaker & {
+        readonly machine: { readonly refuses: (now: number) => number | undefined }
+      }
+      yield* Effect.exit(breaker.run(down))
+      assert.strictEqual(breaker.machine.refuses(0), 30_000)
+      yield* breakers.remove("a")
+      assert.isUndefined(breaker.machine.refuses(0))
     })
   )
 })
@@ -207,6 +250,35 @@ describe("the control", () => {
       assert.isNull(forever.until)
       const error = yield* Effect.flip(CircuitControl.makeOverride("", "disabled"))
       assert.include(error.message, "CircuitControl.set: the name is empty")
+    })
+  )
+
+  it.scoped("many changes while it is read are one reading more, not one each", () =>
+    Effect.gen(function* () {
+      const memory = yield* CircuitControl.makeMemory
+      const told = yield* Queue.unbounded<void>()
+      let reads = 0
+      const layer = Layer.succeed(CircuitControl.CircuitControl, {
+        ...memory,
+        overrides: Effect.suspend(() => {
+          reads++
+          return Effect.delay(memory.overrides, "1 second")
+        }),
+        changes: Stream.fromQueue(told)
+      })
+      const breaker = yield* CircuitBreaker.make({ name: "mail" })
+      yield* Effect.fork(CircuitControl.follow(breaker, { refresh: "1 hour" }).pipe(Effect.provide(layer)))
+      yield* TestClock.adjust("10 seconds")
+      const before = reads
+      for (let change = 0; change < 20; change++) {
+        yield* Queue.offer(told, undefined)
+        yield* settled
+      }
+      yield* memory.set("mail", "forced-open")
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(reads - before, 2)
+      // What was said last is what holds.
+      assert.strictEqual(yield* breaker.state, "open")
     })
   )
 

@@ -404,10 +404,12 @@ export const adaptive: (options: AdaptiveOptions) => Effect.Effect<Bulkhead> = f
 const reject: machine.Reject<BulkheadFull> = (service, reason, weight, limit) =>
   new BulkheadFull({ service, reason, weight, limit })
 
-const statusOf = (error: unknown): unknown => {
-  if (!Predicate.isObject(error)) return undefined
-  const fields = error as { readonly status?: unknown; readonly statusCode?: unknown; readonly response?: unknown }
-  return fields.status ?? fields.statusCode ?? (fields.response === undefined ? undefined : statusOf(fields.response))
+/** The status of the error itself, or of the response that it holds. */
+const statusOf = (error: unknown): unknown => ownStatus(error) ?? ownStatus(Reflect.get(Object(error), "response"))
+
+const ownStatus = (u: unknown): unknown => {
+  const { status, statusCode } = Object(u) as { readonly status?: unknown; readonly statusCode?: unknown }
+  return status ?? statusCode
 }
 
 const isTimeout = (error: unknown): boolean =>
@@ -425,7 +427,7 @@ export const outcomeOf = (
   const found = classify(failure.value)
   if (found.rejection === true || found.class === "cancelled") return undefined
   if (found.class === "rate-limited" || isTimeout(failure.value) || statusOf(failure.value) === 503) return "dropped"
-  return found.class === "transient" ? "failure" : "neutral"
+  return "failure"
 }
 
 /** @internal */

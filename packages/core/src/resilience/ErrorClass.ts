@@ -57,7 +57,7 @@ const transientUnsent: Classification = { class: "transient", sent: false }
 const permanentUnsent: Classification = { class: "permanent", sent: false }
 
 // Names that Node and undici give to failures before a connection stood, so that no byte of a request was sent.
-const unsentCodes: ReadonlySet<string> = new Set([
+const unsentCodes: ReadonlySet<unknown> = new Set([
   "ECONNREFUSED",
   "ENOTFOUND",
   "EAI_AGAIN",
@@ -67,7 +67,7 @@ const unsentCodes: ReadonlySet<string> = new Set([
   "UND_ERR_CONNECT_TIMEOUT"
 ])
 
-const transientCodes: ReadonlySet<string> = new Set([
+const transientCodes: ReadonlySet<unknown> = new Set([
   "ECONNRESET",
   "ECONNABORTED",
   "EPIPE",
@@ -99,9 +99,7 @@ export const fromStatus = (
       : status === 408 || status === 425 || (status >= 500 && status !== 501 && status !== 505)
         ? "transient"
         : "permanent"
-  if (kind === "permanent" || headers === undefined) {
-    return kind === "permanent" ? permanent : { class: kind }
-  }
+  if (kind === "permanent" || headers === undefined) return { class: kind }
   const hint = retryAfter.fromHeaders(headers)
   return hint === undefined
     ? { class: kind }
@@ -151,10 +149,7 @@ const headersOf = (error: object): Readonly<Record<string, string | undefined>> 
   if (!Predicate.isObject(headers)) return undefined
   if (Predicate.hasProperty(headers, "get") && typeof headers.get === "function") {
     const found: Record<string, string> = {}
-    for (const name of retryAfter.headerNames) {
-      const value: unknown = headers.get(name)
-      if (typeof value === "string") found[name] = value
-    }
+    for (const name of retryAfter.read) found[name] = headers.get(name)
     return found
   }
   return headers as unknown as Readonly<Record<string, string | undefined>>
@@ -182,22 +177,15 @@ const fromUnknown = (error: unknown, depth: number): Classification => {
   if (HttpClientError.isHttpClientError(error)) return fromHttp(error, depth)
   if (typeof fields.isRetryable === "boolean") return hinted(fields.isRetryable ? "transient" : "permanent", error)
   if (fields._tag === "TimeoutException") return transient
-  if (typeof fields.code === "string") {
-    if (unsentCodes.has(fields.code)) return transientUnsent
-    if (transientCodes.has(fields.code)) return transient
-  }
+  if (unsentCodes.has(fields.code)) return transientUnsent
+  if (transientCodes.has(fields.code)) return transient
   if (fields.name === "AbortError") return cancelled
   if (fields.name === "TimeoutError") return transient
-  const status =
-    typeof fields.status === "number"
-      ? fields.status
-      : typeof fields.statusCode === "number"
-        ? fields.statusCode
-        : undefined
-  if (status !== undefined && status >= 400 && status <= 599) return fromStatus(status, headersOf(error))
+  const status = typeof fields.status === "number" ? fields.status : fields.statusCode
+  if (typeof status === "number" && status >= 400 && status <= 599) return fromStatus(status, headersOf(error))
   if (fields._tag === "UnknownException") return fromUnknown(fields.error, depth + 1)
   // Happy eyeballs: each address was tried and each attempt failed in its own way.
-  if (Array.isArray(fields.errors) && fields.errors.length > 0) {
+  if (Array.isArray(fields.errors)) {
     const all = fields.errors.map((each) => fromUnknown(each, depth + 1))
     const first = all.find((each) => each.assumed !== true)
     if (first !== undefined) return all.every((each) => each.sent === false) ? first : { class: first.class }

@@ -154,7 +154,7 @@ export interface Hooks {
   /** The last question before another attempt: whether there is a budget for it. */
   readonly allow: (found: ErrorClass.Classification, now: number, error: unknown) => boolean
   /** Told of each wait before it begins. */
-  readonly onDelay: ((error: unknown, delayMillis: number, attempt: number, now: number) => void) | undefined
+  readonly onDelay: (error: unknown, delayMillis: number, attempt: number, now: number) => void
   /** When there is no use in waiting any more. */
   readonly deadline: number | undefined
 }
@@ -328,7 +328,7 @@ const makeSchedule = (shape: Shape, run: Run): Schedule.Schedule<Duration.Durati
     { base: shape.base.initial, failed: 0, previous: shape.firstDelay },
     (now, error, state) => {
       const failed = state.failed + 1
-      const end: Step = [{ ...state, failed }, Duration.zero, ScheduleDecision.done]
+      const end: Step = [state, Duration.zero, ScheduleDecision.done]
       const found = run.classify(error)
       if (failed >= run.attempts || run.hooks?.stop(error) === true || !run.retryable(found, error)) {
         return Effect.succeed(end)
@@ -344,7 +344,7 @@ const makeSchedule = (shape: Shape, run: Run): Schedule.Schedule<Duration.Durati
         return Effect.zipWith(wait, Deadline.Current, (delay, inherited): Step => {
           const deadline = Math.min(inherited, run.hooks?.deadline ?? Number.POSITIVE_INFINITY)
           if (now + delay >= deadline || run.hooks?.allow(found, now, error) === false) return end
-          run.hooks?.onDelay?.(error, delay, failed, now)
+          run.hooks?.onDelay(error, delay, failed, now)
           return [
             { base, failed, previous: delay },
             Duration.millis(delay),

@@ -2,8 +2,22 @@
  * The bulkhead to the last step: what is counted, what happens in the same moment, and what tells load from failure.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Bulkhead, ErrorClass } from "@underlay/core"
-import { Cause, Deferred, Effect, Exit, Fiber, FiberId, Stream, TestClock } from "effect"
+import { Bulkhead, Deadline, ErrorClass } from "@underlay/core"
+import {
+  Cause,
+  Chunk,
+  Clock,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  FiberId,
+  FiberRef,
+  Scheduler,
+  Stream,
+  TestClock
+} from "effect"
 import { schedule } from "../../src/internal/resilience/timer.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 20)
@@ -77,6 +91,107 @@ describe("what is counted", () => {
         yield* bulkhead.run(Effect.void)
       }
     })
+  )
+
+  it.effect("a place that comes free at whatever step of one who begins to wait is theirs", () =>
+    Effect.gen(function* () {
+      let steps = 0
+      for (let reached = true; reached; steps++) {
+        const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 1, maxQueue: 5, maxWait: "1 minute" })
+        const gate = yield* Deferred.make<void>()
+        yield* Effect.fork(bulkhead.run(Deferred.await(gate)))
+        yield* settle
+        let taken = 0
+        let target: unknown
+        reached = false
+        const scheduler: Scheduler.Scheduler = {
+          shouldYield: (fiber) => {
+            target ??= fiber
+            if (fiber !== target || taken++ !== steps) return false
+            reached = true
+            Deferred.unsafeDone(gate, Effect.void)
+            return 0
+          },
+          scheduleTask: (task, priority) => Scheduler.defaultScheduler.scheduleTask(task, priority)
+        }
+        const call = bulkhead.run(Effect.succeed("ran"))
+        const waiting = yield* Effect.fork(Effect.locally(call, FiberRef.currentScheduler, scheduler))
+        yield* settle
+        yield* Deferred.succeed(gate, undefined)
+        yield* settle
+        assert.deepStrictEqual(waiting.unsafePoll(), Exit.succeed("ran"), `after ${steps} steps`)
+        assert.deepInclude(yield* bulkhead.snapshot, { active: 0, queued: 0, entered: 2, rejected: 0 })
+      }
+      assert.isAbove(steps, 10)
+    })
+  )
+
+  it.effect("a timer that cannot be taken back and comes too late does nothing", () =>
+    Effect.gen(function* () {
+      const clock = yield* Effect.clock
+      const stubborn: Clock.Clock = {
+        ...clock,
+        [Clock.ClockTypeId]: Clock.ClockTypeId,
+        currentTimeMillis: clock.currentTimeMillis,
+        currentTimeNanos: clock.currentTimeNanos,
+        unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis(),
+        unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+        sleep: (duration) => Effect.uninterruptible(clock.sleep(duration))
+      }
+      const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 1, maxQueue: 5, maxWait: "1 second" })
+      const gate = yield* Deferred.make<void>()
+      yield* Effect.fork(bulkhead.run(Deferred.await(gate)))
+      yield* settle
+      const waiting = yield* Effect.fork(bulkhead.run(Effect.sleep("1 minute")).pipe(Effect.withClock(stubborn)))
+      yield* settle
+      yield* Deferred.succeed(gate, undefined)
+      yield* settle
+      yield* TestClock.adjust("10 seconds")
+      assert.deepInclude(yield* bulkhead.snapshot, { active: 1, queued: 0, rejected: 0 })
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(waiting)
+      assert.deepInclude(yield* bulkhead.snapshot, { active: 0, queued: 0, rejected: 0 })
+    })
+  )
+
+  it.effect("a place that comes free at the very deadline of one who waits is of no use to them", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 1, maxQueue: 5, maxWait: "1 minute" })
+      const running = yield* Effect.fork(bulkhead.run(Effect.sleep("1 second")))
+      yield* settle
+      let ran = false
+      const call = bulkhead.run(
+        Effect.sync(() => {
+          ran = true
+        })
+      )
+      const waiting = yield* Effect.fork(Effect.flip(Deadline.within(call, "1 second")))
+      yield* settle
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(running)
+      const error = yield* Fiber.join(waiting)
+      assert.strictEqual(error.reason, "wait-too-long")
+      assert.isFalse(ran)
+    })
+  )
+
+  it.effect(
+    "where nobody may wait any more those who do keep their place, and a higher priority does not take it",
+    () =>
+      Effect.gen(function* () {
+        const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 1, maxQueue: 5, maxWait: "1 minute" })
+        const gate = yield* Deferred.make<void>()
+        yield* Effect.fork(bulkhead.run(Deferred.await(gate)))
+        yield* settle
+        const waiting = yield* Effect.fork(bulkhead.run(Effect.succeed("served"), { priority: "low" }))
+        yield* settle
+        yield* bulkhead.reload({ maxConcurrent: 1, maxQueue: 0, maxWait: 0 })
+        const error = yield* Effect.flip(bulkhead.run(Effect.void, { priority: "high" }))
+        assert.strictEqual(error.reason, "queue-full")
+        yield* Deferred.succeed(gate, undefined)
+        assert.strictEqual(yield* Fiber.join(waiting), "served")
+        assert.deepInclude(yield* bulkhead.snapshot, { displaced: 0, rejected: 1 })
+      })
   )
 })
 
@@ -173,6 +288,85 @@ describe("an adaptive bulkhead", () => {
       assert.strictEqual(outcome(bulkhead, "text"), "dropped")
       yield* bulkhead.reload({ algorithm: "vegas" })
       assert.notStrictEqual(outcome(bulkhead, "text"), "dropped")
+    })
+  )
+
+  it.effect("knows defects and failures for ends that say nothing of latency, and interruptions for none", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* make({})
+      const outcomeOf = (cause: Cause.Cause<unknown>): unknown =>
+        (Reflect.get(bulkhead, "outcome") as (cause: Cause.Cause<unknown>) => unknown).call(bulkhead, cause)
+      assert.strictEqual(outcomeOf(Cause.die("bug")), "failure")
+      assert.isUndefined(outcomeOf(Cause.interrupt(FiberId.none)))
+      for (const error of [{ status: 500 }, { status: 404 }, "text", null]) {
+        assert.strictEqual(outcomeOf(Cause.fail(error)), "failure")
+      }
+      const circle: { response?: unknown } = {}
+      circle.response = circle
+      assert.strictEqual(outcomeOf(Cause.fail(circle)), "failure")
+    })
+  )
+
+  it.effect("a setting that is wrong is named, and not what was only derived from it", () =>
+    Effect.gen(function* () {
+      for (const wrong of [{ min: Number.NaN }, { max: 1.5 }]) {
+        const exit = yield* Effect.exit(make(wrong))
+        const text = Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""
+        assert.include(text, `bulkhead.${Object.keys(wrong).join()} is ${Object.values(wrong).join()}`)
+        assert.notInclude(text, "bulkhead.initial")
+      }
+    })
+  )
+
+  it.effect("is not moved by calls that were cancelled, nor by streams that fail in another way than by load", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* make({ minimumSamples: 1, window: "1 second" })
+      const latency = Effect.map(bulkhead.snapshot, (seen) => seen.adaptive?.latency)
+      const served = Effect.fork(bulkhead.run(Effect.sleep("100 millis")))
+      yield* Effect.andThen(served, TestClock.adjust("100 millis"))
+      yield* Effect.andThen(served, TestClock.adjust("100 millis"))
+      const cancelled = yield* Effect.fork(bulkhead.run(Effect.never))
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.interrupt(cancelled)
+      assert.deepStrictEqual(yield* latency, Duration.zero)
+      yield* Effect.exit(Stream.runDrain(bulkhead.runStream(Stream.fail("down"))))
+      assert.deepStrictEqual(yield* latency, Duration.zero)
+      // The next call that is served ends the window.
+      yield* Effect.andThen(served, TestClock.adjust("100 millis"))
+      assert.deepStrictEqual(yield* latency, Duration.millis(100))
+    })
+  )
+
+  it.effect("learns of a stream by how long its first element took, however long it flows", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* make({ minimumSamples: 1, window: "1 second" })
+      const nothing = Stream.filter(Stream.make(0), () => false)
+      const ticks = Stream.repeatEffect(Effect.as(Effect.sleep("50 millis"), 1))
+      const read = Stream.runCollect(bulkhead.runStream(Stream.concat(nothing, Stream.take(ticks, 100))))
+      const fiber = yield* Effect.fork(read)
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(Chunk.size(yield* Fiber.join(fiber)), 100)
+      // The window that its answer began ends with one that took as long.
+      const after = yield* Effect.fork(bulkhead.run(Effect.sleep("50 millis")))
+      yield* TestClock.adjust("50 millis")
+      yield* Fiber.join(after)
+      assert.deepStrictEqual((yield* bulkhead.snapshot).adaptive?.latency, Duration.millis(50))
+    })
+  )
+
+  it.effect("may become fixed before a stream has answered and while calls are made", () =>
+    Effect.gen(function* () {
+      const bulkhead = yield* make({})
+      const stream = yield* Effect.fork(
+        Stream.runCollect(bulkhead.runStream(Stream.fromEffect(Effect.as(Effect.sleep("1 second"), 1))))
+      )
+      const call = yield* Effect.fork(bulkhead.run(Effect.as(Effect.sleep("1 second"), 2)))
+      yield* settle
+      yield* bulkhead.reload({ maxConcurrent: 3 })
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual([...(yield* Fiber.join(stream))], [1])
+      assert.strictEqual(yield* Fiber.join(call), 2)
+      assert.deepInclude(yield* bulkhead.snapshot, { active: 0, limit: 3, adaptive: undefined })
     })
   )
 

@@ -1,7 +1,7 @@
 /**
  * Chaos to the last step: what injected failures are, seeds over reloads, and the order of what happens.
  */
-import { types } from "node:util"
+import { inspect, types } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { Chaos, ErrorClass } from "@underlay/core"
 import {
@@ -16,11 +16,13 @@ import {
   Option,
   Random,
   Ref,
+  Schema,
   Stream,
   TestClock
 } from "effect"
 
 class Down extends Data.TaggedError("Down") {}
+class Coded extends Schema.TaggedError<Coded>()("Coded", { code: Schema.Number }) {}
 
 const call = Effect.succeed("fresh")
 const always = { rate: 1 }
@@ -70,6 +72,17 @@ describe("what is injected", () => {
       })
       const cause = yield* Effect.flip(Effect.sandbox(chaos.apply(call)))
       assert.isTrue([...Cause.defects(cause)].every((defect) => types.isNativeError(defect)))
+    })
+  )
+
+  it.effect("an error that is given is printed as itself, however it is looked at", () =>
+    Effect.gen(function* () {
+      for (const error of [new Down(), new Coded({ code: 7 }), new TypeError("seven"), { n: 7 }]) {
+        const chaos = yield* Chaos.make({ enabled: true, injections: [Chaos.fault({ ...always, error })] })
+        const injected = yield* Effect.flip(chaos.apply(call))
+        assert.strictEqual(inspect(injected), inspect(error))
+        assert.strictEqual(inspect({ deep: [injected] }), inspect({ deep: [error] }))
+      }
     })
   )
 
@@ -124,6 +137,52 @@ describe("lots", () => {
       assert.deepStrictEqual(yield* Effect.withRandom(failures(chaos, 60), Random.make("a")), unseeded)
       yield* chaos.reload({ ...options, seed: 8 })
       assert.deepStrictEqual(yield* failures(chaos, 60), eight)
+    })
+  )
+
+  it.effect("what stands behind the end of a call draws no lots, so that it changes nothing for other calls", () =>
+    Effect.gen(function* () {
+      const kinds = [
+        Chaos.fault(always),
+        Chaos.defect(always),
+        Chaos.interrupt(always),
+        Chaos.hang(always),
+        Chaos.outcome({ ...always, value: "made up" })
+      ]
+      for (const end of kinds) {
+        /** Which calls something was done to before they ended. */
+        const befallen = (behind: ReadonlyArray<Chaos.Injection<never, never>>) =>
+          Effect.gen(function* () {
+            const found: Array<number> = []
+            let number = 0
+            const before = Chaos.behaviour({ rate: 0.5, effect: Effect.sync(() => found.push(number)) })
+            const chaos = yield* Chaos.make({ enabled: true, seed: 7, injections: [before, end, ...behind] })
+            for (; number < 20; number++) {
+              const fiber = yield* Effect.fork(chaos.apply(call))
+              yield* Effect.repeatN(Effect.yieldNow(), 5)
+              yield* Fiber.interrupt(fiber)
+            }
+            return found
+          })
+        const alone = yield* befallen([])
+        assert.isTrue(alone.length > 0 && alone.length < 20)
+        assert.deepStrictEqual(yield* befallen([Chaos.fault({ rate: 0.5 }) as never]), alone, end.kind)
+      }
+    })
+  )
+
+  it.effect("with nothing to inject it is as if it were off: neither is it asked nor are the calls counted", () =>
+    Effect.gen(function* () {
+      const asked: Array<string> = []
+      const chaos = yield* Chaos.make({
+        enabled: Effect.sync(() => asked.push("enabled") > 0),
+        key: Effect.sync(() => String(asked.push("key"))),
+        injections: []
+      })
+      assert.strictEqual(yield* chaos.apply(call), "fresh")
+      assert.deepStrictEqual(yield* Stream.runCollect(chaos.applyStream(Stream.make(1))), Chunk.make(1))
+      assert.deepStrictEqual(asked, [])
+      assert.strictEqual((yield* chaos.snapshot).calls, 0)
     })
   )
 

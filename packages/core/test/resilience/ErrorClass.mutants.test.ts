@@ -2,7 +2,7 @@
  * Classes of errors to the last step: every code by name, the bounds of statuses, circles, and what is left out.
  */
 import { HttpClientError, HttpClientRequest, HttpClientResponse } from "@effect/platform"
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { ErrorClass } from "@underlay/core"
 import { Duration } from "effect"
 import * as RetryAfter from "../../src/internal/resilience/retryAfter.ts"
@@ -70,6 +70,29 @@ describe("statuses", () => {
     assert.deepStrictEqual(waits(new Map([["retry-after", "3"]])), Duration.seconds(3))
     assert.deepStrictEqual(waits({ get: "no method", "retry-after": "4" }), Duration.seconds(4))
     for (const odd of ["retry-after: 5", 5, null, undefined]) assert.isUndefined(waits(odd))
+    assert.deepStrictEqual(ErrorClass.classify({ status: 503, response: { headers: null } }), { class: "transient" })
+  })
+
+  it("headers whose values are of other types say nothing, and nothing is thrown", () => {
+    for (const odd of [7, [7], [[]], [], {}, null, true]) {
+      const headers = { "retry-after": odd }
+      for (const each of [headers, new Map(Object.entries(headers))]) {
+        const found = ErrorClass.classify({ status: 503, headers: each })
+        assert.strictEqual(found.class, "transient")
+        assert.isUndefined(found.retryAfter)
+        assert.isUndefined(found.retryAt)
+      }
+    }
+  })
+
+  it("the service's own clock is heard also where the headers are behind a method", () => {
+    const headers = {
+      "retry-after": "Sun, 06 Nov 1994 08:49:37 GMT",
+      date: "Sun, 06 Nov 1994 08:49:30 GMT"
+    }
+    for (const each of [headers, new Headers(headers), new Map(Object.entries(headers))]) {
+      assert.deepStrictEqual(ErrorClass.classify({ status: 503, headers: each }).retryAfter, Duration.seconds(7))
+    }
   })
 })
 
@@ -84,6 +107,29 @@ describe("Retry-After", () => {
     assert.deepStrictEqual(of({ "retry-after": date }), { _tag: "At", millis: Date.UTC(1994, 10, 6, 8, 49, 37) })
     assert.deepStrictEqual(of({ "retry-after": date, date }), { _tag: "After", millis: 0 })
     assert.isUndefined(of({ "retry-after": `at ${date}` }))
+    for (const empty of ["", " "]) {
+      assert.deepStrictEqual(of({ "retry-after-ms": empty, "retry-after": "1" }), { _tag: "After", millis: 1_000 })
+      assert.deepStrictEqual(of({ "retry-after": date, date: empty })?._tag, "At")
+    }
+  })
+
+  it("a date without a zone is UTC wherever this runs, and one with a zone is of that zone", () => {
+    const { parse } = Date
+    const at = Date.UTC(1994, 10, 6, 8, 49, 37)
+    // As on a machine in New York.
+    const spy = vi
+      .spyOn(Date, "parse")
+      .mockImplementation((text) => parse(/(?:GMT|\+\d{4})$/.test(text) ? text : `${text} -0500`))
+    try {
+      assert.strictEqual(Date.parse("Sun Nov  6 08:49:37 1994"), at + 5 * 3_600_000)
+      assert.strictEqual(RetryAfter.httpDate("Sun Nov  6 08:49:37 1994"), at)
+      assert.strictEqual(RetryAfter.httpDate("Sun, 06 Nov 1994 08:49:37 GMT"), at)
+      assert.strictEqual(RetryAfter.httpDate("Sunday, 06-Nov-94 08:49:37 GMT"), at)
+      assert.strictEqual(RetryAfter.httpDate("Sun, 06 Nov 1994 08:49:37 +0000"), at)
+      assert.strictEqual(RetryAfter.httpDate("Sun, 06 Nov 1994 10:49:37 +0200"), at)
+    } finally {
+      spy.mockRestore()
+    }
   })
 })
 

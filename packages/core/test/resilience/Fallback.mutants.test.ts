@@ -1,12 +1,14 @@
 /**
  * Fallbacks to the last step: what stands in the causes of those that fail too, and what two of them keep.
  */
+import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { Fallback } from "@underlay/core"
-import { Cause, Chunk, Data, Effect, FiberId, Option, Stream } from "effect"
+import { Cause, Chunk, Data, Effect, FiberId, Option, Schema, Stream } from "effect"
 
 class Down extends Data.TaggedError("Down") {}
 class Gone extends Data.TaggedError("Gone") {}
+class Coded extends Schema.TaggedError<Coded>()("Coded", { code: Schema.Number }) {}
 
 const down = Effect.suspend(() => Effect.fail(new Down()))
 
@@ -64,6 +66,20 @@ describe("a fallback that fails too", () => {
     })
   )
 
+  it.effect("is printed as its own error, however it is looked at", () =>
+    Effect.gen(function* () {
+      const coded = new Coded({ code: 7 })
+      const ran = Fallback.run(
+        Effect.fail("first"),
+        Fallback.effect(() => Effect.fail(coded))
+      )
+      const error = yield* Effect.flip(ran)
+      assert.notStrictEqual(error, coded)
+      assert.strictEqual(inspect(error), inspect(coded))
+      assert.strictEqual(inspect({ deep: [error] }), inspect({ deep: [coded] }))
+    })
+  )
+
   it.effect("shows what led to it as its cause wherever it has none of its own and one can be shown", () =>
     Effect.gen(function* () {
       const shown = (error: object) =>
@@ -112,9 +128,10 @@ describe("one or else another", () => {
 describe("streams", () => {
   it.effect("a chunk with nothing in it is no beginning", () =>
     Effect.gen(function* () {
-      const stream = Stream.concat(Stream.fromChunks(Chunk.empty<number>(), Chunk.empty<number>()), Stream.fail("down"))
-      const all = yield* Stream.runCollect(Fallback.runStream(stream, Fallback.value(Stream.make(1, 2))))
-      assert.deepStrictEqual(Chunk.toReadonlyArray(all), [1, 2])
+      const empty = Stream.filter(Stream.make(1, 2), () => false)
+      const stream = Stream.concat(empty, Stream.fail("down"))
+      const all = yield* Stream.runCollect(Fallback.runStream(stream, Fallback.value(Stream.make(3, 4))))
+      assert.deepStrictEqual(Chunk.toReadonlyArray(all), [3, 4])
     })
   )
 })

@@ -80,6 +80,55 @@ describe("quantile", () => {
     assert.isAbove(quantile.estimate() ?? 0, 3_000_000)
   })
 
+  it("counts nothing before the first time, whatever the clock does", () => {
+    const quantile = new LatencyQuantile(0.5, 1_000)
+    for (const now of [1_700_000_000_000, 0, 1_700_000_000_000]) assert.strictEqual(quantile.samples(now), 0)
+    quantile.record(1_700_000_000_000, 100)
+    assert.strictEqual(quantile.samples(1_700_000_000_000), 1)
+  })
+
+  it("has forgotten all after a long rest, and is set anew then as one that knows nothing", () => {
+    const quantile = new LatencyQuantile(0.5, 1_000)
+    quantile.record(0, 100)
+    quantile.record(0, 5_000)
+    quantile.samples(10 ** 12)
+    quantile.reload(0.9, 500)
+    assert.strictEqual(quantile.samples(10 ** 12), 0)
+    assert.isUndefined(quantile.estimate())
+    quantile.record(10 ** 12, 20)
+    assert.closeTo(quantile.estimate() ?? 0, 20, 0.4)
+  })
+
+  it("a half-life of less than a millisecond forgets what is old, and nothing else", () => {
+    const quantile = new LatencyQuantile(0.5, 0.1)
+    quantile.record(0, 10)
+    quantile.record(150, 20)
+    assert.strictEqual(quantile.samples(150), 1)
+    assert.closeTo(quantile.estimate() ?? 0, 20, 0.4)
+  })
+
+  it("goes on while the clock steps back again and again", () => {
+    const quantile = new LatencyQuantile(0.5, 1_000)
+    for (let step = 0; step < 300; step++) {
+      quantile.record(0, 100)
+      quantile.record(10_000, 100)
+    }
+    assert.closeTo(quantile.samples(10_000), 1 + 2 ** -9, 2 ** -15)
+    assert.closeTo(quantile.estimate() ?? 0, 100, 2)
+  })
+
+  it("is never beyond the longest time that it knows, however its sums are rounded", () => {
+    const longest = new LatencyQuantile(0.5, 1_000)
+    longest.record(0, Number.POSITIVE_INFINITY)
+    for (const pause of [2, 3, 5, 7]) {
+      const quantile = new LatencyQuantile(1 - Number.EPSILON / 2, 1_000)
+      for (let step = 0; step < 50; step++) {
+        quantile.record(step * pause, step % 2 === 0 ? 1 : Number.POSITIVE_INFINITY)
+        if (step > 0) assert.strictEqual(quantile.estimate(), longest.estimate())
+      }
+    }
+  })
+
   it("goes on for thousands of half-lives, with or without pauses", () => {
     for (const pause of [0, 30, 70, 5_000]) {
       const quantile = new LatencyQuantile(0.5, 1_000)

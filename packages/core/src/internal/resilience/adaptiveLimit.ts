@@ -34,7 +34,7 @@ export interface AdaptiveSettings {
 }
 
 /** How a call went, as far as the limit minds; `dropped` is a timeout or an answer that says overload. */
-export type Outcome = "success" | "failure" | "neutral" | "dropped"
+export type Outcome = "success" | "failure" | "dropped"
 
 /** A call that has ended. */
 export interface Sample {

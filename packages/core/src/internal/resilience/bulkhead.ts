@@ -40,7 +40,8 @@ export interface Counters {
 /** The longest wait of a timer of JavaScript. */
 const maxTimer = 2 ** 31 - 1
 
-const priorities: ReadonlyArray<Priority> = ["high", "normal", "low"]
+/** How many priorities there are; `rank` says which place each has among them. */
+const ranks = 3
 
 const rank = (priority: Priority): number => (priority === "high" ? 0 : priority === "normal" ? 1 : 2)
 
@@ -54,7 +55,7 @@ class Waiter<Rejection> {
   readonly rank: number
   readonly deadline: number
   private resume: ((effect: Effect.Effect<void>) => void) | undefined = undefined
-  private cancelTimer: (() => void) | undefined = undefined
+  private cancelTimer = (): void => {}
 
   constructor(weight: number, rank: number, deadline: number) {
     this.weight = weight
@@ -73,13 +74,13 @@ class Waiter<Rejection> {
 
   end(state: "entered" | "rejected"): void {
     this.state = state
-    this.disarm()
+    this.cancelTimer()
     this.resume?.(Effect.void)
   }
 
+  /** Nobody waits for it any more. */
   disarm(): void {
-    this.cancelTimer?.()
-    this.cancelTimer = undefined
+    this.cancelTimer()
   }
 }
 
@@ -177,20 +178,15 @@ export class Bulkhead<Rejection> implements Gate<Rejection> {
    * The sample is what an adaptive limit learns from; undefined if the call says nothing of the service.
    */
   leave(now: number, sample: Sample | undefined, weight = 1): void {
-    if (sample !== undefined && this.limiter !== undefined) {
-      this.limiter.record(sample, this.active, now, weight)
-      this.limit = this.limiter.limit
-    }
+    if (sample !== undefined) this.record(sample, now, weight)
     this.active -= weight
-    if (this.queued !== 0) this.advance(now)
+    this.advance(now)
   }
 
   /** Tells an adaptive limit how a call goes whose places are still held. */
   learn(now: number, sample: Sample): void {
-    if (this.limiter === undefined) return
-    this.limiter.record(sample, this.active, now)
-    this.limit = this.limiter.limit
-    if (this.queued !== 0) this.advance(now)
+    this.record(sample, now, 1)
+    this.advance(now)
   }
 
   /**
@@ -229,6 +225,13 @@ export class Bulkhead<Rejection> implements Gate<Rejection> {
     return this.limiter === undefined ? this.limit : this.limiter.settings.min
   }
 
+  /** A limit that has become fixed meanwhile learns nothing. */
+  private record(sample: Sample, now: number, weight: number): void {
+    if (this.limiter === undefined) return
+    this.limiter.record(sample, this.active, now, weight)
+    this.limit = this.limiter.limit
+  }
+
   /** "none" if it has entered, "wait" if it may wait, else why not. */
   private refusal(now: number, deadline: number, weight: number, rank: number): Reason | "none" | "wait" {
     if (weight > this.heaviest) return "weight-above-limit"
@@ -236,7 +239,7 @@ export class Bulkhead<Rejection> implements Gate<Rejection> {
     if (this.limiter?.probing === true) {
       this.limiter.look(now)
       this.limit = this.limiter.limit
-      if (this.queued !== 0) this.advance(now)
+      this.advance(now)
     }
     if (this.active + weight <= this.limit && !this.anyWaits(rank)) {
       this.active += weight
@@ -244,7 +247,6 @@ export class Bulkhead<Rejection> implements Gate<Rejection> {
       return "none"
     }
     if (this.maxQueue === 0) return "queue-full"
-    if (this.maxWait <= 0) return "wait-too-long"
     return this.queued < this.maxQueue || this.displace(rank) ? "wait" : "queue-full"
   }
 
@@ -256,15 +258,14 @@ export class Bulkhead<Rejection> implements Gate<Rejection> {
 
   /** Whether anybody of this rank or a higher one waits. */
   private anyWaits(rank: number): boolean {
-    if (this.queued === 0 || this.queues === undefined) return false
     for (let each = 0; each <= rank; each++) {
-      if (this.queues[each]?.first !== undefined) return true
+      if (this.queues?.[each]?.first !== undefined) return true
     }
     return false
   }
 
   private queue(weight: number, rank: number, deadline: number): Waiter<Rejection> {
-    this.queues ??= priorities.map(() => new Queue<Rejection>())
+    this.queues ??= Array.from({ length: ranks }, () => new Queue<Rejection>())
     const waiter = new Waiter<Rejection>(weight, rank, deadline)
     this.queues[rank]?.push(waiter)
     this.queued++
@@ -274,7 +275,7 @@ export class Bulkhead<Rejection> implements Gate<Rejection> {
 
   /** Refuses the youngest of the lowest priority in favour of a higher one. */
   private displace(rank: number): boolean {
-    for (let each = priorities.length - 1; each > rank; each--) {
+    for (let each = ranks - 1; each > rank; each--) {
       const youngest = this.queues?.[each]?.last
       if (youngest !== undefined) {
         this.counters.displaced++

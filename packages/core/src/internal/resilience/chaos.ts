@@ -184,16 +184,15 @@ export class ChaosMachine {
     return Effect.suspend(() =>
       this.off
         ? effect
-        : Effect.flatMap(this.hits(key), (hits) => {
-            let result: Effect.Effect<unknown, unknown, R> = effect
-            for (let index = hits.length - 1; index >= 0; index--) {
-              const hit = hits[index]
-              if (hit === undefined) continue
-              result = hit.injection.continues ? Effect.zipRight(hit.happen, result) : hit.happen
-            }
-            // What the injections add to the types is for the one who calls this to say.
-            return result as Effect.Effect<A, E, R>
-          })
+        : Effect.flatMap(
+            this.hits(key),
+            (hits) =>
+              // What the injections add to the types is for the one who calls this to say.
+              hits.reduceRight<Effect.Effect<unknown, unknown, R>>(
+                (result, { happen, injection }) => (injection.continues ? Effect.zipRight(happen, result) : happen),
+                effect
+              ) as Effect.Effect<A, E, R>
+          )
     )
   }
 

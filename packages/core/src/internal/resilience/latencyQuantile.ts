@@ -64,7 +64,6 @@ export class LatencyQuantile {
 
   /** How many times are known, an old one counting less than a whole one. */
   samples(now: number): number {
-    if (this.weights === undefined) return 0
     this.advance(now)
     return this.total * 2 ** ((this.landmark - this.latest) / this.halfLife)
   }

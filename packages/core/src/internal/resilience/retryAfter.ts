@@ -2,7 +2,7 @@
  * When a service asks to be called again, as its headers say it: seconds, an HTTP date, or milliseconds.
  */
 
-/** The headers that are read, the most exact first. */
+/** The headers that ask for a wait, the most exact first. */
 export const headerNames = [
   "retry-after-ms",
   "x-ms-retry-after-ms",
@@ -11,6 +11,9 @@ export const headerNames = [
   "retry-after",
   "x-retry-after"
 ] as const
+
+/** All headers that are read: these, and the service's own clock. */
+export const read: ReadonlyArray<string> = [...headerNames, "date"]
 
 /** Those that count milliseconds, and know no dates. */
 const inMillis: ReadonlySet<string> = new Set(headerNames.slice(0, headerNames.indexOf("retry-after")))
@@ -24,24 +27,24 @@ export type RetryHint =
 const decimal = /^\d+(?:\.\d+)?$/
 const weekday = /^(?:mon|tue|wed|thu|fri|sat|sun)/i
 
-const first = (value: string | ReadonlyArray<string> | undefined): string | undefined => {
-  const text = typeof value === "string" ? value : value?.[0]
-  const trimmed = text?.trim()
-  return trimmed === "" ? undefined : trimmed
+const first = (value: unknown): string | undefined => {
+  const text: unknown = Array.isArray(value) ? value[0] : value
+  return typeof text === "string" ? text.trim() : undefined
 }
 
 /** The moment of an HTTP date (all three forms of RFC 9110, which begin with a weekday), or undefined. */
 export const httpDate = (text: string): number | undefined => {
   if (!weekday.test(text)) return undefined
-  // asctime has no zone and is UTC, like the others.
-  const millis = Date.parse(/\d{4}$/.test(text) ? `${text} GMT` : text)
+  // asctime ends with the year, without a zone, and is UTC, like the others.
+  const millis = Date.parse(/ \d{4}$/.test(text) ? `${text} GMT` : text)
   return Number.isNaN(millis) ? undefined : millis
 }
 
-/** What the headers ask for; their names in lower case. A value that cannot be read is as good as none. */
-export const fromHeaders = (
-  headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
-): RetryHint | undefined => {
+/**
+ * What the headers ask for; their names in lower case. A value that cannot be read, of whatever type it is, is as good as
+ * none.
+ */
+export const fromHeaders = (headers: Readonly<Record<string, unknown>>): RetryHint | undefined => {
   for (const name of headerNames) {
     const text = first(headers[name])
     if (text === undefined) continue

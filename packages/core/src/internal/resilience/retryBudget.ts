@@ -30,7 +30,7 @@ interface Account {
 }
 
 /** What another attempt is made for. */
-type Cost = "retry" | "timeout" | "throttling" | "hedge"
+type Cost = "retry" | "timeout" | "throttling"
 
 /** What is paid in and taken out counts for the time to live, and is forgotten in parts of this many. */
 const parts = 10
@@ -223,17 +223,10 @@ export class RetryBudget {
 
   /**
    * Takes what another attempt costs: how much that was, or 0 if there is too little. `found` and `error` are what the
-   * attempt before it failed with; without them it is a hedge.
+   * attempt before it failed with; without them it is a hedge, which costs what a retry does.
    */
   take(now: number, found: ErrorClass.Classification | undefined, error?: unknown): number {
-    const cost: Cost =
-      found === undefined
-        ? "hedge"
-        : found.class === "rate-limited"
-          ? "throttling"
-          : this.isTimeout(error)
-            ? "timeout"
-            : "retry"
+    const cost: Cost = found?.class === "rate-limited" ? "throttling" : this.isTimeout(error) ? "timeout" : "retry"
     const taken = this.account.take(this.elapsed.at(now), cost)
     if (taken > 0) this.taken++
     else this.refused++

@@ -1,0 +1,279 @@
+/**
+ * Streams through a policy at odd moments: an idle timeout beside a deadline, readers that are slow, clocks that are set
+ * back, finalizers that are waited for; and what is told of a stream while it flows.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Deadline, Policy } from "@underlay/core"
+import {
+  Cause,
+  Chunk,
+  Clock,
+  Data,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Metric,
+  MetricState,
+  Stream,
+  TestClock
+} from "effect"
+import * as streaming from "../../src/internal/resilience/streaming.ts"
+import { Manual } from "./manual.ts"
+
+class Busy extends Data.TaggedError("Busy")<{ readonly n?: number }> {
+  get isRetryable() {
+    return true
+  }
+}
+
+const steady = { jitter: "none" } as const
+
+const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+
+const fork = <A, E>(effect: Effect.Effect<A, E>) => Effect.zipLeft(Effect.fork(effect), turn)
+
+const make = (options: Omit<Policy.Options, "name"> = {}, name = "x") =>
+  Effect.gen(function* () {
+    const policy = yield* Effect.orDie(Policy.make({ name, retry: false, bulkhead: {}, ...options }))
+    const bulkhead = yield* Effect.orDie(Effect.fromNullable(policy.bulkhead))
+    const breaker = yield* Effect.orDie(Effect.fromNullable(policy.breaker))
+    return { policy, bulkhead, breaker }
+  })
+
+/** How a stream has timed out, and when. */
+const timeoutOf = <A, E>(stream: Stream.Stream<A, E>) =>
+  Effect.gen(function* () {
+    const error = yield* Effect.flip(Stream.runDrain(stream))
+    const now = yield* Clock.currentTimeMillis
+    return error instanceof Error && "scope" in error && "limitMillis" in error
+      ? [error.scope, error.limitMillis, now]
+      : assert.fail(String(error))
+  })
+
+describe("the time for each further element", () => {
+  const stalled = Stream.concat(Stream.make(1), Stream.never)
+
+  it.effect("is the idle timeout or what is left of the deadline, whichever is shorter", () =>
+    Effect.gen(function* () {
+      const { policy } = yield* make()
+      for (const [idle, deadline, found] of [
+        ["2 seconds", 3_000, ["idle", 2_000, 2_000]],
+        ["2 seconds", 2_000, ["idle", 2_000, 2_000]],
+        ["2 seconds", 1_000, ["total", 1_000, 1_000]],
+        [false, 1_000, ["total", 1_000, 1_000]]
+      ] as const) {
+        const now = yield* Clock.currentTimeMillis
+        const fiber = yield* fork(
+          timeoutOf(policy.stream(stalled, { idleTimeout: idle })).pipe(
+            Effect.provideService(Deadline.Current, now + deadline)
+          )
+        )
+        yield* TestClock.adjust("5 seconds")
+        const [scope, limit, at] = yield* Fiber.join(fiber)
+        assert.deepStrictEqual([scope, limit, Number(at) - now], [...found])
+      }
+    })
+  )
+
+  it.effect("is over for a reader that comes back after the deadline, or at it: the source is not asked again", () =>
+    Effect.gen(function* () {
+      const { policy } = yield* make()
+      for (const late of [1_000, 3_000]) {
+        let asked = 0
+        const source = Stream.repeatEffect(Effect.sync(() => ++asked))
+        const now = yield* Clock.currentTimeMillis
+        const fiber = yield* fork(
+          timeoutOf(Stream.tap(policy.stream(source), () => Effect.sleep(late))).pipe(
+            Effect.provideService(Deadline.Current, now + 1_000)
+          )
+        )
+        yield* TestClock.adjust("5 seconds")
+        const [scope, limit, at] = yield* Fiber.join(fiber)
+        assert.deepStrictEqual([scope, limit, Number(at) - now, asked], ["total", 0, late, 1])
+      }
+    })
+  )
+
+  it.effect("begins anew with each element", () =>
+    Effect.gen(function* () {
+      const { policy } = yield* make()
+      const source = Stream.repeatEffect(Effect.delay(Effect.succeed(1), "2 seconds"))
+      const fiber = yield* fork(Stream.runCount(Stream.take(policy.stream(source, { idleTimeout: "3 seconds" }), 5)))
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual(yield* Fiber.join(fiber), 5)
+    })
+  )
+})
+
+describe("a stream that ends", () => {
+  it.effect("without an element is known to have succeeded before its finalizers are through", () =>
+    Effect.gen(function* () {
+      const { breaker, bulkhead, policy } = yield* make()
+      const source = Stream.ensuring(Stream.empty, Effect.sleep("5 seconds"))
+      const fiber = yield* fork(Stream.runDrain(policy.stream(source)))
+      assert.strictEqual((yield* breaker.snapshot).counters.successes, 1)
+      assert.strictEqual((yield* bulkhead.snapshot).active, 1)
+      yield* TestClock.adjust("5 seconds")
+      yield* Fiber.join(fiber)
+      assert.strictEqual((yield* breaker.snapshot).counters.successes, 1)
+      assert.strictEqual((yield* bulkhead.snapshot).active, 0)
+    })
+  )
+
+  it.effect("by a failure is waited for with its finalizers, and counts before them", () =>
+    Effect.gen(function* () {
+      const { breaker, policy } = yield* make()
+      const source = Stream.ensuring(
+        Stream.concat(Stream.make(1), Stream.fail(new Busy({ n: 1 }))),
+        Effect.sleep("5 seconds")
+      )
+      for (const idleTimeout of [false, "1 minute"] as const) {
+        const before = (yield* breaker.snapshot).counters.failures
+        const fiber = yield* fork(Effect.flip(Stream.runDrain(policy.stream(source, { idleTimeout }))))
+        assert.isNull(fiber.unsafePoll())
+        assert.strictEqual((yield* breaker.snapshot).counters.failures, before + 1)
+        yield* TestClock.adjust("5 seconds")
+        const error = yield* Fiber.join(fiber)
+        assert.isTrue(error._tag === "Busy" && error.n === 1)
+      }
+    })
+  )
+
+  it.effect("by a defect or by interrupting itself does so for its reader", () =>
+    Effect.gen(function* () {
+      const { breaker, policy } = yield* make()
+      const run = (end: Effect.Effect<never>) =>
+        Effect.exit(Stream.runDrain(policy.stream(Stream.concat(Stream.make(1), Stream.fromEffect(end)))))
+      const died = yield* run(Effect.die("bug"))
+      assert.isTrue(Exit.isFailure(died) && Cause.isDie(died.cause))
+      assert.strictEqual((yield* breaker.snapshot).counters.failures, 1)
+      const interrupted = yield* run(Effect.interrupt)
+      assert.isTrue(Exit.isFailure(interrupted) && Cause.isInterruptedOnly(interrupted.cause))
+      assert.strictEqual((yield* breaker.snapshot).counters.failures, 1)
+    })
+  )
+})
+
+describe("the metrics of a stream", () => {
+  const durations = (policy: string) =>
+    Effect.map(Metric.snapshot, (all) => {
+      for (const { metricKey, metricState } of all) {
+        const own = metricKey.tags.some((tag) => tag.key === "policy" && tag.value === policy)
+        if (own && metricKey.name === "resilience_call_duration_seconds" && MetricState.isHistogramState(metricState)) {
+          return [metricState.count, metricState.sum]
+        }
+      }
+      return []
+    })
+
+  it.effect("count how long it flows, and nothing less than no time where the clock is set back", () =>
+    Effect.gen(function* () {
+      const { policy } = yield* make({ metrics: true, timeout: false }, "stream-times")
+      const clock = new Manual()
+      clock.set(10_000)
+      const gate = yield* Deferred.make<void>()
+      const source = Stream.concat(Stream.make(1), Stream.fromEffect(Deferred.await(gate)))
+      const through = Effect.withClock(Stream.runDrain(policy.stream(source)), clock)
+      const first = yield* fork(through)
+      const second = yield* fork(through)
+      clock.advance(2_500)
+      yield* Fiber.interrupt(first)
+      assert.deepStrictEqual(yield* durations("stream-times"), [1, 2.5])
+      clock.set(0)
+      yield* Deferred.succeed(gate, undefined)
+      yield* Fiber.join(second)
+      assert.deepStrictEqual(yield* durations("stream-times"), [2, 2.5])
+    })
+  )
+})
+
+describe("what is told of a stream", () => {
+  const observed = (policy: Policy.Policy, counted?: true) => {
+    const told: Array<string> = []
+    const stages = Reflect.get(policy, "stages") as streaming.Stages
+    const observer: streaming.Observer = {
+      onRetry: (error, delay, attempt) => told.push(`retry ${attempt} after ${delay}: ${(error as Busy)._tag}`),
+      onHedge: () => told.push("hedge"),
+      onBudgetRefused: () => told.push("budget"),
+      onFirst: () => told.push("first"),
+      onElements: (count) => told.push(`elements ${count}`),
+      onBroken: (cause) => told.push(`broken: ${(Cause.squash(cause) as Busy)._tag}`),
+      ...(counted === undefined ? {} : { counted })
+    }
+    const run = <A, E>(stream: Stream.Stream<A, E>, given: streaming.Observer = observer) =>
+      streaming.run(() => ({ ...stages, idle: Number.POSITIVE_INFINITY }), stream, given)
+    return { told, run }
+  }
+
+  it.effect("its first element, all elements, retries, and that it broke", () =>
+    Effect.gen(function* () {
+      const { policy } = yield* make({ retry: { ...steady, attempts: 2 } })
+      const { run, told } = observed(policy)
+      let opened = 0
+      const source = Stream.suspend(() =>
+        ++opened === 1
+          ? Stream.fail(new Busy({}))
+          : Stream.concat(
+              Stream.fromChunks(Chunk.empty<number>(), Chunk.make(1, 2), Chunk.make(3)),
+              Stream.fail(new Busy({}))
+            )
+      )
+      const fiber = yield* fork(Effect.exit(Stream.runDrain(run(source))))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(told, ["retry 1 after 1000: Busy", "first", "elements 2", "elements 1", "broken: Busy"])
+    })
+  )
+
+  it.effect("its hedges, and what the budget refuses", () =>
+    Effect.gen(function* () {
+      const { policy } = yield* make({
+        retry: { ...steady, attempts: 2 },
+        budget: { type: "percentage", ratio: 0, minPerSecond: 0.1, ttl: "10 seconds" },
+        hedge: { delay: "100 millis" }
+      })
+      const { run, told } = observed(policy)
+      let opened = 0
+      const source = Stream.suspend(() => (++opened === 1 ? Stream.never : Stream.make(1)))
+      const fiber = yield* fork(Stream.runDrain(run(source)))
+      yield* TestClock.adjust("100 millis")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(told, ["hedge", "first", "elements 1"])
+      yield* Effect.exit(Stream.runDrain(run(Stream.fail(new Busy({})))))
+      assert.strictEqual(told.at(-1), "budget")
+    })
+  )
+
+  it.effect("an end, and an end without elements, is no break", () =>
+    Effect.gen(function* () {
+      const { policy } = yield* make()
+      const { run, told } = observed(policy)
+      yield* Stream.runDrain(run(Stream.make(1)))
+      yield* Stream.runDrain(run(Stream.empty))
+      assert.deepStrictEqual(told, ["first", "elements 1"])
+      // Whoever asks for none of it is told nothing.
+      yield* Effect.exit(Stream.runDrain(run(Stream.concat(Stream.make(1), Stream.fail(new Busy({}))), {})))
+      assert.strictEqual(told.length, 2)
+    })
+  )
+
+  it.effect("where it is counted elsewhere it is not counted twice", () =>
+    Effect.gen(function* () {
+      const { policy } = yield* make({ metrics: true }, "stream-counted")
+      const calls = Effect.map(Metric.snapshot, (all) =>
+        all
+          .filter(({ metricKey }) => metricKey.name === "resilience_calls_total")
+          .filter(({ metricKey }) => metricKey.tags.some(({ value }) => value === "stream-counted"))
+          .reduce(
+            (sum, { metricState }) => sum + (MetricState.isCounterState(metricState) ? Number(metricState.count) : 0),
+            0
+          )
+      )
+      yield* Stream.runDrain(observed(policy, true).run(Stream.make(1)))
+      assert.strictEqual(yield* calls, 0)
+      yield* Stream.runDrain(observed(policy).run(Stream.make(1)))
+      assert.strictEqual(yield* calls, 1)
+    })
+  )
+})

@@ -149,7 +149,10 @@ describe("a window of time", () => {
     assert.deepInclude(window, { calls: 0, failures: 0, slow: 0 })
   })
 
-  it("has no rate of nothing", () => {
+  it("has no rate of nothing, nor have failures in a row", () => {
+    const inRow = machineOf(many)
+    call(inRow, "failure", 0)
+    assert.deepInclude(inRow.snapshot(0), { calls: 1, failures: 1, failureRate: null, slowRate: null })
     const machine = machineOf({ window: { type: "time", over: 1_000, failureRate: 1 } })
     call(machine, "failure", 0)
     assert.deepInclude(machine.snapshot(0), { calls: 1, failureRate: 1, slowRate: 0 })

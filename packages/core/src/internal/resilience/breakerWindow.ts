@@ -152,10 +152,8 @@ export class TimeWindow {
     const window = new TimeWindow(over, content.length, time)
     // The middle of the bucket, so that a width that is no whole number cannot round into the one before.
     const age = Math.max(0, window.head - window.bucketAt(since + over / content.length / 2))
-    // As many of the oldest are too old by now.
-    for (const [index, bucket] of content.slice(age).entries()) {
-      window.add(window.head - content.length + 1 + index, bucket)
-    }
+    // As many of the oldest are too old by now. In the ring, what comes after the newest is the oldest.
+    for (const [index, bucket] of content.slice(age).entries()) window.add(window.head + 1 + index, bucket)
     return window
   }
 

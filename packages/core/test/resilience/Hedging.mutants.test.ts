@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Bulkhead, Hedge, Policy } from "@underlay/core"
 import { Cause, Clock, Data, Deferred, Duration, Effect, Fiber, TestClock } from "effect"
+import type { HedgeDelay } from "../../src/internal/resilience/hedgeDelay.ts"
 import { Manual } from "./manual.ts"
 
 class Busy extends Data.TaggedError("Busy") {
@@ -105,6 +106,24 @@ describe("the settings of a hedging", () => {
     })
   )
 
+  it.effect("want so many latencies that the percentile means something, and no fewer than 10", () =>
+    Effect.gen(function* () {
+      for (const [percentile, needed] of [
+        [0.01, 10],
+        [0.5, 10],
+        [0.95, 20],
+        [0.99, 100]
+      ] as const) {
+        const hedge = yield* Hedge.make({ delay: { percentile, initial: 300 } })
+        const { machine } = hedge as unknown as { readonly machine: HedgeDelay }
+        for (let index = 1; index < needed; index++) machine.record(0, 10)
+        assert.strictEqual(machine.delay(0), 300)
+        machine.record(0, 10)
+        assert.isBelow(machine.delay(0), 11)
+      }
+    })
+  )
+
   it.effect("nothing else is taken for a hedging", () =>
     Effect.sync(() => {
       for (const other of [null, undefined, "hedge", { delay: 1 }]) assert.isFalse(Hedge.isHedge(other))
@@ -129,7 +148,8 @@ describe("a race", () => {
     Effect.gen(function* () {
       const policy = yield* make()
       const gate = yield* Deferred.make<void>()
-      const { call } = scripted([Effect.as(Deferred.await(gate), "first"), Effect.as(Deferred.await(gate), "second")])
+      const giving = (value: string) => Effect.uninterruptible(Effect.as(Deferred.await(gate), value))
+      const { call } = scripted([giving("first"), giving("second")])
       const fiber = yield* Effect.fork(policy.run(call))
       yield* TestClock.adjust("100 millis")
       yield* Deferred.succeed(gate, undefined)

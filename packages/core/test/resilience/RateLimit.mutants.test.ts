@@ -1,0 +1,207 @@
+/**
+ * The rate limit to the last step: settings and waits at their bounds, turns that come at whatever step, and what several
+ * things in the same moment come to.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Deadline, RateLimit } from "@underlay/core"
+import { Cause, Duration, Effect, Exit, Fiber, FiberId, FiberRef, Scheduler, TestClock } from "effect"
+
+const settle = Effect.repeatN(Effect.yieldNow(), 20)
+
+const patient = { maxWait: Duration.infinity, maxQueue: Number.POSITIVE_INFINITY } as const
+
+const algorithms = ["gcra", "sliding-window"] as const
+
+/** What is said against the settings, or nothing. */
+const complaint = (options: Omit<RateLimit.Options, "name">) =>
+  Effect.map(Effect.exit(RateLimit.make({ name: "x", ...options })), (exit) =>
+    Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""
+  )
+
+const description = (limit: RateLimit.RateLimit): unknown => Reflect.get(limit, "description")
+
+describe("settings", () => {
+  it.effect("at their bounds are fine, beyond them each is named alone", () =>
+    Effect.gen(function* () {
+      const fine: ReadonlyArray<Omit<RateLimit.Options, "name">> = [
+        { limit: 0.001 },
+        { limit: 1, burst: 1 },
+        { limit: 1, maxQueue: 0 },
+        { limit: 1, maxQueue: Number.POSITIVE_INFINITY },
+        { limit: 1, maxWait: 0 },
+        { limit: 1, maxWait: false },
+        { limit: 1, maxWait: Duration.infinity },
+        { limit: 1, algorithm: "sliding-window" },
+        { limit: 1, interval: 1 }
+      ]
+      for (const options of fine) assert.strictEqual(yield* complaint(options), "", JSON.stringify(options))
+      const wrong: ReadonlyArray<readonly [Omit<RateLimit.Options, "name">, string]> = [
+        [{ limit: 0 }, "rateLimit.limit"],
+        [{ limit: Number.POSITIVE_INFINITY }, "rateLimit.limit"],
+        [{ limit: Number.POSITIVE_INFINITY, algorithm: "sliding-window" }, "rateLimit.limit"],
+        [{ limit: 1.5, algorithm: "sliding-window" }, "rateLimit.limit"],
+        [{ limit: 1, burst: 1.5 }, "rateLimit.burst"],
+        [{ limit: 1, burst: Number.POSITIVE_INFINITY }, "rateLimit.burst"],
+        [{ limit: 1, maxQueue: 1.5 }, "rateLimit.maxQueue"],
+        [{ limit: 1, maxQueue: Number.NaN }, "rateLimit.maxQueue"],
+        [{ limit: 1, interval: 0 }, "rateLimit.interval"]
+      ]
+      for (const [options, name] of wrong) {
+        const text = yield* complaint(options)
+        assert.deepStrictEqual([...text.matchAll(/rateLimit\.\w+ is/g)].join(), `${name} is`, JSON.stringify(options))
+      }
+      const both = yield* complaint({ limit: 0, interval: 0 })
+      assert.match(both, /RateLimit "x": rateLimit\.limit is 0: .*; rateLimit\.interval is 0 ms: /)
+    })
+  )
+
+  it.effect("are described: who may wait for any time, and where nobody may", () =>
+    Effect.gen(function* () {
+      const described = (options: Omit<RateLimit.Options, "name">) =>
+        Effect.map(RateLimit.make({ name: "x", limit: 10, ...options }), description)
+      assert.strictEqual(
+        yield* described({ limit: 10, burst: 3, maxWait: Duration.infinity, maxQueue: 7 }),
+        "10 in any 1s, spread evenly, 3 at once, up to 7 wait for any time"
+      )
+      const refused = "10 in any 1s, spread evenly, 1 at once, refused at once beyond"
+      for (const options of [{ maxQueue: 0 }, { maxWait: 0 }, { maxWait: false }] as const) {
+        assert.strictEqual(yield* described({ limit: 10, ...options }), refused)
+      }
+    })
+  )
+
+  it.effect("isRateLimit: rate limits, and nothing else", () =>
+    Effect.gen(function* () {
+      assert.isTrue(RateLimit.isRateLimit(yield* RateLimit.make({ name: "x", limit: 1 })))
+      for (const other of [undefined, null, "rate", 1, {}]) assert.isFalse(RateLimit.isRateLimit(other))
+    })
+  )
+})
+
+describe("waiting", () => {
+  it.effect("as long as may be waited is not too long, a millisecond more is", () =>
+    Effect.gen(function* () {
+      for (const algorithm of algorithms) {
+        for (const [maxWait, passes] of [
+          [1_000, true],
+          [999, false]
+        ] as const) {
+          const limit = yield* RateLimit.make({ name: "x", limit: 1, algorithm, maxWait })
+          yield* limit.take()
+          const fiber = yield* Effect.fork(Effect.exit(limit.take()))
+          yield* settle
+          assert.strictEqual((yield* limit.snapshot).waiting, passes ? 1 : 0)
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual(Exit.isSuccess(yield* Fiber.join(fiber)), passes)
+          yield* TestClock.adjust("1 minute")
+        }
+      }
+    })
+  )
+
+  it.effect("until the very deadline is of no use, until a millisecond before is", () =>
+    Effect.gen(function* () {
+      for (const algorithm of algorithms) {
+        for (const [within, passes] of [
+          [1_000, false],
+          [1_001, true]
+        ] as const) {
+          const limit = yield* RateLimit.make({ name: "x", limit: 1, algorithm, ...patient })
+          yield* limit.take()
+          const fiber = yield* Effect.fork(Effect.exit(Deadline.within(limit.take(), within)))
+          yield* settle
+          assert.strictEqual((yield* limit.snapshot).waiting, passes ? 1 : 0)
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual(Exit.isSuccess(yield* Fiber.join(fiber)), passes)
+        }
+      }
+    })
+  )
+
+  it.effect("others' turn comes first, also where there would be room for one that costs less", () =>
+    Effect.gen(function* () {
+      for (const algorithm of algorithms) {
+        const burst = algorithm === "gcra" ? { limit: 1, burst: 10 } : { limit: 10, interval: "10 seconds" as const }
+        const limit = yield* RateLimit.make({ name: "x", algorithm, ...burst, ...patient })
+        yield* limit.take(5)
+        assert.strictEqual((yield* limit.snapshot).available, 5)
+        const fiber = yield* Effect.fork(limit.take(8))
+        yield* settle
+        assert.deepInclude(yield* limit.snapshot, { available: 0, waiting: 1, passed: 5 })
+        assert.isFalse(yield* limit.tryTake(1))
+        yield* TestClock.adjust("10 seconds")
+        yield* Fiber.join(fiber)
+        assert.deepInclude(yield* limit.snapshot, { waiting: 0, passed: 13, rejected: 0 })
+        yield* TestClock.adjust("1 hour")
+      }
+    })
+  )
+
+  it.effect("a turn that comes at whatever step of one who begins to wait is theirs", () =>
+    Effect.gen(function* () {
+      let steps = 0
+      for (let reached = true; reached; steps++) {
+        const limit = yield* RateLimit.make({ name: "x", limit: 1, algorithm: "sliding-window", ...patient })
+        yield* limit.take()
+        let taken = 0
+        let target: unknown
+        reached = false
+        const more = limit.reload({ limit: 2, algorithm: "sliding-window", ...patient })
+        const clock = yield* Effect.clock
+        const scheduler: Scheduler.Scheduler = {
+          shouldYield: (fiber) => {
+            target ??= fiber
+            if (fiber !== target || taken++ !== steps) return false
+            reached = true
+            Effect.runSync(Effect.withClock(more, clock))
+            return false
+          },
+          scheduleTask: (task, priority) => Scheduler.defaultScheduler.scheduleTask(task, priority)
+        }
+        const call = limit.run(Effect.succeed("ran"))
+        const waiting = yield* Effect.fork(Effect.locally(call, FiberRef.currentScheduler, scheduler))
+        yield* settle
+        yield* more
+        yield* settle
+        assert.deepStrictEqual(waiting.unsafePoll(), Exit.succeed("ran"), `after ${steps} steps`)
+        assert.deepInclude(yield* limit.snapshot, { waiting: 0, passed: 2, rejected: 0 })
+      }
+      assert.isAbove(steps, 10)
+    })
+  )
+
+  it.effect("who is refused by new settings and interrupted in the same moment gives nothing back", () =>
+    Effect.gen(function* () {
+      for (const algorithm of algorithms) {
+        const limit = yield* RateLimit.make({ name: "x", limit: 1, algorithm, maxWait: "3 seconds" })
+        yield* limit.take()
+        const first = yield* Effect.fork(limit.take())
+        yield* settle
+        yield* TestClock.adjust("900 millis")
+        yield* limit.reload({ limit: 1, interval: "1 hour", algorithm, maxWait: "3 seconds" })
+        first.unsafeInterruptAsFork(FiberId.none)
+        yield* Fiber.await(first)
+        assert.deepInclude(yield* limit.snapshot, { available: 0, waiting: 0, passed: 1, rejected: 1 })
+      }
+    })
+  )
+
+  it.effect("whose cost can never pass any more ends with a defect that says so, and holds up nobody behind", () =>
+    Effect.gen(function* () {
+      for (const algorithm of algorithms) {
+        const of = (size: number) => (algorithm === "gcra" ? { limit: 1, burst: size } : { limit: size })
+        const limit = yield* RateLimit.make({ name: "x", algorithm, ...of(5), ...patient })
+        yield* limit.take(5)
+        const heavy = yield* Effect.fork(Effect.exit(limit.take(5)))
+        const light = yield* Effect.fork(limit.take(1))
+        yield* settle
+        yield* limit.reload({ algorithm, ...of(2), ...patient })
+        const exit = yield* Fiber.join(heavy)
+        assert.include(Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "", "a call that costs 5 can never pass")
+        yield* TestClock.adjust("10 seconds")
+        yield* Fiber.join(light)
+        assert.deepInclude(yield* limit.snapshot, { waiting: 0, passed: 6, rejected: 0 })
+      }
+    })
+  )
+})

@@ -63,8 +63,8 @@ export const groups = {
   },
   breaker: {
     mutate: [...resilience("CircuitBreaker"), ...internal("breaker", "breakerWindow", "currentRandom")],
-    tests: tests("resilience/CircuitBreaker{,[!s]*}"),
-    without: /500 (waiting|interrupted)|again and again|slow reader/
+    tests: tests("resilience/Circuit*"),
+    without: /500 (waiting|interrupted)|again and again|slow reader|100,000 keys/
   },
   breakers: {
     mutate: resilience("CircuitBreakers", "CircuitControl"),

@@ -146,7 +146,7 @@ describe("a race", () => {
 
   it.effect("is won by the attempt that ended first, though another ends before the caller hears of it", () =>
     Effect.gen(function* () {
-      const policy = yield* make()
+      const policy = yield* make({ timeout: false })
       const gate = yield* Deferred.make<void>()
       const giving = (value: string) => Effect.uninterruptible(Effect.as(Deferred.await(gate), value))
       const { call } = scripted([giving("first"), giving("second")])

@@ -199,7 +199,9 @@ const budget = part(
   { type: oneOf("type", "percentage", "grpc", "aws"), ...percentage, ...grpc, ...aws },
   (found): Found<RetryBudget.Options> => {
     const { type = "percentage", ...rest } = found
-    const others = Object.entries(budgetFields).flatMap(([each, fields]) => (each === type ? [] : Object.keys(fields)))
+    const others = Object.values(budgetFields)
+      .flatMap((fields) => Object.keys(fields))
+      .filter((name) => !(name in budgetFields[type]))
     return Either.map(meaningless(found, others, `in a budget of type ${type}`), () => ({ ...rest, type }))
   }
 )
@@ -263,17 +265,17 @@ const rateLimit = part(
 
 type WindowOf<Type> = Extract<CircuitBreaker.Window, { readonly type: Type }>
 
+const rate = { failureRate: number("failureRate"), minimumCalls: integer("minimumCalls") }
+
 const windowFields = {
   consecutive: { failures: integer("failures") } satisfies FieldsOf<Exclude<keyof WindowOf<"consecutive">, "type">>,
   count: {
     size: integer("size"),
-    failureRate: number("failureRate"),
-    minimumCalls: integer("minimumCalls")
+    ...rate
   } satisfies FieldsOf<Exclude<keyof WindowOf<"count">, "type">>,
   time: {
     over: duration("over"),
-    failureRate: number("failureRate"),
-    minimumCalls: integer("minimumCalls"),
+    ...rate,
     buckets: integer("buckets")
   } satisfies FieldsOf<Exclude<keyof WindowOf<"time">, "type">>
 }
@@ -314,16 +316,20 @@ const window = table(
   }
 )
 
-const growing = values({
-  initial: duration("initial"),
-  factor: number("factor"),
-  max: duration("max")
-} satisfies FieldsOf<keyof CircuitBreaker.Growing>)
+const growing = table(
+  "openFor",
+  {
+    initial: duration("initial"),
+    factor: number("factor"),
+    max: duration("max")
+  } satisfies FieldsOf<keyof CircuitBreaker.Growing>,
+  Either.right
+)
 
 const openFor = Config.mapOrFail(
-  durationOr("openFor", Config.nested(growing, "openFor")),
+  durationOr("openFor", growing),
   ({ single, table }): Found<Duration.Duration | CircuitBreaker.Growing | undefined> => {
-    if (table === undefined || isEmpty(table)) return Either.right(single)
+    if (table === undefined) return Either.right(single)
     // A higher source may give the one, a lower one the other.
     const initial = table.initial ?? single
     return initial === undefined

@@ -58,7 +58,7 @@ describe("settings", () => {
   it.effect("are described: who may wait for any time, and where nobody may", () =>
     Effect.gen(function* () {
       const described = (options: Omit<RateLimit.Options, "name">) =>
-        Effect.map(RateLimit.make({ name: "x", limit: 10, ...options }), description)
+        Effect.map(RateLimit.make({ name: "x", ...options }), description)
       assert.strictEqual(
         yield* described({ limit: 10, burst: 3, maxWait: Duration.infinity, maxQueue: 7 }),
         "10 in any 1s, spread evenly, 3 at once, up to 7 wait for any time"

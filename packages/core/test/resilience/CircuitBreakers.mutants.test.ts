@@ -193,6 +193,13 @@ describe("overrides", () => {
       yield* TestClock.adjust("1 hour")
       yield* settled
       assert.deepStrictEqual(yield* passes, [true, true, true])
+      // At once, not only with the next regular reading.
+      yield* control.set("hosts", "forced-open", { for: "1 hour" })
+      yield* settled
+      yield* control.set("hosts", "forced-open", { for: "1 second" })
+      yield* settled
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* passes, [true, true, true])
     }).pipe(Effect.provide(CircuitControl.layerMemory))
   )
 })

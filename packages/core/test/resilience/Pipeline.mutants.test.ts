@@ -1,0 +1,517 @@
+/**
+ * What the pipeline tells its parts and its observers of each call, and what it keeps of a call: once each, at odd moments
+ * too.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Bulkhead, Chaos, Deadline, ErrorClass, Policy, RetryBudget, RetryPolicy } from "@underlay/core"
+import {
+  Cause,
+  Clock,
+  Context,
+  Data,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Metric,
+  MetricState,
+  Stream,
+  TestClock
+} from "effect"
+import * as pipeline from "../../src/internal/resilience/pipeline.ts"
+import { Manual } from "./manual.ts"
+import { run as virtually } from "./virtual.ts"
+
+class Busy extends Data.TaggedError("Busy")<{ readonly n?: number }> {
+  get isRetryable() {
+    return true
+  }
+}
+class Refused extends Data.TaggedError("Refused")<{ readonly n?: number }> {
+  get isRetryable() {
+    return false
+  }
+}
+
+const steady = { jitter: "none" } as const
+
+const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+
+const fork = <A, E>(effect: Effect.Effect<A, E>) => Effect.zipLeft(Effect.fork(effect), turn)
+
+const make = (options: Omit<Policy.Options, "name"> = {}, name = "x") =>
+  Effect.orDie(Policy.make({ name, retry: false, breaker: false, ...options }))
+
+/** Every counter and how often each duration was measured, of the policy of this name. */
+const counted = (policy: string) =>
+  Effect.map(Metric.snapshot, (all) => {
+    const found: Record<string, number> = {}
+    for (const { metricKey, metricState } of all) {
+      const labels = Object.fromEntries(metricKey.tags.map((tag) => [tag.key, tag.value]))
+      if (labels["policy"] !== policy) continue
+      const value = labels["outcome"] ?? labels["reason"] ?? labels["scope"]
+      const name = metricKey.name.replace(/^resilience_/, "") + (value === undefined ? "" : ` ${value}`)
+      if (MetricState.isCounterState(metricState)) found[name] = Number(metricState.count)
+      if (MetricState.isHistogramState(metricState)) found[`${name} sum`] = metricState.sum
+    }
+    return found
+  })
+
+describe("an observer", () => {
+  const observed = (policy: Policy.Policy, more: Partial<pipeline.Observer> = {}) => {
+    const told: Array<string> = []
+    const stages = Reflect.get(policy, "stages") as pipeline.Stages
+    const observer: pipeline.Observer = {
+      onRetry: (error, delay, attempt, now) =>
+        told.push(`retry ${attempt} after ${delay} at ${now}: ${(error as Busy)._tag}`),
+      onHedge: (now) => told.push(`hedge at ${now}`),
+      onBudgetRefused: () => told.push("budget"),
+      ...more
+    }
+    const run = <A, E, R>(effect: Effect.Effect<A, E, R>, given: pipeline.Observer = observer) =>
+      pipeline.run(() => stages, effect, given)
+    return { told, run }
+  }
+
+  it.effect("is told of retries and hedges, each with its time", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({ retry: { ...steady, attempts: 2 }, hedge: { delay: "100 millis" } })
+      const { run, told } = observed(policy)
+      let calls = 0
+      const call = Effect.suspend(() => (++calls === 1 ? Effect.fail(new Busy({})) : calls === 2 ? Effect.never : turn))
+      const fiber = yield* fork(run(call))
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(told, ["retry 1 after 1000 at 0: Busy", "hedge at 1100"])
+    })
+  )
+
+  it.effect("is told of what the budget refuses; one that asks for nothing is told nothing", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({
+        retry: { ...steady, attempts: 2 },
+        budget: { type: "grpc", maxTokens: 1 },
+        hedge: { delay: "100 millis" }
+      })
+      const { run, told } = observed(policy)
+      yield* Effect.exit(run(Effect.fail(new Busy({}))))
+      yield* Effect.exit(run(Effect.fail(new Busy({})), {}))
+      assert.deepStrictEqual(told, ["budget"])
+      const fiber = yield* fork(run(Effect.sleep("200 millis"), {}))
+      yield* TestClock.adjust("200 millis")
+      yield* Fiber.join(fiber)
+    })
+  )
+
+  it.effect("may add to the context of the attempts", () =>
+    Effect.gen(function* () {
+      class Tenant extends Context.Tag("test/Tenant")<Tenant, string>() {}
+      const policy = yield* make({ hedge: { delay: "100 millis" } })
+      const { run } = observed(policy, { services: (services) => services.set(Tenant.key, "acme") })
+      assert.strictEqual(yield* run(Tenant).pipe(Effect.provideService(Tenant, "nobody")), "acme")
+    })
+  )
+
+  it.effect("that counts the call itself leaves only the attempts to the policy", () =>
+    Effect.gen(function* () {
+      const name = "observer-counted"
+      const policy = yield* make({ metrics: true, breaker: { window: { type: "consecutive", failures: 1 } } }, name)
+      const { run } = observed(policy, { counted: true })
+      yield* run(Effect.void)
+      yield* Effect.exit(run(Effect.fail(new Busy({}))))
+      yield* Effect.exit(run(Effect.void))
+      assert.deepStrictEqual(yield* counted(name), {
+        "attempts_total success": 1,
+        "attempts_total failure": 1,
+        "attempts_total rejected": 1,
+        "rejections_total circuit-open": 1
+      })
+    })
+  )
+})
+
+describe("a race of attempts", () => {
+  const racing = (retry: RetryPolicy.ExponentialOptions, first: Effect.Effect<string, Busy | Refused>) =>
+    Effect.gen(function* () {
+      const policy = yield* make({ retry: { ...steady, attempts: 1, ...retry }, hedge: { delay: "100 millis" } })
+      let calls = 0
+      const call = Effect.suspend(() => (++calls === 1 ? first : Effect.delay(Effect.succeed("second"), "1 second")))
+      const fiber = yield* fork(Effect.exit(policy.run(call)))
+      yield* TestClock.adjust("200 millis")
+      const early = fiber.unsafePoll() !== null
+      yield* TestClock.adjust("2 seconds")
+      return [early, Exit.isSuccess(yield* Effect.flatten(Fiber.join(fiber)).pipe(Effect.exit))]
+    })
+  const late = <E>(error: E) => Effect.delay(Effect.fail(error), "150 millis")
+
+  it.effect("is ended by an error that the retry takes for permanent, and by no other", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* racing({}, late(new Refused({}))), [true, false])
+      assert.deepStrictEqual(yield* racing({}, late(new Busy({}))), [false, true])
+      // What is made again, whatever it is classified as, may well be waited for.
+      assert.deepStrictEqual(yield* racing({ attempts: 2, retryOn: () => true }, late(new Refused({}))), [false, true])
+      assert.deepStrictEqual(yield* racing({ stopOn: () => true }, late(new Busy({}))), [false, true])
+    })
+  )
+
+  it.effect("is ended by a classification that throws, though another attempt runs", () =>
+    Effect.gen(function* () {
+      const classify = (): ErrorClass.Classification => {
+        throw new Error("a bug")
+      }
+      assert.deepStrictEqual(yield* racing({ classify }, late(new Busy({}))), [true, false])
+    })
+  )
+
+  it.effect("starts no attempt at the deadline", () =>
+    Effect.gen(function* () {
+      const name = "race-deadline"
+      const policy = yield* make({ metrics: true, hedge: { delay: "100 millis" } }, name)
+      const stuck = Effect.uninterruptible(Effect.sleep("1 second"))
+      const fiber = yield* fork(Effect.exit(policy.run(stuck)).pipe(Effect.provideService(Deadline.Current, 100)))
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(fiber)
+      assert.notProperty(yield* counted(name), "hedges_total")
+    })
+  )
+})
+
+describe("the record of attempts", () => {
+  it("keeps the last 1,000, by their numbers", () => {
+    let attempts = 0
+    let found: ReadonlyArray<RetryPolicy.Attempt> = []
+    virtually(1_100, () =>
+      Effect.gen(function* () {
+        const policy = yield* make({
+          timeout: false,
+          budget: false,
+          retry: { ...steady, attempts: 1_003, base: 1, factor: 1, cap: 1 }
+        })
+        const error = yield* Effect.flip(policy.run(Effect.suspend(() => Effect.fail(new Busy({ n: ++attempts })))))
+        found = RetryPolicy.attemptsOf(error)
+      })
+    )
+    assert.deepStrictEqual(
+      [attempts, found.length, found[0]?.number, found[0]?.startedAt, found.at(-1)?.number],
+      [1_003, 1_000, 4, 3, 1_003]
+    )
+  })
+
+  it.effect("is not on the error of a single attempt, nor is one given a mark that was not spent", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({ retry: { ...steady, attempts: 3 } })
+      const single = new Refused({})
+      const found = yield* Effect.flip(policy.run(Effect.fail(single)))
+      assert.isTrue(found === single && !ErrorClass.isExhausted(found))
+      assert.deepStrictEqual(RetryPolicy.attemptsOf(found), [])
+      let calls = 0
+      const second = new Refused({})
+      const fiber = yield* fork(
+        Effect.flip(policy.run(Effect.suspend(() => Effect.fail(++calls === 1 ? new Busy({}) : second))))
+      )
+      yield* TestClock.adjust("1 second")
+      const last = yield* Fiber.join(fiber)
+      assert.isTrue(last === second && !ErrorClass.isExhausted(last))
+      assert.strictEqual(RetryPolicy.attemptsOf(last).length, 2)
+    })
+  )
+
+  it.effect("is on a copy where several attempts failed with one object, and on the error itself where not", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({ retry: { ...steady, attempts: 3 } })
+      const outcome = (errors: ReadonlyArray<Busy>) =>
+        Effect.gen(function* () {
+          let calls = 0
+          const fiber = yield* fork(
+            Effect.flip(policy.run(Effect.suspend(() => Effect.fail(errors[calls++] ?? new Busy({})))))
+          )
+          yield* TestClock.adjust("1 minute")
+          return yield* Fiber.join(fiber)
+        })
+      const [a, b, c] = [new Busy({ n: 1 }), new Busy({ n: 2 }), new Busy({ n: 3 })]
+      const copied = yield* outcome([a, b, b])
+      assert.notStrictEqual(copied, b)
+      assert.isTrue(copied._tag === "Busy" && copied.n === 2 && ErrorClass.isExhausted(copied))
+      assert.deepStrictEqual([RetryPolicy.attemptsOf(copied).length, RetryPolicy.attemptsOf(b).length], [3, 0])
+      // The last one has come only once, whatever came before.
+      const same = yield* outcome([a, a, c])
+      assert.strictEqual(same, c)
+      assert.isTrue(ErrorClass.isExhausted(same))
+      // And has been through a call before.
+      const again = yield* outcome([a, b, c])
+      assert.notStrictEqual(again, c)
+    })
+  )
+})
+
+describe("time that is up", () => {
+  const limitOf = (exit: Exit.Exit<unknown, unknown>) => {
+    const error = Exit.isFailure(exit) ? (Cause.squash(exit.cause) as Record<string, unknown>) : {}
+    return [error["_tag"], error["scope"], error["limitMillis"]]
+  }
+
+  it.effect("says how long the call had: its own limit, or what the caller's deadline left of it", () =>
+    Effect.gen(function* () {
+      yield* TestClock.adjust("1 hour")
+      const now = yield* Clock.currentTimeMillis
+      const policy = yield* make({ timeout: "10 seconds", attemptTimeout: "5 seconds" })
+      const outcome = (deadline: number, options?: Policy.CallOptions) =>
+        Effect.gen(function* () {
+          const fiber = yield* fork(
+            Effect.exit(policy.run(Effect.never, options)).pipe(Effect.provideService(Deadline.Current, deadline))
+          )
+          yield* TestClock.adjust("1 minute")
+          return limitOf(yield* Fiber.join(fiber))
+        })
+      assert.deepStrictEqual(yield* outcome(Number.POSITIVE_INFINITY), ["CallTimeout", "attempt", 5_000])
+      assert.deepStrictEqual(yield* outcome(Number.POSITIVE_INFINITY, { timeout: 5_000 }), [
+        "CallTimeout",
+        "attempt",
+        5_000
+      ])
+      assert.deepStrictEqual(yield* outcome(Number.POSITIVE_INFINITY, { timeout: 4_000 }), [
+        "CallTimeout",
+        "total",
+        4_000
+      ])
+      const later = yield* Clock.currentTimeMillis
+      assert.deepStrictEqual(yield* outcome(later + 2_000), ["CallTimeout", "total", 2_000])
+      assert.deepStrictEqual(yield* outcome(now), ["CallTimeout", "total", 0])
+    })
+  )
+
+  it.effect("is counted by its scope, as it is told", () =>
+    Effect.gen(function* () {
+      const name = "scopes"
+      const policy = yield* make({ metrics: true, timeout: "5 seconds", attemptTimeout: "5 seconds" }, name)
+      const expire = Effect.fnUntraced(function* (options: Policy.CallOptions) {
+        const fiber = yield* fork(Effect.exit(policy.run(Effect.never, options)))
+        yield* TestClock.adjust("5 seconds")
+        yield* Fiber.join(fiber)
+      })
+      yield* expire({})
+      assert.deepInclude(yield* counted(name), { "timeouts_total attempt": 1, "attempts_total timeout": 1 })
+      yield* expire({ timeout: "4 seconds" })
+      assert.deepInclude(yield* counted(name), { "timeouts_total attempt": 1, "timeouts_total total": 1 })
+    })
+  )
+
+  it.effect("is never less than none, where the clock is set back", () =>
+    Effect.gen(function* () {
+      const name = "set-back"
+      const policy = yield* make({ metrics: true, timeout: false, hedge: { delay: "1 hour" } }, name)
+      const clock = new Manual()
+      clock.set(10_000)
+      const calls = yield* Effect.forEach([turn, Effect.zipRight(turn, Effect.fail("no"))], (work) =>
+        Effect.fork(Effect.exit(Effect.withClock(policy.run(work as Effect.Effect<unknown, string>), clock)))
+      )
+      yield* Effect.yieldNow()
+      clock.set(1_000)
+      for (const call of calls) yield* Fiber.join(call)
+      assert.strictEqual((yield* counted(name))["call_duration_seconds sum"], 0)
+    })
+  )
+})
+
+describe("what the parts hear of a call", () => {
+  it.effect("the rate limit what it costs, whether it waits or not", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({
+        timeout: false,
+        rateLimit: { limit: 5, interval: "1 minute", algorithm: "sliding-window", maxWait: "5 minutes", maxQueue: 10 }
+      })
+      const rateLimit = yield* Effect.orDie(Effect.fromNullable(policy.rateLimit))
+      const available = Effect.map(rateLimit.snapshot, (seen) => seen.available)
+      yield* policy.run(Effect.void, { cost: 3 })
+      assert.strictEqual(yield* available, 2)
+      yield* policy.run(Effect.void)
+      assert.strictEqual(yield* available, 1)
+      const waiting = yield* fork(policy.run(Effect.void, { cost: 4 }))
+      assert.isNull(waiting.unsafePoll())
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(waiting)
+      assert.strictEqual(yield* available, 1)
+    })
+  )
+
+  it.effect("the bulkhead its priority and weight, each without the other too", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({ bulkhead: { maxConcurrent: 2, maxQueue: 10, maxWait: "1 minute" }, timeout: false })
+      const bulkhead = yield* Effect.orDie(Effect.fromNullable(policy.bulkhead))
+      const blocker = yield* fork(policy.run(Effect.sleep("1 second"), { weight: 2 }))
+      assert.strictEqual((yield* bulkhead.snapshot).active, 2)
+      const order: Array<string> = []
+      const call = (name: string, options?: Policy.CallOptions) =>
+        fork(
+          policy.run(
+            Effect.delay(
+              Effect.sync(() => order.push(name)),
+              "1 second"
+            ),
+            options
+          )
+        )
+      const calls = [
+        yield* call("normal", { weight: 2 }),
+        yield* call("low", { priority: "low" }),
+        yield* call("high", { priority: "high" })
+      ]
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(blocker)
+      assert.strictEqual((yield* bulkhead.snapshot).active, 1)
+      yield* TestClock.adjust("10 seconds")
+      for (const each of calls) yield* Fiber.join(each)
+      assert.deepStrictEqual(order, ["high", "normal", "low"])
+    })
+  )
+
+  it.effect("the throttle and the budget nothing of refusals of our own, and what failed once", () =>
+    Effect.gen(function* () {
+      const quota = Policy.stage({
+        name: "quota",
+        at: "inner",
+        wrap: (_, { policy: service }) =>
+          Effect.fail(new Policy.StageRejected({ service, stage: "quota", reason: "used up" }))
+      })
+      const budget = yield* RetryBudget.make({ type: "grpc", maxTokens: 10, tokenRatio: 0.5 })
+      const refusing = yield* make({ budget, throttle: {}, stages: [quota] })
+      yield* Effect.exit(refusing.run(Effect.void))
+      assert.strictEqual((yield* (yield* Effect.orDie(Effect.fromNullable(refusing.throttle))).snapshot).requests, 0)
+      assert.strictEqual((yield* budget.snapshot).available, 10)
+      const policy = yield* make({ budget, throttle: {} })
+      const throttle = yield* Effect.orDie(Effect.fromNullable(policy.throttle))
+      const seen = Effect.map(throttle.snapshot, ({ accepts, requests }) => [requests, accepts])
+      yield* Effect.exit(policy.run(Effect.fail(new Busy({}))))
+      assert.deepStrictEqual(yield* seen, [1, 0])
+      assert.strictEqual((yield* budget.snapshot).available, 9)
+      // It answered, and the answer was no.
+      yield* Effect.exit(policy.run(Effect.fail(new Refused({}))))
+      assert.deepStrictEqual(yield* seen, [2, 1])
+      yield* Effect.exit(policy.run(Effect.die("bug")))
+      assert.deepStrictEqual(yield* seen, [3, 1])
+      yield* policy.run(Effect.void)
+      assert.deepStrictEqual(yield* seen, [4, 2])
+      const stuck = yield* fork(policy.run(Effect.never))
+      yield* Fiber.interrupt(stuck)
+      assert.deepStrictEqual(yield* seen, [4, 2])
+    })
+  )
+
+  it.effect("an adaptive bulkhead successes and drops, of calls and of the first elements of streams", () =>
+    Effect.gen(function* () {
+      const limits = Effect.fnUntraced(function* (
+        work: (policy: Policy.Policy) => Effect.Effect<unknown, unknown>,
+        calls: number
+      ) {
+        const policy = yield* make({
+          attemptTimeout: "2 seconds",
+          bulkhead: { algorithm: "aimd", initial: 10, min: 1, max: 20, window: 1, minimumSamples: 10, backoff: 0.5 }
+        })
+        const bulkhead = yield* Effect.orDie(Effect.fromNullable(policy.bulkhead))
+        for (let round = 0; round < 2; round++) {
+          const fibers = yield* Effect.forEach(Array.from({ length: calls }), () =>
+            Effect.fork(Effect.exit(work(policy)))
+          )
+          yield* TestClock.adjust("3 seconds")
+          yield* Effect.forEach(fibers, Fiber.await)
+        }
+        return (yield* bulkhead.snapshot).limit
+      })
+      const second = Effect.sleep("1 second")
+      assert.isAbove(yield* limits((policy) => policy.run(second), 10), 10)
+      assert.isAbove(yield* limits((policy) => policy.tryPromise(() => Promise.resolve(1)), 10), 9)
+      assert.isAbove(yield* limits((policy) => Stream.runDrain(policy.stream(Stream.fromEffect(second))), 10), 10)
+      assert.isBelow(yield* limits((policy) => policy.run(Effect.never), 10), 10)
+      // What the caller ended, and what our own side refused, says nothing of load.
+      assert.strictEqual(yield* limits((policy) => policy.run(Effect.interrupt), 10), 10)
+    })
+  )
+
+  it.effect("a refused call is counted as refused, once, also where refusals are tried again", () =>
+    Effect.gen(function* () {
+      const name = "refused-again"
+      const budget = yield* RetryBudget.make({ type: "percentage", ratio: 1, minPerSecond: 1, ttl: "1 minute" })
+      const policy = yield* make(
+        {
+          metrics: true,
+          budget,
+          retry: { ...steady, attempts: 2, base: "1 second", retryRejections: true },
+          breaker: {}
+        },
+        name
+      )
+      yield* (yield* Effect.orDie(Effect.fromNullable(policy.breaker))).setMode("forced-open")
+      const before = (yield* budget.snapshot).available
+      const fiber = yield* fork(Effect.exit(policy.run(Effect.void)))
+      // The call is one that retries are measured by.
+      assert.strictEqual((yield* budget.snapshot).available, before + 1)
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual(yield* counted(name), {
+        "rejections_total circuit-open": 2,
+        "attempts_total rejected": 2,
+        "calls_total rejected": 1,
+        retries_total: 1
+      })
+    })
+  )
+})
+
+describe("faults on purpose", () => {
+  it.effect("befall effects and promises, and cost nothing where they are off", () =>
+    Effect.gen(function* () {
+      const chaos = yield* Chaos.make({ enabled: true, injections: [Chaos.fault({ rate: 1 })] })
+      const policy = yield* make({ chaos, stages: [] })
+      for (const call of [policy.run(Effect.succeed("ok")), policy.tryPromise(() => Promise.resolve("ok"))]) {
+        const exit = yield* Effect.exit(call)
+        assert.isTrue(Exit.isFailure(exit), String(exit))
+      }
+      const broken = yield* Effect.exit(Stream.runDrain(policy.stream(Stream.make(1))))
+      assert.isTrue(Exit.isFailure(broken))
+      yield* chaos.setEnabled(false)
+      assert.strictEqual(yield* policy.run(Effect.succeed("ok")), "ok")
+      assert.strictEqual(yield* policy.tryPromise(() => Promise.resolve("ok")), "ok")
+      yield* Stream.runDrain(policy.stream(Stream.make(1)))
+    })
+  )
+
+  it.effect("befall a stream once, where they say: after its elements, and not its attempts besides", () =>
+    Effect.gen(function* () {
+      const chaos = yield* Chaos.make({ enabled: true, injections: [Chaos.fault({ rate: 1, afterElements: 2 })] })
+      const policy = yield* make({ chaos })
+      const seen: Array<number> = []
+      const through = Stream.runForEach(policy.stream(Stream.range(1, 9, 1)), (n) => Effect.sync(() => seen.push(n)))
+      const exit = yield* Effect.exit(through)
+      assert.isTrue(Exit.isFailure(exit))
+      assert.deepStrictEqual(seen, [1, 2])
+    })
+  )
+})
+
+describe("a call inside another", () => {
+  it.effect("finds its context and deadline where a stage stands inside, and where none does", () =>
+    Effect.gen(function* () {
+      const stage = Policy.stage({ name: "own", at: "inner", wrap: (effect) => effect })
+      for (const stages of [[], [stage]]) {
+        const policy = yield* make({ timeout: "7 seconds", stages })
+        const now = yield* Clock.currentTimeMillis
+        assert.strictEqual((yield* policy.run(Deadline.Current)) - now, 7_000)
+        const bounded = policy.run(Deadline.Current).pipe(Effect.provideService(Deadline.Current, now + 3_000))
+        assert.strictEqual((yield* bounded) - now, 3_000)
+      }
+    })
+  )
+
+  it.effect("gives a bulkhead that others share back what it took, and tells of its places", () =>
+    Effect.gen(function* () {
+      const name = "shared-places"
+      const bulkhead = yield* Bulkhead.make({ name: "shared", maxConcurrent: 3 })
+      const policy = yield* make({ metrics: true, bulkhead, timeout: Duration.minutes(1) }, name)
+      const fiber = yield* fork(policy.run(Effect.sleep("1 second"), { weight: 2 }))
+      assert.strictEqual((yield* bulkhead.snapshot).active, 2)
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(fiber)
+      assert.strictEqual((yield* bulkhead.snapshot).active, 0)
+    })
+  )
+})

@@ -98,9 +98,10 @@ describe("what is counted", () => {
       let steps = 0
       for (let reached = true; reached; steps++) {
         const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 1, maxQueue: 5, maxWait: "1 minute" })
-        const gate = yield* Deferred.make<void>()
-        yield* Effect.fork(bulkhead.run(Deferred.await(gate)))
+        yield* Effect.fork(bulkhead.run(Effect.never))
         yield* settle
+        const clock = yield* Effect.clock
+        const more = bulkhead.reload({ maxConcurrent: 2, maxQueue: 5, maxWait: "1 minute" })
         let taken = 0
         let target: unknown
         reached = false
@@ -109,18 +110,18 @@ describe("what is counted", () => {
             target ??= fiber
             if (fiber !== target || taken++ !== steps) return false
             reached = true
-            Deferred.unsafeDone(gate, Effect.void)
-            return 0
+            Effect.runSync(Effect.withClock(more, clock))
+            return false
           },
           scheduleTask: (task, priority) => Scheduler.defaultScheduler.scheduleTask(task, priority)
         }
         const call = bulkhead.run(Effect.succeed("ran"))
         const waiting = yield* Effect.fork(Effect.locally(call, FiberRef.currentScheduler, scheduler))
         yield* settle
-        yield* Deferred.succeed(gate, undefined)
+        yield* more
         yield* settle
         assert.deepStrictEqual(waiting.unsafePoll(), Exit.succeed("ran"), `after ${steps} steps`)
-        assert.deepInclude(yield* bulkhead.snapshot, { active: 0, queued: 0, entered: 2, rejected: 0 })
+        assert.deepInclude(yield* bulkhead.snapshot, { active: 1, queued: 0, entered: 2, rejected: 0 })
       }
       assert.isAbove(steps, 10)
     })
@@ -157,7 +158,9 @@ describe("what is counted", () => {
   it.effect("a place that comes free at the very deadline of one who waits is of no use to them", () =>
     Effect.gen(function* () {
       const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 1, maxQueue: 5, maxWait: "1 minute" })
-      const running = yield* Effect.fork(bulkhead.run(Effect.sleep("1 second")))
+      // The timer that was set last rings first.
+      const gate = yield* Deferred.make<void>()
+      const running = yield* Effect.fork(bulkhead.run(Effect.andThen(Deferred.await(gate), Effect.sleep("1 second"))))
       yield* settle
       let ran = false
       const call = bulkhead.run(
@@ -166,6 +169,8 @@ describe("what is counted", () => {
         })
       )
       const waiting = yield* Effect.fork(Effect.flip(Deadline.within(call, "1 second")))
+      yield* settle
+      yield* Deferred.succeed(gate, undefined)
       yield* settle
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(running)

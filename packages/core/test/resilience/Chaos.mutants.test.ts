@@ -82,6 +82,9 @@ describe("what is injected", () => {
         const injected = yield* Effect.flip(chaos.apply(call))
         assert.strictEqual(inspect(injected), inspect(error))
         assert.strictEqual(inspect({ deep: [injected] }), inspect({ deep: [error] }))
+        // Node looks through to the error. Who cannot is handed it, and does not ask the same again for ever.
+        const asked: unknown = Reflect.get(injected, inspect.custom)
+        assert.strictEqual(typeof asked === "function" ? asked.call(injected) : undefined, error)
       }
     })
   )

@@ -77,6 +77,9 @@ describe("a fallback that fails too", () => {
       assert.notStrictEqual(error, coded)
       assert.strictEqual(inspect(error), inspect(coded))
       assert.strictEqual(inspect({ deep: [error] }), inspect({ deep: [coded] }))
+      // Node looks through to the error. Who cannot is handed it, and does not ask the same again for ever.
+      const asked: unknown = Reflect.get(error as object, inspect.custom)
+      assert.strictEqual(typeof asked === "function" ? asked.call(error) : undefined, coded)
     })
   )
 

@@ -13,8 +13,10 @@ import {
   Effect,
   Exit,
   Fiber,
+  FiberRef,
   Metric,
   MetricState,
+  Scheduler,
   Stream,
   TestClock
 } from "effect"
@@ -155,6 +157,88 @@ describe("a stream that ends", () => {
   )
 })
 
+/** Holds up the fiber that takes the `step`-th of all steps since it was armed, for two turns of the event loop. */
+class Pauser implements Scheduler.Scheduler {
+  taken = 0
+  armed = false
+  private readonly step: number
+  private pausing = false
+  constructor(step: number) {
+    this.step = step
+  }
+  shouldYield(): number | false {
+    if (!this.armed || ++this.taken !== this.step) return false
+    this.pausing = true
+    return 0
+  }
+  scheduleTask(task: Scheduler.Task, priority: number): void {
+    if (this.pausing) {
+      this.pausing = false
+      setImmediate(() => setImmediate(task))
+    } else {
+      Scheduler.defaultScheduler.scheduleTask(task, priority)
+    }
+  }
+}
+
+describe("a race of streams", () => {
+  // Every sixth step in each, so that none takes long.
+  const from = [1, 2, 3, 4, 5, 6]
+  it.effect.each(from)(
+    "that open in the same moment has one winner, whoever is held up at step %i, or 6, 12, … later",
+    (start) =>
+      Effect.gen(function* () {
+        for (let step = start; ; step += 6) {
+          const { breaker, bulkhead, policy } = yield* make({ hedge: { delay: 0 }, timeout: false })
+          const pauser = new Pauser(step)
+          const gate = yield* Deferred.make<void>()
+          const open = new Set<number>()
+          let opened = 0
+          const source = Stream.unwrapScoped(
+            Effect.acquireRelease(
+              Effect.sync(() => {
+                open.add(++opened)
+                return opened
+              }),
+              (n) => Effect.sync(() => open.delete(n))
+            ).pipe(
+              Effect.map((n) => Stream.concat(Stream.fromEffect(Effect.as(Deferred.await(gate), n)), Stream.never))
+            )
+          )
+          const seen: Array<number> = []
+          const fiber = yield* fork(
+            Effect.locally(
+              Stream.runForEach(policy.stream(source), (n) => Effect.sync(() => seen.push(n))),
+              FiberRef.currentScheduler,
+              pauser
+            )
+          )
+          assert.strictEqual(open.size, 2)
+          pauser.armed = true
+          yield* Deferred.succeed(gate, undefined)
+          for (let turns = 0; turns < 4; turns++) yield* turn
+          assert.deepStrictEqual([seen.length, [...open]], [1, seen], `step ${step}`)
+          assert.deepStrictEqual(
+            [(yield* bulkhead.snapshot).active, (yield* breaker.snapshot).inFlight],
+            [1, 1],
+            `step ${step}`
+          )
+          const reached = pauser.taken >= step
+          yield* Fiber.interrupt(fiber)
+          assert.deepStrictEqual(
+            [open.size, (yield* bulkhead.snapshot).active, (yield* breaker.snapshot).inFlight],
+            [0, 0, 0],
+            `step ${step}`
+          )
+          if (!reached) {
+            assert.isAbove(step, 50)
+            return
+          }
+        }
+      })
+  )
+})
+
 describe("the metrics of a stream", () => {
   const durations = (policy: string) =>
     Effect.map(Metric.snapshot, (all) => {
@@ -184,6 +268,25 @@ describe("the metrics of a stream", () => {
       yield* Deferred.succeed(gate, undefined)
       yield* Fiber.join(second)
       assert.deepStrictEqual(yield* durations("stream-times"), [2, 2.5])
+    })
+  )
+})
+
+describe("a reader", () => {
+  it.effect("that is interrupted with an element in its hands ends a call that was cancelled", () =>
+    Effect.gen(function* () {
+      const name = "stream-reader"
+      const { breaker, policy } = yield* make({ metrics: true }, name)
+      const fiber = yield* fork(Stream.runForEach(policy.stream(Stream.make(1, 2)), () => Effect.never))
+      yield* Fiber.interrupt(fiber)
+      const outcomes = Effect.map(Metric.snapshot, (all) =>
+        all.flatMap(({ metricKey: { name: metric, tags } }) => {
+          const labels = Object.fromEntries(tags.map(({ key, value }) => [key, value]))
+          return metric === "resilience_calls_total" && labels["policy"] === name ? [labels["outcome"]] : []
+        })
+      )
+      assert.deepStrictEqual(yield* outcomes, ["cancelled"])
+      assert.deepInclude((yield* breaker.snapshot).counters, { successes: 0, failures: 0, neutral: 1 })
     })
   )
 })

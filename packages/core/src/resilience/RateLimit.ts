@@ -178,9 +178,6 @@ export const problems = (options: Omit<Options, "name">): ReadonlyArray<string> 
       found.push(`rateLimit.burst is ${options.burst}: give a whole number of 1 or more`)
     }
   }
-  if (options.maxWait !== undefined && options.maxWait !== false && !(Duration.toMillis(options.maxWait) >= 0)) {
-    found.push("rateLimit.maxWait is not a time: give a duration, or false to refuse at once")
-  }
   const maxQueue = options.maxQueue
   if (maxQueue !== undefined && !(maxQueue >= 0 && (Number.isInteger(maxQueue) || maxQueue === Infinity))) {
     found.push(`rateLimit.maxQueue is ${maxQueue}: give a whole number of 0 or more`)

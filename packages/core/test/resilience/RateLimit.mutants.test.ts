@@ -4,7 +4,8 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Deadline, RateLimit } from "@underlay/core"
-import { Cause, Duration, Effect, Exit, Fiber, FiberId, FiberRef, Scheduler, TestClock } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Fiber, FiberId, FiberRef, Scheduler, TestClock } from "effect"
+import { RateLimiter } from "../../src/internal/resilience/rateLimit.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 20)
 
@@ -17,6 +18,20 @@ const complaint = (options: Omit<RateLimit.Options, "name">) =>
   Effect.map(Effect.exit(RateLimit.make({ name: "x", ...options })), (exit) =>
     Exit.isFailure(exit) ? Cause.pretty(exit.cause) : ""
   )
+
+/** The clock with another way to sleep or to tell the time. */
+const changed = (
+  clock: Clock.Clock,
+  sleep: (duration: Duration.Duration) => Effect.Effect<void>,
+  offset = (): number => 0
+): Clock.Clock => ({
+  [Clock.ClockTypeId]: Clock.ClockTypeId,
+  sleep,
+  unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis() + offset(),
+  unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+  currentTimeMillis: Effect.sync(() => clock.unsafeCurrentTimeMillis() + offset()),
+  currentTimeNanos: clock.currentTimeNanos
+})
 
 const description = (limit: RateLimit.RateLimit): unknown => Reflect.get(limit, "description")
 
@@ -32,7 +47,9 @@ describe("settings", () => {
         { limit: 1, maxWait: false },
         { limit: 1, maxWait: Duration.infinity },
         { limit: 1, algorithm: "sliding-window" },
-        { limit: 1, interval: 1 }
+        { limit: 1, interval: 1 },
+        // Too fine for a bucket, but not for a log.
+        { limit: 1_000, interval: Math.PI * 1e13, algorithm: "sliding-window" }
       ]
       for (const options of fine) assert.strictEqual(yield* complaint(options), "", JSON.stringify(options))
       const wrong: ReadonlyArray<readonly [Omit<RateLimit.Options, "name">, string]> = [
@@ -49,6 +66,7 @@ describe("settings", () => {
       for (const [options, name] of wrong) {
         const text = yield* complaint(options)
         assert.deepStrictEqual([...text.matchAll(/rateLimit\.\w+ is/g)].join(), `${name} is`, JSON.stringify(options))
+        assert.notInclude(text, "too fine")
       }
       const both = yield* complaint({ limit: 0, interval: 0 })
       assert.match(both, /RateLimit "x": rateLimit\.limit is 0: .*; rateLimit\.interval is 0 ms: /)
@@ -170,6 +188,117 @@ describe("waiting", () => {
     })
   )
 
+  it.effect("who comes when others are due passes behind them at once, although the timer has not rung", () =>
+    Effect.gen(function* () {
+      const clock = yield* Effect.clock
+      const silent = changed(clock, () => Effect.never)
+      for (const algorithm of algorithms) {
+        const options = algorithm === "gcra" ? { limit: 1, burst: 3 } : { limit: 3, interval: "3 seconds" as const }
+        const limit = yield* RateLimit.make({ name: "x", algorithm, ...options, ...patient })
+        yield* limit.take(3)
+        const waiting = yield* Effect.fork(Effect.withClock(limit.take(), silent))
+        yield* settle
+        yield* TestClock.adjust("3 seconds")
+        const next = yield* Effect.fork(limit.take())
+        yield* settle
+        assert.deepStrictEqual([waiting.unsafePoll(), next.unsafePoll()], [Exit.void, Exit.void])
+        yield* TestClock.adjust("1 minute")
+      }
+    })
+  )
+
+  it.effect("a timer that rings early lets nobody pass early", () =>
+    Effect.gen(function* () {
+      const clock = yield* Effect.clock
+      let timers = 0
+      const early = changed(clock, (duration) =>
+        clock.sleep(timers++ === 0 ? Duration.subtract(duration, Duration.millis(10)) : duration)
+      )
+      for (const algorithm of algorithms) {
+        timers = 0
+        const limit = yield* RateLimit.make({ name: "x", limit: 1, algorithm, ...patient })
+        yield* limit.take()
+        const waiting = yield* Effect.fork(Effect.withClock(limit.take(), early))
+        yield* TestClock.adjust("999 millis")
+        assert.deepInclude(yield* limit.snapshot, { passed: 1, waiting: 1 })
+        yield* TestClock.adjust("1 millis")
+        assert.deepInclude(yield* limit.snapshot, { passed: 2, waiting: 0 })
+        yield* Fiber.join(waiting)
+        yield* TestClock.adjust("1 minute")
+      }
+    })
+  )
+
+  it.effect("under a clock that is set back nobody passes before their turn", () =>
+    Effect.gen(function* () {
+      let offset = 0
+      const clock = yield* Effect.clock
+      const shifted = changed(
+        clock,
+        (duration) => clock.sleep(duration),
+        () => offset
+      )
+      const limit = yield* RateLimit.make({ name: "x", limit: 2, algorithm: "sliding-window", ...patient })
+      yield* limit.take()
+      yield* TestClock.adjust("500 millis")
+      yield* limit.take()
+      const fibers = yield* Effect.withClock(
+        Effect.forEach([1, 2], () => Effect.fork(limit.take())),
+        shifted
+      )
+      yield* TestClock.adjust("200 millis")
+      offset = -3_600_000
+      const seen = Effect.withClock(limit.snapshot, shifted)
+      yield* seen
+      yield* TestClock.adjust("300 millis")
+      assert.deepInclude(yield* seen, { passed: 3, waiting: 1 })
+      yield* TestClock.adjust("500 millis")
+      assert.deepInclude(yield* seen, { passed: 4, waiting: 0 })
+      yield* Effect.forEach(fibers, Fiber.join)
+    })
+  )
+
+  it.effect("is told to the millisecond where calls of several units wait", () =>
+    Effect.gen(function* () {
+      const limit = yield* RateLimit.make({ name: "x", limit: 5, algorithm: "sliding-window", ...patient })
+      yield* limit.take(4)
+      yield* TestClock.adjust("500 millis")
+      yield* limit.take(1)
+      const waiting = yield* Effect.fork(limit.take(3))
+      yield* settle
+      // Behind it there is room for one more, as soon as the first four are forgotten.
+      assert.deepStrictEqual((yield* limit.snapshot).retryAfter, Duration.millis(500))
+      yield* TestClock.adjust("500 millis")
+      yield* Fiber.join(waiting)
+      assert.deepInclude(yield* limit.snapshot, { available: 1, passed: 8 })
+    })
+  )
+
+  it.effect(
+    "goes on under new settings up to a millisecond before the deadline, and ends where it would come to it",
+    () =>
+      Effect.gen(function* () {
+        yield* TestClock.adjust("5 seconds")
+        for (const algorithm of algorithms) {
+          for (const [interval, goesOn] of [
+            [1_999, true],
+            [2_000, false]
+          ] as const) {
+            const limit = yield* RateLimit.make({ name: "x", limit: 1, algorithm, ...patient })
+            yield* limit.take()
+            const fiber = yield* Effect.fork(Effect.exit(Deadline.within(limit.take(), "2 seconds")))
+            yield* settle
+            yield* limit.reload({ limit: 1, interval, algorithm, ...patient })
+            yield* settle
+            assert.deepInclude(yield* limit.snapshot, { waiting: goesOn ? 1 : 0, rejected: goesOn ? 0 : 1 }, algorithm)
+            yield* TestClock.adjust("2 seconds")
+            assert.strictEqual(Exit.isSuccess(yield* Fiber.join(fiber)), goesOn)
+            yield* TestClock.adjust("1 minute")
+          }
+        }
+      })
+  )
+
   it.effect("who is refused by new settings and interrupted in the same moment gives nothing back", () =>
     Effect.gen(function* () {
       for (const algorithm of algorithms) {
@@ -204,4 +333,14 @@ describe("waiting", () => {
       }
     })
   )
+})
+
+describe("the even rate", () => {
+  it("of an interval that is no whole number of milliseconds is what the settings say", () => {
+    const settings = { algorithm: "gcra", limit: 3, interval: 1.5, burst: 1, maxWait: 0, maxQueue: 0 } as const
+    const machine = new RateLimiter("x", settings, (retryAfter) => retryAfter)
+    let passed = 0
+    for (let at = 0; at < 1_000; at++) while (machine.tryEnter(at, 1)) passed++
+    assert.closeTo(passed, 2_000, 4)
+  })
 })

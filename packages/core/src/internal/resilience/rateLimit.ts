@@ -38,8 +38,6 @@ interface Meter {
   wait(at: number, cost: number, before: Queue<unknown>): number
   /** Whether somebody waits from now on. */
   waiting(someone: boolean): void
-  /** Units that have passed and still count. */
-  used(at: number): number
 }
 
 /** A timer that fires late holds calls back; what that comes to is made up for, as far as this (milliseconds). */
@@ -87,11 +85,8 @@ export class Gcra implements Meter {
 
   /** Whether all that is counted are whole numbers that a double can hold. */
   get exact(): boolean {
-    return (
-      Number.isSafeInteger(this.perCall) &&
-      Number.isSafeInteger(this.perMilli) &&
-      Number.isSafeInteger(2 * this.capacity + maxLateness * this.perMilli)
-    )
+    // The capacity is at least what a call fills in and a millisecond drains.
+    return Number.isSafeInteger(2 * this.capacity + maxLateness * this.perMilli)
   }
 
   available(at: number): number {
@@ -121,11 +116,6 @@ export class Gcra implements Meter {
   waiting(someone: boolean): void {
     this.floor = someone ? -this.credit : 0
     this.level = Math.max(this.floor, this.level)
-  }
-
-  used(at: number): number {
-    this.drain(at)
-    return Math.ceil(Math.max(0, this.level) / this.perCall)
   }
 
   /** Takes over as much of the bucket as was full before, and of the log what the rate of now would have let pass. */
@@ -234,6 +224,7 @@ export class Log implements Meter {
 
   waiting(): void {}
 
+  /** Units that have passed and still count. */
   used(at: number): number {
     for (let entry = this.entries[this.first]; entry !== undefined; entry = this.entries[this.first]) {
       if (entry.to + this.interval > at) break
@@ -435,10 +426,12 @@ export class RateLimiter<Rejection> implements Gate<Rejection> {
     for (const waiter of waiters) this.queue.remove(waiter)
     for (const waiter of waiters) {
       const wrong = this.problem(waiter.cost)
-      const wait = wrong === undefined ? after.wait(at, waiter.cost, this.queue) : 0
       if (wrong !== undefined) {
         waiter.settle(Effect.dieMessage(wrong))
-      } else if (at + wait > waiter.latest) {
+        continue
+      }
+      const wait = after.wait(at, waiter.cost, this.queue)
+      if (at + wait > waiter.latest) {
         this.rejected++
         waiter.settle(Effect.failCause(Cause.fail(this.reject(wait))))
       } else {

@@ -299,6 +299,24 @@ describe("waiting", () => {
       })
   )
 
+  it.effect("who gives back what came in the same moment gives back just that, once", () =>
+    Effect.gen(function* () {
+      const limit = yield* RateLimit.make({ name: "x", limit: 5, algorithm: "sliding-window", ...patient })
+      yield* limit.take(5)
+      const first = yield* Effect.fork(limit.take())
+      const second = yield* Effect.fork(limit.take())
+      yield* settle
+      // There is room for both now; the first is interrupted before it has had its turn.
+      yield* limit.reload({ limit: 7, algorithm: "sliding-window", ...patient })
+      first.unsafeInterruptAsFork(FiberId.none)
+      yield* Fiber.await(first)
+      yield* Fiber.join(second)
+      assert.deepInclude(yield* limit.snapshot, { available: 1, passed: 6, waiting: 0 })
+      yield* TestClock.adjust("1 second")
+      assert.deepInclude(yield* limit.snapshot, { available: 7, passed: 6 })
+    })
+  )
+
   it.effect("who is refused by new settings and interrupted in the same moment gives nothing back", () =>
     Effect.gen(function* () {
       for (const algorithm of algorithms) {

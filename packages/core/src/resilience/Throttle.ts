@@ -109,6 +109,8 @@ export interface Throttle {
   readonly reload: (options: Omit<Options, "name">) => Effect.Effect<void>
   /** Whether the service accepted a call that failed with this error. */
   readonly accepted: (found: ErrorClass.Classification, error: unknown) => boolean
+  /** @internal Whether it accepted what ended so; undefined where that says nothing of the service. */
+  readonly judge: (cause: Cause.Cause<unknown>) => boolean | undefined
   /** @internal */
   readonly machine: machine.Throttle
   /** @internal How it was made, for descriptions. */
@@ -237,8 +239,7 @@ class Live implements Throttle {
     })
   }
 
-  /** Whether the service accepted what ended so; undefined where it says nothing of the service. */
-  private judge(cause: Cause.Cause<unknown>): boolean | undefined {
+  judge(cause: Cause.Cause<unknown>): boolean | undefined {
     const failure = Cause.failureOption(cause)
     if (failure._tag === "None") return Cause.isDie(cause) ? false : undefined
     const found = (this.options.classify ?? ErrorClass.classify)(failure.value)

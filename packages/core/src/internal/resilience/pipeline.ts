@@ -244,9 +244,7 @@ const disturbed = <A, E, R>(call: Call<A, E, R>, work: Effect.Effect<A, E, R>): 
   const { around, chaos } = call.stages
   // What it injects imitates what calls give and fail with: it is not in the types.
   const inside = chaos === undefined ? work : (chaos.apply(work) as Effect.Effect<A, E, R>)
-  return around.inner.length === 0
-    ? inside
-    : (Effect.suspend(() => wrapped(call.stages, around.inner, inside, call.attempts)) as Effect.Effect<A, E, R>)
+  return Effect.suspend(() => wrapped(call.stages, around.inner, inside, call.attempts)) as Effect.Effect<A, E, R>
 }
 
 /** The effect inside stages of one's own, the first one outermost. */
@@ -270,7 +268,7 @@ const attempt = <A, E, R>(
   permit?: Permit
 ): Effect.Effect<A, E | Failure, R> => {
   const { around, hedge } = call.stages
-  if (hedge !== undefined && hedge.maxHedges > 0) return hedged(call, hedge, first, taken)
+  if (hedge !== undefined) return hedged(call, hedge, first, taken)
   if (around.attempt.length === 0) {
     const run = new Attempt(call, call.restore, call.frame, call.context, now, taken, first)
     run.permit = permit
@@ -291,8 +289,7 @@ const staged = <A, E, R>(
   make: (restore: timed.Restore) => Attempt<A, E, R>
 ): Effect.Effect<A, E | Failure, R> => {
   const effect = Effect.uninterruptibleMask((restore) => enter(make(restore)))
-  const { attempt } = call.stages.around
-  return attempt.length === 0 ? effect : wrapped(call.stages, attempt, effect, call.attempts + 1)
+  return wrapped(call.stages, call.stages.around.attempt, effect, call.attempts + 1)
 }
 
 /** Attempts that race. Each has a frame of its own: what a nested policy says of one is not true of the others. */
@@ -589,13 +586,11 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
     }
     // It took at least this long: what the percentile leaves out would make the delay ever shorter.
     if (exit === undefined) this.hedge?.machine.record(now, took)
-    if (found?.rejection !== true) {
-      throttle?.machine.record(
-        now,
-        found === undefined ? false : throttle.accepted(found, Option.getOrUndefined(error))
-      )
-      budget?.machine.failed(now, found ?? unknownFailure)
+    if (throttle !== undefined) {
+      const accepted = exit === undefined ? throttle.accepted(late, undefined) : throttle.judge(exit.cause)
+      if (accepted !== undefined) throttle.machine.record(now, accepted)
     }
+    if (found?.rejection !== true) budget?.machine.failed(now, found ?? unknownFailure)
     if (bulkhead?.machine.adaptive === true) {
       const outcome = exit === undefined ? "dropped" : bulkhead.outcome(exit.cause)
       if (outcome !== undefined) this.sample = { startedAt: this.startedAt, outcome }

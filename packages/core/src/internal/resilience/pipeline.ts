@@ -590,7 +590,7 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
       const accepted = exit === undefined ? throttle.accepted(late, undefined) : throttle.judge(exit.cause)
       if (accepted !== undefined) throttle.machine.record(now, accepted)
     }
-    if (found?.rejection !== true) budget?.machine.failed(now, found ?? unknownFailure)
+    if (found !== undefined && found.rejection !== true) budget?.machine.failed(now, found)
     if (bulkhead?.machine.adaptive === true) {
       const outcome = exit === undefined ? "dropped" : bulkhead.outcome(exit.cause)
       if (outcome !== undefined) this.sample = { startedAt: this.startedAt, outcome }
@@ -700,9 +700,6 @@ const buggy = <A, E, R>(call: Call<A, E, R>, defect: unknown, first: boolean): E
 
 /** What a timeout of ours is classified as. */
 const late: ErrorClass.Classification = { class: "transient" }
-
-/** What a defect is classified as. */
-const unknownFailure: ErrorClass.Classification = { class: "permanent", assumed: true }
 
 const outOfTime = <A, E, R>(call: Call<A, E, R>): Timeout.CallTimeout =>
   new Timeout.CallTimeout({

@@ -163,6 +163,60 @@ describe("a race of attempts", () => {
     })
   )
 
+  it.effect("goes on without a hedge that the budget refuses at once", () =>
+    Effect.gen(function* () {
+      const budget = { type: "grpc", maxTokens: 1 } as const
+      const policy = yield* make({ retry: { ...steady, attempts: 2 }, budget, hedge: { delay: 0 } })
+      yield* Effect.exit(policy.run(Effect.fail(new Busy({}))))
+      assert.strictEqual(yield* policy.run(Effect.as(turn, "ok")), "ok")
+    })
+  )
+
+  it.effect("fails as the attempt did that failed, though another one interrupted itself", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({ hedge: { delay: "100 millis" } })
+      let calls = 0
+      const call = Effect.suspend(() =>
+        ++calls === 1
+          ? Effect.delay(Effect.interrupt, "150 millis")
+          : Effect.delay(Effect.fail(new Busy({})), "1 second")
+      )
+      const fiber = yield* fork(Effect.exit(policy.run(call)))
+      yield* TestClock.adjust("2 seconds")
+      const exit = yield* Fiber.join(fiber)
+      assert.isTrue(Exit.isFailure(exit) && Cause.isFailure(exit.cause))
+    })
+  )
+
+  it.effect("tells the delay of a slow attempt that lost at the very moment of its delay", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({ hedge: { delay: { percentile: 0.5, initial: "1 second" } } })
+      let calls = 0
+      const fiber = yield* fork(policy.run(Effect.suspend(() => (++calls === 1 ? Effect.never : Effect.succeed("ok")))))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(fiber)
+      yield* turn
+      const hedge = yield* Effect.orDie(Effect.fromNullable(policy.hedge))
+      assert.strictEqual(Math.round((yield* hedge.snapshot).samples), 1)
+    })
+  )
+
+  it.effect("whose attempts have spent the attempts of a policy inside is not run again, whatever they fail with", () =>
+    Effect.gen(function* () {
+      const inner = yield* make({ retry: { ...steady, attempts: 2 } })
+      const outer = yield* make({ retry: { ...steady, attempts: 3 }, hedge: { delay: "10 seconds" } })
+      let calls = 0
+      const call = Effect.suspend(() => {
+        calls++
+        return Effect.fail(new Busy({ n: calls }))
+      })
+      const fiber = yield* fork(Effect.exit(outer.run(Effect.mapError(inner.run(call), () => new Busy({ n: 0 })))))
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(fiber)
+      assert.strictEqual(calls, 2)
+    })
+  )
+
   it.effect("starts no attempt at the deadline", () =>
     Effect.gen(function* () {
       const name = "race-deadline"
@@ -171,7 +225,9 @@ describe("a race of attempts", () => {
       const fiber = yield* fork(Effect.exit(policy.run(stuck)).pipe(Effect.provideService(Deadline.Current, 100)))
       yield* TestClock.adjust("2 seconds")
       yield* Fiber.join(fiber)
-      assert.notProperty(yield* counted(name), "hedges_total")
+      const found = yield* counted(name)
+      assert.notProperty(found, "hedges_total")
+      assert.strictEqual(found["timeouts_total total"], 1)
     })
   )
 })
@@ -249,6 +305,34 @@ describe("time that is up", () => {
     const error = Exit.isFailure(exit) ? (Cause.squash(exit.cause) as Record<string, unknown>) : {}
     return [error["_tag"], error["scope"], error["limitMillis"]]
   }
+
+  it.effect("at the very moment of a call is no time for an attempt", () =>
+    Effect.gen(function* () {
+      const policy = yield* make()
+      let calls = 0
+      const call = Effect.sync(() => ++calls)
+      const exit = yield* Effect.exit(policy.run(call).pipe(Effect.provideService(Deadline.Current, 0)))
+      assert.deepStrictEqual([limitOf(exit)[1], calls], ["total", 0])
+    })
+  )
+
+  it.effect("nor at the very moment at which its turn has come", () =>
+    Effect.gen(function* () {
+      const name = "turn-too-late"
+      const clock = new Manual()
+      const policy = yield* make(
+        { metrics: true, rateLimit: { limit: 1, interval: "1 second", maxWait: "20 seconds", maxQueue: 10 } },
+        name
+      )
+      yield* Effect.withClock(policy.run(Effect.void), clock)
+      let calls = 0
+      const call = Effect.sync(() => ++calls)
+      const fiber = yield* fork(Effect.withClock(Effect.exit(policy.run(call)), clock))
+      clock.advance(30_000)
+      assert.deepStrictEqual([limitOf(yield* Fiber.join(fiber))[1], calls], ["total", 0])
+      assert.strictEqual((yield* counted(name))["timeouts_total total"], 1)
+    })
+  )
 
   it.effect("says how long the call had: its own limit, or what the caller's deadline left of it", () =>
     Effect.gen(function* () {
@@ -427,6 +511,74 @@ describe("what the parts hear of a call", () => {
     })
   )
 
+  it.effect("a breaker one question of each call, and nothing that is neither success nor failure", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({
+        breaker: { window: { type: "consecutive", failures: 1 }, openFor: "10 seconds" },
+        bulkhead: { maxConcurrent: 1, maxQueue: 1, maxWait: "5 seconds" }
+      })
+      const breaker = yield* Effect.orDie(Effect.fromNullable(policy.breaker))
+      const calls = yield* Effect.forEach([1, 2], () => fork(policy.run(Effect.sleep("1 second"))))
+      yield* TestClock.adjust("2 seconds")
+      for (const call of calls) yield* Fiber.join(call)
+      assert.deepInclude((yield* breaker.snapshot).counters, { successes: 2, neutral: 0 })
+      yield* Effect.exit(policy.run(Effect.fail(new Busy({}))))
+      yield* Effect.exit(policy.run(Effect.void))
+      assert.deepInclude((yield* breaker.snapshot).counters, { rejected: 1 })
+      yield* TestClock.adjust("10 seconds")
+      yield* policy.run(Effect.void)
+      assert.deepInclude((yield* breaker.snapshot).counters, { successes: 3, failures: 1, neutral: 0 })
+    })
+  )
+
+  it.effect("metrics which gate refused it, also where it had waited", () =>
+    Effect.gen(function* () {
+      const name = "refused-by"
+      const policy = yield* make(
+        {
+          metrics: true,
+          breaker: { window: { type: "consecutive", failures: 1 } },
+          bulkhead: { maxConcurrent: 1, maxQueue: 1, maxWait: "5 seconds" }
+        },
+        name
+      )
+      const failing = yield* fork(Effect.exit(policy.run(Effect.delay(Effect.fail(new Busy({})), "1 second"))))
+      const waiting = yield* fork(Effect.exit(policy.run(Effect.void)))
+      const gauges = yield* Effect.map(Metric.snapshot, (all) =>
+        all.flatMap(({ metricKey, metricState }) =>
+          metricKey.name === "resilience_bulkhead_queued" &&
+          metricKey.tags.some(({ value }) => value === name) &&
+          MetricState.isGaugeState(metricState)
+            ? [Number(metricState.value)]
+            : []
+        )
+      )
+      assert.deepStrictEqual(gauges, [1])
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(failing)
+      yield* Fiber.join(waiting)
+      assert.strictEqual((yield* counted(name))["rejections_total circuit-open"], 1)
+      const throttled = "refused-by-throttle"
+      const other = yield* make(
+        { metrics: true, throttle: { minimumCalls: 1, ratio: 1, maxProbability: 1 } },
+        throttled
+      )
+      for (let n = 0; n < 50; n++) yield* Effect.exit(other.run(Effect.fail(new Busy({}))))
+      assert.isAbove((yield* counted(throttled))["rejections_total throttled"] ?? 0, 0)
+    })
+  )
+
+  it.effect("a budget of a timeout as of a failure", () =>
+    Effect.gen(function* () {
+      const budget = yield* RetryBudget.make({ type: "grpc", maxTokens: 10 })
+      const policy = yield* make({ budget, attemptTimeout: "1 second" })
+      const fiber = yield* fork(Effect.exit(policy.run(Effect.never)))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(fiber)
+      assert.strictEqual((yield* budget.snapshot).available, 9)
+    })
+  )
+
   it.effect("a refused call is counted as refused, once, also where refusals are tried again", () =>
     Effect.gen(function* () {
       const name = "refused-again"
@@ -457,6 +609,84 @@ describe("what the parts hear of a call", () => {
         "attempts_total success": 1,
         "calls_total success": 1
       })
+    })
+  )
+})
+
+describe("what is no error of the call's type", () => {
+  it.effect("is not tried again, whatever the retry would say of it, and leaves as it came", () =>
+    Effect.gen(function* () {
+      const policy = yield* make({ retry: { ...steady, attempts: 3, retryOn: () => true } })
+      let calls = 0
+      const dying = Effect.suspend(() => {
+        calls++
+        return Effect.die("bug")
+      })
+      const exit = yield* Effect.exit(policy.run(dying))
+      assert.deepStrictEqual([exit, calls], [Exit.die("bug"), 1])
+      const late = yield* fork(
+        Effect.exit(policy.run(Effect.suspend(() => (++calls === 2 ? Effect.fail(new Busy({})) : Effect.die("bug")))))
+      )
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* Fiber.join(late), Exit.die("bug"))
+    })
+  )
+
+  it.effect("what a classification throws leaves the call as it was thrown, and counts as a failure", () =>
+    Effect.gen(function* () {
+      const bug = new Error("a bug")
+      const classify = (): ErrorClass.Classification => {
+        throw bug
+      }
+      const policy = yield* make({ breaker: { classify: ErrorClass.classify }, retry: { ...steady, classify } })
+      const exit = yield* Effect.exit(policy.run(Effect.fail(new Busy({}))))
+      assert.deepStrictEqual(exit, Exit.die(bug))
+      const breaker = yield* Effect.orDie(Effect.fromNullable(policy.breaker))
+      assert.deepInclude((yield* breaker.snapshot).counters, { failures: 1, neutral: 0 })
+    })
+  )
+
+  it.effect("an attempt that interrupts itself in a race is not the end of its call", () =>
+    Effect.gen(function* () {
+      const name = "interrupted-in-a-race"
+      const policy = yield* make({ metrics: true, hedge: { delay: "100 millis" } }, name)
+      let calls = 0
+      const call = Effect.suspend(() => (++calls % 2 === 1 ? Effect.sleep("1 second") : Effect.interrupt))
+      const fiber = yield* fork(policy.run(call))
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(fiber)
+      const outcomes = Effect.map(counted(name), (found) => [
+        found["calls_total success"],
+        found["calls_total cancelled"]
+      ])
+      assert.deepStrictEqual(yield* outcomes, [1, undefined])
+      // Unless the caller is interrupted, or each attempt interrupts itself.
+      const left = yield* fork(policy.run(Effect.never))
+      yield* TestClock.adjust("500 millis")
+      yield* Fiber.interrupt(left)
+      assert.deepStrictEqual(yield* outcomes, [1, 1])
+      yield* Effect.exit(policy.run(Effect.interrupt))
+      assert.deepStrictEqual(yield* outcomes, [1, 2])
+    })
+  )
+})
+
+describe("a promise inside a stage of one's own", () => {
+  it.effect("that has settled does not give the place back before the stage has ended", () =>
+    Effect.gen(function* () {
+      const slow = Policy.stage({
+        name: "slow",
+        at: "inner",
+        wrap: (effect) => Effect.zipLeft(effect, Effect.sleep("1 second"))
+      })
+      const policy = yield* make({ bulkhead: {}, stages: [slow] })
+      const bulkhead = yield* Effect.orDie(Effect.fromNullable(policy.bulkhead))
+      const fiber = yield* fork(policy.tryPromise(() => Promise.resolve(1)))
+      yield* turn
+      assert.strictEqual((yield* bulkhead.snapshot).active, 1)
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(fiber)
+      assert.strictEqual((yield* bulkhead.snapshot).active, 0)
     })
   )
 })
@@ -493,6 +723,31 @@ describe("faults on purpose", () => {
 })
 
 describe("a call inside another", () => {
+  it.effect("that succeeds for an attempt that has timed out says nothing of the attempt after it", () =>
+    Effect.gen(function* () {
+      const inner = yield* make({ retry: { ...steady, attempts: 2, base: "10 millis" } })
+      const outer = yield* make({
+        retry: { ...steady, attempts: 3 },
+        attemptTimeout: "500 millis",
+        timeout: "1 minute"
+      })
+      let calls = 0
+      const call = Effect.suspend(
+        (): Effect.Effect<unknown, unknown> =>
+          ++calls === 1
+            ? Effect.uninterruptible(inner.run(Effect.sleep("1600 millis")))
+            : Effect.catchAll(inner.run(Effect.fail(new Busy({}))), () =>
+                Effect.delay(Effect.fail(new Busy({})), "300 millis")
+              )
+      )
+      const fiber = yield* fork(Effect.exit(outer.run(call)))
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(fiber)
+      // The second attempt, from 1.5 seconds on, has spent the inner policy's attempts before the orphan ends at 1.6.
+      assert.strictEqual(calls, 2)
+    })
+  )
+
   it.effect("finds its context and deadline where a stage stands inside, and where none does", () =>
     Effect.gen(function* () {
       const stage = Policy.stage({ name: "own", at: "inner", wrap: (effect) => effect })

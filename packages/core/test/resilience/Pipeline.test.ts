@@ -483,10 +483,10 @@ describe("nested policies", () => {
         timeout: "1 minute"
       })
       let calls = 0
-      // The first attempt's inner policy spends its attempts at 2.2 seconds, while the second one of the outer runs.
+      // The first attempt's inner policy spends its attempts at 1.6 seconds, while the second one of the outer runs.
       const call = Effect.suspend(() =>
         ++calls === 1
-          ? Effect.uninterruptible(inner.run(Effect.delay(Effect.fail(new Busy({ n: 1 })), "600 millis")))
+          ? Effect.uninterruptible(inner.run(Effect.delay(Effect.fail(new Busy({ n: 1 })), "300 millis")))
           : calls === 2
             ? Effect.delay(Effect.fail(new Busy({ n: 2 })), "400 millis")
             : Effect.succeed("ok")

@@ -301,7 +301,7 @@ const hedged = <A, E, R>(
 ): Effect.Effect<A, E | Failure, R> => {
   const { budget, metrics } = call.stages
   let cost = taken
-  return hedging.masked<A, E | Failure, R, E | Failure, R>(
+  const raced = hedging.masked<A, E | Failure, R, E | Failure, R>(
     call.restore,
     {
       max: hedge.maxHedges + 1,
@@ -338,6 +338,9 @@ const hedged = <A, E, R>(
     },
     (cause) => (first ? recover(call, cause) : Effect.failCause(cause))
   )
+  return metrics === undefined
+    ? raced
+    : Effect.onInterrupt(raced, () => Effect.sync(() => call.ended("cancelled", call.clock.unsafeCurrentTimeMillis())))
 }
 
 /** What a failure means for the attempts that race with it. */
@@ -581,7 +584,8 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
       // A slow attempt that lost to its hedge took longer than this: to forget it would make the delay ever shorter.
       if (this.hedge !== undefined && took >= this.hedge.machine.delay(now)) this.hedge.machine.record(now, took)
       metrics?.attempt("cancelled")
-      call.ended("cancelled", now)
+      // One that leaves a race is not the end of the call.
+      if (this.race === undefined) call.ended("cancelled", now)
       return
     }
     // It took at least this long: what the percentile leaves out would make the delay ever shorter.
@@ -655,7 +659,7 @@ class Attempt<A, E, R> implements timed.Limit<A, E, Timeout.CallTimeout, R, E | 
     call.remaining(now)
     if (call.failures.length === maxFailures) call.failures.shift()
     call.failures.push({
-      number: call.failures.length === 0 ? 1 : (call.failures[call.failures.length - 1]?.number ?? 0) + 1,
+      number: (call.failures.at(-1)?.number ?? 0) + 1,
       startedAt: this.startedAt,
       endedAt: now,
       cause

@@ -274,7 +274,7 @@ const part = <Part, Settings extends object>(
 
 /** What was made here before, if it was. */
 const own = <Part>(current: Part | undefined, given: unknown, is: (u: unknown) => boolean): Part | undefined =>
-  given === false || is(given) ? undefined : current
+  is(given) ? undefined : current
 
 /** How errors are classified where the settings of a part do not say otherwise. */
 const classified = <Settings extends { readonly classify?: ErrorClass.Classify | undefined }>(
@@ -447,7 +447,7 @@ class Pipeline implements Policy {
 
   private tell(state: CircuitBreaker.State): void {
     const { breaker, metrics } = this.stages
-    if (breaker === undefined || breaker !== this.options.breaker) metrics?.circuit(state)
+    if (breaker !== this.options.breaker) metrics?.circuit(state)
     for (const watcher of this.watchers) watcher(state)
   }
 

@@ -428,24 +428,25 @@ describe("what the parts hear of a call", () => {
       const call = (name: string, options?: Policy.CallOptions) =>
         fork(
           policy.run(
-            Effect.delay(
+            Effect.zipRight(
               Effect.sync(() => order.push(name)),
-              "1 second"
+              Effect.sleep("1 second")
             ),
             options
           )
         )
       const calls = [
+        yield* call("said nothing"),
         yield* call("normal", { weight: 2 }),
         yield* call("low", { priority: "low" }),
         yield* call("high", { priority: "high" })
       ]
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(blocker)
-      assert.strictEqual((yield* bulkhead.snapshot).active, 1)
+      assert.strictEqual((yield* bulkhead.snapshot).active, 2)
       yield* TestClock.adjust("10 seconds")
       for (const each of calls) yield* Fiber.join(each)
-      assert.deepStrictEqual(order, ["high", "normal", "low"])
+      assert.deepStrictEqual(order, ["high", "said nothing", "normal", "low"])
     })
   )
 

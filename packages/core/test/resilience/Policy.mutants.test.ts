@@ -312,6 +312,26 @@ describe("whoever watches the breaker of a policy", () => {
     })
   )
 
+  it.effect("leaves the metrics of a breaker that is shared to those who share it, also where it is watched", () =>
+    Effect.gen(function* () {
+      const name = "watched-shared"
+      const shared = yield* CircuitBreaker.make({ ...breaker, name: "shared" })
+      const policy = yield* make({ retry: false, breaker: shared, metrics: true }, name)
+      const { end } = watch(policy)
+      yield* Effect.exit(policy.run(busy))
+      const shown = Effect.map(Metric.snapshot, (all) =>
+        all.some(
+          ({ metricKey }) =>
+            metricKey.name === "circuit_breaker_state" && metricKey.tags.some(({ value }) => value === name)
+        )
+      )
+      assert.isFalse(yield* shown)
+      yield* Effect.orDie(policy.reload({ retry: false, breaker: {}, metrics: true }))
+      assert.isTrue(yield* shown)
+      end()
+    })
+  )
+
   it.effect("leaves nothing with a breaker that it has watched", () =>
     Effect.gen(function* () {
       const shared = yield* CircuitBreaker.make({ ...breaker, name: "shared" })
@@ -389,6 +409,24 @@ describe("Policy.compose", () => {
       const unknown = yield* Effect.flip(both.tryPromise(() => Promise.reject("no"), { retries: 0 }))
       assert.isTrue(unknown._tag === "UnknownException" && unknown.error === "no")
       assert.strictEqual((unknown as Cause.UnknownException).message, "the promise was rejected")
+    })
+  )
+
+  it.effect("gives what a call changes to the innermost only, of effects and of streams", () =>
+    Effect.gen(function* () {
+      const [outer, inner] = [yield* Bulkhead.make({ name: "o" }), yield* Bulkhead.make({ name: "i" })]
+      const both = yield* composed({ bulkhead: outer }, { bulkhead: inner })
+      const active = Effect.all([outer.snapshot, inner.snapshot]).pipe(
+        Effect.map((all) => all.map((each) => each.active))
+      )
+      for (const call of [
+        both.run(Effect.never, { weight: 3 }),
+        Stream.runDrain(both.stream(Stream.never, { weight: 3 }))
+      ]) {
+        const fiber = yield* fork(call)
+        assert.deepStrictEqual(yield* active, [1, 3])
+        yield* Fiber.interrupt(fiber)
+      }
     })
   )
 
@@ -508,6 +546,17 @@ describe("the standard policies", () => {
       assert.approximately(yield* passed, 120, 35)
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual(yield* passed, 200)
+    })
+  )
+
+  it.effect("are counted", () =>
+    Effect.gen(function* () {
+      const name = "standard-counted"
+      yield* (yield* Effect.orDie(Policy.standard({ name }))).run(Effect.void)
+      const found = yield* Effect.map(Metric.snapshot, (all) =>
+        all.filter(({ metricKey }) => metricKey.tags.some(({ value }) => value === name))
+      )
+      assert.isAbove(found.length, 0)
     })
   )
 

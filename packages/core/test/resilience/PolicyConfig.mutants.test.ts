@@ -125,6 +125,19 @@ describe("Policy.config refuses", () => {
   }
 })
 
+describe("Policy.reloadConfig", () => {
+  it.effect("keeps the options of the code where configuration says nothing, and the name", () =>
+    Effect.gen(function* () {
+      const policy = yield* Policy.make({ name: "weather" })
+      const options = { timeout: "7 seconds", attemptTimeout: "3 seconds" } as const
+      yield* Effect.withConfigProvider(Policy.reloadConfig(policy, options), provider({ attemptTimeout: "2 seconds" }))
+      assert.include(policy.description, 'policy "weather"')
+      assert.include(policy.description, "total timeout    7s")
+      assert.include(policy.description, "attempt timeout  2s")
+    })
+  )
+})
+
 describe("Policy.fromConfig", () => {
   const make = (options: Partial<Policy.Options>, variables: Variables) =>
     Effect.withConfigProvider(Policy.fromConfig({ ...options, name: "weather" }), provider(variables))

@@ -95,7 +95,7 @@ describe("an observer", () => {
       })
       const { run, told } = observed(policy)
       yield* Effect.exit(run(Effect.fail(new Busy({}))))
-      yield* Effect.exit(run(Effect.fail(new Busy({})), {}))
+      assert.strictEqual((yield* Effect.flip(run(Effect.fail(new Busy({})), {})))._tag, "Busy")
       assert.deepStrictEqual(told, ["budget"])
       const fiber = yield* fork(run(Effect.sleep("200 millis"), {}))
       yield* TestClock.adjust("200 millis")
@@ -160,6 +160,11 @@ describe("a race of attempts", () => {
         throw new Error("a bug")
       }
       assert.deepStrictEqual(yield* racing({ classify }, late(new Busy({}))), [true, false])
+      // Or by any other function that is asked about the error.
+      assert.deepStrictEqual(yield* racing({ attempts: 2, retryOn: classify as never }, late(new Refused({}))), [
+        true,
+        false
+      ])
     })
   )
 
@@ -559,6 +564,11 @@ describe("what the parts hear of a call", () => {
       yield* Fiber.join(failing)
       yield* Fiber.join(waiting)
       assert.strictEqual((yield* counted(name))["rejections_total circuit-open"], 1)
+      const racing = "refused-in-a-race"
+      const open = { window: { type: "consecutive", failures: 1 } } as const
+      const hedged = yield* make({ metrics: true, breaker: open, hedge: { delay: "1 second" } }, racing)
+      for (let n = 0; n < 2; n++) yield* Effect.exit(hedged.run(Effect.fail(new Busy({}))))
+      assert.strictEqual((yield* counted(racing))["rejections_total circuit-open"], 1)
       const throttled = "refused-by-throttle"
       const other = yield* make(
         { metrics: true, throttle: { minimumCalls: 1, ratio: 1, maxProbability: 1 } },

@@ -100,16 +100,18 @@ describe("Timeout", () => {
       const timers = Effect.sync(() => process.getActiveResourcesInfo().filter((each) => each === "Timeout").length)
       const hour = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
         Timeout.within(effect, { duration: "1 hour", service: "weather" })
+      // Others in this process have a timer now and then too: twenty are told from those.
       const before = yield* timers
       yield* Effect.all(
         Array.from({ length: 20 }, () => hour(Effect.promise(() => new Promise((resolve) => setImmediate(resolve))))),
         { concurrency: "unbounded" }
       )
-      const stuck = yield* Effect.fork(hour(Effect.never))
+      assert.isBelow(yield* timers, before + 10)
+      const stuck = yield* Effect.all(Array.from({ length: 20 }, () => Effect.fork(hour(Effect.never))))
       yield* Effect.yieldNow()
-      assert.isAbove(yield* timers, before)
-      yield* Fiber.interrupt(stuck)
-      assert.strictEqual(yield* timers, before)
+      assert.isAbove(yield* timers, before + 10)
+      yield* Fiber.interruptAll(stuck)
+      assert.isBelow(yield* timers, before + 10)
     })
   )
 

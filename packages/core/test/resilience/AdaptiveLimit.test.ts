@@ -452,7 +452,8 @@ describe("adaptive limit", () => {
     assert.isTrue(run(30_000))
     assert.isFalse(run(60_000))
     limit.reload({ ...settings, max: 20, probeEvery: 10_000 })
-    assert.isTrue(run(12_000))
+    assert.isFalse(run(9_000))
+    assert.isTrue(run(3_000))
   })
 
   it("a step back in the middle of a measurement ends it", () => {

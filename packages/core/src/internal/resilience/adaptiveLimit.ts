@@ -213,7 +213,7 @@ export class AdaptiveLimit {
   private learn(near: boolean, now: number): void {
     if (this.count > 0) this.measure(near, now)
     if (this.dropping) this.lower(this.estimate * this.settings.backoff, now)
-    else if (near && (this.count > 0 || this.settings.algorithm === "aimd")) this.move(now)
+    else if (near) this.move(now)
   }
 
   /** The window's mean, and what it says of the baseline. */

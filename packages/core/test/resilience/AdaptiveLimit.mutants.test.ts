@@ -167,4 +167,60 @@ describe("adaptive limit, step by step", () => {
       assert.isFalse(calls.limit.probing, `${took} ms`)
     }
   })
+
+  it("as many calls as a window needs are enough", () => {
+    const calls = new Calls()
+    // The first call begins the window.
+    for (let n = 0; n < 9; n++) calls.end(50)
+    calls.now += 1_000
+    calls.end(50)
+    assert.strictEqual(calls.limit.latency, 50)
+  })
+
+  it("calls that began before the limit was raised say something of it, those before it was lowered do not", () => {
+    for (const [took, expected] of [
+      [100, 110],
+      [300, 300]
+    ] as const) {
+      const calls = new Calls()
+      calls.measured(100)
+      calls.for(1_000, () => calls.end(took))
+      assert.strictEqual(calls.limit.latency, took)
+      // They all began before the end of the window, in which the limit was moved.
+      calls.for(90, () => calls.end(110))
+      calls.now += 1_000
+      calls.end(110)
+      assert.strictEqual(calls.limit.latency, expected)
+    }
+  })
+
+  it("new settings in the middle of a measurement leave the limit as low as the measurement needs", () => {
+    const calls = new Calls()
+    calls.untilProbing(50)
+    assert.isTrue(calls.limit.probing)
+    const { limit } = calls.limit
+    assert.isBelow(limit, 50)
+    calls.limit.reload({ ...settings, smoothing: 0.4 })
+    assert.strictEqual(calls.limit.limit, limit)
+  })
+
+  it("three calls are enough for a measurement whose time is over, two are not", () => {
+    for (const [seen, baseline] of [
+      [2, 0],
+      [3, 200]
+    ] as const) {
+      const calls = new Calls({ probeEvery: 20_000 })
+      calls.untilProbing(50)
+      const known = calls.limit.baseline
+      // The first one only shows that few are in flight; one at a time is in flight for a fifth of a second.
+      calls.end(50, 1)
+      for (let n = 0; n < seen; n++) {
+        calls.now += 200
+        calls.end(200, 1)
+      }
+      calls.limit.look(calls.now + 20_000)
+      assert.isFalse(calls.limit.probing)
+      assert.closeTo(calls.limit.baseline, baseline === 0 ? known : baseline, 1, `${seen}`)
+    }
+  })
 })

@@ -14,6 +14,7 @@ import {
   Fiber,
   FiberId,
   FiberRef,
+  Runtime,
   Scheduler,
   Stream,
   TestClock
@@ -100,7 +101,7 @@ describe("what is counted", () => {
         const bulkhead = yield* Bulkhead.make({ name: "b", maxConcurrent: 1, maxQueue: 5, maxWait: "1 minute" })
         yield* Effect.fork(bulkhead.run(Effect.never))
         yield* settle
-        const clock = yield* Effect.clock
+        const runtime = yield* Effect.runtime()
         const more = bulkhead.reload({ maxConcurrent: 2, maxQueue: 5, maxWait: "1 minute" })
         let taken = 0
         let target: unknown
@@ -110,7 +111,7 @@ describe("what is counted", () => {
             target ??= fiber
             if (fiber !== target || taken++ !== steps) return false
             reached = true
-            Effect.runSync(Effect.withClock(more, clock))
+            Runtime.runSync(runtime, more)
             return false
           },
           scheduleTask: (task, priority) => Scheduler.defaultScheduler.scheduleTask(task, priority)

@@ -4,7 +4,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Deadline, RateLimit } from "@underlay/core"
-import { Cause, Clock, Duration, Effect, Exit, Fiber, FiberId, FiberRef, Scheduler, TestClock } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Fiber, FiberId, FiberRef, Runtime, Scheduler, TestClock } from "effect"
 import { RateLimiter } from "../../src/internal/resilience/rateLimit.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 20)
@@ -165,13 +165,13 @@ describe("waiting", () => {
         let target: unknown
         reached = false
         const more = limit.reload({ limit: 2, algorithm: "sliding-window", ...patient })
-        const clock = yield* Effect.clock
+        const runtime = yield* Effect.runtime()
         const scheduler: Scheduler.Scheduler = {
           shouldYield: (fiber) => {
             target ??= fiber
             if (fiber !== target || taken++ !== steps) return false
             reached = true
-            Effect.runSync(Effect.withClock(more, clock))
+            Runtime.runSync(runtime, more)
             return false
           },
           scheduleTask: (task, priority) => Scheduler.defaultScheduler.scheduleTask(task, priority)

@@ -32,7 +32,7 @@ const profile = async ({ run }: Case, n: number) => {
     const { functionName, url } = node.callFrame
     const file = url
       .replace(/^.*\/node_modules\//, "")
-      .replace(/^.*\/packages\//, "packages/")
+      .replace(/^.*\/(packages|benchmarks)\//, "$1/")
       .replace(/\?.*$/, "")
     const name = `${functionName === "" ? "(anonymous)" : functionName}  ${file}`
     byFunction.set(name, (byFunction.get(name) ?? 0) + node.selfSize)

@@ -14,12 +14,11 @@ import {
   Fiber,
   FiberId,
   FiberRef,
-  Runtime,
-  Scheduler,
   Stream,
   TestClock
 } from "effect"
 import { schedule } from "../../src/internal/resilience/timer.ts"
+import { Intruder } from "./steps.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 20)
 
@@ -103,24 +102,13 @@ describe("what is counted", () => {
         yield* settle
         const runtime = yield* Effect.runtime()
         const more = bulkhead.reload({ maxConcurrent: 2, maxQueue: 5, maxWait: "1 minute" })
-        let taken = 0
-        let target: unknown
-        reached = false
-        const scheduler: Scheduler.Scheduler = {
-          shouldYield: (fiber) => {
-            target ??= fiber
-            if (fiber !== target || taken++ !== steps) return false
-            reached = true
-            Runtime.runSync(runtime, more)
-            return false
-          },
-          scheduleTask: (task, priority) => Scheduler.defaultScheduler.scheduleTask(task, priority)
-        }
+        const scheduler = new Intruder(steps, runtime, more)
         const call = bulkhead.run(Effect.succeed("ran"))
         const waiting = yield* Effect.fork(Effect.locally(call, FiberRef.currentScheduler, scheduler))
         yield* settle
         yield* more
         yield* settle
+        reached = scheduler.reached
         assert.deepStrictEqual(waiting.unsafePoll(), Exit.succeed("ran"), `after ${steps} steps`)
         assert.deepInclude(yield* bulkhead.snapshot, { active: 1, queued: 0, entered: 2, rejected: 0 })
       }

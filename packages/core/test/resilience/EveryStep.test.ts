@@ -6,8 +6,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker, ExternalClient, Policy, Timeout } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
-import { Cause, Data, Deferred, Effect, Exit, Fiber, FiberRef, Scheduler, type Scope, Stream, Supervisor } from "effect"
+import { Cause, Data, Deferred, Effect, Exit, Fiber, FiberRef, type Scope, Stream, Supervisor } from "effect"
 import { Manual } from "./manual.ts"
+import { Interrupter, Pauser } from "./steps.ts"
 
 class Busy extends Data.TaggedError("Busy") {
   get isRetryable() {
@@ -16,53 +17,6 @@ class Busy extends Data.TaggedError("Busy") {
 }
 
 const steady = { jitter: "none" } as const
-
-/** Interrupts the first fiber that it sees once that has taken `step` steps. */
-class Stepper implements Scheduler.Scheduler {
-  taken = 0
-  private readonly step: number
-  private target: Fiber.RuntimeFiber<unknown, unknown> | undefined
-  constructor(step: number) {
-    this.step = step
-  }
-  get reached() {
-    return this.taken >= this.step
-  }
-  shouldYield(fiber: Fiber.RuntimeFiber<unknown, unknown>): number | false {
-    this.target ??= fiber
-    if (fiber === this.target && ++this.taken === this.step) fiber.unsafeInterruptAsFork(fiber.id())
-    return false
-  }
-  scheduleTask(task: Scheduler.Task, priority: number): void {
-    Scheduler.defaultScheduler.scheduleTask(task, priority)
-  }
-}
-
-/** Holds up the fiber that takes the `step`-th of all steps for a turn of the event loop. */
-class Pauser implements Scheduler.Scheduler {
-  taken = 0
-  private readonly step: number
-  private pausing = false
-  constructor(step: number) {
-    this.step = step
-  }
-  get reached() {
-    return this.taken >= this.step
-  }
-  shouldYield(): number | false {
-    if (++this.taken !== this.step) return false
-    this.pausing = true
-    return 0
-  }
-  scheduleTask(task: Scheduler.Task, priority: number): void {
-    if (this.pausing) {
-      this.pausing = false
-      setImmediate(() => setImmediate(task))
-    } else {
-      Scheduler.defaultScheduler.scheduleTask(task, priority)
-    }
-  }
-}
 
 const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
 
@@ -78,7 +32,7 @@ const everyStep = <R>(make: (clock: Manual) => Effect.Effect<Subject, never, R>)
     for (let step = 1; step < 2_000; step++) {
       const clock = new Manual()
       const subject = yield* Effect.withClock(make(clock), clock)
-      const stepper = new Stepper(step)
+      const stepper = new Interrupter(step)
       const before = yield* Timeout.orphans
       const started = yield* Supervisor.track
       const fiber = yield* Effect.fork(
@@ -352,7 +306,9 @@ describe("500 callers, each interrupted at a step of its own", () => {
         const { seen, wait } = work()
         const before = yield* Timeout.orphans
         const fibers = yield* Effect.forEach(Array.from({ length: 500 }), (_, n) =>
-          Effect.fork(Effect.locally(client.call("wait", wait), FiberRef.currentScheduler, new Stepper(1 + (n % 90))))
+          Effect.fork(
+            Effect.locally(client.call("wait", wait), FiberRef.currentScheduler, new Interrupter(1 + (n % 90)))
+          )
         )
         for (let turns = 0; turns < 10; turns++) {
           yield* turn
@@ -547,7 +503,7 @@ describe("500 callers through the full pipeline, each interrupted at a step of i
               Effect.locally(
                 Effect.supervised(call(policy, clock, seen), started),
                 FiberRef.currentScheduler,
-                new Stepper(1 + (n % (name === "a stream" ? 500 : 100)))
+                new Interrupter(1 + (n % (name === "a stream" ? 500 : 100)))
               )
             )
           )

@@ -16,12 +16,12 @@ import {
   FiberRef,
   Metric,
   MetricState,
-  Scheduler,
   Stream,
   TestClock
 } from "effect"
 import * as streaming from "../../src/internal/resilience/streaming.ts"
 import { Manual } from "./manual.ts"
+import { Pauser } from "./steps.ts"
 
 class Busy extends Data.TaggedError("Busy")<{ readonly n?: number }> {
   get isRetryable() {
@@ -157,30 +157,6 @@ describe("a stream that ends", () => {
   )
 })
 
-/** Holds up the fiber that takes the `step`-th of all steps since it was armed, for two turns of the event loop. */
-class Pauser implements Scheduler.Scheduler {
-  taken = 0
-  armed = false
-  private readonly step: number
-  private pausing = false
-  constructor(step: number) {
-    this.step = step
-  }
-  shouldYield(): number | false {
-    if (!this.armed || ++this.taken !== this.step) return false
-    this.pausing = true
-    return 0
-  }
-  scheduleTask(task: Scheduler.Task, priority: number): void {
-    if (this.pausing) {
-      this.pausing = false
-      setImmediate(() => setImmediate(task))
-    } else {
-      Scheduler.defaultScheduler.scheduleTask(task, priority)
-    }
-  }
-}
-
 describe("a race of streams", () => {
   // Every sixth step in each, so that none takes long.
   const from = [1, 2, 3, 4, 5, 6]
@@ -191,6 +167,7 @@ describe("a race of streams", () => {
         for (let step = start; ; step += 6) {
           const { breaker, bulkhead, policy } = yield* make({ hedge: { delay: 0 }, timeout: false })
           const pauser = new Pauser(step)
+          pauser.armed = false
           const gate = yield* Deferred.make<void>()
           const open = new Set<number>()
           let opened = 0

@@ -4,8 +4,9 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Deadline, RateLimit } from "@underlay/core"
-import { Cause, Clock, Duration, Effect, Exit, Fiber, FiberId, FiberRef, Runtime, Scheduler, TestClock } from "effect"
+import { Cause, Clock, Duration, Effect, Exit, Fiber, FiberId, FiberRef, TestClock } from "effect"
 import { RateLimiter } from "../../src/internal/resilience/rateLimit.ts"
+import { Intruder } from "./steps.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 20)
 
@@ -161,26 +162,15 @@ describe("waiting", () => {
       for (let reached = true; reached; steps++) {
         const limit = yield* RateLimit.make({ name: "x", limit: 1, algorithm: "sliding-window", ...patient })
         yield* limit.take()
-        let taken = 0
-        let target: unknown
-        reached = false
         const more = limit.reload({ limit: 2, algorithm: "sliding-window", ...patient })
         const runtime = yield* Effect.runtime()
-        const scheduler: Scheduler.Scheduler = {
-          shouldYield: (fiber) => {
-            target ??= fiber
-            if (fiber !== target || taken++ !== steps) return false
-            reached = true
-            Runtime.runSync(runtime, more)
-            return false
-          },
-          scheduleTask: (task, priority) => Scheduler.defaultScheduler.scheduleTask(task, priority)
-        }
+        const scheduler = new Intruder(steps, runtime, more)
         const call = limit.run(Effect.succeed("ran"))
         const waiting = yield* Effect.fork(Effect.locally(call, FiberRef.currentScheduler, scheduler))
         yield* settle
         yield* more
         yield* settle
+        reached = scheduler.reached
         assert.deepStrictEqual(waiting.unsafePoll(), Exit.succeed("ran"), `after ${steps} steps`)
         assert.deepInclude(yield* limit.snapshot, { waiting: 0, passed: 2, rejected: 0 })
       }

@@ -3,8 +3,9 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { ErrorClass, Policy, Timeout } from "@underlay/core"
-import { Cause, Clock, Effect, Exit, Fiber, FiberRef, Scheduler, TestClock } from "effect"
+import { Cause, Clock, Effect, Exit, Fiber, FiberRef, TestClock } from "effect"
 import { Manual } from "./manual.ts"
+import { Pauser } from "./steps.ts"
 
 const of = (scope: Timeout.Scope, limitMillis = 250) =>
   new Timeout.CallTimeout({ service: "payments", scope, limitMillis })
@@ -42,32 +43,6 @@ const limited = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 const orphansOf = Effect.map(Timeout.orphans, (before) =>
   Effect.map(Timeout.orphans, ({ current, total }) => [current - before.current, total - before.total])
 )
-
-/** Holds up the fiber that takes the `step`-th of all steps for a turn of the event loop. */
-class Pauser implements Scheduler.Scheduler {
-  taken = 0
-  private readonly step: number
-  private pausing = false
-  constructor(step: number) {
-    this.step = step
-  }
-  get reached() {
-    return this.taken >= this.step
-  }
-  shouldYield(): number | false {
-    if (++this.taken !== this.step) return false
-    this.pausing = true
-    return 0
-  }
-  scheduleTask(task: Scheduler.Task, priority: number): void {
-    if (this.pausing) {
-      this.pausing = false
-      setImmediate(() => setImmediate(task))
-    } else {
-      Scheduler.defaultScheduler.scheduleTask(task, priority)
-    }
-  }
-}
 
 describe("work and its time", () => {
   it.effect("no time at all is over at once", () =>

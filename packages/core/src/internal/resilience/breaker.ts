@@ -254,10 +254,11 @@ export class Breaker<Own extends Settings = Settings> {
   refuses(now: number): number | undefined {
     const { mode, phase } = this
     if (this.owner?.away === true || this.override !== undefined) return undefined
-    let left: number
-    if (mode === "forced-open") left = Number.POSITIVE_INFINITY
-    else if (mode === "automatic" && phase instanceof Open) left = phase.until - this.tick(now)
-    else return undefined
+    const forced = mode === "forced-open"
+    if (!forced && !(mode === "automatic" && phase instanceof Open)) return undefined
+    // Also where it makes no difference now: what a clock steps back later is reckoned from here.
+    const time = this.tick(now)
+    const left = !forced && phase instanceof Open ? phase.until - time : Number.POSITIVE_INFINITY
     if (left <= 0) return undefined
     this.counters.rejected++
     return left
@@ -341,6 +342,7 @@ export class Breaker<Own extends Settings = Settings> {
 
   setMode(mode: Mode, now: number): void {
     this.recall(now)
+    if (mode === this.mode) return
     const time = this.tick(now)
     const was = this.effective(time, now)
     const before = this.shown(was, time, now)

@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitBreaker, ExternalClient, Policy } from "@underlay/core"
 import { Data, Effect, Fiber, Stream, TestClock } from "effect"
+import * as Timers from "../timers.ts"
 
 class Busy extends Data.TaggedError("Busy") {
   get isRetryable() {
@@ -18,30 +19,7 @@ describe("conformance, live", () => {
   it.scopedLive("settled-calls-hold-no-timer: nor a listener (cockatiel #11, #69, node-retry #26)", () =>
     Effect.gen(function* () {
       const policy = yield* Policy.make({ name: "x", timeout: "1 hour", attemptTimeout: "30 minutes" })
-      // The policy's timers are those of many minutes: the runner, which has timers of its own, has none so long.
-      const { clearTimeout, setTimeout } = globalThis
-      const pending = new Set<unknown>()
-      let made = 0
-      yield* Effect.acquireRelease(
-        Effect.sync(() => {
-          globalThis.setTimeout = Object.assign((...args: Parameters<typeof setTimeout>) => {
-            const timer = setTimeout(...args)
-            if (Number(args[1]) > 25 * 60_000) {
-              made++
-              pending.add(timer)
-            }
-            return timer
-          }, setTimeout)
-          globalThis.clearTimeout = (timer) => {
-            pending.delete(timer)
-            clearTimeout(timer)
-          }
-        }),
-        () =>
-          Effect.sync(() => {
-            Object.assign(globalThis, { setTimeout, clearTimeout })
-          })
-      )
+      const timers = yield* Timers.watch((millis) => millis > 25 * 60_000)
       const warnings: Array<Error> = []
       const listen = (warning: Error) => {
         warnings.push(warning)
@@ -54,16 +32,16 @@ describe("conformance, live", () => {
       )
       yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
       process.off("warning", listen)
-      assert.isAtLeast(made, 100)
-      assert.strictEqual(pending.size, 0)
+      assert.isAtLeast(timers.made, 100)
+      assert.strictEqual(timers.open.size, 0)
       assert.deepStrictEqual(warnings, [])
     })
   )
 
   it.live("health-watch-ends: open breakers with readers, seen by clients' health, hold no timers (opossum)", () =>
     Effect.gen(function* () {
-      const timers = () => process.getActiveResourcesInfo().filter((each) => each === "Timeout").length
-      const before = timers()
+      // Those of no or hardly any time are turns of the event loop.
+      const timers = yield* Timers.watch((millis) => millis >= 100)
       const readers = yield* Effect.forEach(Array.from({ length: 20 }), (_, index) =>
         Effect.gen(function* () {
           const client = yield* ExternalClient.make({ service: `x${index}`, policy: { breaker: once, retry: false } })
@@ -74,8 +52,7 @@ describe("conformance, live", () => {
           return reader
         })
       )
-      // The runner has a few timers of its own now and then.
-      assert.isBelow(timers(), before + 10)
+      assert.strictEqual(timers.open.size, 0)
       yield* Fiber.interruptAll(readers)
     }).pipe(Effect.scoped)
   )

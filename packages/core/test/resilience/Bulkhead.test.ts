@@ -11,12 +11,13 @@ import {
   FiberRef,
   FiberRefs,
   Option,
-  Scheduler,
   Stream,
   Supervisor,
   TestClock
 } from "effect"
 import type * as machine from "../../src/internal/resilience/bulkhead.ts"
+import * as Timers from "../timers.ts"
+import { Interrupter } from "./steps.ts"
 
 const settle = Effect.repeatN(Effect.yieldNow(), 10)
 
@@ -484,8 +485,7 @@ describe("Bulkhead", () => {
 
   it.live("500 waiting calls interrupted leave 0 places, 0 timers, 0 fibers", () =>
     Effect.gen(function* () {
-      const timers = () => process.getActiveResourcesInfo().filter((each) => each === "Timeout").length
-      const before = timers()
+      const timers = yield* Timers.watch((millis) => millis === 3_600_000)
       const bulkhead = yield* Bulkhead.make({ name: "weather", maxConcurrent: 1, maxQueue: 500, maxWait: "1 hour" })
       const supervisor = yield* Supervisor.track
       yield* Effect.gen(function* () {
@@ -498,57 +498,33 @@ describe("Bulkhead", () => {
         yield* settle
         const during = yield* bulkhead.snapshot
         assert.deepStrictEqual([during.active, during.queued], [1, 500])
-        assert.isAbove(timers() - before, 490)
+        assert.deepStrictEqual([timers.made, timers.open.size], [500, 500])
         yield* Fiber.interruptAll(waiting)
         assert.deepStrictEqual([inside(bulkhead).machine.active, inside(bulkhead).machine.queued], [1, 0])
         yield* Fiber.interrupt(holder)
       }).pipe(Effect.supervised(supervisor))
       const after = yield* bulkhead.snapshot
       assert.deepStrictEqual([after.active, after.queued, after.interrupted], [0, 0, 500])
-      // The runner's own few timers come and go meanwhile; none of our hundreds may be left.
-      assert.isBelow(timers(), before + 10)
+      assert.strictEqual(timers.open.size, 0)
       assert.deepStrictEqual(yield* supervisor.value, [])
       assert.strictEqual(yield* bulkhead.run(Effect.succeed("free")), "free")
-    })
+    }).pipe(Effect.scoped)
   )
 
   it.live("no timer while nobody waits, and none is left by those who got in", () =>
     Effect.gen(function* () {
-      const { clearTimeout, setTimeout } = globalThis
-      const open = new Set<unknown>()
-      let made = 0
-      yield* Effect.acquireUseRelease(
-        Effect.sync(() => {
-          globalThis.setTimeout = Object.assign((...args: Parameters<typeof setTimeout>) => {
-            const timer = setTimeout(...args)
-            // Those of ours; the runner has its own.
-            if (args[1] === 7_777) {
-              made++
-              open.add(timer)
-            }
-            return timer
-          }, setTimeout)
-          globalThis.clearTimeout = (timer) => {
-            open.delete(timer)
-            clearTimeout(timer)
-          }
-        }),
-        () =>
-          Effect.gen(function* () {
-            const bulkhead = yield* Bulkhead.make({ name: "weather", maxConcurrent: 1, maxQueue: 5, maxWait: 7_777 })
-            yield* bulkhead.run(Effect.yieldNow())
-            assert.strictEqual(made, 0)
-            const { start, finish } = service(bulkhead)
-            yield* start("a")
-            yield* start("b")
-            assert.deepStrictEqual([made, open.size], [1, 1])
-            yield* finish("a")
-            assert.deepStrictEqual([made, open.size], [1, 0])
-            yield* finish("b")
-          }),
-        () => Effect.sync(() => Object.assign(globalThis, { setTimeout, clearTimeout }))
-      )
-    })
+      const timers = yield* Timers.watch((millis) => millis === 7_777)
+      const bulkhead = yield* Bulkhead.make({ name: "weather", maxConcurrent: 1, maxQueue: 5, maxWait: 7_777 })
+      yield* bulkhead.run(Effect.yieldNow())
+      assert.strictEqual(timers.made, 0)
+      const { start, finish } = service(bulkhead)
+      yield* start("a")
+      yield* start("b")
+      assert.deepStrictEqual([timers.made, timers.open.size], [1, 1])
+      yield* finish("a")
+      assert.deepStrictEqual([timers.made, timers.open.size], [1, 0])
+      yield* finish("b")
+    }).pipe(Effect.scoped)
   )
 
   it.live("whatever step the interruption of a waiting call comes at, nothing is lost", () =>
@@ -558,7 +534,7 @@ describe("Bulkhead", () => {
         const bulkhead = yield* Bulkhead.make({ name: "weather", maxConcurrent: 1, maxQueue: 5, maxWait: "1 hour" })
         const { machine } = inside(bulkhead)
         assert.isTrue(machine.tryEnter(0, 1))
-        const stepper = new Stepper(step)
+        const stepper = new Interrupter(step)
         const fiber = yield* Effect.fork(Effect.locally(bulkhead.run(Effect.void), FiberRef.currentScheduler, stepper))
         yield* settle
         const behind = yield* Effect.fork(bulkhead.run(Effect.succeed("behind")))
@@ -692,24 +668,3 @@ describe("Bulkhead", () => {
 })
 
 const ranks = ["high", "normal", "low"] as const
-
-/** Interrupts the first fiber that it sees once that has taken `step` steps. */
-class Stepper implements Scheduler.Scheduler {
-  taken = 0
-  private readonly step: number
-  private target: Fiber.RuntimeFiber<unknown, unknown> | undefined
-  constructor(step: number) {
-    this.step = step
-  }
-  get reached() {
-    return this.taken >= this.step
-  }
-  shouldYield(fiber: Fiber.RuntimeFiber<unknown, unknown>): number | false {
-    this.target ??= fiber
-    if (fiber === this.target && ++this.taken === this.step) fiber.unsafeInterruptAsFork(fiber.id())
-    return false
-  }
-  scheduleTask(task: Scheduler.Task, priority: number): void {
-    Scheduler.defaultScheduler.scheduleTask(task, priority)
-  }
-}

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Timeout } from "@underlay/core"
 import { Cause, Clock, Deferred, Effect, Exit, Fiber, FiberRef, TestClock } from "effect"
+import * as Timers from "../timers.ts"
 
 const limited = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Timeout.within(effect, { duration: "50 millis", service: "weather" })
@@ -97,22 +98,20 @@ describe("Timeout", () => {
 
   it.live("by the real clock: a call that ends in time leaves no timer that would hold the process", () =>
     Effect.gen(function* () {
-      const timers = Effect.sync(() => process.getActiveResourcesInfo().filter((each) => each === "Timeout").length)
+      const timers = yield* Timers.watch((millis) => millis === 3_600_000)
       const hour = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
         Timeout.within(effect, { duration: "1 hour", service: "weather" })
-      // Others in this process have a timer now and then too: twenty are told from those.
-      const before = yield* timers
       yield* Effect.all(
         Array.from({ length: 20 }, () => hour(Effect.promise(() => new Promise((resolve) => setImmediate(resolve))))),
         { concurrency: "unbounded" }
       )
-      assert.isBelow(yield* timers, before + 10)
-      const stuck = yield* Effect.all(Array.from({ length: 20 }, () => Effect.fork(hour(Effect.never))))
+      assert.deepStrictEqual([timers.made, timers.open.size], [20, 0])
+      const stuck = yield* Effect.fork(hour(Effect.never))
       yield* Effect.yieldNow()
-      assert.isAbove(yield* timers, before + 10)
-      yield* Fiber.interruptAll(stuck)
-      assert.isBelow(yield* timers, before + 10)
-    })
+      assert.deepStrictEqual([timers.made, timers.open.size], [21, 1])
+      yield* Fiber.interrupt(stuck)
+      assert.strictEqual(timers.open.size, 0)
+    }).pipe(Effect.scoped)
   )
 
   it.live("by the real clock: 50 ms over work of half a second", () =>

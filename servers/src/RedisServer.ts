@@ -1,15 +1,18 @@
 /**
- * A real redis-server on a free loopback port, in a temporary folder, without persistence. It can be killed, started
- * again on its port, frozen and thawed, and it is stopped by its process id when the scope closes.
+ * A real redis-server on a free loopback port, in a temporary folder: plain or with TLS, with users, as a replica, with
+ * or without persistence. It can be killed, started again on its port, frozen and thawed, and it is stopped by its
+ * process id when the scope closes.
  */
-import * as ChildProcess from "node:child_process"
 import * as Fs from "node:fs"
-import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as Certificates from "./internal/certificates.ts"
+import * as Connection from "./internal/connection.ts"
+import * as Machine from "./internal/machine.ts"
+import type * as Resp from "./internal/resp.ts"
 import * as Need from "./Need.ts"
 
 /** The server could not be started, or did not answer in time. */
@@ -24,8 +27,20 @@ export class RedisServerError extends Data.TaggedError("RedisServerError")<{
 
 /** Options of a server. */
 export interface RedisServerOptions {
-  /** The password that clients must send. */
+  /** The password that clients must send. A replica sends it to its master. */
   readonly password?: string | undefined
+  /** Rules of ACL users, such as `["app on >secret ~app:* +@all -@dangerous"]`. The default user stays. */
+  readonly users?: ReadonlyArray<string> | undefined
+  /** Only TLS is spoken, with certificates made for this server. `"mutual"`: clients must show one too. */
+  readonly tls?: boolean | "mutual" | undefined
+  /** Certificates that exist already: several servers that are one system share them. */
+  readonly certificates?: Certificates.Certificates | undefined
+  /** The master whose replica it is. It is started when it holds the master's data, unless `awaitMaster` is false. */
+  readonly replicaOf?: { readonly host: string; readonly port: number; readonly awaitMaster?: boolean } | undefined
+  /** Every write is on disk before it is answered, and is there again after `kill` and `start`. Default: nothing is. */
+  readonly appendOnly?: boolean | undefined
+  /** The port. Default: a free one. */
+  readonly port?: number | undefined
   /** Further arguments of redis-server, such as `["--maxmemory", "2mb"]`. */
   readonly arguments?: ReadonlyArray<string> | undefined
 }
@@ -35,9 +50,18 @@ export interface RedisServer {
   readonly host: string
   readonly port: number
   readonly url: string
+  readonly password: string | undefined
+  /** What a client needs to speak TLS with it. */
+  readonly certificates: Certificates.Certificates | undefined
+  /** Its process id while it runs. */
+  readonly pid: Effect.Effect<number | undefined>
+  /** The end of what it logged since it was started. */
+  readonly log: Effect.Effect<string>
   /** Kills it as a crash would: SIGKILL, no farewell. Returns when the process is gone. */
   readonly kill: Effect.Effect<void>
-  /** Starts it again on the same port (after `kill`); returns when it answers. */
+  /** Stops it as an administrator would (SIGTERM). Returns when the process is gone. */
+  readonly stop: Effect.Effect<void>
+  /** Starts it again on the same port (after `kill` or `stop`); returns when it answers and has loaded its data. */
   readonly start: Effect.Effect<void, RedisServerError>
   /** SIGSTOP: the kernel still accepts connections, nothing answers. */
   readonly freeze: Effect.Effect<void>
@@ -45,9 +69,20 @@ export interface RedisServer {
   readonly thaw: Effect.Effect<void>
   /** Sends one command on a connection of its own and gives the raw reply (RESP). For test set-up. */
   readonly command: (...parts: ReadonlyArray<string>) => Effect.Effect<string, RedisServerError>
+  /** Sends one command on a connection of its own and gives the reply as data. An error reply is a failure. */
+  readonly call: (...parts: ReadonlyArray<string>) => Effect.Effect<Resp.Reply, RedisServerError>
+  /** A connection for many commands. */
+  readonly connect: Effect.Effect<Connection.Connection, RedisServerError, Scope.Scope>
 }
 
-const host = "127.0.0.1"
+const host = Machine.host
+
+/** A folder that goes with the scope. */
+export const folder = (prefix: string): Effect.Effect<string, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), prefix))),
+    (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true, maxRetries: 5 }))
+  )
 
 /** Starts a server for the life of the scope. */
 export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServer, RedisServerError, Scope.Scope> =>
@@ -56,126 +91,105 @@ export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServe
     if (binary === undefined) {
       return yield* new RedisServerError({ description: "redis-server is not installed: apt-get install redis-server" })
     }
-    const folder = yield* Effect.acquireRelease(
-      Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "underlay-redis-"))),
-      (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+    const { password, replicaOf } = options
+    const data = yield* folder("underlay-redis-")
+    const certificates =
+      options.certificates ??
+      (options.tls === undefined || options.tls === false ? undefined : yield* makeCertificates(data))
+    const persistent = options.appendOnly === true
+    let port = options.port ?? (yield* Machine.freePort)
+
+    const secured =
+      certificates === undefined
+        ? () => ["--port", String(port)]
+        : () => [
+            ...["--port", "0", "--tls-port", String(port), "--tls-replication", "yes"],
+            ...["--tls-ca-cert-file", certificates.caFile],
+            ...["--tls-cert-file", certificates.serverCertFile, "--tls-key-file", certificates.serverKeyFile],
+            ...["--tls-auth-clients", options.tls === "mutual" ? "yes" : "optional"]
+          ]
+    const daemon = yield* Machine.daemon(binary, () => [
+      ...secured(),
+      ...["--bind", host, "--dir", data, "--save", ""],
+      ...["--appendonly", persistent ? "yes" : "no", "--appendfsync", persistent ? "always" : "no"],
+      ...["--enable-debug-command", "yes", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"],
+      ...(password === undefined ? [] : ["--requirepass", password, "--masterauth", password]),
+      ...(options.users ?? []).flatMap((rule) => ["--user", ...rule.trim().split(/\s+/)]),
+      ...(replicaOf === undefined ? [] : ["--replicaof", replicaOf.host, String(replicaOf.port)]),
+      ...(options.arguments ?? [])
+    ])
+
+    const failed = (description: string) => new RedisServerError({ description, log: daemon.log().slice(-2_000) })
+    const connect = Effect.mapError(
+      Effect.suspend(() => Connection.connect({ host, port, password, certificates })),
+      failed
     )
-    const port = yield* freePort
-    let child: ChildProcess.ChildProcess | undefined
-    let output = ""
-
-    const kill = Effect.async<void>((resume) => {
-      const running = child
-      child = undefined
-      if (running === undefined || running.exitCode !== null || running.signalCode !== null) {
-        resume(Effect.void)
-        return
-      }
-      running.once("exit", () => resume(Effect.void))
-      running.kill("SIGKILL")
-    })
-
-    const exchange = (parts: ReadonlyArray<string>): Effect.Effect<string, RedisServerError> =>
-      Effect.async((resume) => {
-        const socket = Net.connect({ host, port })
-        const authentication = options.password === undefined ? "" : encode(["AUTH", options.password])
-        let text = ""
-        socket.setEncoding("utf8")
-        const fail = (description: string) => {
-          socket.destroy()
-          resume(Effect.fail(new RedisServerError({ description, log: output.slice(-2_000) })))
-        }
-        socket.setTimeout(2_000, () => fail("the server did not answer within 2 s"))
-        socket.on("error", (error) => fail(error.message))
-        socket.on("connect", () => socket.write(authentication + encode(parts) + encode(["QUIT"])))
-        socket.on("data", (chunk) => {
-          text += String(chunk)
-        })
-        socket.on("end", () => {
-          socket.destroy()
-          const reply = authentication === "" ? text : text.slice(text.indexOf("\r\n") + 2)
-          // the last line is the answer to QUIT
-          resume(Effect.succeed(reply.replace(/\+OK\r\n$/, "")))
-        })
-        return Effect.sync(() => socket.destroy())
-      })
-
-    const untilReady = (left: number): Effect.Effect<void, RedisServerError> =>
-      Effect.flatMap(Effect.either(exchange(["INFO", "server"])), (answer) => {
-        // another server can have taken the port in the meantime: this must be ours
-        const mine = `\r\nprocess_id:${child?.pid}\r\n`
-        if (answer._tag === "Right" && answer.right.includes(mine)) return Effect.void
-        if (left <= 0 || child === undefined || child.exitCode !== null) {
-          return new RedisServerError({ description: "redis-server did not start", log: output.slice(-2_000) })
-        }
-        return Effect.zipRight(pause(20), untilReady(left - 1))
-      })
-
-    const start = Effect.suspend(() => {
-      output = ""
-      const argv = ["--port", String(port), "--bind", host, "--dir", folder, "--save", "", "--appendonly", "no"]
-      const password = options.password === undefined ? [] : ["--requirepass", options.password]
-      const spawned = ChildProcess.spawn(
-        binary,
-        [...argv, "--enable-debug-command", "yes", ...password, ...(options.arguments ?? [])],
-        { stdio: ["ignore", "pipe", "pipe"] }
+    const call: RedisServer["call"] = (...parts) =>
+      Effect.scoped(Effect.flatMap(connect, (connection) => Effect.mapError(connection.call(...parts), failed)))
+    const command: RedisServer["command"] = (...parts) =>
+      Effect.scoped(
+        Effect.flatMap(connect, (connection) =>
+          Effect.mapBoth(connection.exchange([parts]), {
+            onFailure: failed,
+            onSuccess: ([answer]) => answer?.bytes.toString("utf8") ?? ""
+          })
+        )
       )
-      const collect = (chunk: Buffer) => {
-        output = (output + chunk.toString("utf8")).slice(-20_000)
-      }
-      spawned.stdout.on("data", collect)
-      spawned.stderr.on("data", collect)
-      spawned.on("error", (error) => {
-        output += error.message
+
+    const ready = Effect.suspend(() => {
+      const mine = `\r\nprocess_id:${daemon.pid()}\r\n`
+      return Effect.flatMap(Effect.either(call("INFO")), (answer) => {
+        if (daemon.pid() === undefined) return Effect.fail(failed("redis-server did not start"))
+        const text = answer._tag === "Right" ? String(answer.right) : ""
+        const awaited = replicaOf !== undefined && replicaOf.awaitMaster !== false
+        const linked = !awaited || !text.includes("\r\nmaster_link_status:down")
+        // another server can have taken the port in the meantime: this must be ours
+        return Effect.succeed(text.includes(mine) && text.includes("\r\nloading:0") && linked ? true : undefined)
       })
-      child = spawned
-      children.add(spawned)
-      spawned.once("exit", () => children.delete(spawned))
-      return untilReady(250)
     })
+    const start = Effect.zipRight(
+      daemon.launch,
+      Effect.asVoid(Machine.until(ready, 20_000, () => failed("redis-server was not ready within 20 s")))
+    )
+    // Between choosing a port and using it, somebody else may take it.
+    const startFirst = (left: number): Effect.Effect<void, RedisServerError> =>
+      Effect.catchIf(
+        start,
+        () => left > 0 && options.port === undefined && /Address already in use/.test(daemon.log()),
+        () =>
+          Effect.flatMap(Machine.freePort, (another) => {
+            port = another
+            return startFirst(left - 1)
+          })
+      )
 
-    const signal = (name: NodeJS.Signals) =>
-      Effect.sync(() => {
-        child?.kill(name)
-      })
-
-    yield* Effect.addFinalizer(() => kill)
-    yield* start
-    const secret = options.password === undefined ? "" : `:${encodeURIComponent(options.password)}@`
+    yield* startFirst(5)
+    const secret = password === undefined ? "" : `:${encodeURIComponent(password)}@`
     return {
       host,
       port,
-      url: `redis://${secret}${host}:${port}`,
-      kill,
+      url: `${certificates === undefined ? "redis" : "rediss"}://${secret}${host}:${port}`,
+      password,
+      certificates,
+      pid: Effect.sync(() => daemon.pid()),
+      log: Effect.sync(() => daemon.log()),
+      kill: daemon.end("SIGKILL"),
+      stop: daemon.end("SIGTERM"),
       start,
-      freeze: signal("SIGSTOP"),
-      thaw: signal("SIGCONT"),
-      command: (...parts) => exchange(parts)
+      freeze: daemon.signal("SIGSTOP"),
+      thaw: daemon.signal("SIGCONT"),
+      command,
+      call,
+      connect
     }
   })
 
+/** Certificates for several servers that are one system. */
+export const makeCertificates = (path: string): Effect.Effect<Certificates.Certificates, RedisServerError> =>
+  Effect.mapError(
+    Certificates.make(path),
+    (log) => new RedisServerError({ description: "no certificates could be made", log })
+  )
+
 /** A loopback port on which nothing listens. */
-export const freePort: Effect.Effect<number> = Effect.async((resume) => {
-  const server = Net.createServer()
-  server.listen(0, host, () => {
-    const address = server.address()
-    const port = typeof address === "object" && address !== null ? address.port : 0
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
-
-/** Servers that this process started and that run still: none survives it, even when no scope closes. */
-const children = new Set<ChildProcess.ChildProcess>()
-process.on("exit", () => {
-  for (const child of children) child.kill("SIGKILL")
-})
-
-/** A pause of the machine's own clock: a test's clock does not make a server start faster. */
-const pause = (millis: number): Effect.Effect<void> =>
-  Effect.async((resume) => {
-    const timer = setTimeout(() => resume(Effect.void), millis)
-    return Effect.sync(() => clearTimeout(timer))
-  })
-
-const encode = (parts: ReadonlyArray<string>): string =>
-  `*${parts.length}\r\n${parts.map((part) => `$${Buffer.byteLength(part)}\r\n${part}\r\n`).join("")}`
+export const freePort: Effect.Effect<number> = Machine.freePort

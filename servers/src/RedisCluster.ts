@@ -485,7 +485,7 @@ const startNode = (
     return { index, bus, announced, server }
   }).pipe(
     Effect.catchIf(
-      (error) => left > 0 && /Address already in use|Failed listening/.test(error.log ?? ""),
+      (error) => left > 0 && RedisServer.isPortTaken(error.log ?? ""),
       () => startNode(index, options, nodeTimeout, certificates, left - 1)
     )
   )

@@ -85,39 +85,65 @@ export const folder = (prefix: string): Effect.Effect<string, never, Scope.Scope
   )
 
 /** Starts a server for the life of the scope. */
-export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServer, RedisServerError, Scope.Scope> =>
-  Effect.gen(function* () {
-    const binary = Need.program("redis-server")
-    if (binary === undefined) {
-      return yield* new RedisServerError({ description: "redis-server is not installed: apt-get install redis-server" })
-    }
-    const { password, replicaOf } = options
-    const data = yield* folder("underlay-redis-")
-    const certificates =
-      options.certificates ??
-      (options.tls === undefined || options.tls === false ? undefined : yield* makeCertificates(data))
-    const persistent = options.appendOnly === true
-    let port = options.port ?? (yield* Machine.freePort)
-
-    const secured =
-      certificates === undefined
-        ? () => ["--port", String(port)]
-        : () => [
-            ...["--port", "0", "--tls-port", String(port), "--tls-replication", "yes"],
-            ...["--tls-ca-cert-file", certificates.caFile],
-            ...["--tls-cert-file", certificates.serverCertFile, "--tls-key-file", certificates.serverKeyFile],
-            ...["--tls-auth-clients", options.tls === "mutual" ? "yes" : "optional"]
-          ]
-    const daemon = yield* Machine.daemon(binary, () => [
-      ...secured(),
-      ...["--bind", host, "--dir", data, "--save", ""],
+export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServer, RedisServerError, Scope.Scope> => {
+  const { password, replicaOf } = options
+  const persistent = options.appendOnly === true
+  const awaitsMaster = replicaOf !== undefined && replicaOf.awaitMaster !== false
+  return run({
+    options,
+    argv: ({ data }) => [
+      ...["--dir", data, "--save", ""],
       ...["--appendonly", persistent ? "yes" : "no", "--appendfsync", persistent ? "always" : "no"],
       ...["--enable-debug-command", "yes", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"],
       ...(password === undefined ? [] : ["--requirepass", password, "--masterauth", password]),
       ...(options.users ?? []).flatMap((rule) => ["--user", ...rule.trim().split(/\s+/)]),
       ...(replicaOf === undefined ? [] : ["--replicaof", replicaOf.host, String(replicaOf.port)]),
       ...(options.arguments ?? [])
-    ])
+    ],
+    isReady: (info) => info.includes("\r\nloading:0") && !(awaitsMaster && info.includes("\r\nmaster_link_status:down"))
+  })
+}
+
+/** What a program is run with that speaks the Redis protocol. For the other modules of this folder. */
+export interface Program {
+  readonly options: Pick<RedisServerOptions, "password" | "port" | "tls" | "certificates">
+  /** The arguments that come after those of the network. */
+  readonly argv: (place: { readonly data: string; readonly port: number }) => ReadonlyArray<string>
+  /** Whether it is ready, by what it says at INFO. */
+  readonly isReady: (info: string) => boolean
+}
+
+/** Starts a redis-server, whatever it is to be, for the life of the scope. For the other modules of this folder. */
+export const run = (program: Program): Effect.Effect<RedisServer, RedisServerError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const binary = Need.program("redis-server")
+    if (binary === undefined) {
+      return yield* new RedisServerError({ description: "redis-server is not installed: apt-get install redis-server" })
+    }
+    const { options } = program
+    const { password } = options
+    const data = yield* folder("underlay-redis-")
+    const certificates =
+      options.certificates ??
+      (options.tls === undefined || options.tls === false ? undefined : yield* makeCertificates(data))
+    let port = options.port ?? (yield* Machine.freePort)
+
+    const network = () =>
+      certificates === undefined
+        ? ["--port", String(port), "--bind", host]
+        : [
+            ...["--port", "0", "--tls-port", String(port), "--bind", host, "--tls-replication", "yes"],
+            ...["--tls-ca-cert-file", certificates.caFile],
+            ...["--tls-cert-file", certificates.serverCertFile, "--tls-key-file", certificates.serverKeyFile],
+            ...["--tls-auth-clients", options.tls === "mutual" ? "yes" : "optional"]
+          ]
+    const daemon = yield* Machine.daemon(binary, () => {
+      const [first, ...others] = program.argv({ data, port })
+      // a file of settings stands before all else
+      return first === undefined || first.startsWith("--")
+        ? [...network(), ...(first === undefined ? [] : [first]), ...others]
+        : [first, ...network(), ...others]
+    })
 
     const failed = (description: string) => new RedisServerError({ description, log: daemon.log().slice(-2_000) })
     const connect = Effect.mapError(
@@ -140,11 +166,9 @@ export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServe
       const mine = `\r\nprocess_id:${daemon.pid()}\r\n`
       return Effect.flatMap(Effect.either(call("INFO")), (answer) => {
         if (daemon.pid() === undefined) return Effect.fail(failed("redis-server did not start"))
-        const text = answer._tag === "Right" ? String(answer.right) : ""
-        const awaited = replicaOf !== undefined && replicaOf.awaitMaster !== false
-        const linked = !awaited || !text.includes("\r\nmaster_link_status:down")
+        const info = answer._tag === "Right" ? String(answer.right) : ""
         // another server can have taken the port in the meantime: this must be ours
-        return Effect.succeed(text.includes(mine) && text.includes("\r\nloading:0") && linked ? true : undefined)
+        return Effect.succeed(info.includes(mine) && program.isReady(info) ? true : undefined)
       })
     })
     const start = Effect.zipRight(
@@ -155,7 +179,7 @@ export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServe
     const startFirst = (left: number): Effect.Effect<void, RedisServerError> =>
       Effect.catchIf(
         start,
-        () => left > 0 && options.port === undefined && /Address already in use/.test(daemon.log()),
+        () => left > 0 && options.port === undefined && isPortTaken(daemon.log()),
         () =>
           Effect.flatMap(Machine.freePort, (another) => {
             port = another
@@ -183,6 +207,9 @@ export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServe
       connect
     }
   })
+
+/** Whether a server that did not start says that somebody else has one of its ports. */
+export const isPortTaken = (log: string): boolean => /Address already in use|Failed listening/.test(log)
 
 /** Certificates for several servers that are one system. */
 export const makeCertificates = (path: string): Effect.Effect<Certificates.Certificates, RedisServerError> =>

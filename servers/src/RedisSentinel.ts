@@ -104,7 +104,7 @@ export const make = (
         `sentinel myid ${id}`,
         `sentinel monitor ${name} ${first.host} ${first.port} ${options.quorum ?? 2}`,
         `sentinel down-after-milliseconds ${name} ${options.downAfter ?? 1_000}`,
-        `sentinel failover-timeout ${name} 3000`,
+        `sentinel failover-timeout ${name} 2000`,
         `sentinel parallel-syncs ${name} 2`,
         ...(password === undefined ? [] : [`sentinel auth-pass ${name} ${password}`]),
         ...(sentinelPassword === undefined ? [] : [`sentinel sentinel-pass ${sentinelPassword}`]),
@@ -270,13 +270,14 @@ export const make = (
   })
 
 /**
- * Sets the periods of a Sentinel, which are seconds by default. A busy machine makes it late at times: it shall not take
+ * Sets the periods of a Sentinel, which are seconds by default. A replica is only promoted when it was heard within five
+ * times the period of pings, and while the master is down it is asked once a second: that period cannot be much shorter. A busy machine makes it late at times: it shall not take
  * that for a clock that was set, after which it does nothing for half a minute.
  */
 const hasten = (sentinel: RedisServer.RedisServer): Effect.Effect<void, RedisServer.RedisServerError> =>
   Effect.asVoid(
     sentinel.call(
-      ...["SENTINEL", "DEBUG", "PING-PERIOD", "100", "INFO-PERIOD", "500", "ASK-PERIOD", "200"],
+      ...["SENTINEL", "DEBUG", "PING-PERIOD", "400", "INFO-PERIOD", "500", "ASK-PERIOD", "200"],
       ...["PUBLISH-PERIOD", "200", "TILT-TRIGGER", "60000", "TILT-PERIOD", "1000"]
     )
   )

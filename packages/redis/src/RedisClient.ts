@@ -1,24 +1,26 @@
 /**
- * One connection to a Redis server. Every command settles within its timeout or fails typed, none is sent twice behind
- * the caller's back, and nothing is emitted per operation: no span, no log line, no metric.
+ * The client of Redis: one server, Sentinel or Cluster. Every command settles within its timeout or fails typed, none is
+ * sent twice behind the caller's back, and nothing is emitted per operation: no span, no log line, no metric.
  *
  * @since 0.1.0
  */
 import { createHash } from "node:crypto"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
+import type * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { Argument, MakeDriver } from "./internal/driver.ts"
-import * as IoredisDriver from "./internal/ioredisDriver.ts"
-import { RedisError } from "./RedisError.ts"
+import type * as Stream from "effect/Stream"
+import { makeClient } from "./internal/client.ts"
+import type { Argument } from "./internal/driver.ts"
+import type { RedisDriver } from "./RedisDriver.ts"
+import type { RedisError } from "./RedisError.ts"
 import * as RedisSettings from "./RedisSettings.ts"
 
 /**
- * An argument of a command.
+ * An argument of a command: text, a number, bytes.
  *
  * @since 0.1.0
  * @category models
@@ -32,6 +34,14 @@ export type RedisArgument = Argument
  * @category models
  */
 export type Reply = string | number | null | ReadonlyArray<Reply>
+
+/**
+ * What a server answers, with text as bytes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type BinaryReply = Uint8Array | number | null | ReadonlyArray<BinaryReply>
 
 /**
  * One command: its name and its arguments.
@@ -86,7 +96,7 @@ export interface ScriptStep {
 export type Step = Command | ScriptStep
 
 /**
- * How the connection stands.
+ * How the connection stands. On a Cluster: `ready` while every slot is served, as far as is known.
  *
  * - `idle`: lazy, and nobody has asked for anything yet.
  * - `connecting`: the first attempt is under way; commands wait for it, within their timeout.
@@ -100,7 +110,8 @@ export type Step = Command | ScriptStep
 export type ConnectionState = "idle" | "connecting" | "ready" | "away" | "closed"
 
 /**
- * Plain counters since the client was made, read on demand.
+ * Plain counters since the client was made, read on demand. Isolated connections and subscriptions are not in them, but
+ * for the last three.
  *
  * @since 0.1.0
  * @category models
@@ -118,10 +129,64 @@ export interface Stats {
   readonly timedOut: number
   /** Commands whose connection was lost under them. */
   readonly lost: number
-  /** Commands that failed without being sent: no connection, overloaded, closed. */
+  /** Commands that failed without being sent: no connection, overloaded, closed, not allowed. */
   readonly notSent: number
+  /** Commands that a node of a Cluster sent on to another. */
+  readonly redirected: number
+  /** Attempts to connect that were begun. */
+  readonly attempts: number
   readonly connects: number
   readonly disconnects: number
+  /** Connections that were had again after a loss. */
+  readonly reconnects: number
+  readonly isolated: number
+  readonly isolatedIdle: number
+  readonly listeners: number
+}
+
+/**
+ * What a listener hears. `Ready`: everything that is said from now on is heard; it comes again after each `Lost`. `Lost`:
+ * what is said meanwhile is not heard.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Heard =
+  | { readonly _tag: "Ready" }
+  | { readonly _tag: "Lost" }
+  | { readonly _tag: "Message"; readonly channel: string; readonly payload: string }
+
+/**
+ * A connection of one's own: for blocking commands, and for transactions with `WATCH`. When it is lost, its calls fail
+ * as `Unavailable` until another is taken.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Isolated {
+  readonly send: Service["send"]
+  readonly sendMany: Service["sendMany"]
+  readonly run: Service["run"]
+  /**
+   * Sends a command that may take as long as `timeout`, and one second more: for `BLPOP`, `XREAD BLOCK` and the like. The
+   * command says its own time to the server.
+   */
+  readonly block: (timeout: Duration.DurationInput, ...command: Command) => Effect.Effect<Reply, RedisError>
+  /** As `Service.transaction`; fails as `Conflict` where a key that was watched on this connection has changed. */
+  readonly transaction: Service["transaction"]
+}
+
+/**
+ * One node that holds keys.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Node {
+  /** `host:port`. */
+  readonly id: string
+  readonly send: Service["send"]
+  readonly sendMany: Service["sendMany"]
 }
 
 /**
@@ -133,15 +198,60 @@ export interface Stats {
 export interface Service {
   /** Sends one command. Interrupting it takes it back while it waits for the connection; what is sent is sent. */
   readonly send: (...command: Command) => Effect.Effect<Reply, RedisError>
+  /** As `send`, with text in the reply as bytes. */
+  readonly sendBuffer: (...command: Command) => Effect.Effect<BinaryReply, RedisError>
   /** Sends several in one go and gives each one's own result. They are not a transaction. */
   readonly sendMany: (steps: ReadonlyArray<Step>) => Effect.Effect<ReadonlyArray<Either.Either<Reply, RedisError>>>
-  /** Runs a script. */
+  /** As `sendMany`, with text in the replies as bytes. */
+  readonly sendManyBuffer: (
+    steps: ReadonlyArray<Step>
+  ) => Effect.Effect<ReadonlyArray<Either.Either<BinaryReply, RedisError>>>
+  /** Runs a script. On a Cluster its keys must share one slot. */
   readonly run: (
     script: Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<RedisArgument>
   ) => Effect.Effect<Reply, RedisError>
+  /** As `run`, with text in the reply as bytes. */
+  readonly runBuffer: (
+    script: Script,
+    keys: ReadonlyArray<string>,
+    args: ReadonlyArray<RedisArgument>
+  ) => Effect.Effect<BinaryReply, RedisError>
+  /**
+   * Runs the steps between `MULTI` and `EXEC`, in one go on the shared connection. Nobody else's command comes between
+   * them, and where the server refuses a step when it is queued none is run: the effect fails with that refusal. A step
+   * that fails when it runs is its own `Left`, and **the others are done all the same**: Redis does not roll back.
+   * Scripts go by their source: a hash that the server does not know would fail while the others are applied. On a
+   * Cluster all keys must share one slot, or it fails as `CrossSlot` before anything is sent.
+   */
+  readonly transaction: (
+    steps: ReadonlyArray<Step>
+  ) => Effect.Effect<ReadonlyArray<Either.Either<Reply, RedisError>>, RedisError>
+  /**
+   * A connection of one's own, until the scope closes, from a pool of at most `maxConnections`. Where all are in use it
+   * waits, within the connect timeout, and fails as `Overloaded` then. On a Cluster it is to the node that has `key` (any
+   * node without one), and stays there.
+   */
+  readonly isolated: (options?: {
+    readonly key?: string | undefined
+  }) => Effect.Effect<Isolated, RedisError, Scope.Scope>
+  /**
+   * Listens to channels, or to a pattern of channels, until the scope closes. All listeners share one connection, made
+   * with the first. `handler` is called synchronously and in order; it must not throw. Returns when the server has
+   * confirmed, or when there is no connection within the command timeout: `Ready` comes when there is. Fails where the
+   * server does not allow the channels.
+   */
+  readonly listen: (
+    channels: ReadonlyArray<string> | { readonly pattern: string },
+    handler: (event: Heard) => void
+  ) => Effect.Effect<void, RedisError, Scope.Scope>
+  /** Every node that holds keys: the one server, or all masters of a Cluster. For `SCAN` and the like. */
+  readonly nodes: Effect.Effect<ReadonlyArray<Node>, RedisError>
+  readonly topology: "standalone" | "sentinel" | "cluster"
   readonly state: Effect.Effect<ConnectionState>
+  /** The state now and every change of it, until the client is released. */
+  readonly changes: Stream.Stream<ConnectionState>
   readonly stats: Effect.Effect<Stats>
 }
 
@@ -176,8 +286,21 @@ export interface Behaviour {
   readonly maxInFlight?: number | undefined
   /** The longest pause between two attempts to reconnect. Default: 250 milliseconds. */
   readonly reconnectDelay?: Duration.DurationInput | undefined
-  /** The name of the connection in the server's list of clients. */
+  /** The greatest number of bytes that wait to go out; commands fail as `Overloaded` then. Default: 64 MiB. */
+  readonly maxBuffered?: number | undefined
+  /** The name of the connections in the server's list of clients. */
   readonly name?: string | undefined
+  /** The greatest number of isolated connections. Default: 20. */
+  readonly maxConnections?: number | undefined
+  /** How long an isolated connection that nobody uses is kept. Default: 30 seconds. */
+  readonly idle?: Duration.DurationInput | undefined
+  /**
+   * Sends the commands of one turn of the event loop in one piece: more of them a second where many fibers send at once,
+   * for a little latency where few do. Default: off. Not on a Cluster: a client that asks for it there is not made.
+   */
+  readonly autoPipelining?: boolean | undefined
+  /** What speaks the protocol. Default: the ioredis of this package. */
+  readonly driver?: RedisDriver | undefined
 }
 
 /**
@@ -197,7 +320,7 @@ export interface Options extends RedisSettings.Explicit, Behaviour {}
 export const make = (
   settings: RedisSettings.RedisSettings,
   behaviour: Behaviour = {}
-): Effect.Effect<Service, RedisError, Scope.Scope> => makeWith(IoredisDriver.make, settings, behaviour)
+): Effect.Effect<Service, RedisError, Scope.Scope> => makeClient(settings, behaviour)
 
 /**
  * The client as a layer, with what the program says and the defaults for the rest; no environment is read.
@@ -222,283 +345,3 @@ export const layerConfig = (options: Options = {}): Layer.Layer<RedisClient, Red
     RedisClient,
     Effect.flatMap(RedisSettings.load(options), (settings) => make(settings, options))
   )
-
-type Settle = (result: Either.Either<Reply, RedisError>) => void
-
-interface Pending {
-  readonly method: string
-  readonly settle: Settle
-  /** Replies that had come when it was sent. None more at its timeout: the connection is frozen. */
-  readonly repliesBefore: number
-}
-
-interface Waiting {
-  readonly method: string
-  readonly start: () => void
-  readonly settle: Settle
-  readonly timer: ReturnType<typeof setTimeout>
-}
-
-/** @internal */
-export const makeWith = (
-  makeDriver: MakeDriver,
-  settings: RedisSettings.RedisSettings,
-  behaviour: Behaviour
-): Effect.Effect<Service, RedisError, Scope.Scope> =>
-  Effect.gen(function* () {
-    const maxInFlight = Math.max(1, Math.floor(behaviour.maxInFlight ?? 10_000) || 1)
-    const answerAtOnce = behaviour.answerAtOnce !== false
-    const commandTimeout = Math.max(1, Duration.toMillis(settings.commandTimeout))
-    const connectTimeout = Math.max(1, Duration.toMillis(settings.connectTimeout))
-
-    // plain mutable state: this is the hot path, and it is entered from driver callbacks
-    let state: ConnectionState = "idle"
-    let lastProblem: unknown
-    const pending = new Set<Pending>()
-    const waiting = new Set<Waiting>()
-    const watchers = new Set<() => void>()
-    const counts = { sent: 0, answered: 0, refused: 0, timedOut: 0, lost: 0, notSent: 0, connects: 0, disconnects: 0 }
-
-    const notSent = (reason: "Unavailable" | "Overloaded" | "Closed", method: string, description: string) => {
-      counts.notSent++
-      return Either.left(new RedisError({ reason, outcome: "not-sent", method, description }))
-    }
-
-    const away = (method: string): Either.Either<never, RedisError> => {
-      if (lastProblem === undefined) return notSent("Unavailable", method, "there is no connection to the server")
-      counts.notSent++
-      return Either.left(RedisError.fromUnknown(method, lastProblem, false))
-    }
-
-    const settleWaiting = (each: (one: Waiting) => void): void => {
-      const all = [...waiting]
-      waiting.clear()
-      for (const one of all) {
-        clearTimeout(one.timer)
-        each(one)
-      }
-    }
-
-    /** What was under way may have been done: the connection went before the answer came. */
-    const losePending = (reason: "Unavailable" | "Closed", description: string): void => {
-      const all = [...pending]
-      pending.clear()
-      for (const { method, settle } of all) {
-        counts.lost++
-        settle(Either.left(new RedisError({ reason, outcome: "unknown", method, description })))
-      }
-    }
-
-    const tell = (): void => {
-      for (const watcher of [...watchers]) watcher()
-    }
-
-    const driver = makeDriver(
-      {
-        settings,
-        reconnectDelay: Math.max(1, Duration.toMillis(behaviour.reconnectDelay ?? "250 millis")),
-        name: behaviour.name
-      },
-      {
-        onReady: () => {
-          state = "ready"
-          lastProblem = undefined
-          counts.connects++
-          settleWaiting((one) => one.start())
-          tell()
-        },
-        onAway: (problem) => {
-          if (state === "closed") return
-          if (state === "ready") counts.disconnects++
-          state = "away"
-          lastProblem = problem
-          losePending("Unavailable", "the connection was lost before the answer came")
-          if (answerAtOnce) settleWaiting((one) => one.settle(away(one.method)))
-          tell()
-        }
-      }
-    )
-
-    const write = (method: string, name: string, args: ReadonlyArray<Argument>, settle: Settle): void => {
-      const one: Pending = { method, settle, repliesBefore: counts.answered + counts.refused }
-      pending.add(one)
-      counts.sent++
-      driver.send(name, args, (problem, reply) => {
-        // it was settled when its connection was lost
-        if (!pending.delete(one)) return
-        if (problem === undefined) {
-          counts.answered++
-          settle(Either.right(reply as Reply))
-          return
-        }
-        const error = RedisError.fromUnknown(method, problem, true)
-        if (error.reason === "Timeout") {
-          counts.timedOut++
-          settle(Either.left(error))
-          // nothing at all has come since: what would be sent on this connection would only pile up
-          if (state === "ready" && counts.answered + counts.refused === one.repliesBefore) driver.reset()
-          return
-        }
-        if (error.outcome === "rejected") counts.refused++
-        else counts.lost++
-        settle(Either.left(error))
-      })
-    }
-
-    /** Begins a command. What it gives back, if anything, takes the command back that has not been sent yet. */
-    const dispatch = (
-      method: string,
-      name: string,
-      args: ReadonlyArray<Argument>,
-      settle: Settle
-    ): (() => void) | undefined => {
-      if (state === "ready") {
-        if (pending.size >= maxInFlight) {
-          settle(notSent("Overloaded", method, `${maxInFlight} commands are under way already`))
-        } else write(method, name, args, settle)
-        return undefined
-      }
-      if (state === "closed") {
-        settle(notSent("Closed", method, "the client is released"))
-        return undefined
-      }
-      if (state === "away" && answerAtOnce) {
-        settle(away(method))
-        return undefined
-      }
-      if (waiting.size + pending.size >= maxInFlight) {
-        settle(notSent("Overloaded", method, `${maxInFlight} commands wait already`))
-        return undefined
-      }
-      const one: Waiting = {
-        method,
-        settle,
-        start: () => write(method, name, args, settle),
-        timer: setTimeout(() => {
-          if (!waiting.delete(one)) return
-          counts.timedOut++
-          settle(
-            Either.left(
-              new RedisError({
-                reason: "Timeout",
-                outcome: "not-sent",
-                method,
-                description: "no connection to the server within the command timeout"
-              })
-            )
-          )
-        }, commandTimeout)
-      }
-      waiting.add(one)
-      if (state === "idle") {
-        state = "connecting"
-        driver.connect()
-      }
-      return () => {
-        if (!waiting.delete(one)) return
-        clearTimeout(one.timer)
-        counts.notSent++
-      }
-    }
-
-    const dispatchScript = (
-      { name, sha, source }: Script,
-      keys: ReadonlyArray<string>,
-      args: ReadonlyArray<RedisArgument>,
-      settle: Settle
-    ): (() => void) | undefined => {
-      let abandoned = false
-      const takeBack = dispatch(name, "EVALSHA", [sha, keys.length, ...keys, ...args], (result) => {
-        // the server has not seen it yet, or has forgotten it: nothing was done
-        if (!abandoned && Either.isLeft(result) && result.left.code === "NOSCRIPT") {
-          dispatch(name, "EVAL", [source, keys.length, ...keys, ...args], settle)
-        } else settle(result)
-      })
-      return () => {
-        abandoned = true
-        takeBack?.()
-      }
-    }
-
-    const dispatchStep = (step: Step, settle: Settle): (() => void) | undefined => {
-      if ("script" in step) return dispatchScript(step.script, step.keys, step.args, settle)
-      const [name, ...args] = step
-      return dispatch(name, name, args, settle)
-    }
-
-    const single = (begin: (settle: Settle) => (() => void) | undefined): Effect.Effect<Reply, RedisError> =>
-      Effect.async((resume) => {
-        const takeBack = begin(resume)
-        return takeBack === undefined ? undefined : Effect.sync(takeBack)
-      })
-
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        state = "closed"
-        settleWaiting((one) => one.settle(notSent("Closed", one.method, "the client is released")))
-        losePending("Closed", "the client was released before the answer came")
-        watchers.clear()
-        driver.close()
-      })
-    )
-
-    if (behaviour.connect !== "lazy") {
-      yield* Effect.async<void, RedisError>((resume) => {
-        const done = (result: Effect.Effect<void, RedisError>): void => {
-          clearTimeout(timer)
-          watchers.delete(watcher)
-          resume(result)
-        }
-        const watcher = (): void => {
-          if (state === "ready") done(Effect.void)
-          else if (state === "away") done(Effect.fail(RedisError.fromUnknown("connect", lastProblem, false)))
-        }
-        // the server may accept and then not answer, or load its data for ever
-        const timer = setTimeout(
-          () =>
-            done(
-              Effect.fail(
-                new RedisError({
-                  reason: "Timeout",
-                  outcome: "not-sent",
-                  method: "connect",
-                  description: `the server was not ready within ${connectTimeout} ms`
-                })
-              )
-            ),
-          connectTimeout
-        )
-        watchers.add(watcher)
-        state = "connecting"
-        driver.connect()
-        return Effect.sync(() => {
-          clearTimeout(timer)
-          watchers.delete(watcher)
-        })
-      })
-    }
-
-    return {
-      send: (...[name, ...args]) => single((settle) => dispatch(name, name, args, settle)),
-      run: (script, keys, args) => single((settle) => dispatchScript(script, keys, args, settle)),
-      sendMany: (steps) => {
-        if (steps.length === 0) return Effect.succeed([])
-        return Effect.async((resume) => {
-          const results: Array<Either.Either<Reply, RedisError>> = new Array(steps.length)
-          let left = steps.length
-          const takeBack = steps.map((step, index) =>
-            dispatchStep(step, (result) => {
-              results[index] = result
-              left--
-              if (left === 0) resume(Effect.succeed(results))
-            })
-          )
-          return Effect.sync(() => {
-            for (const one of takeBack) one?.()
-          })
-        })
-      },
-      state: Effect.sync(() => state),
-      stats: Effect.sync(() => ({ state, inFlight: pending.size, waiting: waiting.size, ...counts }))
-    }
-  })

@@ -110,6 +110,9 @@ const reasonOf = (error: RedisError): Connection.ConnectionErrorReason => {
     case "Authentication":
       return error.code === "NOPERM" ? "PermissionDenied" : "Authentication"
     case "WrongType":
+    case "CrossSlot":
+    case "Conflict":
+    case "Unexpected":
     case "Rejected":
       return "InvalidRequest"
   }

@@ -16,7 +16,10 @@ import * as Schema from "effect/Schema"
  * - `NotReady`: the server answers but cannot serve now: loading, a read-only replica, without master, busy in a script.
  * - `OutOfMemory`: the server has no memory for a write.
  * - `WrongType`: the key holds another type of value.
- * - `Rejected`: any other refusal of the server.
+ * - `CrossSlot`: the keys of one operation are in several slots of a Cluster: give them one hash tag.
+ * - `Conflict`: a key that was watched has changed: the transaction was not run.
+ * - `Unexpected`: the reply has another shape than the command can have.
+ * - `Rejected`: any other refusal: of the server, or of this client, where a command would disturb a shared connection.
  *
  * @since 0.1.0
  * @category schemas
@@ -30,6 +33,9 @@ export const Reason = Schema.Literal(
   "NotReady",
   "OutOfMemory",
   "WrongType",
+  "CrossSlot",
+  "Conflict",
+  "Unexpected",
   "Rejected"
 )
 
@@ -91,26 +97,17 @@ export class RedisError extends Schema.TaggedError<RedisError>("@underlay/redis/
     }
   }
 
-  /** @internal */
-  static readonly databaseRefused = "Database refused: "
-
   /**
    * What a driver failed with, as our error. `sent` says whether the command had left this process. Here alone the
    * driver's errors are known.
    */
   static fromUnknown(method: string, problem: unknown, sent: boolean): RedisError {
+    if (problem instanceof RedisError) return problem
     const message = problem instanceof Error ? problem.message : String(problem)
     const name = problem instanceof Error ? problem.name : ""
-    if (message.startsWith(RedisError.databaseRefused)) {
-      return new RedisError({
-        reason: "Rejected",
-        outcome: "not-sent",
-        method,
-        description: "the server does not let this user have this database: check its number",
-        cause: plain("ReplyError", message.slice(RedisError.databaseRefused.length))
-      })
-    }
-    if (name === "ReplyError") return fromReply(method, message)
+    if (name === "ReplyError") return fromReply(method, message, sent)
+    // the server says this and hangs up, before anything was asked
+    if (tooManyClients.test(message)) return fromReply(method, "ERR max number of clients reached", false)
     if (message === "Command timed out") {
       return new RedisError({
         reason: "Timeout",
@@ -119,22 +116,44 @@ export class RedisError extends Schema.TaggedError<RedisError>("@underlay/redis/
         description: "no answer within the command timeout"
       })
     }
-    const nested = message.startsWith(readyCheck) ? message.slice(readyCheck.length) : message
-    const code = codeOf(problem) ?? replyCode(nested)
-    const left = sent && !message.startsWith("Stream isn't writeable")
-    if (code !== undefined && replyReasons[code] !== undefined) return fromReply(method, nested, sent)
+    const code = codeOf(problem)
+    if (code === "ERR_STRING_TOO_LONG") {
+      const description = "the reply is longer than a text can be: read it as bytes"
+      return new RedisError({ reason: "Unexpected", outcome: "unknown", method, description, code })
+    }
+    if (problem instanceof RangeError) {
+      const description = "the command is longer than a text can be: send bytes"
+      return new RedisError({ reason: "Rejected", outcome: "not-sent", method, description })
+    }
+    const certificate = code !== undefined && /CERT|SIGNED|^ERR_(?:TLS|SSL|OSSL)|^EPROTO$/.test(code)
     return new RedisError({
       reason: "Unavailable",
-      outcome: left ? "unknown" : "not-sent",
+      outcome: sent && !message.startsWith("Stream isn't writeable") ? "unknown" : "not-sent",
       method,
-      description: code === "ECONNREFUSED" ? "the server refuses connections" : "there is no connection to the server",
+      description: certificate
+        ? "the TLS connection cannot be made: check certificate, authority and server name"
+        : code === "ECONNREFUSED"
+          ? "the server refuses connections"
+          : "there is no connection to the server",
       ...(code === undefined ? {} : { code }),
-      cause: plain(name === "" ? "Error" : name, nested)
+      cause: plain(name === "" ? "Error" : name, message)
+    })
+  }
+
+  /** @internal */
+  static fromDatabase(method: string, problem: unknown): RedisError {
+    const message = problem instanceof Error ? problem.message : String(problem)
+    return new RedisError({
+      reason: "Rejected",
+      outcome: "not-sent",
+      method,
+      description: "the server does not let this user have this database: check its number",
+      cause: plain("ReplyError", message)
     })
   }
 }
 
-const readyCheck = "Ready check failed: "
+const tooManyClients = /max number of clients/i
 
 const replyReasons: Readonly<Record<string, Reason>> = {
   NOAUTH: "Authentication",
@@ -148,6 +167,10 @@ const replyReasons: Readonly<Record<string, Reason>> = {
   BUSY: "NotReady",
   NOREPLICAS: "NotReady",
   MISCONF: "NotReady",
+  MOVED: "NotReady",
+  ASK: "NotReady",
+  UNBLOCKED: "NotReady",
+  CROSSSLOT: "CrossSlot",
   OOM: "OutOfMemory",
   WRONGTYPE: "WrongType"
 }
@@ -156,22 +179,25 @@ const descriptions: Readonly<Partial<Record<Reason, string>>> = {
   Authentication: "the server wants other credentials or does not allow this: check user and password",
   NotReady: "the server cannot serve this now",
   OutOfMemory: "the server has no memory for a write",
-  WrongType: "the key holds another type of value"
+  WrongType: "the key holds another type of value",
+  CrossSlot: "the keys are in several slots of the Cluster: give them one hash tag"
 }
 
 const replyCode = (message: string): string | undefined => /^([A-Z]{2,})(?:\s|$)/.exec(message)?.[1]
 
 const fromReply = (method: string, message: string, sent = true): RedisError => {
   const code = replyCode(message)
-  // old servers say this without a code of its own
-  const reason: Reason = /invalid password|max number of clients/i.test(message)
-    ? /clients/i.test(message)
-      ? "NotReady"
-      : "Authentication"
-    : (replyReasons[code ?? ""] ?? "Rejected")
+  // these come without a code of their own
+  const reason: Reason = tooManyClients.test(message)
+    ? "NotReady"
+    : /invalid password/i.test(message)
+      ? "Authentication"
+      : (replyReasons[code ?? ""] ?? "Rejected")
+  // a script that failed half way has done what came before
+  const halfWay = (reason === "Rejected" || reason === "WrongType") && message.includes("@user_script")
   return new RedisError({
     reason,
-    outcome: sent ? "rejected" : "not-sent",
+    outcome: sent ? (halfWay ? "unknown" : "rejected") : "not-sent",
     method,
     description: descriptions[reason] ?? "the server refused the command",
     ...(code === undefined ? {} : { code }),

@@ -1,37 +1,62 @@
 /**
- * What the client needs of a Redis driver: a small structural port, so that the driver can be changed, and faults can
- * be made where a server cannot make them.
+ * What the client needs of a Redis driver: one connection that encodes commands and decodes replies, from its opening to
+ * its end. Everything that lasts longer than one connection (reconnecting, timeouts, routing, subscriptions) is ours, so
+ * that the driver can be changed, and faults can be made where a server cannot make them.
  */
-import type { RedisSettings } from "../RedisSettings.ts"
 
 /** An argument of a command. */
-export type Argument = string | number
+export type Argument = string | number | Uint8Array
 
-/** What the driver tells. `onAway` comes with what was known of the reason, and can come more than once. */
-export interface Events {
-  readonly onReady: () => void
-  readonly onAway: (problem: unknown) => void
+/** The material of a TLS connection, as text. */
+export interface Tls {
+  readonly ca: string | undefined
+  readonly cert: string | undefined
+  readonly key: string | undefined
+  readonly serverName: string | undefined
+  readonly rejectUnauthorized: boolean
 }
 
-export interface Driver {
-  /** Begins to connect, and connects again whenever the connection is lost, until `close`. */
-  readonly connect: () => void
+/** Where a connection goes. */
+export interface Target {
+  readonly host: string
+  readonly port: number
+  readonly tls: Tls | undefined
+  /** How long the opening may take, in milliseconds. */
+  readonly connectTimeout: number
+}
+
+/** What a connection tells. */
+export interface LinkEvents {
+  /** Commands can be sent. */
+  readonly onOpen: () => void
+  /** The connection has ended by itself; `problem` is what is known of the reason. Once at most, and not after `close`. */
+  readonly onClosed: (problem: unknown) => void
+  /** A message of a subscription. */
+  readonly onMessage?: ((channel: string, payload: string, pattern: string | undefined) => void) | undefined
+}
+
+/** One connection. It never comes back: who wants another opens another. */
+export interface Link {
   /**
-   * Sends a command. `done` is called once at most, with the driver's error or the reply; after a lost connection it
-   * may never be called, so who sends settles what is under way when `onAway` comes.
+   * Sends a command. `done` is called once at most, with the driver's error or the reply; text in replies comes as
+   * strings, or as bytes where `binary` is set. It may never be called where the connection ends first.
    */
-  readonly send: (name: string, args: ReadonlyArray<Argument>, done: (problem: unknown, reply: unknown) => void) => void
-  /** Gives the connection up and connects anew. */
-  readonly reset: () => void
-  /** Lets go of everything at once. */
+  readonly send: (
+    name: string,
+    args: ReadonlyArray<Argument>,
+    binary: boolean,
+    done: (problem: unknown, reply: unknown) => void
+  ) => void
+  /** Holds what is sent back until `uncork`, so that it goes out in one piece. */
+  readonly cork: () => void
+  readonly uncork: () => void
+  /** Grows with everything that arrives. */
+  readonly received: () => number
+  /** How many bytes wait in this process to go out. */
+  readonly buffered: () => number
+  /** Lets go of the connection at once; the other side need not be there. */
   readonly close: () => void
 }
 
-export interface DriverOptions {
-  readonly settings: RedisSettings
-  /** The longest pause between two attempts to connect, in milliseconds. */
-  readonly reconnectDelay: number
-  readonly name: string | undefined
-}
-
-export type MakeDriver = (options: DriverOptions, events: Events) => Driver
+/** Opens a connection. */
+export type Open = (target: Target, events: LinkEvents) => Link

@@ -1,126 +1,163 @@
 /**
- * The driver port on ioredis, with every default that can hang, replay or flood set explicitly.
+ * The driver port on ioredis, 5.11 or 6: one ioredis client is one connection. Whatever of it can hang, replay, queue or
+ * write to the console is switched off; only the protocol remains.
  */
-import * as Duration from "effect/Duration"
-import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
-import { Redis } from "ioredis"
-import { RedisError } from "../RedisError.ts"
-import type { MakeDriver } from "./driver.ts"
+import * as Buffers from "node:buffer"
+import type { Argument, Link, Open } from "./driver.ts"
 
-export const make: MakeDriver = ({ name, reconnectDelay, settings }, events) => {
-  const password = Option.getOrUndefined(settings.password)
-  const redis = new Redis({
-    host: settings.host,
-    port: settings.port,
-    db: settings.db,
-    lazyConnect: true,
-    ...(password === undefined ? {} : { password: Redacted.value(password) }),
-    ...(Option.isNone(settings.username) ? {} : { username: settings.username.value }),
-    ...(settings.tls ? { tls: {} } : {}),
-    ...(name === undefined ? {} : { connectionName: name }),
-    connectTimeout: Duration.toMillis(settings.connectTimeout),
-    // the two belong together: without the timeout a lost command never settles, without the other it is replayed
-    commandTimeout: Duration.toMillis(settings.commandTimeout),
-    autoResendUnfulfilledCommands: false,
-    // what is under way when the connection goes is failed at the first attempt to get it back
-    maxRetriesPerRequest: 0,
-    enableOfflineQueue: false,
-    enableReadyCheck: true,
-    enableAutoPipelining: false,
-    disableClientInfo: true,
-    // a frozen server does not say goodbye: do not wait for it
-    disconnectTimeout: 100,
-    keepAlive: 30_000,
-    noDelay: true,
-    maxLoadingRetryTime: reconnectDelay,
-    retryStrategy: (times) => Math.min(25 * times, reconnectDelay),
-    // a master that became a replica: the name may lead to the new master by now; nothing is sent again
-    reconnectOnError: (error) => error.message.startsWith("READONLY")
-  })
-  let problem: unknown
-  let closed = false
-  /** The server does not let this connection have its user or its database. */
-  let refused = false
+/** The options that we set; all of them exist in 5.11 and 6, save `protocol`, which 5.11 passes over. */
+export interface IoredisOptions {
+  readonly host: string
+  readonly port: number
+  readonly lazyConnect: true
+  readonly connectTimeout: number
+  readonly disconnectTimeout: number
+  readonly retryStrategy: () => null
+  readonly maxRetriesPerRequest: null
+  readonly autoResendUnfulfilledCommands: false
+  readonly autoResubscribe: false
+  readonly enableOfflineQueue: false
+  readonly enableReadyCheck: false
+  readonly enableAutoPipelining: false
+  readonly disableClientInfo: true
+  readonly keepAlive: number
+  readonly noDelay: true
+  readonly tls?: object
+}
 
-  const drop = () => {
-    // end() would wait for the other side, and the other side may be frozen; before the first connection there is none
-    const stream: { readonly destroy: () => void } | undefined = redis.stream
-    stream?.destroy()
-  }
+/** The part of an ioredis client that is used. */
+export interface IoredisClient {
+  connect(): Promise<unknown>
+  disconnect(): void
+  on(event: string, listener: (...args: Array<never>) => void): unknown
+  sendCommand(command: never): unknown
+}
 
-  const refuse = (error: Error) => {
-    if (refused) return
-    refused = true
-    problem = error
-    drop()
-  }
-  // without a listener ioredis writes to the console, and an EventEmitter would throw
-  redis.on("error", (error: unknown) => {
-    // ioredis goes on in database 0, where the data of others may be
-    if (isRefusedSelect(error)) refuse(new Error(`${RedisError.databaseRefused}${error.message}`))
-    else if (!refused) problem = error
-  })
-  authenticating(redis, refuse)
-  redis.on("ready", () => {
-    if (refused) return
-    problem = undefined
-    if (!closed) events.onReady()
-  })
-  redis.on("close", () => {
-    refused = false
-    if (!closed) events.onAway(problem)
-  })
-
-  return {
-    connect: () => {
-      redis.connect().catch((error: unknown) => {
-        // what went wrong came by the events already, save where connecting never began
-        if (!closed && redis.status === "end") events.onAway(problem ?? error)
-      })
-    },
-    send: (command, args, done) => {
-      redis.call(command, ...args).then(
-        (reply) => done(undefined, reply),
-        (error: unknown) => done(error, undefined)
-      )
-    },
-    reset: drop,
-    close: () => {
-      closed = true
-      redis.disconnect()
-      drop()
+/** The part of ioredis that is used: the class of its clients with the class of its commands. */
+export interface IoredisModule {
+  readonly Redis: {
+    new (options: IoredisOptions): IoredisClient
+    readonly Command: {
+      new (
+        name: string,
+        args: Array<string | number | Buffer>,
+        options: { readonly replyEncoding: "utf8" | null }
+      ): { readonly promise: Promise<unknown> }
     }
   }
 }
 
-/**
- * Sees the answer to the credentials before ioredis does. That a server wants none ioredis writes to the console; that
- * it refuses them can come after it has said that the connection is ready, as its default user.
- */
-const authenticating = (redis: Redis, refuse: (error: Error) => void): void => {
-  type Done = (error: unknown, reply: unknown) => void
-  // how ioredis calls it: with a password, or with a pair of user and password
-  const auth = redis.auth.bind(redis) as unknown as (credentials: unknown, done: Done) => unknown
-  Object.assign(redis, {
-    auth: (credentials: unknown, done: Done) =>
-      auth(credentials, (error, reply) => {
-        if (!(error instanceof Error) || needless.test(error.message)) done(null, reply)
-        else {
-          refuse(error)
-          done(error, reply)
-        }
-      })
-  })
+interface Socket {
+  readonly writableLength: number
+  cork(): void
+  uncork(): void
+  destroy(): void
+  on(event: "data", listener: () => void): unknown
 }
 
-const needless = /no password is set|without any password configured for the default user/
+/** What ioredis has only while there is a connection. */
+interface Connected {
+  readonly stream?: Socket | undefined
+  sendCommand(command: { readonly promise: Promise<unknown> }): unknown
+}
 
-const isRefusedSelect = (error: unknown): error is Error =>
-  error instanceof Error &&
-  error.name === "ReplyError" &&
-  "command" in error &&
-  typeof error.command === "object" &&
-  error.command !== null &&
-  "name" in error.command &&
-  error.command.name === "select"
+export const fromIoredis =
+  ({ Redis }: IoredisModule): Open =>
+  (target, events) => {
+    const options: IoredisOptions & { readonly protocol: 2 } = {
+      host: target.host,
+      port: target.port,
+      lazyConnect: true,
+      connectTimeout: target.connectTimeout,
+      // a frozen server does not say goodbye: do not wait for it
+      disconnectTimeout: 100,
+      retryStrategy: () => null,
+      maxRetriesPerRequest: null,
+      autoResendUnfulfilledCommands: false,
+      autoResubscribe: false,
+      enableOfflineQueue: false,
+      enableReadyCheck: false,
+      enableAutoPipelining: false,
+      disableClientInfo: true,
+      keepAlive: 30_000,
+      noDelay: true,
+      protocol: 2,
+      ...(target.tls === undefined ? {} : { tls: tlsOptions(target.tls, target.host) })
+    }
+    const client = new Redis(options)
+    const redis = client as IoredisClient & Connected
+    const Command = Redis.Command
+    let closed = false
+    let received = 0
+    let problem: unknown
+
+    // without a listener ioredis writes to the console, and an EventEmitter would throw
+    client.on("error", (error: unknown) => {
+      problem ??= error
+    })
+    client.on("ready", () => {
+      if (closed) return
+      redis.stream?.on("data", () => {
+        received++
+      })
+      events.onOpen()
+    })
+    client.on("end", () => {
+      if (closed) return
+      closed = true
+      events.onClosed(problem)
+    })
+    const onMessage = events.onMessage
+    if (onMessage !== undefined) {
+      client.on("message", (channel: string, payload: string) => onMessage(channel, payload, undefined))
+      client.on("pmessage", (pattern: string, channel: string, payload: string) => onMessage(channel, payload, pattern))
+    }
+    // what went wrong comes by the events
+    client.connect().catch(() => {})
+
+    const link: Link = {
+      send: (name, args, binary, done) => {
+        let promise: Promise<unknown>
+        try {
+          const command = new Command(name, args.map(argument), { replyEncoding: binary ? null : "utf8" })
+          promise = command.promise
+          redis.sendCommand(command)
+        } catch (error) {
+          // a command that is longer than a string can be
+          done(error, undefined)
+          return
+        }
+        promise.then(
+          (reply) => done(undefined, reply),
+          (error: unknown) => done(error, undefined)
+        )
+      },
+      cork: () => redis.stream?.cork(),
+      uncork: () => redis.stream?.uncork(),
+      received: () => received,
+      buffered: () => redis.stream?.writableLength ?? 0,
+      close: () => {
+        closed = true
+        client.disconnect()
+        // disconnect() waits for the other side, and the other side may be frozen
+        redis.stream?.destroy()
+      }
+    }
+    return link
+  }
+
+const argument = (value: Argument): string | number | Buffer =>
+  value instanceof Uint8Array && !Buffers.Buffer.isBuffer(value)
+    ? Buffers.Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+    : value
+
+const tlsOptions = (tls: NonNullable<Parameters<Open>[0]["tls"]>, host: string): object => ({
+  rejectUnauthorized: tls.rejectUnauthorized,
+  ...(tls.ca === undefined ? {} : { ca: tls.ca }),
+  ...(tls.cert === undefined ? {} : { cert: tls.cert }),
+  ...(tls.key === undefined ? {} : { key: tls.key }),
+  // an address is no name: it must not be sent as one
+  ...(tls.serverName !== undefined ? { servername: tls.serverName } : isAddress(host) ? {} : { servername: host })
+})
+
+const isAddress = (host: string): boolean => /^\d+(\.\d+){3}$/.test(host) || host.includes(":")

@@ -1,0 +1,87 @@
+/**
+ * A command under way, and what all parts of one client share.
+ */
+import * as Either from "effect/Either"
+import { RedisError } from "../RedisError.ts"
+import type { Argument, Open } from "./driver.ts"
+
+/** One command as it goes out. */
+export interface Part {
+  readonly name: string
+  readonly args: ReadonlyArray<Argument>
+}
+
+/** What was answered to one part: the driver's error or the reply. */
+export interface Answer {
+  readonly problem: unknown
+  readonly reply: unknown
+}
+
+export type Settle = (result: Either.Either<unknown, RedisError>) => void
+
+/**
+ * A command under way, or several that belong together and go out in one piece. It is settled once: by its answer, its
+ * deadline, the loss of its connection or the release of the client.
+ */
+export interface Call {
+  /** What stands in errors. */
+  readonly method: string
+  readonly part: Part
+  /** Several commands as one: `settle` gets the list of their answers, whatever they are. */
+  readonly burst: ReadonlyArray<Part> | undefined
+  readonly binary: boolean
+  /** When it fails, by `performance.now()`. */
+  readonly deadline: number
+  readonly settle: Settle
+  /** Hears a refusal before it is made an error, and says whether it takes care of it. */
+  readonly refused: ((message: string) => boolean) | undefined
+  /** What had arrived on the connection when it was sent. */
+  received: number
+}
+
+/** Plain counters, changed in place. */
+export interface Counts {
+  /** Commands that are sent and not settled. */
+  inFlight: number
+  /** Answers that are still to come, those of settled commands included: they occupy the connection. */
+  unanswered: number
+  waiting: number
+  sent: number
+  answered: number
+  refused: number
+  timedOut: number
+  lost: number
+  notSent: number
+  redirected: number
+  attempts: number
+  connects: number
+  disconnects: number
+  reconnects: number
+}
+
+/** What all connections of one client have in common. */
+export interface Core {
+  readonly open: Open
+  readonly counts: Counts
+  readonly commandTimeout: number
+  readonly connectTimeout: number
+  readonly reconnectDelay: number
+  readonly maxInFlight: number
+  readonly maxBuffered: number
+  readonly answerAtOnce: boolean
+  readonly autoPipelining: boolean
+}
+
+/** A failure without a stack to speak of, made without checking what we write ourselves. */
+export const failure = (fields: ConstructorParameters<typeof RedisError>[0]): RedisError =>
+  new RedisError(fields, { disableValidation: true })
+
+export const notSent = (
+  counts: Counts,
+  reason: RedisError["reason"],
+  method: string,
+  description: string
+): Either.Either<never, RedisError> => {
+  counts.notSent++
+  return Either.left(failure({ reason, outcome: "not-sent", method, description }))
+}

@@ -1,0 +1,168 @@
+/**
+ * Puts the parts of a client together: the router of its topology, the pool of isolated connections, the subscriber.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type * as RedisClient from "../RedisClient.ts"
+import * as RedisDriver from "../RedisDriver.ts"
+import type { RedisError } from "../RedisError.ts"
+import type { RedisSettings } from "../RedisSettings.ts"
+import { type Core, type Counts, failure } from "./call.ts"
+import * as Isolated from "./isolated.ts"
+import * as Operations from "./operations.ts"
+import type { Router } from "./router.ts"
+import * as Standalone from "./standalone.ts"
+import * as Subscriber from "./subscriber.ts"
+
+const atLeastOne = (value: number | undefined, otherwise: number): number =>
+  Math.max(1, Math.floor(value ?? otherwise) || 1)
+
+const millis = (value: Duration.DurationInput): number => Math.max(1, Duration.toMillis(value))
+
+const noCounts = (): Counts => ({
+  inFlight: 0,
+  unanswered: 0,
+  waiting: 0,
+  sent: 0,
+  answered: 0,
+  refused: 0,
+  timedOut: 0,
+  lost: 0,
+  notSent: 0,
+  redirected: 0,
+  attempts: 0,
+  connects: 0,
+  disconnects: 0,
+  reconnects: 0
+})
+
+export const makeClient = (
+  settings: RedisSettings,
+  behaviour: RedisClient.Behaviour
+): Effect.Effect<RedisClient.Service, RedisError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const counts = noCounts()
+    const core: Core = {
+      open: (behaviour.driver ?? RedisDriver.ioredis).open,
+      counts,
+      commandTimeout: millis(settings.commandTimeout),
+      connectTimeout: millis(settings.connectTimeout),
+      reconnectDelay: millis(behaviour.reconnectDelay ?? "250 millis"),
+      maxInFlight: atLeastOne(behaviour.maxInFlight, 10_000),
+      maxBuffered: atLeastOne(behaviour.maxBuffered, 64 * 1024 * 1024),
+      answerAtOnce: behaviour.answerAtOnce !== false,
+      autoPipelining: behaviour.autoPipelining === true
+    }
+    /** For connections whose commands are not those of the shared one. */
+    const apart = (): Core => ({ ...core, counts: noCounts(), answerAtOnce: true, autoPipelining: false })
+
+    const watchers = new Set<(state: RedisClient.ConnectionState) => void>()
+    const onState = (state: RedisClient.ConnectionState): void => {
+      for (const watcher of [...watchers]) watcher(state)
+    }
+    const router: Router = Standalone.make(core, settings, behaviour.name, onState)
+    const shared = Operations.make(core, {
+      submit: router.submit,
+      cork: router.cork,
+      uncork: router.uncork,
+      place: "shared"
+    })
+    const pool = Isolated.make(apart(), {
+      maxConnections: atLeastOne(behaviour.maxConnections, 20),
+      idle: Math.min(millis(behaviour.idle ?? "30 seconds"), 2 ** 31 - 1)
+    })
+    const subscriber = Subscriber.make(apart(), router.listening)
+
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        router.close()
+        pool.close()
+        subscriber.close()
+        watchers.clear()
+      })
+    )
+    if (behaviour.connect !== "lazy") yield* connected(core, router, watchers)
+
+    const service: RedisClient.Service = {
+      send: shared.send,
+      sendBuffer: shared.sendBuffer,
+      sendMany: shared.sendMany,
+      sendManyBuffer: shared.sendManyBuffer,
+      run: shared.run,
+      runBuffer: shared.runBuffer,
+      transaction: shared.transaction,
+      isolated: (options) =>
+        Effect.suspend(() => {
+          const state = router.state()
+          if (state === "away" && core.answerAtOnce) return Effect.fail(Isolated.unavailable(router.problem()))
+          return Effect.flatMap(router.place(options?.key), pool.lend)
+        }),
+      listen: subscriber.listen,
+      nodes: router.nodes(shared),
+      topology: router.topology,
+      state: Effect.sync(router.state),
+      changes: Stream.asyncPush<RedisClient.ConnectionState>(
+        (emit) =>
+          Effect.acquireRelease(
+            Effect.sync(() => {
+              const watcher = (state: RedisClient.ConnectionState): void => {
+                emit.single(state)
+                if (state === "closed") emit.end()
+              }
+              watcher(router.state())
+              watchers.add(watcher)
+              return watcher
+            }),
+            (watcher) => Effect.sync(() => watchers.delete(watcher))
+          ),
+        { bufferSize: "unbounded" }
+      ),
+      stats: Effect.sync(() => {
+        const { total, idle } = pool.size()
+        const { unanswered: _, ...plain } = counts
+        return {
+          state: router.state(),
+          ...plain,
+          isolated: total,
+          isolatedIdle: idle,
+          listeners: subscriber.listeners()
+        }
+      })
+    }
+    return service
+  })
+
+/** Waits for the first connection, and fails with what keeps it from being had. */
+const connected = (
+  core: Core,
+  router: Router,
+  watchers: Set<(state: RedisClient.ConnectionState) => void>
+): Effect.Effect<void, RedisError> =>
+  Effect.async((resume) => {
+    const done = (result: Effect.Effect<void, RedisError>): void => {
+      clearTimeout(timer)
+      watchers.delete(watcher)
+      resume(result)
+    }
+    const notReady = () =>
+      failure({
+        reason: "Timeout",
+        outcome: "not-sent",
+        method: "connect",
+        description: `the server was not ready within ${core.connectTimeout} ms`
+      })
+    const watcher = (state: RedisClient.ConnectionState): void => {
+      if (state === "ready") done(Effect.void)
+      else if (state === "away") done(Effect.fail(router.problem() ?? notReady()))
+    }
+    // the server may accept and then not answer, or load its data for ever
+    const timer = setTimeout(() => done(Effect.fail(notReady())), core.connectTimeout)
+    watchers.add(watcher)
+    router.connect()
+    return Effect.sync(() => {
+      clearTimeout(timer)
+      watchers.delete(watcher)
+    })
+  })

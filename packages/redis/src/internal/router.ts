@@ -1,0 +1,26 @@
+/**
+ * What a topology decides: over which connection a call goes.
+ */
+import type * as Effect from "effect/Effect"
+import type * as RedisClient from "../RedisClient.ts"
+import type { RedisError } from "../RedisError.ts"
+import type * as Attempt from "./attempt.ts"
+import type { Call } from "./call.ts"
+import type * as Isolated from "./isolated.ts"
+import type { Operations } from "./operations.ts"
+
+export interface Router {
+  readonly topology: RedisClient.Service["topology"]
+  readonly state: () => RedisClient.ConnectionState
+  readonly problem: () => RedisError | undefined
+  readonly connect: () => void
+  readonly submit: (call: Call) => (() => void) | undefined
+  readonly cork: () => void
+  readonly uncork: () => void
+  /** Where an isolated connection goes. */
+  readonly place: (key: string | undefined) => Effect.Effect<Isolated.Where, RedisError>
+  /** How the connection for subscriptions is had. */
+  readonly listening: Attempt.AttemptOptions
+  readonly nodes: (shared: Operations) => Effect.Effect<ReadonlyArray<RedisClient.Node>, RedisError>
+  readonly close: () => void
+}

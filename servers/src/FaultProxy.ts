@@ -334,6 +334,7 @@ const pipe = (
   let cancel: (() => void) | undefined
   let stopped = false
   let blocked = false
+  let handedOn = false
 
   const later = (millis: number): void => {
     const timer = setTimeout(work, millis)
@@ -350,6 +351,7 @@ const pipe = (
     else from.resume()
   }
   const write = (piece: Buffer): void => {
+    handedOn = true
     waitingBytes -= piece.length
     if (to.writableEnded || to.write(piece)) return
     blocked = true
@@ -374,8 +376,10 @@ const pipe = (
       if (head.what === "end") {
         if (!to.writableEnded) to.end()
       } else if (head.what === "reset") {
-        // a reset overtakes what is not sent yet
-        to.write("", () => setImmediate(reset))
+        // A reset overtakes what is not sent yet, and a client that finds both at once in its socket takes the reset for
+        // an end.
+        if (handedOn) setTimeout(reset, 5)
+        else reset()
         break
       } else if (slice > 0 && head.what.length > slice) {
         waiting.unshift({ what: head.what.subarray(slice), due: 0 })
@@ -395,6 +399,7 @@ const pipe = (
   }
   from.on("data", (chunk: Buffer) => {
     if (stopped) return
+    handedOn = waiting.length > 0
     for (const what of filter(chunk)) if (what.length > 0) take(what)
     turn()
   })

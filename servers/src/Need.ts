@@ -44,6 +44,7 @@ export const sharedData = Path.resolve(repository, process.env["UNDERLAY_SHARED"
 /** The needs that a test may have, each with a test of its presence. */
 export const needs = {
   "redis-server": () => program("redis-server") !== undefined,
+  openssl: () => program("openssl") !== undefined,
   postgres: () =>
     program("initdb", postgresFolders()) !== undefined && program("postgres", postgresFolders()) !== undefined,
   chromium: () => program("chromium") !== undefined,

@@ -1,10 +1,11 @@
 /**
  * Sessions in Redis: JSON at `session:<id>`, what goes with it at `{session:<id>}:…`, which a cluster keeps in the same
- * slot, and an index of each owner's sessions that heals itself. One round trip an operation (`update` two, `rotate`
- * three, more where several sessions of an owner are concerned); plain effects.
+ * slot, and an index of each owner's sessions that heals itself. One round trip an operation (`update` and `rotate` two;
+ * more on a cluster and where several sessions of an owner are concerned); plain effects.
  *
  * @since 0.1.0
  */
+import { createHash } from "node:crypto"
 import * as SessionStore from "@underlay/core/state/SessionStore"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -12,6 +13,8 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import * as Scripts from "./internal/sessionScripts.ts"
 import * as StoreErrors from "./internal/storeErrors.ts"
 import * as RedisClient from "./RedisClient.ts"
 import type { RedisError } from "./RedisError.ts"
@@ -28,6 +31,12 @@ export interface Options extends SessionStore.Options {
    * time that half of this is over, with a second round trip then. Default: 30 days.
    */
   readonly indexTtl?: Duration.DurationInput | undefined
+  /**
+   * Whether `events` hears of expired sessions from the server, of every process's and when they expire, besides those
+   * that this process misses. The server must be told to say it: `notify-keyspace-events` with `E` and `x`. Not on a
+   * Cluster, where each node tells only those who listen to it. Default: false.
+   */
+  readonly expiredEvents?: boolean | undefined
 }
 
 /**
@@ -54,7 +63,25 @@ export const make = (
   client: RedisClient.Service,
   options: Options = {}
 ): Effect.Effect<SessionStore.Service, SessionStore.SessionStoreError> =>
-  Effect.flatMap(indexTtlOf(options), (indexTtl) => SessionStore.make(backend(client, indexTtl), options))
+  Effect.gen(function* () {
+    const indexTtl = yield* indexTtlOf(options)
+    const { evicts, limit } = yield* SessionStore.limitOf(options)
+    const absolute = yield* SessionStore.absoluteTtlOf(options)
+    const expired = options.expiredEvents === true ? yield* expiredOf(client) : undefined
+    const made = backend(client, {
+      indexTtl,
+      absolute,
+      limit,
+      evicts,
+      // checked by `SessionStore.make`
+      tombstone: Math.max(1, Math.ceil(Duration.toMillis(options.tombstone ?? "60 seconds"))) || 1,
+      defaultTtl: Math.max(1, Math.ceil(Duration.toMillis(options.defaultTtl ?? "30 minutes"))) || 1
+    })
+    return yield* SessionStore.make({ ...made, expired }, options)
+  })
+
+const invalid = (reason: "InvalidTtl" | "InvalidOptions", description: string) =>
+  new SessionStore.SessionStoreError({ reason, method: "make", description, outcome: "not-done" })
 
 const indexTtlOf = (options: Options): Effect.Effect<number, SessionStore.SessionStoreError> => {
   const decoded = Duration.decodeUnknown(options.indexTtl ?? "30 days")
@@ -62,59 +89,131 @@ const indexTtlOf = (options: Options): Effect.Effect<number, SessionStore.Sessio
   return millis > 0 && millis <= longestIndexTtl
     ? Effect.succeed(millis)
     : Effect.fail(
-        new SessionStore.SessionStoreError({
-          reason: "InvalidTtl",
-          method: "make",
-          description: "the time to live of the owner index must be a duration longer than zero and at most a century",
-          outcome: "not-done"
-        })
+        invalid(
+          "InvalidTtl",
+          "the time to live of the owner index must be a duration longer than zero and at most a century"
+        )
       )
 }
 
+const failsWith =
+  (method: string) =>
+  (error: RedisError): SessionStore.SessionStoreError =>
+    new SessionStore.SessionStoreError({
+      reason: error.reason === "WrongType" ? "Corrupt" : StoreErrors.reasonOf(error),
+      method,
+      description: StoreErrors.descriptionOf(error),
+      outcome: StoreErrors.outcomeOf(error),
+      cause: error
+    })
+
 const longestIndexTtl = 100 * 366 * 24 * 60 * 60 * 1000
+
+/** What the server says of sessions that expire, after a look at whether it says anything. */
+const expiredOf = (client: RedisClient.Service): Effect.Effect<Stream.Stream<string>, SessionStore.SessionStoreError> =>
+  Effect.gen(function* () {
+    if (client.topology === "cluster") {
+      return yield* Effect.fail(
+        invalid("InvalidOptions", "expiredEvents does not work on a Cluster: each node tells only its own listeners")
+      )
+    }
+    const fails = failsWith("make")
+    // a server that does not let its settings be read may be set right all the same
+    const setting = yield* Effect.option(client.send("CONFIG", "GET", "notify-keyspace-events"))
+    const flags = Option.isSome(setting) && Array.isArray(setting.value) ? setting.value[1] : undefined
+    if (typeof flags === "string" && !(flags.includes("E") && /[xA]/.test(flags))) {
+      return yield* Effect.fail(
+        invalid("InvalidOptions", "expiredEvents needs the server's setting notify-keyspace-events with E and x")
+      )
+    }
+    const info = yield* Effect.mapError(client.send("CLIENT", "INFO"), fails)
+    const database = typeof info === "string" ? (/(?:^| )db=(\d+)/.exec(info)?.[1] ?? "0") : "0"
+    const prefix = Scripts.key("")
+    return Stream.asyncPush<string>(
+      (emit) =>
+        // without a connection of its own it hears nothing, and what expires is said when it is missed
+        Effect.ignore(
+          client.listen([`__keyevent@${database}__:expired`], (heard) => {
+            if (heard._tag === "Message" && heard.payload.startsWith(prefix)) {
+              emit.single(heard.payload.slice(prefix.length))
+            }
+          })
+        ),
+      { bufferSize: 4_096, strategy: "sliding" }
+    )
+  })
 
 /** Sessions whose index entry this process knows to be fresh. More are forgotten, and then looked at once more. */
 const knownSessions = 50_000
 
-const key = (id: string): string => `session:${id}`
-const tombstoneKey = (id: string): string => `{session:${id}}:gone`
-const indexKey = (owner: string): string => `session-owner:${owner}`
+/** A text longer than this is compared by its hash: the server has it, and it need not be sent once more. */
+const hashedFrom = 2_048
 
-const backend = (client: RedisClient.Service, indexTtl: number): SessionStore.Backend => {
+const { indexKey, key, tombstoneKey } = Scripts
+
+const keys = (id: string): ReadonlyArray<string> => [key(id), tombstoneKey(id)]
+
+const sha1 = (text: string): string => createHash("sha1").update(text).digest("hex")
+
+const text = (reply: RedisClient.Reply): string | undefined => (typeof reply === "string" ? reply : undefined)
+
+const texts = (reply: RedisClient.Reply): ReadonlyArray<string> =>
+  Array.isArray(reply) ? reply.filter((one) => typeof one === "string") : []
+
+interface Settings {
+  readonly indexTtl: number
+  readonly absolute: number | undefined
+  readonly limit: number
+  readonly evicts: boolean
+  readonly tombstone: number
+  readonly defaultTtl: number
+}
+
+const backend = (client: RedisClient.Service, settings: Settings): SessionStore.Backend => {
+  const { absolute, defaultTtl, evicts, indexTtl, limit, tombstone } = settings
+  const oneNode = client.topology !== "cluster"
+  const limited = limit !== Number.POSITIVE_INFINITY
+  const scripts = Scripts.make({ absolute, limit, evicts, tombstone, oneNode })
+
   /**
    * Until when an index is known to hold a session's entry. A touch learns the owner from its answer; so that it does not
    * take two round trips each time, the index is renewed once half of its extra time is over.
    */
   const indexedUntil = new Map<string, number>()
+  const indexedAt = (id: string, ttl: number, now: number): void => {
+    indexedUntil.delete(id)
+    indexedUntil.set(id, now + ttl + indexTtl)
+    if (indexedUntil.size <= knownSessions) return
+    for (const oldest of indexedUntil.keys()) {
+      indexedUntil.delete(oldest)
+      return
+    }
+  }
   const indexed = (id: string, ttl: number): Effect.Effect<void> =>
-    Effect.map(Clock.currentTimeMillis, (now) => {
-      indexedUntil.delete(id)
-      indexedUntil.set(id, now + ttl + indexTtl)
-      if (indexedUntil.size <= knownSessions) return
-      for (const oldest of indexedUntil.keys()) {
-        indexedUntil.delete(oldest)
-        return
-      }
-    })
+    Effect.map(Clock.currentTimeMillis, (now) => indexedAt(id, ttl, now))
   const isFresh = (id: string, ttl: number): Effect.Effect<boolean> =>
     Effect.map(Clock.currentTimeMillis, (now) => now + ttl + indexTtl / 2 <= (indexedUntil.get(id) ?? 0))
 
   const fails =
     (method: string) =>
     (error: RedisError): SessionStore.SessionStoreError =>
-      new SessionStore.SessionStoreError({
-        reason: error.reason === "WrongType" ? "Corrupt" : StoreErrors.reasonOf(error),
-        method,
-        description: StoreErrors.descriptionOf(error),
-        outcome: StoreErrors.outcomeOf(error),
-        cause: error
-      })
+      error.code === "OWNERINDEX" ? unindexed(method, error) : failsWith(method)(error)
 
-  const text = (reply: RedisClient.Reply): string | undefined => (typeof reply === "string" ? reply : undefined)
+  /** The session's index entry cannot be written: sign-out relies on it. */
+  const unindexed = (method: string, cause: RedisError, written = false): SessionStore.SessionStoreError => {
+    const error = failsWith(method)(cause)
+    return new SessionStore.SessionStoreError({
+      reason: error.reason === "Corrupt" ? "Rejected" : error.reason,
+      method,
+      description: `the owner index was not written: ${error.description}`,
+      // the session may be written though its index entry is not: writing again is the cure
+      outcome: written ? "unknown" : error.outcome,
+      cause
+    })
+  }
 
-  /** The index entry of a session. It is written before the session: an entry too many is harmless, one less is not. */
   const own = (owner: string, id: string, ttl: number): RedisClient.Step => ({
-    script: ownScript,
+    script: Scripts.own,
     keys: [indexKey(owner)],
     args: [id, ttl + indexTtl]
   })
@@ -144,38 +243,21 @@ const backend = (client: RedisClient.Service, indexTtl: number): SessionStore.Ba
       )
     )
 
-  /** The session is written and its index entry is not: says so, and that writing again is the cure. */
-  const unindexed = (method: string, cause: RedisError): SessionStore.SessionStoreError => {
-    const error = fails(method)(cause)
-    return new SessionStore.SessionStoreError({
-      reason: error.reason === "Corrupt" ? "Rejected" : error.reason,
-      method,
-      description: `the owner index was not written: ${error.description}`,
-      outcome: "unknown",
-      cause
-    })
-  }
-
-  /** A write of a session and of its index entry, in one go. The index must be written too: sign-out relies on it. */
-  const write = (
+  /** A write of a session and of its index entry, in one go, where they are on two nodes. */
+  const indexedWrite = (
     method: string,
-    { id, owner, ttl }: Pick<SessionStore.Entry, "id" | "owner"> & { readonly ttl: number | undefined },
+    { id, owner, ttl }: { readonly id: string; readonly owner: string; readonly ttl: number },
     step: RedisClient.ScriptStep
-  ): Effect.Effect<RedisClient.Reply, SessionStore.SessionStoreError> => {
-    if (owner === undefined) {
-      return Effect.mapError(client.run(step.script, step.keys, step.args), fails(method))
-    }
-    return Effect.flatMap(client.sendMany([own(owner, id, ttl ?? 0), step]), ([entry, written]) => {
+  ): Effect.Effect<RedisClient.Reply, SessionStore.SessionStoreError> =>
+    // the entry first: one too many is harmless, one less is not
+    Effect.flatMap(client.sendMany([own(owner, id, ttl), step]), ([entry, written]) => {
       if (written === undefined || entry === undefined) return Effect.die("sendMany answers every step")
       if (Either.isLeft(written)) return Effect.fail(fails(method)(written.left))
-      if (Either.isLeft(entry)) {
-        return Effect.fail(unindexed(method, entry.left))
-      }
-      const old = Array.isArray(entry.right) ? entry.right.filter((one) => typeof one === "string") : []
-      const done = Effect.as(indexed(id, ttl ?? 0), written.right)
+      if (Either.isLeft(entry)) return Effect.fail(unindexed(method, entry.left, true))
+      const old = texts(entry.right).filter((one) => !one.startsWith(Scripts.mark))
+      const done = Effect.as(indexed(id, ttl), written.right)
       return old.length === 0 ? done : Effect.zipRight(heal(owner, old), done)
     })
-  }
 
   /** A large index: looks at its oldest entries and drops those without a session. What fails here heals later. */
   const heal = (owner: string, ids: ReadonlyArray<string>): Effect.Effect<void> =>
@@ -193,85 +275,374 @@ const backend = (client: RedisClient.Service, indexTtl: number): SessionStore.Ba
     })
 
   const disown = (owner: string, ids: ReadonlyArray<string>): RedisClient.Step => ({
-    script: disownScript,
+    script: Scripts.disown,
     keys: [indexKey(owner)],
     args: [...ids]
   })
 
+  const read = (
+    ids: ReadonlyArray<string>
+  ): Effect.Effect<ReadonlyArray<readonly [id: string, json: string | undefined]>, RedisError> =>
+    Effect.map(
+      Effect.forEach(StoreErrors.pieces(ids, 500), (piece) =>
+        Effect.flatMap(client.sendMany(piece.map((id) => ["GET", key(id)] as const)), (results) =>
+          Effect.forEach(piece, (id, index) => {
+            const result = results[index]
+            if (result === undefined) return Effect.die("sendMany answers every step")
+            if (Either.isRight(result)) return Effect.succeed([id, text(result.right)] as const)
+            // no session is kept in another type: to the index it is none
+            return result.left.reason === "WrongType"
+              ? Effect.succeed([id, undefined] as const)
+              : Effect.fail(result.left)
+          })
+        )
+      ),
+      (found) => found.flat()
+    )
+
+  const removeAll = (
+    ids: ReadonlyArray<string>,
+    tombstone: number
+  ): Effect.Effect<ReadonlyArray<RedisClient.Reply>, RedisError> =>
+    Effect.map(
+      Effect.forEach(StoreErrors.pieces(ids, 500), (piece) =>
+        Effect.flatMap(
+          client.sendMany(
+            piece.map((id) => ({
+              // with a limit on a cluster the index must hear of it: it cannot see that the session is not there
+              script: limited && !oneNode ? Scripts.removeAndRead : Scripts.remove,
+              keys: keys(id),
+              args: [tombstone]
+            }))
+          ),
+          StoreErrors.allReplies
+        )
+      ),
+      (replies) => replies.flat()
+    )
+
+  /**
+   * Makes room for one more session of an owner where the index is on another node than the sessions: the index admits
+   * atomically, and those that give way are dead before the new one is written. Gives their ids; undefined where there is
+   * no room.
+   */
+  const admit = (
+    method: string,
+    id: string,
+    owner: string,
+    ttl: number
+  ): Effect.Effect<ReadonlyArray<string> | undefined, SessionStore.SessionStoreError> => {
+    const ask = (decide: 0 | 1, dead: ReadonlyArray<string>) =>
+      client.run(Scripts.admit, [indexKey(owner)], [id, ttl + indexTtl, limit, evicts ? 1 : 0, decide, ...dead])
+    const admitted = Effect.flatMap(ask(0, []), (reply) => {
+      const [full, ...others] = texts(reply)
+      if (full !== "full") return Effect.succeed(reply)
+      return Effect.flatMap(read(others), (found) =>
+        ask(
+          1,
+          found.filter(([, json]) => json === undefined || SessionStore.ownerIn(json) !== owner).map(([one]) => one)
+        )
+      )
+    })
+    return Effect.mapError(
+      Effect.flatMap(admitted, (reply) => {
+        if (reply === 0) return Effect.succeed(undefined)
+        const evicted = texts(reply)
+        return evicted.length === 0 ? Effect.succeed(noIds) : Effect.as(removeAll(evicted, tombstone), evicted)
+      }),
+      (error) => fails(method)(error)
+    )
+  }
+
+  const writtenAs = (reply: RedisClient.Reply, refusal: SessionStore.Written): SessionStore.Written => {
+    switch (reply) {
+      case 1:
+        return written
+      case 2:
+        return writtenNew
+      case -2:
+        return { _tag: "Limit" }
+      case -3:
+        return { _tag: "Over" }
+      default:
+        return Array.isArray(reply)
+          ? { _tag: "Written", isNew: reply[0] === 2, evicted: texts(reply.slice(1)) }
+          : refusal
+    }
+  }
+
+  const write = (
+    method: "set" | "create",
+    entry: SessionStore.Entry
+  ): Effect.Effect<SessionStore.Written, SessionStore.SessionStoreError> => {
+    const { id, json, owner, stamped, ttl, watched } = entry
+    const refusal: SessionStore.Written = { _tag: method === "set" ? "Gone" : "Exists" }
+    const flags = (watched ? 1 : 0) + (stamped ? 2 : 0)
+    if (owner === undefined) {
+      return Effect.mapBoth(client.run(scripts[method], keys(id), [json, ttl, flags]), {
+        onSuccess: (reply) => writtenAs(reply, refusal),
+        onFailure: fails(method)
+      })
+    }
+    if (oneNode) {
+      const owned = method === "set" ? scripts.setOwned : scripts.createOwned
+      return Effect.flatMap(
+        Effect.mapError(
+          client.run(owned, [key(id), tombstoneKey(id), indexKey(owner)], [json, ttl, flags, id, indexTtl, owner]),
+          fails(method)
+        ),
+        (reply): Effect.Effect<SessionStore.Written> => {
+          const result = writtenAs(reply, refusal)
+          return result._tag === "Written" ? Effect.as(indexed(id, ttl), result) : Effect.succeed(result)
+        }
+      )
+    }
+    const step: RedisClient.ScriptStep = { script: scripts[method], keys: keys(id), args: [json, ttl, flags] }
+    const inOneGo = Effect.map(indexedWrite(method, { id, owner, ttl }, step), (reply) => writtenAs(reply, refusal))
+    return limited ? limitedWrite(method, entry, owner, flags) : inOneGo
+  }
+
+  /** A write under a limit on a cluster. */
+  const limitedWrite = (
+    method: "set" | "create",
+    { id, json, ttl }: SessionStore.Entry,
+    owner: string,
+    flags: number
+  ): Effect.Effect<SessionStore.Written, SessionStore.SessionStoreError> => {
+    const refusal: SessionStore.Written = { _tag: method === "set" ? "Gone" : "Exists" }
+    const mayWrite =
+      method === "create"
+        ? client.run(Scripts.clear, keys(id), [])
+        : Effect.map(client.send("EXISTS", tombstoneKey(id)), (reply) => (reply === 0 ? 1 : 0))
+    const session = client.run(method === "set" ? scripts.set : scripts.createUnlessBuried, keys(id), [
+      json,
+      ttl,
+      flags
+    ])
+    const index = Effect.flatMap(client.sendMany([own(owner, id, ttl)]), StoreErrors.allReplies)
+
+    const place = (
+      evicted: ReadonlyArray<string>
+    ): Effect.Effect<SessionStore.Written, SessionStore.SessionStoreError> =>
+      Effect.flatMap(Effect.mapError(session, fails(method)), (reply) => {
+        // it was evicted before it was written: it was there, and it is gone
+        if (reply === -1) return Effect.succeed<SessionStore.Written>({ _tag: "Written", isNew: true, evicted })
+        const result = writtenAs(reply, refusal)
+        if (result._tag !== "Written") return Effect.succeed<SessionStore.Written>(result)
+        // once more: who found an entry without a session meanwhile may have dropped it
+        return Effect.mapBoth(index, {
+          onSuccess: (): SessionStore.Written => ({ ...result, evicted }),
+          onFailure: (error) => unindexed(method, error, true)
+        })
+      })
+
+    // between the index and the session nobody leaves
+    return Effect.uninterruptible(
+      Effect.flatMap(
+        Effect.mapError(mayWrite, fails(method)),
+        (may): Effect.Effect<SessionStore.Written, SessionStore.SessionStoreError> =>
+          may === 1
+            ? Effect.flatMap(admit(method, id, owner, ttl), (evicted) =>
+                evicted === undefined ? Effect.succeed<SessionStore.Written>({ _tag: "Limit" }) : place(evicted)
+              )
+            : Effect.succeed(refusal)
+      )
+    )
+  }
+
+  const replaced = (reply: RedisClient.Reply): SessionStore.Replaced => {
+    if (typeof reply === "string") return { _tag: "Changed", current: reply }
+    if (Array.isArray(reply)) return { _tag: "Done", evicted: texts(reply.slice(1)) }
+    if (reply === -2) return { _tag: "Limit" }
+    if (reply === -1) return { _tag: "Gone" }
+    return typeof reply === "number" && reply > 0 ? { _tag: "Done" } : { _tag: "Absent" }
+  }
+
+  const replace = (
+    replacement: SessionStore.Replacement
+  ): Effect.Effect<SessionStore.Replaced, SessionStore.SessionStoreError> => {
+    const { expected, id, json, owner, previousOwner, ttl } = replacement
+    const hashed = expected.length >= hashedFrom
+    const args = [hashed ? sha1(expected) : expected, json, ttl ?? 0]
+    const plain: RedisClient.ScriptStep = {
+      script: hashed ? scripts.replaceHashed : scripts.replace,
+      keys: keys(id),
+      args
+    }
+    const run = Effect.mapError(client.run(plain.script, plain.keys, plain.args), fails("update"))
+    if (owner === undefined) return Effect.map(run, replaced)
+    if (oneNode) {
+      return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const fresh = now + (ttl ?? 0) + indexTtl / 2 <= (indexedUntil.get(id) ?? 0)
+        // whoever wrote it for this owner has indexed it, and it has lived since
+        if (owner === previousOwner && fresh) return Effect.map(run, replaced)
+        const before = previousOwner === undefined || previousOwner === owner ? [] : [indexKey(previousOwner)]
+        return Effect.mapBoth(
+          client.run(
+            hashed ? scripts.replaceOwnedHashed : scripts.replaceOwned,
+            [key(id), tombstoneKey(id), indexKey(owner), ...before],
+            [...args, id, indexTtl, owner]
+          ),
+          {
+            onSuccess: (reply) => {
+              const result = replaced(reply)
+              if (result._tag === "Done") indexedAt(id, ttl ?? 0, now)
+              return result
+            },
+            onFailure: fails("update")
+          }
+        )
+      })
+    }
+    const inOneGo = Effect.flatMap(indexedWrite("update", { id, owner, ttl: ttl ?? 0 }, plain), (reply) => {
+      const result = replaced(reply)
+      // the session lives on for so many milliseconds: longer than the index, if it has a new owner
+      if (typeof reply !== "number" || reply <= indexTtl / 2) return Effect.succeed(result)
+      return Effect.mapBoth(Effect.flatMap(client.sendMany([own(owner, id, reply)]), StoreErrors.allReplies), {
+        onSuccess: () => result,
+        onFailure: (error) => unindexed("update", error, true)
+      })
+    })
+    if (!limited || owner === previousOwner) return inOneGo
+    return Effect.flatMap(admit("update", id, owner, ttl ?? 0), (evicted) =>
+      evicted === undefined
+        ? Effect.succeed<SessionStore.Replaced>({ _tag: "Limit" })
+        : Effect.map(inOneGo, (result) => (result._tag === "Done" ? { ...result, evicted } : result))
+    )
+  }
+
+  const rotated = (reply: RedisClient.Reply): SessionStore.Rotated => {
+    if (typeof reply === "string") return { _tag: "Changed", current: reply }
+    switch (reply) {
+      case 1:
+        return { _tag: "Done" }
+      case -1:
+        return { _tag: "Gone" }
+      case 2:
+        return { _tag: "Taken" }
+      default:
+        return { _tag: "Absent" }
+    }
+  }
+
+  const rotateOnOneNode = ({ expected, from, owner, to, tombstone }: SessionStore.Rotation) =>
+    Effect.flatMap(
+      Effect.mapError(
+        client.run(
+          Scripts.rotate,
+          [...keys(from), ...keys(to), ...(owner === undefined ? [] : [indexKey(owner)])],
+          [tombstone, sha1(expected), from, to, indexTtl]
+        ),
+        fails("rotate")
+      ),
+      (reply): Effect.Effect<SessionStore.Rotated> => {
+        const result = rotated(reply)
+        if (result._tag !== "Done") return Effect.succeed(result)
+        indexedUntil.delete(from)
+        return Effect.as(indexed(to, 0), result)
+      }
+    )
+
+  /**
+   * Over two nodes: the new id is written, then the old one dies by its tombstone. What fails between the two is undone
+   * where it is known to have failed, and reported.
+   */
+  const rotateOverNodes = (
+    rotation: SessionStore.Rotation
+  ): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> => {
+    const { expected, from, owner, to, tombstone } = rotation
+    const hash = sha1(expected)
+    const nothingMoved = (error: RedisError) => notDone(fails("rotate")(error))
+    const halfDone = (error: RedisError, what: string) =>
+      new SessionStore.SessionStoreError({
+        reason: StoreErrors.reasonOf(error),
+        method: "rotate",
+        description: `${what}: ${StoreErrors.descriptionOf(error)}`,
+        outcome: "unknown",
+        cause: error
+      })
+    const takeBack = Effect.mapError(client.run(Scripts.dropText, [key(to)], [hash]), (error) =>
+      halfDone(error, "the session was copied to its new id, and the copy could not be taken back")
+    )
+    const retire = Effect.matchEffect(client.run(Scripts.retire, keys(from), [tombstone, hash]), {
+      onFailure: (error): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> =>
+        error.outcome === "unknown"
+          ? Effect.fail(halfDone(error, "the session was copied to its new id, and the old one may be alive still"))
+          : Effect.zipRight(takeBack, Effect.fail(nothingMoved(error))),
+      onSuccess: (reply): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> => {
+        const result = rotated(reply)
+        if (result._tag !== "Done") return Effect.as(takeBack, result)
+        indexedUntil.delete(from)
+        if (owner === undefined) return Effect.succeed(result)
+        // an entry too many heals by itself
+        const forget = client.sendMany([["ZREM", indexKey(owner), from, `${Scripts.mark}${from}`]])
+        return Effect.zipRight(forget, Effect.as(indexed(to, 0), result))
+      }
+    })
+    const move = Effect.flatMap(
+      Effect.mapError(client.run(Scripts.beginMove, keys(from), [hash]), nothingMoved),
+      (reply): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> => {
+        if (typeof reply !== "number" || (reply <= 0 && reply !== -3)) return Effect.succeed(rotated(reply))
+        const placed = client.run(Scripts.place, keys(to), [expected, reply === -3 ? defaultTtl : reply])
+        return Effect.uninterruptible(
+          Effect.flatMap(
+            Effect.mapError(placed, (error) =>
+              error.outcome === "unknown"
+                ? halfDone(error, "the session may have been copied to its new id, and the old one is alive")
+                : nothingMoved(error)
+            ),
+            (free) => (free === 1 ? retire : Effect.succeed({ _tag: "Taken" }))
+          )
+        )
+      }
+    )
+    if (owner === undefined) return move
+    // first the index, awaited: a session that is moved and not indexed could not be signed out
+    return Effect.zipRight(
+      Effect.mapError(client.run(Scripts.follow, [indexKey(owner)], [from, to, indexTtl]), nothingMoved),
+      move
+    )
+  }
+
   return {
     get: (id) => Effect.mapBoth(client.send("GET", key(id)), { onSuccess: text, onFailure: fails("get") }),
-    getAndTouch: (id, ttl, exact) =>
+    getAndTouch: (id, { exact, keep, ttl }) =>
       touching(
         id,
         ttl,
         "getAndTouch",
-        () => (exact ? client.send("GETEX", key(id), "PX", ttl) : client.run(touchScript, [key(id)], [ttl])),
+        () =>
+          exact && keep === ttl && absolute === undefined
+            ? client.send("GETEX", key(id), "PX", ttl)
+            : client.run(scripts.getAndTouch, [key(id)], [ttl, keep, exact ? 1 : 0]),
         text
       ),
-    set: (entry) =>
-      Effect.map(
-        write("set", entry, {
-          script: setScript,
-          keys: [key(entry.id), tombstoneKey(entry.id)],
-          args: [entry.json, entry.ttl]
-        }),
-        (reply) => reply === 1
-      ),
-    create: (entry) =>
-      Effect.map(
-        write("create", entry, {
-          script: createScript,
-          keys: [key(entry.id), tombstoneKey(entry.id)],
-          args: [entry.json, entry.ttl]
-        }),
-        (reply) => reply === 1
-      ),
-    replace: (entry) =>
-      Effect.flatMap(
-        write("update", entry, {
-          script: replaceScript,
-          keys: [key(entry.id), tombstoneKey(entry.id)],
-          args: [entry.expected, entry.json, entry.ttl ?? 0]
-        }),
-        (reply): Effect.Effect<SessionStore.Replaced, SessionStore.SessionStoreError> => {
-          if (typeof reply === "string") return Effect.succeed({ _tag: "Changed", current: reply })
-          if (typeof reply !== "number" || reply <= 0) {
-            return Effect.succeed({ _tag: reply === -1 ? "Gone" : "Absent" })
-          }
-          const done: SessionStore.Replaced = { _tag: "Done" }
-          // the session lives on for so many milliseconds: longer than the index, if it has a new owner
-          if (entry.owner === undefined || reply <= indexTtl / 2) return Effect.succeed(done)
-          return Effect.mapBoth(
-            Effect.flatMap(client.sendMany([own(entry.owner, entry.id, reply)]), StoreErrors.allReplies),
-            { onSuccess: () => done, onFailure: (error) => unindexed("update", error) }
-          )
-        }
-      ),
+    set: (entry) => write("set", entry),
+    create: (entry) => write("create", entry),
+    replace,
     isGone: (id) =>
       Effect.mapBoth(client.send("EXISTS", tombstoneKey(id)), {
         onSuccess: (reply) => reply === 1,
         onFailure: fails("update")
       }),
     delete: (ids, tombstone, method) =>
-      Effect.mapBoth(
-        Effect.forEach(StoreErrors.pieces(ids, 500), (piece) =>
-          Effect.flatMap(
-            client.sendMany(
-              piece.map((id) => ({ script: deleteScript, keys: [key(id), tombstoneKey(id)], args: [tombstone] }))
-            ),
-            StoreErrors.allReplies
-          )
-        ),
-        {
-          onSuccess: (replies) => {
-            for (const id of ids) indexedUntil.delete(id)
-            return replies.flat().filter((reply) => reply === 1).length
-          },
-          onFailure: (error) => {
-            const failed = fails(method)(error)
-            // some of several can be deleted, though this one is known not to be
-            return ids.length === 1 ? failed : withOutcome(failed, "unknown")
-          }
+      Effect.flatMap(
+        Effect.mapError(removeAll(ids, tombstone), (error) => {
+          const failed = fails(method)(error)
+          // some of several can be deleted, though this one is known not to be
+          return ids.length === 1 ? failed : withOutcome(failed, "unknown")
+        }),
+        (replies) => {
+          const steps: Array<RedisClient.Step> = []
+          const were = ids.map((id, index) => {
+            const reply = replies[index]
+            indexedUntil.delete(id)
+            const owner = typeof reply === "string" ? SessionStore.ownerIn(reply) : undefined
+            if (owner !== undefined) steps.push({ script: Scripts.leave, keys: [indexKey(owner)], args: [id] })
+            return reply === 1 || typeof reply === "string"
+          })
+          // what fails here heals later
+          return steps.length === 0 ? Effect.succeed(were) : Effect.as(client.sendMany(steps), were)
         }
       ),
     exists: (id) =>
@@ -279,65 +650,20 @@ const backend = (client: RedisClient.Service, indexTtl: number): SessionStore.Ba
         onSuccess: (reply) => reply === 1,
         onFailure: fails("exists")
       }),
-    extendTtl: (id, ttl) =>
+    extendTtl: (id, ttl, exact) =>
       touching(
         id,
         ttl,
         "extendTtl",
-        (fresh) => client.run(extendScript, [key(id)], [ttl, fresh ? 0 : 1]),
+        (fresh) => client.run(scripts.extendTtl, [key(id)], [ttl, ttl, exact ? 1 : 0, fresh ? 0 : 1]),
         (reply) => reply === 1 || typeof reply === "string"
       ),
-    rotate: ({ expected, from, owner, to, tombstone }) => {
-      const rotation = Effect.mapBoth(
-        client.run(rotateScript, [key(from), tombstoneKey(from), key(to), tombstoneKey(to)], [tombstone, expected]),
-        {
-          onSuccess: (reply): SessionStore.Rotated => {
-            if (typeof reply === "string") return { _tag: "Changed", current: reply }
-            switch (reply) {
-              case 1:
-                return { _tag: "Done" }
-              case -1:
-                return { _tag: "Gone" }
-              case 2:
-                return { _tag: "Taken" }
-              default:
-                return { _tag: "Absent" }
-            }
-          },
-          onFailure: fails("rotate")
-        }
-      )
-      if (owner === undefined) return rotation
-      // first the index, awaited: a session that is moved and not indexed could not be signed out
-      return Effect.zipRight(
-        Effect.mapError(Effect.flatMap(client.sendMany([own(owner, to, 0)]), StoreErrors.allReplies), (error) =>
-          // whatever became of the index entry: the session was not moved
-          notDone(fails("rotate")(error))
-        ),
-        Effect.tap(rotation, (result) => (result._tag === "Done" ? indexed(to, 0) : Effect.void))
-      )
-    },
+    rotate: (rotation) => (oneNode ? rotateOnOneNode(rotation) : rotateOverNodes(rotation)),
     owned: (owner) =>
       Effect.mapError(
-        Effect.flatMap(client.send("ZRANGE", indexKey(owner), 0, -1), (reply) => {
-          const ids = Array.isArray(reply) ? reply.filter((one) => typeof one === "string") : []
-          return Effect.map(
-            Effect.forEach(StoreErrors.pieces(ids, 500), (piece) =>
-              Effect.flatMap(client.sendMany(piece.map((id) => ["GET", key(id)] as const)), (results) =>
-                Effect.forEach(piece, (id, index) => {
-                  const result = results[index]
-                  if (result === undefined) return Effect.die("sendMany answers every step")
-                  if (Either.isRight(result)) return Effect.succeed([id, text(result.right)] as const)
-                  // no session is kept in another type: to the index it is none
-                  return result.left.reason === "WrongType"
-                    ? Effect.succeed([id, undefined] as const)
-                    : Effect.fail(result.left)
-                })
-              )
-            ),
-            (found) => found.flat()
-          )
-        }),
+        Effect.flatMap(client.send("ZRANGE", indexKey(owner), 0, -1), (reply) =>
+          read(texts(reply).filter((one) => !one.startsWith(Scripts.mark)))
+        ),
         fails("sessionsOf")
       ),
     disown: (owner, ids) =>
@@ -346,9 +672,151 @@ const backend = (client: RedisClient.Service, indexTtl: number): SessionStore.Ba
         : Effect.mapError(
             Effect.asVoid(Effect.flatMap(client.sendMany([disown(owner, ids)]), StoreErrors.allReplies)),
             fails("sessionsOf")
-          )
+          ),
+    cleanUp: (options) => Effect.mapError(cleanUp(client, options), fails("cleanUp"))
   }
 }
+
+const noIds: ReadonlyArray<string> = []
+const written: SessionStore.Written = { _tag: "Written", isNew: false, evicted: noIds }
+const writtenNew: SessionStore.Written = { _tag: "Written", isNew: true, evicted: noIds }
+
+/** Keys that one step of a scan looks at, and sessions whose texts are fetched in one go. */
+const scanned = 500
+const fetched = 50
+
+/** Goes through the keys of every node, a page at a time. The cursor is the node and the node's own cursor. */
+const cleanUp = (
+  client: RedisClient.Service,
+  { cursor, isSession, limit, ttl }: Parameters<SessionStore.Backend["cleanUp"]>[0]
+): Effect.Effect<SessionStore.CleanUpReport, RedisError> =>
+  Effect.gen(function* () {
+    const nodes = [...(yield* client.nodes)].sort((a, b) => (a.id < b.id ? -1 : 1))
+    const [, place = "0", id = ""] = /^(\d+) (.*)$/.exec(cursor ?? "") ?? []
+    let at = Math.max(
+      0,
+      nodes.findIndex((node) => node.id === id)
+    )
+    let position = nodes[at]?.id === id ? place : "0"
+    let left = limit
+    const total = { scanned: 0, corrupt: 0, orphaned: 0, immortal: 0 }
+    for (let node = nodes[at]; node !== undefined; node = nodes[at]) {
+      const count = Math.min(scanned, left)
+      const reply = yield* node.send("SCAN", position, "MATCH", "session*", "COUNT", count)
+      const [next, page] = Array.isArray(reply) ? reply : []
+      position = typeof next === "string" ? next : "0"
+      const found = texts(page ?? null)
+      const prefix = Scripts.key("")
+      const ids = found.filter((one) => one.startsWith(prefix)).map((one) => one.slice(prefix.length))
+      // not ours: no session has such an id
+      const done = yield* tidy(
+        client,
+        ids.filter((one) => !/[{}]/.test(one)),
+        ttl,
+        isSession
+      )
+      total.scanned += found.length
+      total.corrupt += done.corrupt
+      total.immortal += done.immortal
+      const indexPrefix = Scripts.indexKey("")
+      for (const one of found) {
+        if (one.startsWith(indexPrefix)) total.orphaned += yield* tidyIndex(client, one)
+      }
+      if (position === "0") at++
+      left -= count
+      if (left <= 0 && nodes[at] !== undefined) return { ...total, cursor: `${position} ${nodes[at]?.id ?? ""}` }
+    }
+    return total
+  })
+
+/** Removes what is no session from these ids, and gives those without a time to live one. */
+const tidy = (
+  client: RedisClient.Service,
+  ids: ReadonlyArray<string>,
+  ttl: number,
+  isSession: (json: string) => boolean
+): Effect.Effect<{ readonly corrupt: number; readonly immortal: number }, RedisError> =>
+  Effect.gen(function* () {
+    const suspects: Array<string> = []
+    const otherTypes: Array<string> = []
+    const immortals: Array<string> = []
+    for (const piece of StoreErrors.pieces(ids, fetched)) {
+      const results = yield* client.sendMany(
+        piece.flatMap(
+          (id): ReadonlyArray<RedisClient.Step> => [
+            ["GET", key(id)],
+            ["PTTL", key(id)]
+          ]
+        )
+      )
+      for (const [index, id] of piece.entries()) {
+        const [json, left] = [results[index * 2], results[index * 2 + 1]]
+        if (json === undefined || left === undefined) return yield* Effect.die("sendMany answers every step")
+        if (Either.isLeft(json)) {
+          if (json.left.reason !== "WrongType") return yield* json.left
+          otherTypes.push(id)
+        } else if (typeof json.right === "string") {
+          if (!isSession(json.right)) suspects.push(id)
+          else if (Either.isRight(left) && left.right === -1) immortals.push(id)
+        }
+      }
+    }
+    const run = (
+      script: RedisClient.Script,
+      of: ReadonlyArray<readonly [id: string, ...args: Array<string | number>]>
+    ) =>
+      Effect.flatMap(
+        client.sendMany(of.map(([id, ...args]) => ({ script, keys: [key(id)], args }))),
+        StoreErrors.allReplies
+      )
+    const count = (replies: ReadonlyArray<RedisClient.Reply>) => replies.filter((reply) => reply === 1).length
+    // what is looked at again may have been written over meanwhile: it goes only as it was seen
+    const again = yield* run(
+      Scripts.readText,
+      suspects.map((id) => [id] as const)
+    )
+    const dead = suspects.flatMap((id, index) => {
+      const [json, hash] = texts(again[index] ?? null)
+      return json === undefined || hash === undefined || isSession(json) ? [] : [[id, hash] as const]
+    })
+    const dropped = count(yield* run(Scripts.dropText, dead))
+    const others = count(
+      yield* run(
+        Scripts.dropOtherType,
+        otherTypes.map((id) => [id] as const)
+      )
+    )
+    const immortal = count(
+      yield* run(
+        Scripts.mortal,
+        immortals.map((id) => [id, ttl] as const)
+      )
+    )
+    return { corrupt: dropped + others, immortal }
+  })
+
+/** Drops the entries of an index whose session is not there. */
+const tidyIndex = (client: RedisClient.Service, index: string): Effect.Effect<number, RedisError> =>
+  Effect.gen(function* () {
+    const reply = yield* Effect.catchIf(
+      client.send("ZRANGE", index, 0, -1),
+      (error) => error.reason === "WrongType",
+      () => Effect.succeed(null)
+    )
+    const ids = texts(reply).filter((one) => !one.startsWith(Scripts.mark))
+    let dropped = 0
+    for (const piece of StoreErrors.pieces(ids, scanned)) {
+      const there = yield* Effect.flatMap(
+        client.sendMany(piece.map((id) => ["EXISTS", key(id)] as const)),
+        StoreErrors.allReplies
+      )
+      const dead = piece.filter((_, position) => there[position] === 0)
+      if (dead.length === 0) continue
+      const count = yield* client.run(Scripts.disown, [index], dead)
+      if (typeof count === "number") dropped += count
+    }
+    return dropped
+  })
 
 const notDone = (error: SessionStore.SessionStoreError): SessionStore.SessionStoreError =>
   withOutcome(error, "not-done")
@@ -364,104 +832,3 @@ const withOutcome = (
     outcome,
     ...(cause === undefined ? {} : { cause })
   })
-
-/** Writes, unless the id is dead. */
-const setScript = RedisClient.script(
-  "session.set",
-  `if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1`
-)
-
-/** Writes where nothing is, dead or not. */
-const createScript = RedisClient.script(
-  "session.create",
-  `if not redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX') then return 0 end
-redis.call('DEL', KEYS[2])
-return 1`
-)
-
-/**
- * Compare-and-set by the stored text. The text that is there instead comes back, so that a retry need not read; after a
- * write the remaining time to live.
- */
-const replaceScript = RedisClient.script(
-  "session.update",
-  `local current = redis.call('GET', KEYS[1])
-if not current then
-  if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
-  return 0
-end
-if current ~= ARGV[1] then return current end
-if ARGV[3] == '0' then
-  redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
-else
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-end
-return math.max(1, redis.call('PTTL', KEYS[1]))`
-)
-
-/** Deletes and leaves a tombstone, whether or not there was something. */
-const deleteScript = RedisClient.script(
-  "session.delete",
-  `redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
-return redis.call('DEL', KEYS[1])`
-)
-
-/** Prolongs, never shortens; a key without a time to live gets one. Gives the text of the session if it is asked to. */
-const extendScript = RedisClient.script(
-  "session.extendTtl",
-  `local left = redis.call('PTTL', KEYS[1])
-if left == -2 then return 0 end
-if left < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
-if ARGV[2] == '0' then return 1 end
-local current = redis.pcall('GET', KEYS[1])
-if type(current) == 'string' then return current end
-return 1`
-)
-
-/** Reads and prolongs, never shortens. */
-const touchScript = RedisClient.script(
-  "session.getAndTouch",
-  `local current = redis.call('GET', KEYS[1])
-if not current then return false end
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
-return current`
-)
-
-/** Moves a session to a free id and kills the old one, in one step, if it is still the one that was read. */
-const rotateScript = RedisClient.script(
-  "session.rotate",
-  `local current = redis.call('GET', KEYS[1])
-if not current then
-  if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
-  return 0
-end
-if current ~= ARGV[2] then return current end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 2 end
-redis.call('RENAME', KEYS[1], KEYS[3])
-redis.call('DEL', KEYS[4])
-redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
-return 1`
-)
-
-/** Adds a session to its owner's index, scored by the server's time. Of a large index the oldest entries come back. */
-const ownScript = RedisClient.script(
-  "session.own",
-  `local now = redis.call('TIME')
-redis.call('ZADD', KEYS[1], now[1], ARGV[1])
-if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-if redis.call('ZCARD', KEYS[1]) > 64 then return redis.call('ZRANGE', KEYS[1], 0, 15) end
-return 0`
-)
-
-/** Drops entries, but none of the last minute: their session may be on its way. */
-const disownScript = RedisClient.script(
-  "session.disown",
-  `local now = tonumber(redis.call('TIME')[1])
-for _, id in ipairs(ARGV) do
-  local at = redis.call('ZSCORE', KEYS[1], id)
-  if at and now - tonumber(at) > 60 then redis.call('ZREM', KEYS[1], id) end
-end
-return 0`
-)

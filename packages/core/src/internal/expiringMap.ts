@@ -36,6 +36,11 @@ export class ExpiringMap<V> {
     return entry.value
   }
 
+  /** The live value, without making it the last to be evicted. */
+  peek(key: string, now: number): V | undefined {
+    return this.live(key, now)?.value
+  }
+
   has(key: string, now: number): boolean {
     return this.live(key, now) !== undefined
   }

@@ -7,6 +7,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Instant from "../internal/instant.ts"
 import type { Service, Session, SessionStoreError } from "./SessionStore.ts"
 
 /**
@@ -74,7 +75,8 @@ export const atMost = (maximum: Duration.DurationInput, policy: SessionTtl): Ses
 }
 
 /**
- * When a session was last active, in milliseconds since 1970: its `last_activity`, if that is a readable instant.
+ * When a session was last active, in milliseconds since 1970: its `last_activity`, if that is a readable instant. One
+ * without a zone is in UTC, as Python's `utcnow().isoformat()` writes it.
  *
  * @since 0.1.0
  * @category combinators
@@ -82,8 +84,7 @@ export const atMost = (maximum: Duration.DurationInput, policy: SessionTtl): Ses
 export const lastActivity = (session: Session): Option.Option<number> => {
   const text = session["last_activity"]
   if (typeof text !== "string") return Option.none()
-  const at = Date.parse(text)
-  return Number.isNaN(at) ? Option.none() : Option.some(at)
+  return Option.fromNullable(Instant.parse(text))
 }
 
 /**

@@ -65,7 +65,8 @@ describe("SessionStore", () => {
       extendTtl: unused,
       rotate: unused,
       owned: unused,
-      disown: unused
+      disown: unused,
+      cleanUp: unused
     }
   }
 
@@ -130,7 +131,7 @@ describe("SessionStore", () => {
       const store = yield* SessionStore.make({
         ...texts(""),
         owned: () => Effect.succeed([["a", '{"user_id":"u"}'] as const, ["b", undefined] as const]),
-        delete: () => Effect.succeed(1),
+        delete: (ids) => Effect.succeed(ids.map(() => true)),
         disown: () =>
           new SessionStore.SessionStoreError({
             reason: "Rejected",

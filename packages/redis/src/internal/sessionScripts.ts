@@ -75,7 +75,7 @@ const ownFunction = (limited: boolean): string => `local function own(index, id,
 ${limited ? "  redis.call('ZADD', index, 'NX', time[1] .. string.format('%06d', time[2]), '\\1' .. id)\n" : ""}  if redis.call('PTTL', index) < tonumber(ttl) then redis.call('PEXPIRE', index, ttl) end
   if redis.call('ZCARD', index) <= ${large} then return end
   for _, other in ipairs(redis.call('ZRANGE', index, 0, ${lookedAt - 1})) do
-    if string.byte(other) ~= 1 then
+    if string.byte(other) ~= 1 and other ~= id then
       if redis.call('EXISTS', 'session:' .. other) == 1 then redis.call('ZADD', index, 'XX', time[1], other)
       else redis.call('ZREM', index, other, '\\1' .. other) end
     end
@@ -128,6 +128,10 @@ ${
 end
 `
 
+const indexCheck = `local kind = redis.call('TYPE', KEYS[3]).ok
+if kind ~= 'zset' and kind ~= 'none' then return redis.error_reply('OWNERINDEX it holds another type of value') end
+`
+
 /** What the scripts of one store have in common. */
 export interface Shape {
   /** The absolute time to live in milliseconds. */
@@ -140,12 +144,14 @@ export interface Shape {
   readonly oneNode: boolean
 }
 
-/** @internal The scripts of a store. */
+/** The scripts of a store. */
 export const make = (shape: Shape) => {
   const { absolute, evicts, limit, oneNode, tombstone } = shape
   const limited = limit !== Number.POSITIVE_INFINITY
   const clock = absolute === undefined ? "" : absoluteFunctions(absolute)
-  const index = oneNode ? ownFunction(limited) + (limited ? admitFunction(limit, evicts, tombstone) : "") : ""
+  const index = oneNode
+    ? ownFunction(limited) + (limited ? admitFunction(limit, evicts, tombstone) : "") + indexCheck
+    : ""
   const admission = (stays: string): string =>
     limited
       ? `local evicted = {}
@@ -167,7 +173,7 @@ end
       `${clock}${owned ? index : ""}${
         kind === "set"
           ? "if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end\n"
-          : absolute === undefined && !(owned && limited)
+          : absolute === undefined && !owned
             ? "" // the write itself finds out
             : "if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end\n"
       }${
@@ -191,13 +197,13 @@ if ttl <= 0 then return -3 end
 `
       }${kind === "set" ? "local there = (ARGV[3] == '1' or ARGV[3] == '3') and redis.call('EXISTS', KEYS[1]) or 1\n" : ""}${
         owned ? admission(kind === "set" ? "redis.call('EXISTS', KEYS[1]) == 1" : "false") : ""
-      }${
+      }${owned ? "own(KEYS[3], ARGV[4], ttl + ARGV[5])\n" : ""}${
         kind === "set"
           ? "redis.call('SET', KEYS[1], text, 'PX', ttl)\n"
           : `if not redis.call('SET', KEYS[1], text, 'PX', ttl, 'NX') then return 0 end
 redis.call('DEL', KEYS[2])
 `
-      }${owned ? "own(KEYS[3], ARGV[4], ttl + ARGV[5])\n" : ""}local done = ${kind === "set" ? "2 - there" : "2"}
+      }local done = ${kind === "set" ? "2 - there" : "2"}
 ${
   owned && limited
     ? `if #evicted > 0 then
@@ -224,11 +230,9 @@ if not current then
   return 0
 end
 if ${hashed ? "redis.sha1hex(current)" : "current"} ~= ARGV[1] then return current end
-${owned ? admission("true") : ""}${
+${
   absolute === undefined
-    ? `if ARGV[3] == '0' then redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
-else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
-`
+    ? ""
     : `local ttl = tonumber(ARGV[3])
 if ttl == 0 then ttl = redis.call('PTTL', KEYS[1]) end
 if ttl < 0 then ttl = ${absolute} end
@@ -237,14 +241,21 @@ if ttl <= 0 then
   redis.call('DEL', KEYS[1])
   return 0
 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ttl)
 `
 }${
   owned
-    ? `own(KEYS[3], ARGV[4], math.max(0, redis.call('PTTL', KEYS[1])) + ARGV[5])
-if KEYS[4] then redis.call('ZREM', KEYS[4], ARGV[4], '\\1' .. ARGV[4]) end
+    ? `${admission("true")}own(KEYS[3], ARGV[4], ARGV[5] + math.max(0, ${
+        absolute === undefined ? "ARGV[3] == '0' and redis.call('PTTL', KEYS[1]) or tonumber(ARGV[3])" : "ttl"
+      }))
+if KEYS[4] then redis.pcall('ZREM', KEYS[4], ARGV[4], '\\1' .. ARGV[4]) end
 `
     : ""
+}${
+  absolute === undefined
+    ? `if ARGV[3] == '0' then redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+`
+    : "redis.call('SET', KEYS[1], ARGV[2], 'PX', ttl)\n"
 }local left = math.max(1, redis.call('PTTL', KEYS[1]))
 ${
   owned && limited
@@ -293,10 +304,16 @@ return 1`
 }`
     )
 
+  const create = write("create", false)
   return {
     set: write("set", false),
     setOwned: write("set", true),
-    create: write("create", false),
+    create,
+    /** The same, but -1 where it was deleted or evicted since its way was cleared. */
+    createUnlessBuried: RedisClient.script(
+      create.name,
+      `if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end\n${create.source}`
+    ),
     createOwned: write("create", true),
     replace: replace(false, false),
     replaceHashed: replace(true, false),
@@ -339,6 +356,8 @@ end
 if redis.sha1hex(current) ~= ARGV[2] then return current end
 if redis.call('EXISTS', KEYS[3]) == 1 then return 2 end
 if KEYS[5] then
+  local kind = redis.call('TYPE', KEYS[5]).ok
+  if kind ~= 'zset' and kind ~= 'none' then return redis.error_reply('OWNERINDEX it holds another type of value') end
   local time = redis.call('TIME')
   redis.call('ZADD', KEYS[5], time[1], ARGV[4])
   local since = redis.call('ZSCORE', KEYS[5], '\\1' .. ARGV[3])
@@ -353,7 +372,7 @@ redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
 return 1`
 )
 
-/** What a rotation over two nodes has to know: the remaining time, if the text is the one of that SHA-1. */
+/** What a rotation over two nodes has to know: the remaining time, -3 for none, if the text is that of this SHA-1. */
 export const beginMove = RedisClient.script(
   "session.rotate",
   `local current = redis.call('GET', KEYS[1])
@@ -363,8 +382,16 @@ if not current then
 end
 if redis.sha1hex(current) ~= ARGV[1] then return current end
 local left = redis.call('PTTL', KEYS[1])
-if left < 0 then return 9007199254740991 end
+if left < 0 then return -3 end
 return math.max(1, left)`
+)
+
+/** Puts a session at a free id. */
+export const place = RedisClient.script(
+  "session.rotate",
+  `if not redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2], 'NX') then return 0 end
+redis.call('DEL', KEYS[2])
+return 1`
 )
 
 /** The retirement of the old id, if its text is still the one that was moved. */
@@ -501,7 +528,7 @@ redis.call('DEL', KEYS[2])
 return 1`
 )
 
-/** @internal The key of a session and those that go with it. */
+/** The key of a session, and those that go with it. */
 export const key = (id: string): string => `session:${id}`
 export const tombstoneKey = (id: string): string => `{session:${id}}:gone`
 export const indexKey = (owner: string): string => `session-owner:${owner}`

@@ -1,0 +1,609 @@
+/**
+ * Locks that several processes share: exclusive, read and write, counting; fair where asked. Every holder has a fencing
+ * token, its lock is renewed while it works, and its work is interrupted when the lock is lost. A port of the internal
+ * plane: no span, no log line and no metric per operation.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as FiberSet from "effect/FiberSet"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Random from "effect/Random"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Memory from "../internal/lock/memory.ts"
+import * as Rooms from "../internal/lock/rooms.ts"
+import * as Watchdog from "../internal/lock/watchdog.ts"
+import * as Ttl from "../internal/ttl.ts"
+
+/**
+ * Why a lock could not be had or kept.
+ *
+ * - `NotAcquired`: somebody else had it for as long as the caller was willing to wait. Nothing was run.
+ * - `Lost`: it was lost while it was held: the key is gone or another's, or no renewal came through in time. What it
+ *   guarded was interrupted.
+ * - `Stale`: a guarded resource has seen a later fencing token: this holder's time is over.
+ * - `Unavailable`, `Timeout`: the store cannot be reached, or did not answer in time. Nothing was run.
+ * - `Rejected`: the store answered with a refusal.
+ * - `InvalidOptions`: the key or an option cannot be; nothing was sent.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const Reason = Schema.Literal(
+  "NotAcquired",
+  "Lost",
+  "Stale",
+  "Unavailable",
+  "Timeout",
+  "Rejected",
+  "InvalidOptions"
+)
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export type Reason = typeof Reason.Type
+
+/**
+ * A failure of a lock. `outcome` says whether the operation can have taken effect: a lock whose answer never came
+ * (`unknown`) may stay taken until its time to live is over. The message never holds a key.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class LockError extends Schema.TaggedError<LockError>("@underlay/core/state/LockError")("LockError", {
+  reason: Reason,
+  method: Schema.String,
+  description: Schema.String,
+  outcome: Schema.Literal("not-done", "unknown"),
+  cause: Schema.optionalWith(Schema.Defect, { exact: true })
+}) {
+  override get message(): string {
+    const unknown = this.outcome === "unknown" ? " (it may have been done)" : ""
+    return `Lock.${this.method}: ${this.description}${unknown}`
+  }
+
+  /**
+   * Whether the same call can be made again: nothing was run under the lock yet. Not after `Lost`: what the lock guarded
+   * was run in part, and only its author knows whether it may be run again.
+   */
+  get isRetryable(): boolean {
+    return this.reason === "NotAcquired" || this.reason === "Unavailable" || this.reason === "Timeout"
+  }
+}
+
+/**
+ * A lock that is held: by whom, with which fencing token, and whether it still is.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Lease {
+  readonly key: string
+  /**
+   * Greater than the token of everyone who held this lock before. A resource that refuses smaller tokens than the
+   * greatest it has seen is safe even from a holder who was frozen while the lock went to another.
+   */
+  readonly token: bigint
+  /**
+   * Whether the lock is held, by the monotonic clock of this process and without asking the store: true only while it
+   * cannot have expired there.
+   */
+  readonly isHeld: Effect.Effect<boolean>
+  /** Never succeeds; fails with `Lost` when the lock is lost. `Effect.raceFirst(work, lease.lost)` guards by hand. */
+  readonly lost: Effect.Effect<never, LockError>
+  /** Frees the lock before its scope closes. Says whether it was held until now; never fails, and may be repeated. */
+  readonly release: Effect.Effect<boolean>
+}
+
+/**
+ * The lock under which an effect runs, as `withLock` and its like provide it: an effect that needs this cannot be run
+ * without a lock.
+ *
+ * ```ts
+ * const save = Effect.flatMap(Lock.FencingToken, ({ token }) =>
+ *   sql`update accounts set balance = ${next}, fence = ${token} where id = ${id} and fence <= ${token}`
+ * )
+ * const program = lock.withLock(`account:${id}`)(save)
+ * ```
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class FencingToken extends Context.Tag("@underlay/core/FencingToken")<FencingToken, Lease>() {}
+
+/**
+ * How a lock is asked for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface LockOptions {
+  /**
+   * How long the lock outlives a holder that is no more. A living holder renews it each third of this. Default: 10
+   * seconds.
+   */
+  readonly ttl?: Duration.DurationInput | undefined
+  /** How long to wait for it. 0: try once. Default: 5 seconds. */
+  readonly wait?: Duration.DurationInput | "forever" | undefined
+  /**
+   * Whether it is had in the order of asking. Those who ask so go before those who do not; a waiter that is no more
+   * holds up the others for some seconds. Without it whoever comes first when the lock is freed has it, which is faster.
+   * Default: false.
+   */
+  readonly fair?: boolean | undefined
+}
+
+/**
+ * How a permit is asked for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PermitOptions extends LockOptions {
+  /** How many can be held at once. All who use a key should say the same number; each is judged by its own. */
+  readonly permits: number
+}
+
+/**
+ * Runs an effect under a lock: once the lock is had, with the `FencingToken` provided, interrupted when it is lost.
+ *
+ * It succeeds only when the lock was held to the end. When the lock was lost it fails with `Lost`, also where the effect
+ * came to its end before it could be interrupted; a failure of the effect itself goes first.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Guard = <A, E, R>(
+  effect: Effect.Effect<A, E, R>
+) => Effect.Effect<A, E | LockError, Exclude<R, FencingToken>>
+
+/**
+ * What a lock service does. A key is one to 512 characters of well-formed Unicode without control characters and without
+ * `{` and `}`. A lock is not reentrant: who asks for a lock that it holds waits for itself.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Service {
+  /** Runs an effect while nobody else has the lock of this key, neither to write nor to read. */
+  readonly withLock: (key: string, options?: LockOptions) => Guard
+  /**
+   * Runs an effect while nobody writes: many readers may hold the lock at once. While a writer waits, no new reader gets
+   * in before it.
+   */
+  readonly withReadLock: (key: string, options?: LockOptions) => Guard
+  /** `withLock` by its other name: the one to pair with `withReadLock`. */
+  readonly withWriteLock: (key: string, options?: LockOptions) => Guard
+  /** Runs an effect with one of so many permits. Permits and locks of one key have nothing to do with one another. */
+  readonly withPermit: (key: string, options: PermitOptions) => Guard
+  /** Takes the lock for the life of the scope. */
+  readonly acquire: (key: string, options?: LockOptions) => Effect.Effect<Lease, LockError, Scope.Scope>
+  /** Takes a reader's lock for the life of the scope. */
+  readonly acquireRead: (key: string, options?: LockOptions) => Effect.Effect<Lease, LockError, Scope.Scope>
+  /** Takes a permit for the life of the scope. */
+  readonly acquirePermit: (key: string, options: PermitOptions) => Effect.Effect<Lease, LockError, Scope.Scope>
+}
+
+/**
+ * The locks of an application.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class Lock extends Context.Tag("@underlay/core/Lock")<Lock, Service>() {}
+
+/**
+ * Options of every lock service.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** The time to live of a lock that is asked for without one. Default: 10 seconds. */
+  readonly ttl?: Duration.DurationInput | undefined
+  /** How long to wait for a lock where nothing is said. Default: 5 seconds. */
+  readonly wait?: Duration.DurationInput | "forever" | undefined
+  /**
+   * How often the store is asked whether locks that are held are still there, so that one that was taken away (`FLUSHALL`,
+   * a fail-over, somebody's `DEL`) is known long before its next renewal. All locks of this service are asked for in one
+   * go, and those that are held for a shorter time never are. Default: 50 milliseconds.
+   */
+  readonly watch?: Duration.DurationInput | undefined
+}
+
+/**
+ * What is asked of a backend. `owner` is unique to one asking; times are in milliseconds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Request {
+  readonly kind: "exclusive" | "shared" | "permit"
+  readonly key: string
+  readonly owner: string
+  readonly ttl: number
+  readonly fair: boolean
+  /** How many permits there are; 1 for the other kinds. */
+  readonly permits: number
+}
+
+/**
+ * What became of one attempt. `retryAfter`: in how many milliseconds the lock is free at the latest if nobody renews it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Attempt =
+  | { readonly _tag: "Granted"; readonly token: bigint }
+  | { readonly _tag: "Refused"; readonly retryAfter: number }
+
+/**
+ * What hears that a lock may be free. `wake`: with the owner whose turn it is, or without where anybody may try.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Listener {
+  readonly wake: (owner?: string) => void
+  /** From now on everything is heard. */
+  readonly ready: () => void
+  /** What is said from now on is not heard, until the next `ready`. */
+  readonly lost: () => void
+}
+
+/**
+ * What an adapter does. `make` builds the whole port on it, so that every adapter has the same rules.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Backend {
+  /**
+   * Tries once. With a `patience` above 0 whoever is refused is remembered as waiting for so many milliseconds: others
+   * wake it, a writer keeps new readers out, and one who asks fairly keeps its place.
+   */
+  readonly acquire: (request: Request, patience: number) => Effect.Effect<Attempt, LockError>
+  /** Starts the times to live anew, of locks that are still their owners' only, and says of each whether it was. */
+  readonly renew: (requests: ReadonlyArray<Request>) => Effect.Effect<ReadonlyArray<Either.Either<boolean, LockError>>>
+  /** Says of each lock whether it is still its owner's, and changes nothing. */
+  readonly check: (requests: ReadonlyArray<Request>) => Effect.Effect<ReadonlyArray<Either.Either<boolean, LockError>>>
+  /** Frees what was granted, if it is still the owner's, and says whether it was. */
+  readonly release: (request: Request) => Effect.Effect<boolean, LockError>
+  /** Takes the request back, whatever became of it: frees what it may have got, and forgets that it waits. */
+  readonly abandon: (request: Request) => Effect.Effect<void, LockError>
+  /** Tells of locks that are freed, for the life of the scope. Without it, waiters look again from time to time. */
+  readonly listen?: (
+    request: Pick<Request, "kind" | "key">,
+    listener: Listener
+  ) => Effect.Effect<void, LockError, Scope.Scope>
+}
+
+/**
+ * Builds the port on a backend: checks arguments, waits, renews, watches, interrupts. Fails with `InvalidOptions` on
+ * options that cannot be. When the scope closes, whatever is still held counts as lost.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (backend: Backend, options: Options = {}): Effect.Effect<Service, LockError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const defaultTtl = yield* millisOf("make", "ttl", options.ttl ?? "10 seconds")
+    const defaultWait = yield* waitOf("make", options.wait ?? "5 seconds")
+    const every = yield* millisOf("make", "watch", options.watch ?? "50 millis")
+    const clock = yield* Effect.clock
+    const run = yield* FiberSet.makeRuntime<never>()
+    const now = () => Number(clock.unsafeCurrentTimeNanos()) / 1e6
+    const nextOwner = owners()
+
+    const watchdog = Watchdog.make({ backend, clock, now, run, every })
+    const rooms = Rooms.make({ backend, run })
+    yield* Effect.addFinalizer(() => Effect.sync(watchdog.close))
+
+    /** Tries until it is known that nothing of the request is left, or until it has expired by itself. */
+    const abandonLater = (hold: Watchdog.Hold): void => {
+      const until = now() + hold.ttl
+      const attempt = (pause: number): Effect.Effect<void> =>
+        Effect.matchEffect(backend.abandon(hold), {
+          onSuccess: () => Effect.void,
+          onFailure: () =>
+            now() + pause >= until
+              ? Effect.void
+              : Effect.zipRight(clock.sleep(Duration.millis(pause)), attempt(Math.min(pause * 2, 1_000)))
+        })
+      run(attempt(100))
+    }
+
+    /** One attempt: undefined when the lock is had, else in how many milliseconds it is free at the latest. */
+    const attempt = (hold: Watchdog.Hold, patience: number): Effect.Effect<number | undefined, LockError> =>
+      Effect.suspend(() => {
+        // reckoned from before it is sent: the store's own reckoning begins later, so it ends later
+        const sentAt = now()
+        hold.isAsked = true
+        if (patience > 0) hold.wasQueued = true
+        return Effect.flatMap(backend.acquire(hold, patience), (result) => {
+          if (result._tag === "Refused") return Effect.succeed(result.retryAfter)
+          if (watchdog.grant(hold, result.token, sentAt)) return granted
+          // the answer took so long that the lock may be over: nobody may believe in it
+          return Effect.as(Effect.ignore(backend.abandon(hold)), 0)
+        })
+      })
+
+    const notAcquired = (hold: Watchdog.Hold, method: string): Effect.Effect<never, LockError> =>
+      Effect.fail(
+        new LockError({
+          reason: "NotAcquired",
+          method,
+          description:
+            hold.wait === 0 ? "somebody else has the lock" : `somebody else had the lock for ${hold.wait} ms`,
+          outcome: "not-done"
+        })
+      )
+
+    const obtain = (hold: Watchdog.Hold, method: string): Effect.Effect<void, LockError> =>
+      Effect.flatMap(attempt(hold, 0), (left) => {
+        if (left === undefined) return Effect.void
+        if (hold.wait === 0) return notAcquired(hold, method)
+        return queue(hold, method)
+      })
+
+    /** The waiting: in the room of the lock, where one is woken, and looking again now and then all the same. */
+    const queue = (hold: Watchdog.Hold, method: string): Effect.Effect<void, LockError> =>
+      Effect.suspend(() => {
+        const until = now() + hold.wait
+        const waiter = rooms.enter(hold)
+        const look = (pause: number): Effect.Effect<void, LockError> =>
+          Effect.suspend(() => {
+            waiter.begin()
+            return Effect.flatMap(attempt(hold, patience), (left) => {
+              if (left === undefined) return Effect.void
+              const remaining = until - now()
+              if (remaining <= 0) return notAcquired(hold, method)
+              return Effect.flatMap(Random.nextRange(0.75, 1.25), (factor) => {
+                const poll = waiter.isHeard() ? heardPoll : pause * factor
+                const time = Math.min(poll, Math.max(left, shortestPoll), remaining)
+                return Effect.zipRight(
+                  waiter.sleep(clock.sleep(Duration.millis(Math.ceil(time)))),
+                  look(Math.min(pause * 1.5, longestPoll))
+                )
+              })
+            })
+          })
+        return Effect.ensuring(
+          look(shortestPoll),
+          Effect.sync(() => waiter.leave())
+        )
+      })
+
+    /** After a failure: nothing may stay behind. */
+    const tidy = (hold: Watchdog.Hold, cause: Cause.Cause<LockError>): Effect.Effect<void> => {
+      if (!hold.isAsked) return Effect.void
+      const failure = Cause.failureOption(cause)
+      // the store is away or slow: it is told when it is back, and the caller does not wait for that
+      if (Option.isSome(failure) && failure.value.reason !== "NotAcquired") {
+        if (hold.wasQueued || failure.value.outcome === "unknown") abandonLater(hold)
+        return Effect.void
+      }
+      if (Option.isSome(failure) && !hold.wasQueued) return Effect.void
+      return Effect.catchAll(backend.abandon(hold), () => Effect.sync(() => abandonLater(hold)))
+    }
+
+    /** Ends a hold and says whether it was held to the end. */
+    const end = (hold: Watchdog.Hold): Effect.Effect<boolean> =>
+      Effect.suspend(() => {
+        const held = watchdog.end(hold)
+        if (held === undefined) return Effect.succeed(false)
+        return Effect.matchEffect(backend.release(hold), {
+          // the key was gone or another's: it was lost, whether or not anybody had noticed
+          onSuccess: (freed) => Effect.succeed(held && freed),
+          onFailure: () => {
+            abandonLater(hold)
+            return Effect.succeed(held)
+          }
+        })
+      })
+
+    const lost = (method: string) =>
+      new LockError({
+        reason: "Lost",
+        method,
+        description: "the lock was lost while it was held",
+        outcome: "unknown"
+      })
+
+    const guard =
+      (method: string, plan: Either.Either<Plan, LockError>): Guard =>
+      <A, E, R>(body: Effect.Effect<A, E, R>) =>
+        Effect.uninterruptibleMask((restore): Effect.Effect<A, E | LockError, Exclude<R, FencingToken>> => {
+          if (Either.isLeft(plan)) return Effect.fail(plan.left)
+          const hold = watchdog.ask(plan.right, nextOwner())
+          return Effect.matchCauseEffect(restore(obtain(hold, method)), {
+            onFailure: (cause) => Effect.zipRight(tidy(hold, cause), Effect.failCause(cause)),
+            onSuccess: () => {
+              const lease = leaseOf(hold, method)
+              // its failure is told by the value: a fiber that fails would be logged
+              const guarded = Effect.exit(restore(Effect.provideService(body, FencingToken, lease)))
+              return Effect.flatMap(Effect.fork(guarded), (fiber) => {
+                watchdog.onLost(hold, () => fiber.unsafeInterruptAsFork(FiberId.none))
+                return Effect.matchCauseEffect(restore(Fiber.join(fiber)), {
+                  onSuccess: (exit) =>
+                    Effect.flatMap(
+                      end(hold),
+                      (held): Effect.Effect<A, E | LockError> =>
+                        held || (Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause))
+                          ? exit
+                          : Effect.fail(lost(method))
+                    ),
+                  onFailure: (cause) =>
+                    Effect.flatMap(Fiber.interrupt(fiber), (exit) =>
+                      Effect.zipRight(
+                        end(hold),
+                        Exit.isSuccess(exit) && Exit.isFailure(exit.value) ? exit.value : Effect.failCause(cause)
+                      )
+                    )
+                })
+              })
+            }
+          })
+        })
+
+    const leaseOf = (hold: Watchdog.Hold, method: string): Lease =>
+      new HeldLease(hold, watchdog, end, () => lost(method))
+
+    const scoped = (
+      method: string,
+      plan: Either.Either<Plan, LockError>
+    ): Effect.Effect<Lease, LockError, Scope.Scope> =>
+      Effect.uninterruptibleMask((restore) => {
+        if (Either.isLeft(plan)) return Effect.fail(plan.left)
+        const hold = watchdog.ask(plan.right, nextOwner())
+        return Effect.matchCauseEffect(restore(obtain(hold, method)), {
+          onFailure: (cause) => Effect.zipRight(tidy(hold, cause), Effect.failCause(cause)),
+          onSuccess: () =>
+            Effect.as(
+              Effect.addFinalizer(() => end(hold)),
+              leaseOf(hold, method)
+            )
+        })
+      })
+
+    const plan = (
+      method: string,
+      kind: Request["kind"],
+      key: string,
+      asked: LockOptions | undefined,
+      permits: number
+    ): Either.Either<Plan, LockError> => {
+      const problem = keyProblem(key)
+      if (problem !== undefined) return Either.left(invalid(method, problem))
+      if (!(Number.isSafeInteger(permits) && permits >= 1)) {
+        return Either.left(invalid(method, "permits must be a whole number, at least 1"))
+      }
+      const ttl = asked?.ttl === undefined ? Either.right(defaultTtl) : millisOf(method, "ttl", asked.ttl)
+      if (Either.isLeft(ttl)) return Either.left(ttl.left)
+      const wait = asked?.wait === undefined ? Either.right(defaultWait) : waitOf(method, asked.wait)
+      if (Either.isLeft(wait)) return Either.left(wait.left)
+      return Either.right({ kind, key, ttl: ttl.right, wait: wait.right, fair: asked?.fair === true, permits })
+    }
+
+    return {
+      withLock: (key, asked) => guard("withLock", plan("withLock", "exclusive", key, asked, 1)),
+      withWriteLock: (key, asked) => guard("withWriteLock", plan("withWriteLock", "exclusive", key, asked, 1)),
+      withReadLock: (key, asked) => guard("withReadLock", plan("withReadLock", "shared", key, asked, 1)),
+      withPermit: (key, asked) => guard("withPermit", plan("withPermit", "permit", key, asked, asked.permits)),
+      acquire: (key, asked) => scoped("acquire", plan("acquire", "exclusive", key, asked, 1)),
+      acquireRead: (key, asked) => scoped("acquireRead", plan("acquireRead", "shared", key, asked, 1)),
+      acquirePermit: (key, asked) => scoped("acquirePermit", plan("acquirePermit", "permit", key, asked, asked.permits))
+    }
+  })
+
+/**
+ * Locks within this process, by `Clock`: the same behaviour as the shared ones, for one process.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerMemory = (options: Options = {}): Layer.Layer<Lock, LockError> =>
+  Layer.scoped(
+    Lock,
+    Effect.flatMap(Effect.clock, (clock) => make(Memory.make(clock), options))
+  )
+
+/** What was asked for, checked. */
+type Plan = Watchdog.Plan
+
+const granted = Effect.succeed(undefined)
+
+/** How long one who waits is remembered after it was last heard of. */
+const patience = 3_000
+
+/** How often one looks again, in milliseconds: where messages come, and where none do. */
+const heardPoll = 1_000
+const shortestPoll = 10
+const longestPoll = 200
+
+class HeldLease implements Lease {
+  readonly key: string
+  readonly token: bigint
+  readonly #hold: Watchdog.Hold
+  readonly #watchdog: Watchdog.Watchdog
+  readonly #end: (hold: Watchdog.Hold) => Effect.Effect<boolean>
+  readonly #lost: () => LockError
+
+  constructor(
+    hold: Watchdog.Hold,
+    watchdog: Watchdog.Watchdog,
+    end: (hold: Watchdog.Hold) => Effect.Effect<boolean>,
+    lost: () => LockError
+  ) {
+    this.key = hold.key
+    this.token = hold.token
+    this.#hold = hold
+    this.#watchdog = watchdog
+    this.#end = end
+    this.#lost = lost
+  }
+
+  get isHeld(): Effect.Effect<boolean> {
+    return Effect.sync(() => this.#watchdog.isHeld(this.#hold))
+  }
+
+  get lost(): Effect.Effect<never, LockError> {
+    return Effect.async((resume) => {
+      const forget = this.#watchdog.onLost(this.#hold, () => resume(Effect.fail(this.#lost())))
+      return Effect.sync(forget)
+    })
+  }
+
+  get release(): Effect.Effect<boolean> {
+    return Effect.uninterruptible(this.#end(this.#hold))
+  }
+}
+
+/** Names of askings that nobody else has: a random one for this service, and a number. */
+const owners = (): (() => string) => {
+  const bytes = crypto.getRandomValues(new Uint8Array(16))
+  const name = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")
+  let count = 0
+  return () => `${name}:${(count++).toString(36)}`
+}
+
+const invalid = (method: string, description: string): LockError =>
+  new LockError({ reason: "InvalidOptions", method, description, outcome: "not-done" })
+
+const millisOf = (
+  method: string,
+  name: "ttl" | "watch",
+  input: Duration.DurationInput
+): Either.Either<number, LockError> =>
+  Either.mapLeft(Ttl.millis(input), (problem) =>
+    invalid(method, name === "ttl" ? problem : problem.replace("time to live", "time between two looks"))
+  )
+
+const waitOf = (method: string, input: Duration.DurationInput | "forever"): Either.Either<number, LockError> => {
+  if (input === "forever") return Either.right(Number.POSITIVE_INFINITY)
+  const decoded = Duration.decodeUnknown(input)
+  const millis = Option.isNone(decoded) ? Number.NaN : Duration.toMillis(decoded.value)
+  return millis >= 0 ? Either.right(millis) : Either.left(invalid(method, "the time to wait must be a duration"))
+}
+
+const forbidden = /[\p{Cc}{}]/u
+const loneSurrogate = /\p{Surrogate}/u
+
+const keyProblem = (key: string): string | undefined => {
+  if (key.length === 0) return "a key cannot be empty"
+  if (key.length > 512) return "a key cannot be longer than 512 characters"
+  if (loneSurrogate.test(key)) return "a key must be well-formed Unicode"
+  // braces would move a lock's parts to another slot of a cluster
+  return forbidden.test(key) ? "a key cannot hold control characters, { or }" : undefined
+}

@@ -15,6 +15,7 @@ import * as Operations from "./operations.ts"
 import type { Router } from "./router.ts"
 import * as Standalone from "./standalone.ts"
 import * as Subscriber from "./subscriber.ts"
+import * as Tls from "./tls.ts"
 
 const atLeastOne = (value: number | undefined, otherwise: number): number =>
   Math.max(1, Math.floor(value ?? otherwise) || 1)
@@ -62,7 +63,16 @@ export const makeClient = (
     const onState = (state: RedisClient.ConnectionState): void => {
       for (const watcher of [...watchers]) watcher(state)
     }
-    const router: Router = Standalone.make(core, settings, behaviour.name, onState)
+    if (behaviour.autoPipelining === true && settings.topology === "cluster") {
+      return yield* failure({
+        reason: "Rejected",
+        outcome: "not-sent",
+        method: "connect",
+        description: "autoPipelining is not for a Cluster: leave it off there"
+      })
+    }
+    const tls = yield* Tls.read(settings)
+    const router: Router = Standalone.make({ core, apart, settings, tls, name: behaviour.name, onState })
     const shared = Operations.make(core, {
       submit: router.submit,
       cork: router.cork,

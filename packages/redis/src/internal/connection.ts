@@ -20,8 +20,13 @@ export interface Connection {
   /** What is submitted between the two goes out in one piece. */
   readonly cork: () => void
   readonly uncork: () => void
-  /** Looks whether the server is elsewhere by now, and changes over to it; what is under way stays where it is. */
-  readonly refresh: () => void
+  /**
+   * Looks whether the server is elsewhere by now, and changes over to it; what is under way stays where it is. Not more
+   * often than twice a second, unless it is known that there is something to find.
+   */
+  readonly refresh: (known?: boolean) => void
+  /** The server that is or was connected to last, as `host:port`. */
+  readonly id: () => string | undefined
   readonly close: () => void
 }
 
@@ -46,6 +51,7 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
   const retired = new Set<Wire.Wire>()
   let failures = 0
   let hadOne = false
+  let id: string | undefined
   let next: ReturnType<typeof setTimeout> | undefined
   let refreshed = Number.NEGATIVE_INFINITY
 
@@ -137,6 +143,7 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
   const ready = (opened: Attempt.Opened): void => {
     stopAttempts()
     const before = wire
+    id = `${opened.target.host}:${opened.target.port}`
     const current = Wire.make(core, opened.link, {
       onFrozen: (error) => lost(current, error),
       onRefused: (code) => {
@@ -175,9 +182,9 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
     later(0)
   }
 
-  const refresh = (): void => {
+  const refresh = (known = false): void => {
     const now = performance.now()
-    if (wire === undefined || attempts.length > 0 || now - refreshed < refreshPause) return
+    if (wire === undefined || attempts.length > 0 || (!known && now - refreshed < refreshPause)) return
     refreshed = now
     attempt()
   }
@@ -225,6 +232,7 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
     cork: () => wire?.cork(),
     uncork: () => wire?.uncork(),
     refresh,
+    id: () => id,
     close: () => {
       if (state === "closed") return
       stopAttempts()

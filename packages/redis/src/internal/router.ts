@@ -4,8 +4,10 @@
 import type * as Effect from "effect/Effect"
 import type * as RedisClient from "../RedisClient.ts"
 import type { RedisError } from "../RedisError.ts"
+import type { RedisSettings } from "../RedisSettings.ts"
 import type * as Attempt from "./attempt.ts"
-import type { Call } from "./call.ts"
+import type { Call, Core } from "./call.ts"
+import type { Tls } from "./driver.ts"
 import type * as Isolated from "./isolated.ts"
 import type { Operations } from "./operations.ts"
 
@@ -23,4 +25,15 @@ export interface Router {
   readonly listening: Attempt.AttemptOptions
   readonly nodes: (shared: Operations) => Effect.Effect<ReadonlyArray<RedisClient.Node>, RedisError>
   readonly close: () => void
+}
+
+/** What a router is made of. */
+export interface RouterOptions {
+  readonly core: Core
+  /** The same for connections that are not counted with the shared one. */
+  readonly apart: () => Core
+  readonly settings: RedisSettings
+  readonly tls: Tls
+  readonly name: string | undefined
+  readonly onState: (state: RedisClient.ConnectionState) => void
 }

@@ -12,6 +12,8 @@ import { type Core, notSent } from "./call.ts"
 import * as Connection from "./connection.ts"
 
 export interface Subscriber {
+  /** Listens without waiting; gives back what ends it. */
+  readonly attach: (kind: Kind, names: ReadonlyArray<string>, handler: Listener["handler"]) => () => void
   readonly listen: RedisClient.Service["listen"]
   readonly listeners: () => number
   readonly close: () => void
@@ -169,6 +171,11 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
   }
 
   return {
+    attach: (kind, names, handler) => {
+      const listener: Listener = { kind, names, handler, ready: false, refused: false, round: 0, first: undefined }
+      add(listener)
+      return () => remove(listener)
+    },
     listen: (channels, handler): Effect.Effect<void, RedisError, Scope.Scope> =>
       Effect.suspend(() => {
         const [kind, names]: readonly [Kind, ReadonlyArray<string>] =

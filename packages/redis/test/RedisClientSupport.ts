@@ -1,0 +1,34 @@
+/** What the tests of the client share: a client in a scope of its own, and waiting for what a server does in its time. */
+import { RedisClient } from "@underlay/redis"
+import type { RedisError } from "@underlay/redis/RedisError"
+import { type ConfigError, Context, Effect, Exit, Layer, Scope } from "effect"
+
+export { pause, timed } from "./support.ts"
+
+import { pause } from "./support.ts"
+
+/** A client in a scope of its own, so that a test can release it when it likes. */
+export const open = (
+  options: RedisClient.Options
+): Effect.Effect<
+  { readonly redis: RedisClient.Service; readonly release: Effect.Effect<void> },
+  RedisError | ConfigError.ConfigError,
+  Scope.Scope
+> =>
+  Effect.gen(function* () {
+    const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
+    const context = yield* Scope.extend(Layer.build(RedisClient.layer(options)), scope)
+    return { redis: Context.get(context, RedisClient.RedisClient), release: Scope.close(scope, Exit.void) }
+  })
+
+/** Waits until something is so, by asking again and again; dies where it does not become so. */
+export const until = <E, R>(condition: Effect.Effect<boolean, E, R>, millis = 10_000): Effect.Effect<void, E, R> =>
+  Effect.suspend(() => {
+    const end = performance.now() + millis
+    const ask: Effect.Effect<void, E, R> = Effect.flatMap(condition, (is) => {
+      if (is) return Effect.void
+      if (performance.now() > end) return Effect.die(new Error(`it did not become so within ${millis} ms`))
+      return Effect.zipRight(pause(5), ask)
+    })
+    return ask
+  })

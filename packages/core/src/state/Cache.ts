@@ -1,29 +1,24 @@
 /**
  * Caches: typed handles over one backend. An unreachable cache is a miss, counted; a value of another shape is a miss;
- * concurrent misses of a key run its computation once. A port of the internal plane: nothing is emitted per operation.
+ * concurrent misses of a key run its computation once, in this process and across processes. A port of the internal
+ * plane: nothing is emitted per operation.
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
-import * as Exit from "effect/Exit"
-import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
-import * as Random from "effect/Random"
+import type * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import { ExpiringMap } from "../internal/expiringMap.ts"
-import * as Ttl from "../internal/ttl.ts"
+import type * as Scope from "effect/Scope"
+import * as Handle from "../internal/cache/handle.ts"
+import * as Memory from "../internal/cache/memory.ts"
 
 /**
  * Why a cache could not do what it was asked.
  *
- * - `InvalidOptions`: a handle's namespace, time to live or jitter cannot be.
+ * - `InvalidOptions`: an option of a handle cannot be, or its backend cannot do it.
  * - `InvalidTtl`, `InvalidValue`: the argument of a call cannot be accepted.
  * - `Unavailable`, `Timeout`: the backend cannot be reached, or did not answer in time.
  * - `Rejected`: the backend answered with a refusal.
@@ -70,32 +65,141 @@ export class CacheError extends Schema.TaggedError<CacheError>("@underlay/core/s
 }
 
 /**
- * What keeps the entries: texts by full key, with a time to live in whole milliseconds.
+ * What a backend found at a key. `left` is what is left of its time to live in milliseconds, by the backend's clock, or
+ * `undefined` where it was not asked for. A key that holds what is no text at all is `"unreadable"`.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Backend {
-  /** The texts in the order of the keys, undefined where there is none or none that can be read. */
-  readonly getMany: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string | undefined>, CacheError>
-  readonly get: (key: string) => Effect.Effect<string | undefined, CacheError>
-  readonly set: (key: string, value: string, ttl: number) => Effect.Effect<void, CacheError>
-  readonly setMany: (entries: ReadonlyArray<BackendEntry>) => Effect.Effect<void, CacheError>
-  readonly delete: (key: string) => Effect.Effect<boolean, CacheError>
-  /** Deletes every key that begins with `prefix` and gives their number. Not atomic. */
-  readonly clear: (prefix: string) => Effect.Effect<number, CacheError>
-}
+export type Found = { readonly text: string; readonly left: number | undefined } | "unreadable" | undefined
 
 /**
- * One entry of `setMany`.
+ * One entry to write: a full key, its text, and its time to live in whole milliseconds.
  *
  * @since 0.1.0
  * @category models
  */
 export interface BackendEntry {
   readonly key: string
-  readonly value: string
+  readonly text: string
   readonly ttl: number
+  /** Texts of more bytes than this may be kept compressed. */
+  readonly compressAbove?: number | undefined
+}
+
+/**
+ * Who changes something: the handle, so that it is not told of its own changes, and its namespace.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Origin {
+  readonly namespace: string
+  /** What every full key of the namespace begins with. */
+  readonly prefix: string
+  readonly from: string
+}
+
+/**
+ * What a backend tells of a namespace: that from now on all is heard, that something may have been missed, or what was
+ * changed, with full keys. `from` is the handle that changed it, `undefined` where nobody knows.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Heard =
+  | { readonly _tag: "Ready" }
+  | { readonly _tag: "Lost" }
+  | {
+      readonly _tag: "Changed"
+      readonly from: string | undefined
+      readonly keys: ReadonlyArray<string>
+      readonly tags: ReadonlyArray<string>
+      /** All of the namespace. */
+      readonly cleared: boolean
+    }
+
+/**
+ * Who may compute a key, across processes: a lease is taken by one, under a token, and ends by itself. A plain `set` or
+ * `delete` of the key and a `clear` of its namespace end it too, so that what its holder computes is not kept.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Leases {
+  /** The entry of the key; where there is none, its lease. */
+  readonly getOrTake: (key: string, token: string, ttl: number) => Effect.Effect<Looked, CacheError>
+  /** The lease of the key, whether or not there is an entry. */
+  readonly take: (key: string, token: string, ttl: number) => Effect.Effect<Looked, CacheError>
+  /** Writes the entry and ends the lease, if the lease is still held under this token; says whether it was. */
+  readonly fill: (entry: BackendEntry, token: string, by: Origin) => Effect.Effect<boolean, CacheError>
+  /** Ends the lease if it is held under this token. */
+  readonly release: (key: string, token: string) => Effect.Effect<void, CacheError>
+  /** Calls `wake` whenever the lease of the key ends before its time, until the scope closes. */
+  readonly watch: (key: string, wake: () => void) => Effect.Effect<void, CacheError, Scope.Scope>
+}
+
+/**
+ * What `Leases` answer: the entry, the lease, or that another holds it, for at most so many milliseconds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Looked =
+  | { readonly _tag: "Found"; readonly found: Exclude<Found, undefined> }
+  | { readonly _tag: "Taken" }
+  | { readonly _tag: "Held"; readonly left: number }
+
+/**
+ * Version stamps: an entry keeps the stamps of its tags as they were before it was computed, and is worth nothing once
+ * one of them is another. Stamps live longer than any entry that has them; one that is lost makes misses, never a stale
+ * hit.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Stamps {
+  /** The stamps in the order of the keys, `undefined` where there is none. */
+  readonly get: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string | undefined>, CacheError>
+  /** The stamps in the order of the keys; one that is not there is made. Each lives `ttl` milliseconds at the least. */
+  readonly ensure: (keys: ReadonlyArray<string>, ttl: number) => Effect.Effect<ReadonlyArray<string>, CacheError>
+  /** Drops the stamps of tags, or the one of the whole namespace (`tags` absent). */
+  readonly drop: (
+    keys: ReadonlyArray<string>,
+    tags: ReadonlyArray<string> | undefined,
+    by: Origin
+  ) => Effect.Effect<void, CacheError>
+}
+
+/**
+ * What keeps the entries: texts by full key, with a time to live in whole milliseconds. The optional parts are what a
+ * backend may not be able to do; handles that need them are refused there, save that without `leases` computations are
+ * shared in this process only.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Backend {
+  /** `timed` asks for what is left of the time to live too. */
+  readonly get: (key: string, timed: boolean) => Effect.Effect<Found, CacheError>
+  /** In the order of the keys. */
+  readonly getMany: (keys: ReadonlyArray<string>, timed: boolean) => Effect.Effect<ReadonlyArray<Found>, CacheError>
+  readonly set: (entry: BackendEntry, by: Origin) => Effect.Effect<void, CacheError>
+  readonly setMany: (entries: ReadonlyArray<BackendEntry>, by: Origin) => Effect.Effect<void, CacheError>
+  /** How many there were. */
+  readonly delete: (keys: ReadonlyArray<string>, by: Origin) => Effect.Effect<number, CacheError>
+  /** Removes what cannot be read. Nobody is told, and leases stay. */
+  readonly discard: (keys: ReadonlyArray<string>) => Effect.Effect<void, CacheError>
+  /** Deletes every key of the namespace and gives their number. Not atomic. */
+  readonly clear: (by: Origin) => Effect.Effect<number, CacheError>
+  readonly leases?: Leases | undefined
+  readonly stamps?: Stamps | undefined
+  /** Tells of changes in a namespace until the scope closes. `handler` is called synchronously, in order. */
+  readonly listen?:
+    | ((by: Origin, handler: (heard: Heard) => void) => Effect.Effect<void, CacheError, Scope.Scope>)
+    | undefined
+  /** Refreshes that nobody waits for run in it and end with it. Without one they run until they are done. */
+  readonly scope?: Scope.Scope | undefined
 }
 
 /**
@@ -115,7 +219,7 @@ export class Cache extends Context.Tag("@underlay/core/Cache")<Cache, Backend>()
 export interface Options<A, I> {
   /** Entries are kept at `cache:<namespace>:<key>`. Letters, digits, `.`, `_` and `-`. */
   readonly namespace: string
-  /** How long an entry lives. Default: 10 minutes. */
+  /** How long an entry is fresh. Default: 10 minutes. */
   readonly ttl?: Duration.DurationInput | undefined
   /** The values: written encoded as JSON, checked when read. */
   readonly schema: Schema.Schema<A, I>
@@ -126,6 +230,76 @@ export interface Options<A, I> {
   readonly jitter?: number | undefined
   /** Whether a failing backend fails the call instead of counting as a miss. Default: false. */
   readonly strict?: boolean | undefined
+  /**
+   * How long after its freshness an entry is still served by `getOrElse` while it is computed anew in the background.
+   * Default: not at all.
+   */
+  readonly staleFor?: Duration.DurationInput | undefined
+  /**
+   * How long after its freshness an entry is served by `getOrElse` when its computation fails. What was deleted,
+   * cleared or invalidated is never served. Default: not at all.
+   */
+  readonly graceFor?: Duration.DurationInput | undefined
+  /** How long after such a failure the old entry is served without trying again. Default: every call tries. */
+  readonly graceBackoff?: Duration.DurationInput | undefined
+  /**
+   * Computes an entry anew in the background before it expires, the likelier the closer that is and the longer the
+   * computation takes, so that few do and nobody waits (XFetch, by Vattani, Chierichetti and Lowenstein). The factor
+   * `beta`: 1 is usual, more is earlier. Default: not at all.
+   */
+  readonly earlyRefresh?: number | undefined
+  /** How long `getOrElseOption` and `getOrElseMany` keep that there is nothing. Default: 30 seconds, or `ttl` if shorter. */
+  readonly negativeTtl?: Duration.DurationInput | undefined
+  /**
+   * Keeps decoded values in this process as well, coherent with the backend by its messages: emptied and not used while
+   * these may be missed. The values are shared, so they must not be changed. Default: off.
+   */
+  readonly firstTier?: FirstTier | undefined
+  /** Larger entries are kept compressed where the backend can. In bytes. Default: never. */
+  readonly compressAbove?: number | undefined
+  /**
+   * Does not check what a handle with the same `version` of the schema wrote, where the schema changes nothing (no
+   * transformations and no classes); whatever else is read is checked as ever. A value that would not read back is
+   * refused when it is written. Default: false.
+   */
+  readonly trusted?: boolean | undefined
+  /**
+   * The version of the schema for `trusted`. Default: a fingerprint of its structure, which does not see what a filter
+   * of one's own closes over.
+   */
+  readonly version?: string | undefined
+  /**
+   * One computation of a key across processes: how long its lease lasts, after which another takes over (10 seconds),
+   * and how long others wait for its result before they compute for themselves, without keeping it (as long as the
+   * lease). `false`: computations are shared in this process only, and a computation may overwrite what another process
+   * wrote or deleted meanwhile.
+   */
+  readonly lease?:
+    | false
+    | {
+        readonly ttl?: Duration.DurationInput | undefined
+        readonly wait?: Duration.DurationInput | undefined
+      }
+    | undefined
+  /**
+   * How `clear` works. `scan` (default) deletes the keys; `generation` makes all that was kept before worthless with one
+   * command, whatever their number, at the price of one more command for each read from the backend. All handles of a
+   * namespace must agree.
+   */
+  readonly clearBy?: "scan" | "generation" | undefined
+}
+
+/**
+ * The tier in this process.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface FirstTier {
+  /** The greatest number of entries; the one used least recently goes first. Default: 1,000. */
+  readonly capacity?: number | undefined
+  /** How long an entry stays at the most. Default: 1 minute. */
+  readonly ttl?: Duration.DurationInput | undefined
 }
 
 /**
@@ -136,6 +310,10 @@ export interface Options<A, I> {
  */
 export interface WriteOptions {
   readonly ttl?: Duration.DurationInput | undefined
+  /** `invalidateTags` of any of these makes the entry worthless. */
+  readonly tags?: ReadonlyArray<string> | undefined
+  /** How long it is kept that there is nothing. */
+  readonly negativeTtl?: Duration.DurationInput | undefined
 }
 
 /**
@@ -146,18 +324,41 @@ export interface WriteOptions {
  */
 export interface Stats {
   readonly hits: number
+  /** Those of `hits` that the tier in this process answered. */
+  readonly firstTierHits: number
   readonly misses: number
-  /** Computations that `getOrElse` ran. */
+  /** Hits that said that there is nothing. */
+  readonly negativeHits: number
+  /** Values served after their freshness while they were computed anew. */
+  readonly stale: number
+  /** Values served after their freshness because their computation failed. */
+  readonly graced: number
+  /** Computations that `getOrElse` ran, background ones included. */
   readonly loads: number
+  /** Those of `loads` that ran in the background, and how many of these failed. */
+  readonly refreshes: number
+  readonly refreshFailures: number
   /** Calls of `getOrElse` that waited for another call's computation. */
   readonly joined: number
+  /** Calls that waited for the computation of another process. */
+  readonly awaited: number
   readonly writes: number
-  /** Entries that did not decode and counted as misses. */
+  /** Computed values that were not kept, because their key was written or deleted meanwhile or their lease had ended. */
+  readonly outdated: number
+  /** Entries that did not decode and counted as misses. They are removed. */
   readonly corrupt: number
+  /** Entries that counted as misses because one of their tags, or the namespace, was invalidated. */
+  readonly invalidated: number
   /** Calls that the backend failed. */
   readonly unreachable: number
   /** Values that were not kept: they did not encode, or their time to live cannot be. */
   readonly refused: number
+  /** Messages of changes made elsewhere. */
+  readonly messages: number
+  /** How often the tier in this process was emptied because messages may have been missed. */
+  readonly flushes: number
+  /** Entries in the tier in this process now. */
+  readonly firstTierSize: number
 }
 
 /**
@@ -168,51 +369,89 @@ export interface Stats {
  */
 export interface CacheHandle<A, E = never> {
   readonly namespace: string
+  /** The value, if it is there and fresh. */
   readonly get: (key: string) => Effect.Effect<Option.Option<A>, E>
   readonly set: (key: string, value: A, options?: WriteOptions) => Effect.Effect<void, E>
-  /** Whether there was an entry. A computation of the key that this handle is running will not be kept. */
+  /** Whether there was an entry. A computation of the key that is running, in any process, will not be kept. */
   readonly delete: (key: string) => Effect.Effect<boolean, E>
+  /** How many there were. */
+  readonly deleteMany: (keys: ReadonlyArray<string>) => Effect.Effect<number, E>
   /**
-   * The entry, or what `compute` gives, which is then kept. Concurrent calls for one key share one computation in this
-   * process; when the call that runs it is interrupted, a waiting one takes over. A failure is shared and not kept.
-   * A computation that asks for its own key waits for itself.
+   * The entry, or what `compute` gives, which is then kept. Concurrent calls for one key share one computation, in this
+   * process and across processes; when the call that runs it is interrupted, a waiting one takes over. A failure is
+   * shared in this process and not kept. A computation that asks for its own key waits for itself.
+   *
+   * With `staleFor` or `earlyRefresh` the computation may run in the background after the call, with the call's context:
+   * it must not need what ends with the call.
    */
   readonly getOrElse: <E2, R>(
     key: string,
     compute: Effect.Effect<A, E2, R>,
     options?: WriteOptions
   ) => Effect.Effect<A, E | E2, R>
+  /** As `getOrElse`, for what may not exist: that there is nothing is kept too, for `negativeTtl`. */
+  readonly getOrElseOption: <E2, R>(
+    key: string,
+    compute: Effect.Effect<Option.Option<A>, E2, R>,
+    options?: WriteOptions
+  ) => Effect.Effect<Option.Option<A>, E | E2, R>
+  /**
+   * The entries in the order of the keys. What is missing is computed by one call of `load` with the missing keys, each
+   * once; what that does not give does not exist, which is kept for `negativeTtl`. Keys that another call in this
+   * process is computing are waited for; those that another process is computing are computed here too, and not kept.
+   */
+  readonly getOrElseMany: <E2, R>(
+    keys: ReadonlyArray<string>,
+    load: (missing: ReadonlyArray<string>) => Effect.Effect<Iterable<readonly [key: string, value: A]>, E2, R>,
+    options?: WriteOptions
+  ) => Effect.Effect<ReadonlyArray<Option.Option<A>>, E | E2, R>
   /** The entries in the order of the keys. */
   readonly getMany: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Option.Option<A>>, E>
   readonly setMany: (
     entries: Iterable<readonly [key: string, value: A]>,
     options?: WriteOptions
   ) => Effect.Effect<void, E>
-  /** Deletes every entry of the namespace and says how many. Entries written meanwhile may stay. */
+  /** Makes every entry of the namespace that was written with one of these tags worthless, at once and everywhere. */
+  readonly invalidateTags: (tags: ReadonlyArray<string>) => Effect.Effect<void, E>
+  /**
+   * Deletes every entry of the namespace and says how many (0 with `clearBy: "generation"`, which deletes none but makes
+   * all of them worthless). Entries written meanwhile may stay.
+   */
   readonly clear: Effect.Effect<number, E>
   readonly stats: Effect.Effect<Stats>
 }
 
 /**
- * Makes a handle on the application's cache. Fails with `InvalidOptions` on options that cannot be.
+ * Makes a handle on the application's cache. Fails with `InvalidOptions` on options that cannot be, or that the backend
+ * cannot do. One with a tier in this process listens until its scope closes.
  *
  * ```ts
  * const users = yield* Cache.make({ namespace: "users", ttl: "5 minutes", schema: User })
  * const user = yield* users.getOrElse(id, loadUser(id))
  * ```
  *
+ * An entry is a JSON object, for example `{"value":{"name":"Ada"}}`, with what else there is to know of it before the
+ * value: `keep` (for how many milliseconds after its freshness it is kept), `took` (how many its computation took),
+ * `tags` (their stamps), `generation` (the namespace's stamp) and `schema` (the version of a trusted one). Instead of a
+ * value, `"none":true` says that there is nothing.
+ *
  * @since 0.1.0
  * @category constructors
  */
 export const make: {
   <A, I>(
-    options: Options<A, I> & { readonly strict: true }
+    options: Options<A, I> & { readonly strict: true; readonly firstTier?: undefined }
   ): Effect.Effect<CacheHandle<A, CacheError>, CacheError, Cache>
   <A, I>(
-    options: Options<A, I> & { readonly strict?: false | undefined }
+    options: Options<A, I> & { readonly strict?: false | undefined; readonly firstTier?: undefined }
   ): Effect.Effect<CacheHandle<A>, CacheError, Cache>
-} = <A, I>(options: Options<A, I>): Effect.Effect<CacheHandle<A, never>, CacheError, Cache> =>
-  Effect.flatMap(Cache, (backend) => makeHandle(backend, options))
+  <A, I>(
+    options: Options<A, I> & { readonly strict?: false | undefined }
+  ): Effect.Effect<CacheHandle<A>, CacheError, Cache | Scope.Scope>
+  <A, I>(options: Options<A, I>): Effect.Effect<CacheHandle<A, CacheError>, CacheError, Cache | Scope.Scope>
+  // the implementation asks for a scope where there is a first tier only, and fails where the handle is strict only
+} = <A, I>(options: Options<A, I>): Effect.Effect<CacheHandle<A>, CacheError, Cache> =>
+  Effect.flatMap(Cache, (backend) => Handle.make(backend, options) as Effect.Effect<CacheHandle<A>, CacheError>)
 
 /**
  * A class that is at once the tag of a named cache and has its layer.
@@ -232,7 +471,7 @@ export const tag =
     // a getter, so that the layer is of the class that extends this one
     const descriptor: PropertyDescriptor & ThisType<Context.Tag<Self, CacheHandle<A>>> = {
       get() {
-        return Layer.effect(this, make(options))
+        return Layer.scoped(this, make(options))
       }
     }
     Reflect.defineProperty(base, "layer", descriptor)
@@ -249,184 +488,6 @@ export interface HandleTag<Self, Id extends string, A> extends Context.TagClass<
   readonly layer: Layer.Layer<Self, CacheError, Cache>
 }
 
-interface Flight {
-  readonly result: Deferred.Deferred<Exit.Exit<unknown, unknown> | undefined>
-  /** The key was deleted or written meanwhile: what is computed may be stale, so it is not kept. */
-  outdated: boolean
-}
-
-const makeHandle = <A, I>(backend: Backend, options: Options<A, I>): Effect.Effect<CacheHandle<A, never>, CacheError> =>
-  Effect.gen(function* () {
-    const invalid = (description: string) => failure("InvalidOptions", "make", description)
-    if (!namespacePattern.test(options.namespace)) {
-      return yield* invalid("a namespace is one to 128 letters, digits, dots, underscores and hyphens")
-    }
-    const jitter = options.jitter ?? 0.05
-    if (!(jitter >= 0 && jitter <= 1)) return yield* invalid("the jitter must be between 0 and 1")
-    const defaultTtl = Ttl.millis(options.ttl ?? "10 minutes")
-    if (Either.isLeft(defaultTtl)) return yield* invalid(defaultTtl.left)
-
-    const strict = options.strict === true
-    const prefix = `cache:${options.namespace}:`
-    const decodeEither = Schema.decodeUnknownEither(Schema.parseJson(options.schema))
-    const encodeEither = Schema.encodeEither(Schema.parseJson(options.schema))
-    const flights = new Map<string, Flight>()
-    const stats = { hits: 0, misses: 0, loads: 0, joined: 0, writes: 0, corrupt: 0, unreachable: 0, refused: 0 }
-
-    /** A failing backend: counted, and a failure only where the handle is strict. */
-    const orElse = <B>(effect: Effect.Effect<B, CacheError>, otherwise: B): Effect.Effect<B> =>
-      Effect.catchAll(effect, (error) => {
-        if (error.reason === "InvalidValue" || error.reason === "InvalidTtl") stats.refused++
-        else stats.unreachable++
-        // the type of a strict handle has this error: see the signatures of make
-        return strict ? (Effect.fail(error) as unknown as Effect.Effect<B>) : Effect.succeed(otherwise)
-      })
-
-    const decode = (text: string | undefined): Option.Option<A> => {
-      if (text === undefined) {
-        stats.misses++
-        return Option.none()
-      }
-      const decoded = decodeEither(text)
-      if (Either.isRight(decoded)) {
-        stats.hits++
-        return Option.some(decoded.right)
-      }
-      stats.misses++
-      stats.corrupt++
-      return Option.none()
-    }
-
-    const encode = (value: A, method: string): Effect.Effect<string, CacheError> => {
-      const encoded = encodeEither(value)
-      return Either.isRight(encoded)
-        ? Effect.succeed(encoded.right)
-        : failure("InvalidValue", method, "the value does not encode by the cache's schema")
-    }
-
-    const ttlOf = (ttl: Duration.DurationInput | undefined, method: string): Effect.Effect<number, CacheError> => {
-      const millis = ttl === undefined ? defaultTtl : Ttl.millis(ttl)
-      if (Either.isLeft(millis)) return failure("InvalidTtl", method, millis.left)
-      if (jitter === 0) return Effect.succeed(millis.right)
-      return Effect.map(Random.next, (part) => Math.max(1, Math.ceil(millis.right * (1 - jitter * part))))
-    }
-
-    const outdate = (key: string): void => {
-      const flight = flights.get(key)
-      if (flight === undefined) return
-      flight.outdated = true
-      flights.delete(key)
-    }
-
-    const put = (
-      key: string,
-      value: A,
-      method: string,
-      ttl: Duration.DurationInput | undefined,
-      flight?: Flight
-    ): Effect.Effect<void, CacheError> =>
-      Effect.flatMap(encode(value, method), (text) =>
-        Effect.flatMap(ttlOf(ttl, method), (millis) => {
-          // asked last of all, so that nothing comes between this and the write
-          if (flight?.outdated === true) return Effect.void
-          stats.writes++
-          return backend.set(prefix + key, text, millis)
-        })
-      )
-
-    const get = (key: string): Effect.Effect<Option.Option<A>> =>
-      Effect.map(orElse(backend.get(prefix + key), undefined), decode)
-
-    const load = <E2, R>(
-      key: string,
-      flight: Flight,
-      compute: Effect.Effect<A, E2, R>,
-      write: WriteOptions | undefined
-    ): Effect.Effect<A, E2, R> =>
-      Effect.flatMap(get(key), (found) => {
-        if (Option.isSome(found)) return Effect.succeed(found.value)
-        stats.loads++
-        return Effect.tap(compute, (value) => orElse(put(key, value, "getOrElse", write?.ttl, flight), undefined))
-      })
-
-    const getOrElse = <E2, R>(
-      key: string,
-      compute: Effect.Effect<A, E2, R>,
-      write?: WriteOptions
-    ): Effect.Effect<A, E2, R> =>
-      // Looking, setting and seeing to the end are one step: an interruption between them would strand a flight for ever.
-      Effect.uninterruptibleMask((restore) => {
-        const running = flights.get(key)
-        if (running !== undefined) {
-          stats.joined++
-          return Effect.flatMap(restore(Deferred.await(running.result)), (exit) =>
-            // the call that ran it was interrupted: it is this one's turn, or another waiting one's
-            exit === undefined ? restore(getOrElse(key, compute, write)) : (exit as Exit.Exit<A, E2>)
-          )
-        }
-        const flight: Flight = { result: Deferred.unsafeMake(FiberId.none), outdated: false }
-        flights.set(key, flight)
-        return Effect.onExit(restore(load(key, flight, compute, write)), (exit) => {
-          if (flights.get(key) === flight) flights.delete(key)
-          const abandoned = Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
-          return Deferred.succeed(flight.result, abandoned ? undefined : exit)
-        })
-      })
-
-    return {
-      namespace: options.namespace,
-      get,
-      set: (key, value, write) =>
-        Effect.suspend(() => {
-          outdate(key)
-          return orElse(put(key, value, "set", write?.ttl), undefined)
-        }),
-      delete: (key) =>
-        Effect.suspend(() => {
-          outdate(key)
-          return orElse(backend.delete(prefix + key), false)
-        }),
-      getOrElse,
-      getMany: (keys) => {
-        if (keys.length === 0) return Effect.succeed([])
-        return Effect.map(
-          orElse(
-            backend.getMany(keys.map((key) => prefix + key)),
-            keys.map(() => undefined)
-          ),
-          (texts) => texts.map(decode)
-        )
-      },
-      setMany: (entries, write) =>
-        Effect.suspend(() => {
-          const all = [...entries]
-          if (all.length === 0) return Effect.void
-          for (const [key] of all) outdate(key)
-          return orElse(
-            Effect.flatMap(
-              Effect.forEach(all, ([key, value]) =>
-                Effect.zipWith(encode(value, "setMany"), ttlOf(write?.ttl, "setMany"), (text, ttl) => ({
-                  key: prefix + key,
-                  value: text,
-                  ttl
-                }))
-              ),
-              (encoded) => {
-                stats.writes += encoded.length
-                return backend.setMany(encoded)
-              }
-            ),
-            undefined
-          )
-        }),
-      clear: Effect.suspend(() => {
-        for (const key of [...flights.keys()]) outdate(key)
-        return orElse(backend.clear(prefix), 0)
-      }),
-      stats: Effect.sync(() => ({ ...stats }))
-    }
-  })
-
 /**
  * A cache backend inside this process, by `Clock`. It holds at most `capacity` entries (default 10,000) over all
  * namespaces and then gives up the one that was used least recently.
@@ -435,28 +496,4 @@ const makeHandle = <A, I>(backend: Backend, options: Options<A, I>): Effect.Effe
  * @category layers
  */
 export const layerMemory = (options: { readonly capacity?: number | undefined } = {}): Layer.Layer<Cache> =>
-  Layer.sync(Cache, () => {
-    const entries = new ExpiringMap<string>(options.capacity ?? 10_000)
-    const atNow = <A>(f: (now: number) => A): Effect.Effect<A> => Effect.map(Clock.currentTimeMillis, f)
-    return {
-      get: (key) => atNow((now) => entries.get(key, now)),
-      getMany: (keys) => atNow((now) => keys.map((key) => entries.get(key, now))),
-      set: (key, value, ttl) => atNow((now) => entries.set(key, value, now + ttl, now)),
-      setMany: (many) =>
-        atNow((now) => {
-          for (const { key, ttl, value } of many) entries.set(key, value, now + ttl, now)
-        }),
-      delete: (key) => atNow((now) => entries.delete(key, now)),
-      clear: (prefix) =>
-        atNow((now) => {
-          let count = 0
-          for (const key of [...entries.keys()]) if (key.startsWith(prefix) && entries.delete(key, now)) count++
-          return count
-        })
-    }
-  })
-
-const namespacePattern = /^[A-Za-z0-9._-]{1,128}$/
-
-const failure = (reason: Reason, method: string, description: string): Effect.Effect<never, CacheError> =>
-  Effect.fail(new CacheError({ reason, method, description }))
+  Layer.scoped(Cache, Memory.make(options.capacity ?? 10_000))

@@ -11,9 +11,20 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
+import * as CacheFreshness from "../internal/cache/suiteFreshness.ts"
+import * as CacheSharing from "../internal/cache/suiteSharing.ts"
 import * as Cache from "../state/Cache.ts"
 import * as SessionStore from "../state/SessionStore.ts"
 import * as Suite from "./Suite.ts"
+
+/**
+ * What a backend may be able to do: to hold leases, so that a key is computed once however many processes ask; to hold
+ * stamps, for tags and generations; to tell of changes, for the tier in the process; to keep large texts compressed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Capability = "leases" | "stamps" | "invalidations"
 
 /**
  * What the suite needs of the test that runs it.
@@ -22,7 +33,10 @@ import * as Suite from "./Suite.ts"
  * @category models
  */
 export interface Options<R> {
-  /** Lets time pass for the cache: by `TestClock` for one that goes by `Clock`, by ageing its keys for another. */
+  /**
+   * Lets time pass for the cache: by `TestClock`, by which every handle goes, and by ageing its keys for a backend that
+   * has a clock of its own.
+   */
   readonly advance: (duration: Duration.Duration) => Effect.Effect<void, unknown, R>
 }
 
@@ -39,14 +53,16 @@ class Tagged extends Cache.tag("@underlay/core/testing/Tagged", {
  * @since 0.1.0
  * @category testing
  */
-export const make = <R = never>(options: Options<R>): Suite.Suite<never, Cache.Cache | R> => {
+export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Cache.Cache | R> => {
   const { advance } = options
   const namespace = Effect.map(SessionStore.makeId, (id) => `suite-${id.slice(0, 12)}`)
   const numbers = (settings: { readonly ttl?: Duration.DurationInput } = {}) =>
     Effect.flatMap(namespace, (name) => Cache.make({ namespace: name, schema: Schema.Number, jitter: 0, ...settings }))
   const scenario = (name: string, run: Effect.Effect<void, unknown, Cache.Cache | R>) => Suite.test(name, run)
 
-  return Suite.make<never, Cache.Cache | R>("Cache", [
+  return Suite.make<Capability, Cache.Cache | R>("Cache", [
+    ...CacheFreshness.cases(options),
+    ...CacheSharing.cases(options),
     scenario(
       "gives back what was kept, by its schema",
       Effect.gen(function* () {
@@ -157,8 +173,11 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<never, Cache.C
         const cache = yield* Cache.make({ namespace: name, schema: Schema.Number })
         yield* texts.set("key", "not a number")
         yield* Suite.equal("get", yield* cache.get("key"), Option.none())
-        yield* Suite.equal("getMany", yield* cache.getMany(["key"]), [Option.none()])
+        yield* Suite.equal("removed", yield* texts.get("key"), Option.none())
+        yield* texts.set("key", "not a number")
+        yield* Suite.equal("getMany", yield* cache.getMany(["key", "key"]), [Option.none(), Option.none()])
         yield* Suite.equal("corrupt", (yield* cache.stats).corrupt, 2)
+        yield* texts.set("key", "not a number")
         yield* Suite.equal("getOrElse", yield* cache.getOrElse("key", Effect.succeed(7)), 7)
         yield* Suite.equal("replaced", yield* cache.get("key"), Option.some(7))
       })

@@ -1,18 +1,23 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cache, ConversationMemory, SessionStore } from "@underlay/core"
 import { CacheSuite, ConversationMemorySuite, SessionStoreSuite, Suite } from "@underlay/core/testing"
-import { Effect, TestClock } from "effect"
+import { Context, Effect, Layer, TestClock } from "effect"
 
 const advance = TestClock.adjust
 
 describe("SessionStore in memory", () => {
-  for (const one of Suite.applicable(SessionStoreSuite.make({ advance }), [])) {
+  const suite = SessionStoreSuite.make({
+    advance,
+    store: (options) =>
+      Effect.map(Layer.build(SessionStore.layerMemory(options)), Context.get(SessionStore.SessionStore))
+  })
+  for (const one of Suite.applicable(suite, ["options"])) {
     it.effect(one.name, () => one.run.pipe(Effect.provide(SessionStore.layerMemory())))
   }
 })
 
 describe("Cache in memory", () => {
-  for (const one of Suite.applicable(CacheSuite.make({ advance }), [])) {
+  for (const one of Suite.applicable(CacheSuite.make({ advance }), ["leases", "stamps", "invalidations"])) {
     it.effect(one.name, () => one.run.pipe(Effect.provide(Cache.layerMemory())))
   }
 })

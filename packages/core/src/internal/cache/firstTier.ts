@@ -1,0 +1,141 @@
+/**
+ * The tier of a cache in this process: decoded values, kept only while every change made elsewhere is heard of. What is
+ * being read or written while a change arrives is not kept here.
+ */
+import type * as Option from "effect/Option"
+import { ExpiringMap } from "../expiringMap.ts"
+
+/** A kept value. */
+export interface Cell<A> {
+  readonly value: Option.Option<A>
+  /** By the clock of this process. */
+  readonly freshUntil: number
+  readonly took: number
+  readonly tags: ReadonlyArray<string>
+  /** The count of tag changes when reading or computing it began. */
+  readonly sequence: number
+}
+
+/** Something that may become a cell, from before the backend was asked until its answer is known. */
+export interface Fill {
+  outdated: boolean
+  readonly sequence: number
+  /** Who writes has the key for itself: what others read meanwhile may be the old value. */
+  readonly writes: boolean
+  users: number
+}
+
+export class FirstTier<A> {
+  private cells: ExpiringMap<Cell<A>>
+  private readonly fills = new Map<string, Fill>()
+  /** When a tag was last invalidated, as a count. */
+  private readonly tagChanges = new Map<string, number>()
+  private sequence = 0
+  /** Whether all changes are heard of now. While they are not, nothing is kept and nothing is answered. */
+  private live = false
+  readonly capacity: number
+  readonly ttl: number
+
+  constructor(capacity: number, ttl: number) {
+    this.capacity = capacity
+    this.ttl = ttl
+    this.cells = new ExpiringMap(capacity)
+  }
+
+  get size(): number {
+    return this.cells.size
+  }
+
+  get(key: string, now: number): Cell<A> | undefined {
+    if (!this.live) return undefined
+    const cell = this.cells.get(key, now)
+    if (cell === undefined || cell.tags.length === 0 || this.holds(cell)) return cell
+    this.cells.delete(key, now)
+    return undefined
+  }
+
+  /** Before the backend is asked for the key. Undefined: what it answers cannot be kept here. */
+  beginRead(key: string): Fill | undefined {
+    if (!this.live) return undefined
+    const running = this.fills.get(key)
+    if (running === undefined) return this.begin(key, false, this.sequence)
+    if (running.writes) return undefined
+    running.users++
+    return running
+  }
+
+  /**
+   * Before the key is written or deleted. `since` is what was begun before the value was computed: it is not kept where
+   * something came between.
+   */
+  beginWrite(key: string, since?: Fill): Fill | undefined {
+    const stale = !this.live || since?.outdated === true
+    this.remove(key)
+    const fill = this.begin(key, true, since?.sequence ?? this.sequence)
+    fill.outdated = stale
+    return fill
+  }
+
+  end(key: string, fill: Fill | undefined): void {
+    if (fill === undefined) return
+    fill.users--
+    if (fill.users === 0 && this.fills.get(key) === fill) this.fills.delete(key)
+  }
+
+  put(
+    key: string,
+    fill: Fill | undefined,
+    value: Option.Option<A>,
+    left: number,
+    took: number,
+    tags: ReadonlyArray<string>,
+    now: number
+  ): void {
+    if (fill === undefined || fill.outdated || !this.live || left <= 0) return
+    const cell: Cell<A> = { value, freshUntil: now + left, took, tags, sequence: fill.sequence }
+    if (this.holds(cell)) this.cells.set(key, cell, now + Math.min(left, this.ttl), now)
+  }
+
+  /** The key was changed. */
+  remove(key: string): void {
+    this.cells.delete(key, 0)
+    const fill = this.fills.get(key)
+    if (fill === undefined) return
+    fill.outdated = true
+    this.fills.delete(key)
+  }
+
+  dropTags(tags: ReadonlyArray<string>): void {
+    // each tag leaves a trace here: rather than to remember ever more of them, forget the cells
+    if (this.tagChanges.size + tags.length > Math.max(1_000, this.capacity)) this.flush()
+    this.sequence++
+    for (const tag of tags) this.tagChanges.set(tag, this.sequence)
+  }
+
+  /** Anything may have changed. */
+  flush(): void {
+    this.cells = new ExpiringMap(this.capacity)
+    for (const fill of this.fills.values()) fill.outdated = true
+    this.fills.clear()
+    this.tagChanges.clear()
+  }
+
+  setLive(live: boolean): void {
+    this.live = live
+    this.flush()
+  }
+
+  private begin(key: string, writes: boolean, sequence: number): Fill {
+    const fill: Fill = { outdated: false, sequence, writes, users: 1 }
+    this.fills.set(key, fill)
+    return fill
+  }
+
+  private holds(cell: Cell<A>): boolean {
+    for (const tag of cell.tags) {
+      const changed = this.tagChanges.get(tag)
+      if (changed !== undefined && changed > cell.sequence) return false
+    }
+    return true
+  }
+}

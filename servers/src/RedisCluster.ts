@@ -109,7 +109,7 @@ export const make = (
     const { password } = options
     const certificates =
       options.tls === true
-        ? yield* Effect.flatMap(RedisServer.folder("underlay-cluster-"), RedisServer.makeCertificates)
+        ? yield* Effect.flatMap(Machine.folder("underlay-cluster-"), RedisServer.makeCertificates)
         : undefined
 
     const started = yield* Effect.forEach(
@@ -135,24 +135,24 @@ export const make = (
     }
     const living = Effect.filter(nodes, (node) => Effect.map(node.pid, (pid) => pid !== undefined))
 
-    // Each master takes its slots and an epoch of its own, and every pair is introduced: gossip alone takes seconds.
-    yield* Effect.forEach(
-      nodes,
-      (node, index) =>
-        Effect.scoped(
-          Effect.flatMap(node.connect, (connection) =>
-            calls(connection, [
-              ["CLUSTER", "SET-CONFIG-EPOCH", String(index + 1)],
-              ...(index < masters
-                ? [["CLUSTER", "ADDSLOTSRANGE", String(firstSlot(index, masters)), String(lastSlot(index, masters))]]
-                : []),
-              ...started
-                .slice(index + 1)
-                .map((other) => ["CLUSTER", "MEET", other.server.host, String(other.server.port), String(other.bus)])
-            ])
-          )
-        ),
-      { concurrency: "unbounded" }
+    const onEach = (commands: (index: number) => ReadonlyArray<ReadonlyArray<string>>) =>
+      Effect.forEach(
+        nodes,
+        (node) => Effect.scoped(Effect.flatMap(node.connect, (connection) => calls(connection, commands(node.index)))),
+        { concurrency: "unbounded", discard: true }
+      )
+    // Each master takes its slots, each node an epoch of its own: none may be left to be found out by the nodes.
+    yield* onEach((index) => [
+      ["CLUSTER", "SET-CONFIG-EPOCH", String(index + 1)],
+      ...(index < masters
+        ? [["CLUSTER", "ADDSLOTSRANGE", String(firstSlot(index, masters)), String(lastSlot(index, masters))]]
+        : [])
+    ])
+    // Every pair is introduced: by gossip alone it takes seconds until all have met.
+    yield* onEach((index) =>
+      started
+        .slice(index + 1)
+        .map((other) => ["CLUSTER", "MEET", other.server.host, String(other.server.port), String(other.bus)])
     )
     const everybodyKnows = (lines: ReadonlyArray<NodeLine>): boolean =>
       nodes.every((node) => lines.some((line) => line.id === node.id && !line.flags.includes("handshake")))
@@ -230,11 +230,12 @@ export const make = (
     /** The present master of a shard. */
     const masterOf = (shard: number) =>
       Effect.flatMap(currentView, (lines) => {
-        const master = nodes.find(
-          (node) =>
-            shardOf(node.index) === shard &&
-            lines.some((line) => line.id === node.id && line.flags.includes("master") && !line.failing)
-        )
+        const claims = lines.flatMap((line) => {
+          const node = nodes.find((one) => one.id === line.id && shardOf(one.index) === shard)
+          return node !== undefined && line.flags.includes("master") && !line.failing ? [{ node, line }] : []
+        })
+        // one that handed over a moment ago still calls itself a master, without slots
+        const master = (claims.find(({ line }) => line.slots.length > 0) ?? claims[0])?.node
         return master === undefined ? Effect.fail(failed(`shard ${shard} has no master`)) : Effect.succeed(master)
       })
 
@@ -289,7 +290,7 @@ export const make = (
         if (replica === undefined) return yield* Effect.fail(failed(`shard ${shard} has no living replica`))
         yield* replica.call("CLUSTER", "FAILOVER")
         const after = yield* promoted(shard, before)
-        yield* untilWhole(0)
+        yield* untilWhole(all.length - masters)
         return after
       })
 

@@ -70,7 +70,7 @@ export const make = (
     const failed = (description: string) => new RedisServer.RedisServerError({ description })
     const certificates =
       options.tls === true
-        ? yield* Effect.flatMap(RedisServer.folder("underlay-sentinel-"), RedisServer.makeCertificates)
+        ? yield* Effect.flatMap(Machine.folder("underlay-sentinel-"), RedisServer.makeCertificates)
         : undefined
     const data = { password, certificates, appendOnly: options.appendOnly, arguments: options.arguments }
 

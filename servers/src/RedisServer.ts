@@ -3,9 +3,6 @@
  * or without persistence. It can be killed, started again on its port, frozen and thawed, and it is stopped by its
  * process id when the scope closes.
  */
-import * as Fs from "node:fs"
-import * as Os from "node:os"
-import * as Path from "node:path"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -77,13 +74,6 @@ export interface RedisServer {
 
 const host = Machine.host
 
-/** A folder that goes with the scope. */
-export const folder = (prefix: string): Effect.Effect<string, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), prefix))),
-    (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true, maxRetries: 5 }))
-  )
-
 /** Starts a server for the life of the scope. */
 export const make = (options: RedisServerOptions = {}): Effect.Effect<RedisServer, RedisServerError, Scope.Scope> => {
   const { password, replicaOf } = options
@@ -122,7 +112,7 @@ export const run = (program: Program): Effect.Effect<RedisServer, RedisServerErr
     }
     const { options } = program
     const { password } = options
-    const data = yield* folder("underlay-redis-")
+    const data = yield* Machine.folder("underlay-redis-")
     const certificates =
       options.certificates ??
       (options.tls === undefined || options.tls === false ? undefined : yield* makeCertificates(data))

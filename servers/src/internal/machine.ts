@@ -1,7 +1,10 @@
 /** What the servers share: processes that do not outlive this one, free ports, and waiting by the machine's own clock. */
 import * as ChildProcess from "node:child_process"
 import * as Crypto from "node:crypto"
+import * as Fs from "node:fs"
 import * as Net from "node:net"
+import * as Os from "node:os"
+import * as Path from "node:path"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Need from "../Need.ts"
@@ -83,10 +86,27 @@ export const daemon = (
   )
 }
 
-/** Programs that this process started and that run still: none survives it, even when no scope closes. */
+/** A temporary folder that goes with the scope. */
+export const folder = (prefix: string): Effect.Effect<string, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const path = Fs.mkdtempSync(Path.join(Os.tmpdir(), prefix))
+      folders.add(path)
+      return path
+    }),
+    (path) =>
+      Effect.sync(() => {
+        Fs.rmSync(path, { recursive: true, force: true, maxRetries: 5 })
+        folders.delete(path)
+      })
+  )
+
+/** What this process started and made and what is there still: none survives it, even when no scope closes. */
 const children = new Set<ChildProcess.ChildProcess>()
+const folders = new Set<string>()
 process.on("exit", () => {
   for (const child of children) child.kill("SIGKILL")
+  for (const path of folders) Fs.rmSync(path, { recursive: true, force: true })
 })
 
 /**

@@ -4,21 +4,28 @@
  * @since 0.1.0
  */
 import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { SessionEvent } from "../state/SessionEvents.ts"
 import * as SessionStore from "../state/SessionStore.ts"
+import * as SessionTtl from "../state/SessionTtl.ts"
 import * as Suite from "./Suite.ts"
 
 /**
- * What an adapter may have beyond the port: `plant`, that a test can put any text where a session is kept.
+ * What an adapter may have beyond the port: `plant`, that a test can put any text where a session is kept; `options`,
+ * that the suite can make stores with options of its own.
  *
  * @since 0.1.0
  * @category models
  */
-export type Capability = "plant"
+export type Capability = "plant" | "options"
 
 /**
  * What the suite needs of the test that runs it.
@@ -31,6 +38,14 @@ export interface Options<R> {
   readonly advance: (duration: Duration.Duration) => Effect.Effect<void, unknown, R>
   /** Stores a text as it is, as another program could: the capability `plant`. */
   readonly plant?: ((id: string, text: string) => Effect.Effect<void, unknown, R>) | undefined
+  /** Makes a store with these options, over the same data or other: the capability `options`. */
+  readonly store?:
+    | ((
+        options: SessionStore.Options
+      ) => Effect.Effect<SessionStore.Service, SessionStore.SessionStoreError, R | Scope.Scope>)
+    | undefined
+  /** The time of the store in milliseconds since 1970. Default: that of `Clock`. */
+  readonly now?: Effect.Effect<number, unknown, R> | undefined
 }
 
 class Visit extends Schema.Class<Visit>("Visit")({ user_id: Schema.String, count: Schema.Number }) {}
@@ -59,6 +74,44 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Se
       name,
       Effect.flatMap(SessionStore.SessionStore, (store) => run(store, () => SessionStore.makeId))
     )
+
+  const makeStore = (
+    wanted: SessionStore.Options
+  ): Effect.Effect<SessionStore.Service, SessionStore.SessionStoreError, R | Scope.Scope> =>
+    options.store === undefined
+      ? Effect.dieMessage("the capability `options` needs the option `store`")
+      : options.store(wanted)
+
+  const now = options.now ?? Clock.currentTimeMillis
+
+  const withOptions = (
+    name: string,
+    wanted: SessionStore.Options,
+    run: (store: SessionStore.Service, id: () => Effect.Effect<string>) => Effect.Effect<void, unknown, R>,
+    also: ReadonlyArray<Capability> = []
+  ) =>
+    Suite.testWith<Capability, unknown, R>(
+      name,
+      ["options", ...also],
+      Effect.scoped(Effect.flatMap(makeStore(wanted), (store) => run(store, () => SessionStore.makeId)))
+    )
+
+  /** Listens from now on. The events come without their times. */
+  const listen = (store: SessionStore.Service) =>
+    Effect.gen(function* () {
+      const events: Array<SessionEvent> = []
+      const fiber = yield* Effect.fork(
+        Stream.runForEach(store.events, (event) => Effect.sync(() => void events.push(event)))
+      )
+      const settle = Effect.repeatN(Effect.yieldNow(), 50)
+      yield* settle
+      return {
+        events: Effect.map(settle, () => events.map(({ at: _, ...event }): Readonly<Record<string, unknown>> => event)),
+        stop: Fiber.interrupt(fiber)
+      }
+    })
+
+  const absolute: SessionStore.Options = { absoluteTtl: "1 hour" }
 
   const without = (session: Option.Option<SessionStore.Session>) =>
     Option.map(session, ({ last_activity: _, ...rest }) => rest)
@@ -604,6 +657,414 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Se
             { concurrency: 2 }
           )
           yield* Suite.equal("sessions that are left", yield* store.sessionsOf(owner), [])
+        }
+      })
+    ),
+    scenario("tells who listens what happens, and nobody else", (store, id) =>
+      Effect.gen(function* () {
+        const [a, b, owner] = [yield* id(), yield* id(), yield* id()]
+        yield* store.set(yield* id(), { user_id: owner })
+        const heard = yield* listen(store)
+        yield* store.create(a, { user_id: owner })
+        yield* store.create(a, { user_id: owner })
+        yield* store.set(a, { user_id: owner, n: 1 })
+        yield* store.set(b, {})
+        yield* store.get(b)
+        const fresh = Option.getOrElse(yield* store.rotate(a), () => "")
+        yield* store.delete(fresh)
+        yield* store.delete(fresh)
+        yield* store.deleteMany([b, a])
+        yield* Suite.equal("the events", yield* heard.events, [
+          { _tag: "Created", id: a, owner },
+          { _tag: "Created", id: b },
+          { _tag: "Rotated", id: a, newId: fresh, owner },
+          { _tag: "Deleted", id: fresh, owner, reason: "request" },
+          { _tag: "Deleted", id: b, reason: "request" }
+        ])
+        yield* heard.stop
+      })
+    ),
+    scenario("says once of a session that it knew that it has expired, and not of one that was deleted", (store, id) =>
+      Effect.gen(function* () {
+        const [a, b, c] = [yield* id(), yield* id(), yield* id()]
+        const heard = yield* listen(store)
+        yield* store.set(a, { user_id: a }, { ttl: "1 minute" })
+        yield* store.set(b, {}, { ttl: "1 minute" })
+        yield* store.delete(b)
+        yield* advance(Duration.seconds(61))
+        yield* store.get(a)
+        yield* store.getAndTouch(a)
+        yield* store.exists(a)
+        yield* store.get(b)
+        yield* store.get(c)
+        const [, , , ...last] = yield* heard.events
+        yield* Suite.equal("the events", last, [{ _tag: "Expired", id: a, owner: a, ttl: 60_000 }])
+        yield* heard.stop
+      })
+    ),
+    scenario("cleanUp removes no session that lives, and goes on where it stopped", (store, id) =>
+      Effect.gen(function* () {
+        const owner = yield* id()
+        const ids = yield* Effect.replicateEffect(id(), 30)
+        yield* Effect.forEach(ids, (one) => store.set(one, { user_id: owner }), { discard: true })
+        yield* store.set(yield* id(), {}, { ttl: "1 second" })
+        yield* advance(Duration.seconds(2))
+        const heard = yield* listen(store)
+        let cursor: string | undefined
+        let rounds = 0
+        let scanned = 0
+        do {
+          const report = yield* store.cleanUp({ cursor, limit: 10 })
+          scanned += report.scanned
+          cursor = report.cursor
+          rounds++
+        } while (cursor !== undefined && rounds < 10_000)
+        yield* Suite.equal("the end", cursor, undefined)
+        yield* Suite.isTrue("looked at all of them", scanned >= 30)
+        yield* Suite.isTrue("in several rounds", rounds > 1)
+        yield* Suite.equal("an event a round", (yield* heard.events).length, rounds)
+        yield* heard.stop
+        yield* Suite.equal("the sessions", (yield* store.sessionsOf(owner)).length, 30)
+        const whole = yield* store.cleanUp()
+        yield* Suite.isTrue("all in one", whole.cursor === undefined && whole.scanned >= 30)
+        yield* store.cleanUp({ cursor: "of another store" })
+        yield* Suite.fails("no limit", store.cleanUp({ limit: 0 }), reason("InvalidOptions"))
+      })
+    ),
+    Suite.testWith(
+      "cleanUp removes corrupt entries, and what is read as a session stays",
+      ["plant"],
+      Effect.flatMap(SessionStore.SessionStore, (store) =>
+        Effect.gen(function* () {
+          const [bad, good] = [yield* SessionStore.makeId, yield* SessionStore.makeId]
+          yield* plant(bad, "{")
+          yield* plant(good, '{"mine": true}')
+          const report = yield* store.cleanUp()
+          yield* Suite.isTrue("counted", report.corrupt >= 1)
+          yield* Suite.equal("corrupt", yield* store.exists(bad), false)
+          yield* Suite.equal("a session", without(yield* store.get(good)), Option.some({ mine: true }))
+          yield* Suite.equal("nothing is left to do", (yield* store.cleanUp()).corrupt, 0)
+        })
+      )
+    ),
+    Suite.testWith(
+      "says of a corrupt entry what is wrong with it, once",
+      ["plant"],
+      Effect.flatMap(SessionStore.SessionStore, (store) =>
+        Effect.gen(function* () {
+          const [text, list] = [yield* SessionStore.makeId, yield* SessionStore.makeId]
+          const heard = yield* listen(store)
+          yield* plant(text, "{secret")
+          yield* plant(list, "[1]")
+          yield* store.get(text)
+          yield* store.getAndTouch(text)
+          yield* store.get(list)
+          yield* Suite.equal(
+            "the events",
+            (yield* heard.events).map((event) => [event["id"], event["problem"]]),
+            [
+              [text, "content"],
+              [list, "format"]
+            ]
+          )
+          yield* heard.stop
+        })
+      )
+    ),
+    withOptions("a touch prolongs only when it matters", { defaultTtl: "10 minutes", touchWhen: 0.5 }, (store, id) =>
+      Effect.gen(function* () {
+        const [early, late, exact] = [yield* id(), yield* id(), yield* id()]
+        for (const one of [early, exact]) yield* store.set(one, {})
+        yield* advance(Duration.minutes(2))
+        yield* store.set(late, {})
+        yield* advance(Duration.minutes(2))
+        yield* store.getAndTouch(early)
+        yield* store.getAndTouch(exact, "10 minutes")
+        yield* advance(Duration.minutes(4))
+        yield* store.getAndTouch(late)
+        yield* advance(Duration.seconds(121))
+        yield* Suite.equal("in its first half", yield* store.exists(early), false)
+        yield* Suite.equal("with a time of its own", yield* store.exists(exact), true)
+        yield* advance(Duration.seconds(400))
+        yield* Suite.equal("in its second half", yield* store.exists(late), true)
+        yield* advance(Duration.seconds(80))
+        yield* Suite.equal("and no longer", yield* store.exists(late), false)
+      })
+    ),
+    withOptions("a session does not outlive its absolute time, whatever touches it", absolute, (store, id) =>
+      Effect.gen(function* () {
+        const born = (yield* now) - 50 * 60_000
+        const touches: Readonly<
+          Record<string, (one: string) => Effect.Effect<unknown, SessionStore.SessionStoreError>>
+        > = {
+          nothing: () => Effect.void,
+          getAndTouch: (one) => store.getAndTouch(one),
+          "getAndTouch with a time": (one) => store.getAndTouch(one, "5 hours"),
+          extendTtl: (one) => store.extendTtl(one, "5 hours"),
+          set: (one) => store.set(one, { n: 2 }, { ttl: "5 hours" }),
+          "set with another creation": (one) => store.set(one, { created_at: "2999-01-01T00:00:00.000Z" }),
+          update: (one) => store.update(one, () => ({ n: 2 }), { ttl: "5 hours" }),
+          "update with another creation": (one) =>
+            store.update(one, () => ({ created_at: "2999-01-01T00:00:00.000Z" }), { ttl: "5 hours" })
+        }
+        const ids = yield* Effect.forEach(Object.entries(touches), ([name, touch]) =>
+          Effect.gen(function* () {
+            const one = yield* id()
+            yield* store.create(one, { created_at: new Date(born).toISOString() }, { ttl: "5 hours" })
+            yield* touch(one)
+            yield* Suite.equal(
+              `${name}: the creation`,
+              Option.map(yield* store.get(one), (session) => session["created_at"]),
+              Option.some(new Date(born).toISOString())
+            )
+            return [name, one] as const
+          })
+        )
+        const moved = yield* id()
+        yield* store.create(moved, { created_at: new Date(born).toISOString() })
+        const fresh = Option.getOrElse(yield* store.rotate(moved), () => "")
+        yield* store.getAndTouch(fresh, "5 hours")
+        yield* advance(Duration.minutes(9))
+        for (const [name, one] of [...ids, ["rotate", fresh] as const]) {
+          yield* Suite.equal(`${name}: before`, yield* store.exists(one), true)
+        }
+        yield* advance(Duration.seconds(61))
+        for (const [name, one] of [...ids, ["rotate", fresh] as const]) {
+          yield* Suite.equal(`${name}: after`, yield* store.exists(one), false)
+        }
+      })
+    ),
+    withOptions(
+      "the creation is the store's time, kept as created_at, and never in the future",
+      absolute,
+      (store, id) =>
+        Effect.gen(function* () {
+          const [a, b, c] = [yield* id(), yield* id(), yield* id()]
+          const before = yield* now
+          yield* store.set(a, { "0": "first", n: 1 })
+          yield* store.create(b, { created_at: "2999-12-31T23:59:59.999Z" })
+          yield* store.create(c, { created_at: "yesterday" })
+          const after = yield* now
+          for (const one of [a, b, c]) {
+            const created = Option.getOrUndefined(yield* store.get(one))?.["created_at"]
+            yield* Suite.isTrue(
+              "an instant of now",
+              typeof created === "string" &&
+                /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/.test(created) &&
+                Date.parse(created) >= before - 1_000 &&
+                Date.parse(created) <= after + 1_000
+            )
+          }
+          const first = yield* store.get(a)
+          yield* store.set(a, { n: 2 })
+          yield* Suite.equal(
+            "stays",
+            Option.map(yield* store.get(a), (session) => session["created_at"]),
+            Option.map(first, (session) => session["created_at"])
+          )
+          const updated = yield* store.update(a, (session) => ({ ...session, n: 3 }))
+          yield* Suite.equal("update gives what is stored", yield* store.get(a), updated)
+        })
+    ),
+    withOptions("a session whose absolute time is over is not written", absolute, (store, id) =>
+      Effect.gen(function* () {
+        const one = yield* id()
+        const created_at = new Date((yield* now) - 61 * 60_000).toISOString()
+        yield* Suite.fails("create", store.create(one, { created_at }), reason("SessionGone"))
+        yield* Suite.fails("set", store.set(one, { created_at }), reason("SessionGone"))
+        yield* Suite.equal("exists", yield* store.exists(one), false)
+      })
+    ),
+    withOptions(
+      "an absolute time also holds for what other programs wrote",
+      absolute,
+      (store, id) =>
+        Effect.gen(function* () {
+          const born = new Date((yield* now) - 50 * 60_000).toISOString()
+          const local = new Date(Date.parse(born) + 90 * 60_000).toISOString().slice(0, -1)
+          const texts = [
+            `{"user_id": "u", "created_at": "${born}"}`,
+            `{"created_at": "${born.slice(0, -1)}456", "user_id": "u"}`,
+            `{"user_id": "u", "created_at": "${born.slice(0, -1).replace("T", " ")}"}`,
+            `{"user_id": "u", "created_at": "${local}+01:30"}`,
+            `{"created_at":"${born.slice(0, 19)}Z"}`
+          ]
+          const ids = yield* Effect.forEach(texts, (text) => Effect.tap(id(), (one) => plant(one, text)))
+          for (const one of ids) yield* store.getAndTouch(one, "5 hours")
+          yield* advance(Duration.minutes(9))
+          for (const one of ids) yield* Suite.equal("before", yield* store.exists(one), true)
+          yield* advance(Duration.seconds(62))
+          for (const [index, one] of ids.entries()) {
+            yield* Suite.equal(texts[index] ?? "", yield* store.exists(one), false)
+          }
+        }),
+      ["plant"]
+    ),
+    withOptions("sessions live by their activity", { adaptiveTtl: SessionTtl.standard }, (store, id) =>
+      Effect.gen(function* () {
+        const clock = yield* Clock.currentTimeMillis
+        const since = (seconds: number) => ({ last_activity: new Date(clock - seconds * 1_000).toISOString() })
+        const [active, usual, idle] = [yield* id(), yield* id(), yield* id()]
+        yield* store.set(active, since(0))
+        yield* store.set(usual, since(600))
+        yield* store.set(idle, since(86_400), { ttl: "3 hours" })
+        // twice: the second time by what it learnt from the first
+        for (const one of [active, usual, idle, active, usual, idle]) yield* store.getAndTouch(one)
+        const there = () => Effect.forEach([active, usual, idle], store.exists)
+        yield* advance(Duration.seconds(850))
+        yield* Suite.equal("after 14 minutes", yield* there(), [true, true, true])
+        yield* advance(Duration.seconds(100))
+        yield* Suite.equal("after 16 minutes", yield* there(), [true, true, false])
+        yield* advance(Duration.seconds(900))
+        yield* Suite.equal("after 31 minutes", yield* there(), [true, false, false])
+        yield* advance(Duration.seconds(1_800))
+        yield* Suite.equal("after an hour", yield* there(), [false, false, false])
+      })
+    ),
+    withOptions(
+      "a policy that asks for an impossible time fails its touch, typed",
+      { adaptiveTtl: () => Duration.infinity },
+      (store, id) =>
+        Effect.gen(function* () {
+          const one = yield* id()
+          yield* store.set(one, {})
+          yield* Suite.fails("getAndTouch", store.getAndTouch(one), reason("InvalidTtl"))
+        })
+    ),
+    withOptions("an owner's oldest session gives way to a new one", { maxSessions: { limit: 3 } }, (store, id) =>
+      Effect.gen(function* () {
+        const owner = yield* id()
+        const login = Effect.tap(id(), (one) => store.create(one, { user_id: owner }))
+        const ids = Effect.map(store.sessionsOf(owner), (all) => all.map((one) => one.id).sort())
+        const stranger = yield* id()
+        yield* store.create(stranger, { user_id: yield* id() })
+        const heard = yield* listen(store)
+        const [a, b, c, d] = [yield* login, yield* login, yield* login, yield* login]
+        yield* Suite.equal("three", yield* ids, [b, c, d].sort())
+        yield* Suite.fails("a slow write of the first", store.set(a, { user_id: owner }), reason("SessionGone"))
+        yield* Suite.isTrue(
+          "is said",
+          (yield* heard.events).some(
+            (event) => event["_tag"] === "Deleted" && event["id"] === a && event["reason"] === "limit"
+          )
+        )
+        yield* heard.stop
+        // writing is not logging in, and a session that is moved keeps its place
+        yield* store.set(b, { user_id: owner, n: 1 })
+        const moved = Option.getOrElse(yield* store.rotate(c), () => "")
+        const e = yield* login
+        yield* Suite.equal("without the second", yield* ids, [moved, d, e].sort())
+        // a session that becomes the owner's is one more
+        const anonymous = yield* id()
+        yield* store.set(anonymous, {})
+        yield* store.update(anonymous, (session) => ({ ...session, user_id: owner }))
+        yield* Suite.equal("without the third", yield* ids, [d, e, anonymous].sort())
+        yield* store.update(d, (session) => ({ ...session, n: 1 }))
+        yield* Suite.equal("the same three", yield* ids, [d, e, anonymous].sort())
+        // sets log in too, and what is gone makes room
+        yield* store.delete(e)
+        const f = yield* id()
+        yield* store.set(f, { user_id: owner })
+        yield* Suite.equal("one in the place of the deleted", yield* ids, [d, f, anonymous].sort())
+        yield* Suite.equal("others do not count", yield* store.exists(stranger), true)
+      })
+    ),
+    withOptions(
+      "a session too many is refused where that is the rule",
+      { maxSessions: { limit: 2, onLimit: "reject" } },
+      (store, id) =>
+        Effect.gen(function* () {
+          const [owner, a, b, c, d] = [yield* id(), yield* id(), yield* id(), yield* id(), yield* id()]
+          yield* store.create(a, { user_id: owner })
+          yield* store.create(b, { user_id: owner }, { ttl: "10 minutes" })
+          const refused = reason("LimitReached")
+          const error = yield* Suite.fails("create", store.create(c, { user_id: owner }), refused)
+          yield* Suite.equal("not retryable", error.isRetryable, false)
+          yield* Suite.fails("set", store.set(c, { user_id: owner }), refused)
+          yield* Suite.equal("nothing was written", yield* store.exists(c), false)
+          yield* store.set(c, {})
+          yield* Suite.fails(
+            "update",
+            store.update(c, (session) => ({ ...session, user_id: owner })),
+            refused
+          )
+          yield* store.set(a, { user_id: owner, n: 1 })
+          yield* store.update(a, (session) => ({ ...session, n: 2 }))
+          yield* Suite.equal("rotate", Option.isSome(yield* store.rotate(a, d)), true)
+          yield* store.delete(d)
+          yield* store.update(c, (session) => ({ ...session, user_id: owner }))
+          yield* Suite.fails("full again", store.create(a, { user_id: owner }), refused)
+          yield* advance(Duration.minutes(11))
+          yield* Suite.equal("b expired", yield* store.exists(b), false)
+        })
+    ),
+    withOptions(
+      "a hundred logins at once leave as many sessions as allowed",
+      { maxSessions: { limit: 5 } },
+      (store, id) =>
+        Effect.gen(function* () {
+          const owner = yield* id()
+          const ids = yield* Effect.replicateEffect(id(), 100)
+          let most = 0
+          const count = Effect.map(store.sessionsOf(owner), (all) => {
+            most = Math.max(most, all.length)
+          })
+          const [created] = yield* Effect.all(
+            [
+              Effect.forEach(
+                ids,
+                (one, index) =>
+                  index % 2 === 0
+                    ? store.create(one, { user_id: owner })
+                    : Effect.as(store.set(one, { user_id: owner }), true),
+                { concurrency: "unbounded" }
+              ),
+              Effect.repeatN(count, 50)
+            ],
+            { concurrency: 2 }
+          )
+          yield* Suite.equal("every login succeeds", created.every(Boolean), true)
+          yield* Suite.isTrue("never more", most <= 5)
+          yield* Suite.equal("in the index", (yield* store.sessionsOf(owner)).length, 5)
+          yield* Suite.equal("in all", (yield* Effect.filter(ids, store.exists)).length, 5)
+        })
+    ),
+    withOptions(
+      "of a hundred logins at once as many succeed as are allowed",
+      { maxSessions: { limit: 5, onLimit: "reject" } },
+      (store, id) =>
+        Effect.gen(function* () {
+          const owner = yield* id()
+          const results = yield* Effect.forEach(
+            yield* Effect.replicateEffect(id(), 100),
+            (one) =>
+              Effect.match(store.create(one, { user_id: owner }), {
+                onFailure: (error) => error.reason,
+                onSuccess: () => "created"
+              }),
+            { concurrency: "unbounded" }
+          )
+          yield* Suite.equal("created", results.filter((result) => result === "created").length, 5)
+          yield* Suite.equal("refused", results.filter((result) => result === "LimitReached").length, 95)
+          yield* Suite.equal("live", (yield* store.sessionsOf(owner)).length, 5)
+        })
+    ),
+    Suite.testWith(
+      "options that cannot be are refused",
+      ["options"],
+      Effect.gen(function* () {
+        const wrong: ReadonlyArray<SessionStore.Options> = [
+          { defaultTtl: 0 },
+          { tombstone: Duration.infinity },
+          { absoluteTtl: -1 },
+          { touchWhen: 1 },
+          { touchWhen: -0.1 },
+          { touchWhen: Number.NaN },
+          { maxSessions: { limit: 0 } },
+          { maxSessions: { limit: 1.5 } }
+        ]
+        for (const each of wrong) {
+          yield* Suite.fails("a store", Effect.scoped(makeStore(each)), reason("InvalidTtl", "InvalidOptions"))
         }
       })
     ),

@@ -10,6 +10,7 @@ import * as RedisDriver from "../RedisDriver.ts"
 import type { RedisError } from "../RedisError.ts"
 import type { RedisSettings } from "../RedisSettings.ts"
 import { type Core, type Counts, failure } from "./call.ts"
+import * as Cluster from "./cluster.ts"
 import * as Isolated from "./isolated.ts"
 import * as Operations from "./operations.ts"
 import type { Router } from "./router.ts"
@@ -72,7 +73,16 @@ export const makeClient = (
       })
     }
     const tls = yield* Tls.read(settings)
-    const router: Router = Standalone.make({ core, apart, settings, tls, name: behaviour.name, onState })
+    const make = settings.topology === "cluster" ? Cluster.make : Standalone.make
+    const router: Router = make({
+      core,
+      apart,
+      settings,
+      tls,
+      name: behaviour.name,
+      onState,
+      onLeft: (present) => subscriber.leave(present)
+    })
     const shared = Operations.make(core, {
       submit: router.submit,
       cork: router.cork,
@@ -103,12 +113,7 @@ export const makeClient = (
       run: shared.run,
       runBuffer: shared.runBuffer,
       transaction: shared.transaction,
-      isolated: (options) =>
-        Effect.suspend(() => {
-          const state = router.state()
-          if (state === "away" && core.answerAtOnce) return Effect.fail(Isolated.unavailable(router.problem()))
-          return Effect.flatMap(router.place(options?.key), pool.lend)
-        }),
+      isolated: (options) => Effect.flatMap(router.place(options?.key), pool.lend),
       listen: subscriber.listen,
       nodes: router.nodes(shared),
       topology: router.topology,

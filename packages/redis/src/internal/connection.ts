@@ -25,6 +25,8 @@ export interface Connection {
    * often than twice a second, unless it is known that there is something to find.
    */
   readonly refresh: (known?: boolean) => void
+  /** Gives the connection up and looks for another. */
+  readonly drop: () => void
   /** The server that is or was connected to last, as `host:port`. */
   readonly id: () => string | undefined
   readonly close: () => void
@@ -36,6 +38,8 @@ export interface ConnectionOptions extends Attempt.AttemptOptions {
 
 /** When an attempt has not come to an end after so long, another is made beside it, in milliseconds. */
 const patience = 500
+
+const gone = "the server is none of the Cluster's any more"
 
 /** The shortest time between two looks for a server elsewhere, in milliseconds. */
 const refreshPause = 500
@@ -232,6 +236,12 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
     cork: () => wire?.cork(),
     uncork: () => wire?.uncork(),
     refresh,
+    drop: () => {
+      const current = wire
+      if (current === undefined) return
+      current.close("Unavailable", "the connection was given up")
+      lost(current, failure({ reason: "Unavailable", outcome: "not-sent", method: "connect", description: gone }))
+    },
     id: () => id,
     close: () => {
       if (state === "closed") return

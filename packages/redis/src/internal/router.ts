@@ -36,4 +36,6 @@ export interface RouterOptions {
   readonly tls: Tls
   readonly name: string | undefined
   readonly onState: (state: RedisClient.ConnectionState) => void
+  /** Hears which servers belong to a Cluster now, as `host:port`: what is connected to another is on its own. */
+  readonly onLeft: (present: ReadonlySet<string>) => void
 }

@@ -10,6 +10,7 @@ import type * as Attempt from "./attempt.ts"
 import type { Core } from "./call.ts"
 import * as Connection from "./connection.ts"
 import type { Target, Tls } from "./driver.ts"
+import * as Isolated from "./isolated.ts"
 import type { Router, RouterOptions } from "./router.ts"
 import * as Sentinel from "./sentinel.ts"
 import * as Subscriber from "./subscriber.ts"
@@ -83,7 +84,12 @@ export const make = ({ apart, core, name, onState, settings, tls }: RouterOption
     submit: connection.submit,
     cork: connection.cork,
     uncork: connection.uncork,
-    place: () => Effect.sync(() => ({ id: connection.id() ?? "", attempt, onRefused })),
+    place: () =>
+      Effect.suspend(() =>
+        connection.state() === "away" && core.answerAtOnce
+          ? Effect.fail(Isolated.unavailable(connection.problem()))
+          : Effect.succeed({ id: connection.id() ?? "", attempt, onRefused })
+      ),
     listening: attempt,
     nodes: ({ send, sendMany }): Effect.Effect<ReadonlyArray<RedisClient.Node>> =>
       Effect.sync(() => [{ id: connection.id() ?? `${settings.host}:${settings.port}`, send, sendMany }]),

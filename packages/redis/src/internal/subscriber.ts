@@ -16,6 +16,8 @@ export interface Subscriber {
   readonly attach: (kind: Kind, names: ReadonlyArray<string>, handler: Listener["handler"]) => () => void
   readonly listen: RedisClient.Service["listen"]
   readonly listeners: () => number
+  /** Goes elsewhere where the server that is listened to is none of these. */
+  readonly leave: (present: ReadonlySet<string>) => void
   readonly close: () => void
 }
 
@@ -204,6 +206,10 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
         )
       }),
     listeners: () => listeners.size,
+    leave: (present) => {
+      const id = connection?.id()
+      if (id !== undefined && !present.has(id)) connection?.drop()
+    },
     close: () => {
       closed = true
       release()

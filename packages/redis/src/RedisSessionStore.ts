@@ -425,8 +425,9 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
       evicted: ReadonlyArray<string>
     ): Effect.Effect<SessionStore.Written, SessionStore.SessionStoreError> =>
       Effect.flatMap(Effect.mapError(session, fails(method)), (reply) => {
-        // it was evicted before it was written: it was there, and it is gone
-        if (reply === -1) return Effect.succeed<SessionStore.Written>({ _tag: "Written", isNew: true, evicted })
+        // it was evicted (or deleted) before it was written: it was there, and it is gone
+        const isBuried = reply === (method === "set" ? 0 : -1)
+        if (isBuried) return Effect.succeed<SessionStore.Written>({ _tag: "Written", isNew: true, evicted })
         const result = writtenAs(reply, refusal)
         if (result._tag !== "Written") return Effect.succeed<SessionStore.Written>(result)
         // once more: who found an entry without a session meanwhile may have dropped it

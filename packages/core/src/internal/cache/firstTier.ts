@@ -69,7 +69,8 @@ export class FirstTier<A> {
    * something came between.
    */
   beginWrite(key: string, since?: Fill): Fill | undefined {
-    const stale = !this.live || since?.outdated === true
+    // of two writes at once nobody here knows which one comes last
+    const stale = !this.live || since?.outdated === true || this.fills.get(key)?.writes === true
     this.remove(key)
     const fill = this.begin(key, true, since?.sequence ?? this.sequence)
     fill.outdated = stale

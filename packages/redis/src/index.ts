@@ -1,6 +1,7 @@
 export * as RedisCache from "./RedisCache.ts"
 export * as RedisCircuitControl from "./RedisCircuitControl.ts"
 export * as RedisClient from "./RedisClient.ts"
+export * as RedisCommand from "./RedisCommand.ts"
 export * as RedisConnection from "./RedisConnection.ts"
 export * as RedisConversationMemory from "./RedisConversationMemory.ts"
 export * as RedisCounters from "./RedisCounters.ts"

@@ -246,7 +246,7 @@ describe("Cache against its model", () => {
                   )
                 const found = yield* Effect.exit(cache.getOrElseMany(one.keys, load))
                 const expected = model.getOrElseMany(one.keys, one.outcome, value)
-                assert.deepStrictEqual(
+                assert.deepStrictEqual<unknown>(
                   Exit.isSuccess(found) ? found.value.map(Option.getOrUndefined) : "fails",
                   expected
                 )

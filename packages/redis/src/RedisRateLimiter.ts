@@ -32,7 +32,7 @@ export const make = (client: RedisClient.Service): RateLimiter.Backend => ({
   judge: (request) => {
     const args: Array<RedisClient.RedisArgument> = [request.cost, request.take ? 1 : 0]
     for (const meter of request.meters) args.push(...argumentsOf(meter))
-    return Effect.matchEffect(client.run(judgeScript, request.keys, args), {
+    return Effect.matchEffect(client.run(scriptFor(request.meters), request.keys, args), {
       onFailure: (error) => Effect.fail(failure(request.take ? "consume" : "peek", error)),
       onSuccess: (reply) => Effect.succeed(judgement(reply))
     })
@@ -78,100 +78,87 @@ const judgement = (reply: RedisClient.Reply): RateLimiter.Judgement => {
   return { at: number(0), verdicts }
 }
 
-/**
- * Judges every meter, then takes of all or of none. Numbers are written with all their digits: Lua alone would round what
- * is longer than 14. What a key holds that is of another kind, from a limiter that had another algorithm, is nothing used
- * up.
- *
- * - `window`: `<start> <used>`
- * - `bucket`: `<level> <at> <perTick> <tick>`
- * - `log`: a list of `<moment> <cost> <sum>`, the sum of the costs up to and with this one, so that what was used up is
- *   the difference of two entries.
- */
-const judgeScript = RedisClient.script(
-  "ratelimit.judge",
-  `local time = redis.call('TIME')
+/** What the parts of the script share. A key that holds something of another kind holds nothing that was used up. */
+const prelude = `local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local cost = tonumber(ARGV[1])
-local modulus = 4503599627370496
-
-local function text(...)
-  local parts = {}
-  for index, number in ipairs({...}) do parts[index] = string.format('%.0f', number) end
-  return table.concat(parts, ' ')
+local function read(key, pattern)
+  local value = redis.pcall('GET', key)
+  if type(value) == 'string' then return string.match(value, pattern) end
 end
-
-local function numbers(value)
-  local found = {}
-  if type(value) == 'string' then
-    for digits in string.gmatch(value, '%d+') do found[#found + 1] = tonumber(digits) end
-  end
-  return found
-end
-
 local function put(key, value, micros)
-  redis.call('SET', key, value, 'PX', text(math.ceil(micros / 1000) + 1))
-end
+  redis.call('SET', key, value, 'PX', string.format('%.0f', math.ceil(micros / 1000) + 1))
+end`
 
-local function window(key, limit, interval)
-  local state = numbers(redis.pcall('GET', key))
-  local start, used = now, 0
-  if #state == 2 then start, used = state[1], state[2] end
+/** `<start> <used>` */
+const window = `local function window(key, limit, interval, _, _, take)
+  local start, used = read(key, '^(%d+) (%d+)$')
+  start, used = tonumber(start or now), tonumber(used or 0)
   if now < start then
     start = now
-    put(key, text(start, used), interval)
+    put(key, string.format('%.0f %.0f', start, used), interval)
   end
-  if now - start >= interval then start, used = now, 0 end
+  if now - start >= interval then used = 0 end
   local left = used == 0 and 0 or start + interval - now
-  local retry = (cost == 0 or used + cost <= limit) and 0 or left
-  return math.max(0, limit - used), retry, left, function()
+  if cost > 0 and used + cost > limit then return limit - used, left, left end
+  if take and cost > 0 then
     if used == 0 then start = now end
+    used = used + cost
     left = start + interval - now
-    put(key, text(start, used + cost), left)
-    return limit - used - cost, left
+    put(key, string.format('%.0f %.0f', start, used), left)
   end
-end
+  return limit - used, 0, left
+end`
 
-local function bucket(key, perCost, perTick, capacity, tick)
+/** `<level> <at> <perTick> <tick>` */
+const bucket = `local function bucket(key, perCost, perTick, capacity, tick, take)
   local begin = math.floor(now / tick) * tick
-  local function rest(amount)
-    return amount <= 0 and 0 or begin + math.ceil(amount / perTick) * tick - now
-  end
-  local state = numbers(redis.pcall('GET', key))
-  local level, at = 0, begin
-  if #state == 4 then
-    level, at = state[1], state[2]
-    if state[3] ~= perTick or state[4] ~= tick then
-      level = math.ceil(level * (perTick / state[3]) * (state[4] / tick))
+  local level, at, itsPerTick, itsTick = read(key, '^(%d+) (%d+) (%d+) (%d+)$')
+  if level then
+    level, at = tonumber(level), tonumber(at)
+    itsPerTick, itsTick = tonumber(itsPerTick), tonumber(itsTick)
+    if itsPerTick ~= perTick or itsTick ~= tick then
+      level = math.ceil(level * (perTick / itsPerTick) * (itsTick / tick))
       at = math.floor(at / tick) * tick
     end
     if begin < at then
       at = begin
-      put(key, text(level, at, perTick, tick), rest(level))
+      put(key, string.format('%.0f %.0f %.0f %.0f', level, at, perTick, tick), level / perTick * tick)
     end
     level = math.max(0, level - (begin - at) / tick * perTick)
+  else
+    level = 0
   end
-  local over = level + cost * perCost - capacity
-  local retry = cost == 0 and 0 or rest(over)
-  return math.max(0, math.floor((capacity - level) / perCost)), retry, rest(level), function()
-    level = level + cost * perCost
-    put(key, text(level, begin, perTick, tick), rest(level))
-    return math.floor((capacity - level) / perCost), rest(level)
-  end
-end
-
-local function log(key, limit, interval, grain)
-  local slot = math.ceil(now / grain) * grain
-  local function entry(index) return numbers(redis.pcall('LINDEX', key, index)) end
-  local last = entry(-1)
-  if #last == 3 and last[1] - now >= grain then
-    local back = last[1] - slot
-    for index, value in ipairs(redis.call('LRANGE', key, 0, -1)) do
-      local one = numbers(value)
-      redis.call('LSET', key, index - 1, text(math.max(0, one[1] - back), one[2], one[3]))
+  local retry = 0
+  if cost > 0 then
+    local filled = level + cost * perCost
+    if filled > capacity then
+      retry = begin + math.ceil((filled - capacity) / perTick) * tick - now
+    elseif take then
+      level = filled
     end
-    redis.call('PEXPIRE', key, text(math.ceil((slot + interval - now) / 1000) + 1))
-    last[1] = slot
+  end
+  local reset = level == 0 and 0 or begin + math.ceil(level / perTick) * tick - now
+  if take and cost > 0 and retry == 0 then
+    put(key, string.format('%.0f %.0f %.0f %.0f', level, begin, perTick, tick), reset)
+  end
+  return math.floor((capacity - level) / perCost), retry, reset
+end`
+
+/**
+ * A list of `<moment> <cost> <sum>`: the sum of the costs up to and with this one, so that what was used up is the
+ * difference of two entries. Sums begin anew at 2^52; a limit is far less.
+ */
+const log = `local function log(key, limit, interval, grain, _, take)
+  local slot = math.ceil(now / grain) * grain
+  local function entry(index)
+    local value = redis.pcall('LINDEX', key, index)
+    if type(value) ~= 'string' then return end
+    local at, its, sum = string.match(value, '^(%d+) (%d+) (%d+)$')
+    return tonumber(at), tonumber(its), tonumber(sum)
+  end
+  local function expire(left)
+    redis.call('PEXPIRE', key, string.format('%.0f', math.ceil(left / 1000) + 1))
   end
   local function search(low, high, fits)
     while low < high do
@@ -180,55 +167,94 @@ local function log(key, limit, interval, grain)
     end
     return low
   end
-  local used, first = 0, nil
-  if #last == 3 and last[1] > now - interval then
-    first = entry(0)
-    if (first[1] or 0) <= now - interval then
-      local function lives(one) return one[1] > now - interval end
+  local last, lastCost, lastSum = entry(-1)
+  if last and last - now >= grain then
+    local back = last - slot
+    for index = 0, redis.call('LLEN', key) - 1 do
+      local at, its, sum = entry(index)
+      redis.call('LSET', key, index, string.format('%.0f %.0f %.0f', math.max(0, at - back), its, sum))
+    end
+    last = slot
+    expire(slot + interval - now)
+  end
+  local used, firstCost, firstSum = 0
+  if last and last > now - interval then
+    local first
+    first, firstCost, firstSum = entry(0)
+    if first and first <= now - interval then
+      local function lives(at) return at > now - interval end
       redis.call('LTRIM', key, search(1, redis.call('LLEN', key) - 1, lives), -1)
-      first = entry(0)
+      first, firstCost, firstSum = entry(0)
     end
-    if #first == 3 then used = (last[3] - first[3]) % modulus + first[2] else first = nil end
+    if first then used = (lastSum - firstSum) % 4503599627370496 + firstCost else last = nil end
+  else
+    last = nil
   end
-  local retry = 0
   if cost > 0 and used + cost > limit then
-    local function frees(one)
-      return (one[3] - first[3]) % modulus + first[2] >= used + cost - limit
+    local function frees(_, _, sum)
+      return (sum - firstSum) % 4503599627370496 + firstCost >= used + cost - limit
     end
-    retry = entry(search(0, redis.call('LLEN', key) - 1, frees))[1] + interval - now
+    local at = entry(search(0, redis.call('LLEN', key) - 1, frees))
+    return limit - used, at + interval - now, last + interval - now
   end
-  return math.max(0, limit - used), retry, first and last[1] + interval - now or 0, function()
-    if first == nil then
-      redis.call('DEL', key)
-      last = {0, 0, 0}
-    end
-    local sum = (last[3] + cost) % modulus
-    if last[1] == slot then
-      redis.call('LSET', key, -1, text(slot, last[2] + cost, sum))
+  if take and cost > 0 then
+    used = used + cost
+    if last == slot then
+      local sum = (lastSum + cost) % 4503599627370496
+      redis.call('LSET', key, -1, string.format('%.0f %.0f %.0f', slot, lastCost + cost, sum))
     else
-      redis.call('RPUSH', key, text(slot, cost, sum))
+      if not last then redis.call('DEL', key) end
+      local sum = ((last and lastSum or 0) + cost) % 4503599627370496
+      redis.call('RPUSH', key, string.format('%.0f %.0f %.0f', slot, cost, sum))
     end
-    local left = slot + interval - now
-    redis.call('PEXPIRE', key, text(math.ceil(left / 1000) + 1))
-    return limit - used - cost, left
+    last = slot
+    expire(slot + interval - now)
   end
-end
+  return limit - used, 0, last and last + interval - now or 0
+end`
 
-local kinds = {window = window, bucket = bucket, log = log}
-local reply, takes, passes = {now}, {}, true
-for index, key in ipairs(KEYS) do
-  local at = index * 5 - 2
-  local remaining, retry, reset, take = kinds[ARGV[at]](
-    key, tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+const sources = { bucket, log, window }
+
+/** Judges one and takes of it at once where it can. */
+const single = (kind: RateLimiter.Meter["kind"]): RedisClient.Script =>
+  RedisClient.script(
+    `ratelimit.${kind}`,
+    `${prelude}
+${sources[kind]}
+local remaining, retry, reset = ${kind}(
+  KEYS[1], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[2] == '1'
+)
+return {now, math.max(0, remaining), retry, reset}`
   )
-  if retry > 0 then passes = false end
-  takes[index] = take
-  reply[index * 3 - 1], reply[index * 3], reply[index * 3 + 1] = remaining, retry, reset
-end
-if passes and cost > 0 and ARGV[2] == '1' then
-  for index, take in ipairs(takes) do
-    reply[index * 3 - 1], reply[index * 3 + 1] = take()
+
+const singles = { bucket: single("bucket"), log: single("log"), window: single("window") }
+
+/** Judges all, and takes of all in a second pass if every one lets the cost pass. */
+const several = RedisClient.script(
+  "ratelimit.all",
+  `${prelude}
+${bucket}
+${log}
+${window}
+local kinds = {bucket = bucket, log = log, window = window}
+local reply, passes = {now}, true
+local function each(take)
+  for index, key in ipairs(KEYS) do
+    local at = index * 5 - 2
+    local remaining, retry, reset = kinds[ARGV[at]](
+      key, tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), take
+    )
+    if retry > 0 then passes = false end
+    reply[index * 3 - 1], reply[index * 3], reply[index * 3 + 1] = math.max(0, remaining), retry, reset
   end
 end
+each(false)
+if passes and cost > 0 and ARGV[2] == '1' then each(true) end
 return reply`
 )
+
+/** A script holds no more than it needs: Lua makes anew, each time, what a script defines. */
+const scriptFor = (meters: ReadonlyArray<RateLimiter.Meter>): RedisClient.Script => {
+  const [first, second] = meters
+  return first === undefined || second !== undefined ? several : singles[first.kind]
+}

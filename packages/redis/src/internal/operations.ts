@@ -88,9 +88,11 @@ export const make = (core: Core, line: Line): Operations => {
         } else settle(result)
       })
     )
+    // what is sent is sent: without a way back an interruption costs nothing to be ready for
+    if (takeBack === undefined) return undefined
     return () => {
       abandoned = true
-      takeBack?.()
+      takeBack()
     }
   }
 

@@ -526,19 +526,27 @@ export const subscribe = <A, I, E, R>(
         const steady = [...owned.values()].filter((one) => !one.draining)
         for (const one of steady.slice(quota)) yield* Effect.forkIn(Effect.interruptible(drain(one)), scope)
         const wanted = free.filter((partition) => !owned.has(partition) && !ending.has(partition))
-        const missing = quota - owned.size
-        if (missing <= 0 || wanted.length === 0) return
-        yield* Effect.forEach(
-          wanted.slice(0, missing),
-          (partition) =>
-            Effect.flatMap(Clock.currentTimeNanos, (asked) =>
-              Effect.flatMap(backend.acquire(settings, member, claimAfter, partition), (taken) =>
-                taken ? start(partition, asked + nanos(claimAfter)) : Effect.void
-              )
-            ),
-          { concurrency: "unbounded", discard: true }
-        )
+        yield* claim(wanted, quota)
       })
+
+      /** Takes partitions that nobody holds, up to the quota. Others take from the same list at the same time. */
+      const claim = (wanted: ReadonlyArray<number>, quota: number): Effect.Effect<void, EventBusError, R> => {
+        const missing = quota - owned.size
+        if (missing <= 0 || wanted.length === 0) return Effect.void
+        return Effect.zipRight(
+          Effect.forEach(
+            wanted.slice(0, missing),
+            (partition) =>
+              Effect.flatMap(Clock.currentTimeNanos, (asked) =>
+                Effect.flatMap(backend.acquire(settings, member, claimAfter, partition), (taken) =>
+                  taken ? start(partition, asked + nanos(claimAfter)) : Effect.void
+                )
+              ),
+            { concurrency: "unbounded", discard: true }
+          ),
+          Effect.suspend(() => claim(wanted.slice(missing), quota))
+        )
+      }
 
       const scope = yield* Effect.scope
       yield* backend.open(settings, group, starts)

@@ -30,6 +30,9 @@ export const layer: Layer.Layer<Cache.Cache, never, RedisClient.RedisClient> = L
 /** Commands that are sent in one go. */
 const burst = 500
 
+/** How often the keys of a Cluster are walked to clear them. */
+const mostWalks = 4
+
 /**
  * The backend as a value. What is asked for many keys is sent in one go, 500 at a time; `clear` walks the keys of each
  * node with `SCAN` and frees what it finds with `UNLINK`.
@@ -83,8 +86,23 @@ export const make = (client: RedisClient.Service): Effect.Effect<Cache.Backend, 
         (replies) => replies.flat(1)
       )
 
-    /** Frees every key that matches, on every node, and gives their number. */
+    /**
+     * Frees every key that matches, on every node, and gives their number. While slots of a Cluster are moved, a key can
+     * go from a node that is still to be walked to one that has been: there it walks again until it finds nothing.
+     */
     const sweep = (pattern: string): Effect.Effect<number, RedisError> =>
+      Effect.gen(function* () {
+        let count = 0
+        // what others write meanwhile shall not keep it busy for ever
+        for (let walks = client.topology === "cluster" ? mostWalks : 1; walks > 0; walks--) {
+          const found = yield* walk(pattern)
+          if (found === 0) break
+          count += found
+        }
+        return count
+      })
+
+    const walk = (pattern: string): Effect.Effect<number, RedisError> =>
       Effect.gen(function* () {
         let count = 0
         for (const node of yield* client.nodes) {

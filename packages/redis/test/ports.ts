@@ -15,9 +15,9 @@ export type Ports =
 /** The ports over a client. */
 export const layer = Layer.mergeAll(RedisSessionStore.layer(), RedisConversationMemory.layer(), RedisCache.layer)
 
-export interface Port {
+export interface Port<R> {
   readonly name: string
-  readonly cases: ReadonlyArray<{ readonly name: string; readonly run: Effect.Effect<void, unknown, Ports> }>
+  readonly cases: ReadonlyArray<{ readonly name: string; readonly run: Effect.Effect<void, unknown, Ports | R> }>
 }
 
 const send = (...command: RedisClient.Command) =>
@@ -29,9 +29,9 @@ const now = Effect.map(send("TIME"), (reply) =>
 )
 
 /** The suites. `age` lets time pass for the keys of the server. */
-export const ports = (
-  age: (duration: Duration.Duration) => Effect.Effect<unknown, unknown, RedisClient.RedisClient>
-): ReadonlyArray<Port> => {
+export const ports = <R = never>(
+  age: (duration: Duration.Duration) => Effect.Effect<unknown, unknown, RedisClient.RedisClient | R>
+): ReadonlyArray<Port<R>> => {
   const advance = (duration: Duration.Duration) => Effect.asVoid(age(duration))
   return [
     {
@@ -70,22 +70,21 @@ export const ports = (
 
 /**
  * What a case came to that ran while its server died: it passed; or a call of it failed as the port says, and the case
- * failed with that or because it had expected something else. Anything more is a fault: a defect, an error of another
- * kind.
+ * failed with that or because it had expected something else. Anything more is a fault: a defect, or an error of a port
+ * that does not speak of an outage.
  */
 export const outcome = (
   exit: Exit.Exit<void, unknown>
 ): "passed" | "failed by the outage" | { readonly fault: string } => {
   if (exit._tag === "Success") return "passed"
   const failures = Chunk.toReadonlyArray(Cause.failures(exit.cause))
-  const typed = failures.every((failure) => failure instanceof Suite.SuiteFailure || isOutage(failure))
-  return Chunk.isEmpty(Cause.defects(exit.cause)) && failures.length > 0 && typed
+  return Chunk.isEmpty(Cause.defects(exit.cause)) && failures.length > 0 && !failures.some(isFault)
     ? "failed by the outage"
     : { fault: Cause.pretty(exit.cause) }
 }
 
-const isOutage = (failure: unknown): boolean =>
+const isFault = (failure: unknown): boolean =>
   typeof failure === "object" &&
   failure !== null &&
   "reason" in failure &&
-  /^(?:Unavailable|Timeout|NotReady|Overloaded)$/.test(String(failure.reason))
+  !/^(?:Unavailable|Timeout|NotReady|Overloaded)$/.test(String(failure.reason))

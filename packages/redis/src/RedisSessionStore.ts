@@ -5,7 +5,7 @@
  *
  * @since 0.1.0
  */
-import { createHash } from "node:crypto"
+import { hash } from "node:crypto"
 import * as SessionStore from "@underlay/core/state/SessionStore"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -146,14 +146,17 @@ const expiredOf = (client: RedisClient.Service): Effect.Effect<Stream.Stream<str
 /** Sessions whose index entry this process knows to be fresh. More are forgotten, and then looked at once more. */
 const knownSessions = 50_000
 
-/** A text longer than this is compared by its hash: the server has it, and it need not be sent once more. */
-const hashedFrom = 2_048
+/**
+ * A text longer than this is compared by its hash, so that it is not sent once more. Computing the hash costs this process
+ * more than sending up to some 60 kB does (measured); from here on it is the network that counts.
+ */
+const hashedFrom = 16_384
 
 const { indexKey, key, tombstoneKey } = Scripts
 
 const keys = (id: string): ReadonlyArray<string> => [key(id), tombstoneKey(id)]
 
-const sha1 = (text: string): string => createHash("sha1").update(text).digest("hex")
+const sha1 = (text: string): string => hash("sha1", text)
 
 const text = (reply: RedisClient.Reply): string | undefined => (typeof reply === "string" ? reply : undefined)
 
@@ -191,8 +194,8 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
   }
   const indexed = (id: string, ttl: number): Effect.Effect<void> =>
     Effect.map(Clock.currentTimeMillis, (now) => indexedAt(id, ttl, now))
-  const isFresh = (id: string, ttl: number): Effect.Effect<boolean> =>
-    Effect.map(Clock.currentTimeMillis, (now) => now + ttl + indexTtl / 2 <= (indexedUntil.get(id) ?? 0))
+  const isFresh = (id: string, ttl: number, now: number): boolean =>
+    now + ttl + indexTtl / 2 <= (indexedUntil.get(id) ?? 0)
 
   const fails =
     (method: string) =>
@@ -237,10 +240,12 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
     touch: (fresh: boolean) => Effect.Effect<RedisClient.Reply, RedisError>,
     read: (reply: RedisClient.Reply) => A
   ): Effect.Effect<A, SessionStore.SessionStoreError> =>
-    Effect.flatMap(isFresh(id, ttl), (fresh) =>
-      Effect.flatMap(Effect.mapError(touch(fresh), fails(method)), (reply) =>
-        fresh ? Effect.succeed(read(reply)) : Effect.as(renew(id, ttl, text(reply)), read(reply))
-      )
+    Effect.flatMap(Clock.currentTimeMillis, (now) =>
+      isFresh(id, ttl, now)
+        ? Effect.mapBoth(touch(true), { onSuccess: read, onFailure: fails(method) })
+        : Effect.flatMap(Effect.mapError(touch(false), fails(method)), (reply) =>
+            Effect.as(renew(id, ttl, text(reply)), read(reply))
+          )
     )
 
   /** A write of a session and of its index entry, in one go, where they are on two nodes. */
@@ -386,15 +391,18 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
     }
     if (oneNode) {
       const owned = method === "set" ? scripts.setOwned : scripts.createOwned
-      return Effect.flatMap(
-        Effect.mapError(
+      return Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        Effect.mapBoth(
           client.run(owned, [key(id), tombstoneKey(id), indexKey(owner)], [json, ttl, flags, id, indexTtl, owner]),
-          fails(method)
-        ),
-        (reply): Effect.Effect<SessionStore.Written> => {
-          const result = writtenAs(reply, refusal)
-          return result._tag === "Written" ? Effect.as(indexed(id, ttl), result) : Effect.succeed(result)
-        }
+          {
+            onSuccess: (reply) => {
+              const result = writtenAs(reply, refusal)
+              if (result._tag === "Written") indexedAt(id, ttl, now)
+              return result
+            },
+            onFailure: fails(method)
+          }
+        )
       )
     }
     const step: RedisClient.ScriptStep = { script: scripts[method], keys: keys(id), args: [json, ttl, flags] }
@@ -470,13 +478,15 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
       keys: keys(id),
       args
     }
-    const run = Effect.mapError(client.run(plain.script, plain.keys, plain.args), fails("update"))
-    if (owner === undefined) return Effect.map(run, replaced)
+    const run = Effect.mapBoth(client.run(plain.script, plain.keys, plain.args), {
+      onSuccess: replaced,
+      onFailure: fails("update")
+    })
+    if (owner === undefined) return run
     if (oneNode) {
       return Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        const fresh = now + (ttl ?? 0) + indexTtl / 2 <= (indexedUntil.get(id) ?? 0)
         // whoever wrote it for this owner has indexed it, and it has lived since
-        if (owner === previousOwner && fresh) return Effect.map(run, replaced)
+        if (owner === previousOwner && isFresh(id, ttl ?? 0, now)) return run
         const before = previousOwner === undefined || previousOwner === owner ? [] : [indexKey(previousOwner)]
         return Effect.mapBoth(
           client.run(
@@ -552,7 +562,7 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
     rotation: SessionStore.Rotation
   ): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> => {
     const { expected, from, owner, to, tombstone } = rotation
-    const hash = sha1(expected)
+    const digest = sha1(expected)
     const nothingMoved = (error: RedisError) => notDone(fails("rotate")(error))
     const halfDone = (error: RedisError, what: string) =>
       new SessionStore.SessionStoreError({
@@ -562,10 +572,10 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
         outcome: "unknown",
         cause: error
       })
-    const takeBack = Effect.mapError(client.run(Scripts.dropText, [key(to)], [hash]), (error) =>
+    const takeBack = Effect.mapError(client.run(Scripts.dropText, [key(to)], [digest]), (error) =>
       halfDone(error, "the session was copied to its new id, and the copy could not be taken back")
     )
-    const retire = Effect.matchEffect(client.run(Scripts.retire, keys(from), [tombstone, hash]), {
+    const retire = Effect.matchEffect(client.run(Scripts.retire, keys(from), [tombstone, digest]), {
       onFailure: (error): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> =>
         error.outcome === "unknown"
           ? Effect.fail(halfDone(error, "the session was copied to its new id, and the old one may be alive still"))
@@ -581,7 +591,7 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
       }
     })
     const move = Effect.flatMap(
-      Effect.mapError(client.run(Scripts.beginMove, keys(from), [hash]), nothingMoved),
+      Effect.mapError(client.run(Scripts.beginMove, keys(from), [digest]), nothingMoved),
       (reply): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> => {
         if (typeof reply !== "number" || (reply <= 0 && reply !== -3)) return Effect.succeed(rotated(reply))
         const placed = client.run(Scripts.place, keys(to), [expected, reply === -3 ? defaultTtl : reply])
@@ -777,8 +787,8 @@ const tidy = (
       suspects.map((id) => [id] as const)
     )
     const dead = suspects.flatMap((id, index) => {
-      const [json, hash] = texts(again[index] ?? null)
-      return json === undefined || hash === undefined || isSession(json) ? [] : [[id, hash] as const]
+      const [json, digest] = texts(again[index] ?? null)
+      return json === undefined || digest === undefined || isSession(json) ? [] : [[id, digest] as const]
     })
     const dropped = count(yield* run(Scripts.dropText, dead))
     const others = count(

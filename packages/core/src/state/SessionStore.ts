@@ -582,36 +582,45 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     const absent = (id: string): Effect.Effect<Option.Option<never>> =>
       hub.isActive() ? Effect.as(watch.missed(id), Option.none()) : Effect.succeedNone
 
-    const write = (
+    // one suspension and one step after the answer: this is the hot path
+    const write = <A>(
       method: string,
       id: string,
       session: Session,
       ttl: Duration.DurationInput | undefined,
-      run: (entry: Entry) => Effect.Effect<Written, SessionStoreError>
-    ): Effect.Effect<boolean, SessionStoreError> => {
+      run: (entry: Entry) => Effect.Effect<Written, SessionStoreError>,
+      done: Effect.Effect<A>,
+      exists: Effect.Effect<A>
+    ): Effect.Effect<A, SessionStoreError> => {
       const problem = idProblem(id)
       if (problem !== undefined) return invalidId(method, problem)
-      return Effect.flatMap(ttl === undefined ? Effect.succeed(defaultTtl) : ttlOf(method, ttl), (millis) =>
-        Effect.flatMap(encode(method, session, created), ({ json, owner, stamped }) => {
-          const watched = hub.isActive()
-          return Effect.flatMap(run({ id, json, ttl: millis, owner, stamped, watched }), (written) => {
-            switch (written._tag) {
-              case "Written":
-                return watched
-                  ? Effect.as(watch.wrote(id, owner, millis, written.isNew, written.evicted), true)
-                  : succeedTrue
-              case "Exists":
-                return succeedFalse
-              case "Gone":
-                return gone(method)
-              case "Limit":
-                return limitReached(method)
-              case "Over":
-                return over(method)
-            }
-          })
+      const millis = ttl === undefined ? defaultTtl : ttlIn(method, ttl)
+      if (typeof millis !== "number") return Effect.fail(millis)
+      const at = (now: number): Effect.Effect<A, SessionStoreError> => {
+        const encoded = encode(method, session, created, now)
+        if ("reason" in encoded) return Effect.fail(encoded)
+        const { json, owner, stamped } = encoded
+        const watched = hub.isActive()
+        return Effect.flatMap(run({ id, json, ttl: millis, owner, stamped, watched }), (written) => {
+          switch (written._tag) {
+            case "Written":
+              return watched
+                ? Effect.zipRight(watch.wrote(id, owner, millis, written.isNew, written.evicted), done)
+                : done
+            case "Exists":
+              return exists
+            case "Gone":
+              return gone(method)
+            case "Limit":
+              return limitReached(method)
+            case "Over":
+              return over(method)
+          }
         })
-      )
+      }
+      return created === undefined && hasActivity(session)
+        ? Effect.suspend(() => at(0))
+        : Effect.flatMap(Clock.currentTimeMillis, at)
     }
 
     const withId = <A>(
@@ -637,27 +646,34 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
         if (next === decoded.value) return Effect.succeed(decoded)
         const previousOwner = ownerOf(decoded.value)
         const createdThen = created === undefined ? undefined : (createdOf(decoded.value) ?? "own")
-        return Effect.flatMap(encode("update", next, createdThen), ({ json, owner, session }) =>
-          Effect.flatMap(backend.replace({ id, json, ttl, owner, previousOwner, expected: current }), (result) => {
-            switch (result._tag) {
-              case "Done":
-                return hub.isActive()
-                  ? Effect.as(watch.wrote(id, owner, ttl, false, result.evicted ?? []), Option.some(session))
-                  : Effect.succeedSome(session)
-              case "Absent":
-                return absent(id)
-              case "Gone":
-                return gone("update")
-              case "Limit":
-                return limitReached("update")
-              case "Changed":
-                if (result.current === current) return corrupt("update", id, "content", incomparable)
-                return left > 1
-                  ? attempt(id, f, ttl, result.current, left - 1)
-                  : failure("Conflict", "update", `other writers won all ${attempts} attempts`)
+        const at = (now: number): Effect.Effect<Option.Option<Session>, SessionStoreError> => {
+          const encoded = encode("update", next, createdThen, now)
+          if ("reason" in encoded) return Effect.fail(encoded)
+          const { json, owner, session } = encoded
+          return Effect.flatMap(
+            backend.replace({ id, json, ttl, owner, previousOwner, expected: current }),
+            (result) => {
+              switch (result._tag) {
+                case "Done":
+                  return hub.isActive()
+                    ? Effect.as(watch.wrote(id, owner, ttl, false, result.evicted ?? []), Option.some(session))
+                    : Effect.succeedSome(session)
+                case "Absent":
+                  return absent(id)
+                case "Gone":
+                  return gone("update")
+                case "Limit":
+                  return limitReached("update")
+                case "Changed":
+                  if (result.current === current) return corrupt("update", id, "content", incomparable)
+                  return left > 1
+                    ? attempt(id, f, ttl, result.current, left - 1)
+                    : failure("Conflict", "update", `other writers won all ${attempts} attempts`)
+              }
             }
-          })
-        )
+          )
+        }
+        return createdThen === undefined && hasActivity(next) ? at(0) : Effect.flatMap(Clock.currentTimeMillis, at)
       })
 
     /** The text of a session that is to be changed; a failure by the rule of corrupt entries, or `SessionGone`. */
@@ -810,8 +826,9 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
 
     return {
       get: (id) => withId("get", id, () => read("get", id, backend.get(id))),
-      set: (id, session, options) => Effect.asVoid(write("set", id, session, options?.ttl, backend.set)),
-      create: (id, session, options) => write("create", id, session, options?.ttl, backend.create),
+      set: (id, session, options) => write("set", id, session, options?.ttl, backend.set, Effect.void, Effect.void),
+      create: (id, session, options) =>
+        write("create", id, session, options?.ttl, backend.create, succeedTrue, succeedFalse),
       delete: (id) => Effect.map(deleteMany([id], "delete"), (count) => count > 0),
       exists: (id) => withId("exists", id, () => known(id, backend.exists(id))),
       extendTtl: (id, ttl) =>
@@ -1342,11 +1359,15 @@ const limitReached = (method: string) =>
 const gone = (method: string) =>
   failure("SessionGone", method, "the session was deleted or rotated away a moment ago and stays so")
 
-const ttlOf = (method: string, ttl: Duration.DurationInput): Effect.Effect<number, SessionStoreError> =>
-  Either.match(Ttl.millis(ttl), {
-    onLeft: (problem) => failure("InvalidTtl", method, problem),
-    onRight: (millis) => Effect.succeed(millis)
-  })
+const ttlIn = (method: string, ttl: Duration.DurationInput): number | SessionStoreError => {
+  const millis = Ttl.millis(ttl)
+  return Either.isRight(millis) ? millis.right : error("InvalidTtl", method, millis.left)
+}
+
+const ttlOf = (method: string, ttl: Duration.DurationInput): Effect.Effect<number, SessionStoreError> => {
+  const millis = ttlIn(method, ttl)
+  return typeof millis === "number" ? Effect.succeed(millis) : Effect.fail(millis)
+}
 
 const ownerOf = (session: Session): string | undefined => {
   const owner = session["user_id"]
@@ -1363,6 +1384,10 @@ interface Encoded {
   readonly stamped: boolean
 }
 
+/** Whether a session can be written without knowing the time. What is no object is refused without it, too. */
+const hasActivity = (session: Session): boolean =>
+  typeof session !== "object" || session === null || session["last_activity"] !== undefined
+
 /**
  * Checks and writes a session. With an absolute time to live (`created` is not undefined) the text begins with
  * `created_at`: the one that is given here, else the session's own, else a place for the store's time.
@@ -1370,31 +1395,27 @@ interface Encoded {
 const encode = (
   method: string,
   session: Session,
-  created: number | "own" | undefined
-): Effect.Effect<Encoded, SessionStoreError> => {
+  created: number | "own" | undefined,
+  now: number
+): Encoded | SessionStoreError => {
   const problem = PlainJson.isObject(session) ? PlainJson.problemOf(session) : "it is not an object"
-  if (problem !== undefined) return failure("InvalidSession", method, `a session must be a JSON object: ${problem}`)
-  if (created === undefined && session["last_activity"] !== undefined) {
-    return Effect.succeed({ json: JSON.stringify(session), owner: ownerOf(session), session, stamped: false })
+  if (problem !== undefined) return error("InvalidSession", method, `a session must be a JSON object: ${problem}`)
+  const stamped: Session =
+    session["last_activity"] === undefined ? { ...session, last_activity: new Date(now).toISOString() } : session
+  if (created === undefined) {
+    return { json: JSON.stringify(stamped), owner: ownerOf(stamped), session: stamped, stamped: false }
   }
-  return Effect.map(Clock.currentTimeMillis, (now): Encoded => {
-    const stamped: Session =
-      session["last_activity"] === undefined ? { ...session, last_activity: new Date(now).toISOString() } : session
-    if (created === undefined) {
-      return { json: JSON.stringify(stamped), owner: ownerOf(stamped), session: stamped, stamped: false }
-    }
-    const own = created === "own" ? createdOf(session) : created
-    const { created_at: _, ...rest } = stamped
-    const text = JSON.stringify(rest)
-    const at = new Date(own ?? now).toISOString()
-    return {
-      // by hand: a field whose name is a number would stand before it
-      json: `${createdPrefix}${at}"${text === "{}" ? "}" : `,${text.slice(1)}`}`,
-      owner: ownerOf(stamped),
-      session: { created_at: at, ...rest },
-      stamped: own === undefined
-    }
-  })
+  const own = created === "own" ? createdOf(session) : created
+  const { created_at: _, ...rest } = stamped
+  const text = JSON.stringify(rest)
+  const at = new Date(own ?? now).toISOString()
+  return {
+    // by hand: a field whose name is a number would stand before it
+    json: `${createdPrefix}${at}"${text === "{}" ? "}" : `,${text.slice(1)}`}`,
+    owner: ownerOf(stamped),
+    session: { created_at: at, ...rest },
+    stamped: own === undefined
+  }
 }
 
 /** The creation in a session, if it can be written in four digits of years. */

@@ -12,7 +12,7 @@ export const mark = "\u0001"
 
 /** Of a large index some of the oldest entries are looked at with every write. */
 const large = 64
-const lookedAt = 16
+const lookedAt = 8
 
 /**
  * Instants in Lua. `created(text)` is the `created_at` of a session in milliseconds, nil where it says nothing readable;

@@ -89,6 +89,7 @@ export class RateLimiterError extends Schema.TaggedError<RateLimiterError>("@und
  *   `limit + burst - 1` in any `interval`.
  * - `gcra`: the generic cell rate algorithm, which spreads calls evenly: 10 a second are one every 100 ms. The arithmetic
  *   is that of the token bucket, but `burst` is 1 unless given, and then it is never more than `limit` in any `interval`.
+ *   So strict, it gives nobody back the time by which he comes late: the full rate needs a burst of 2 or more.
  *   See https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm
  *
  * @since 0.1.0

@@ -20,14 +20,15 @@ export interface Cell<A> {
 export interface Fill {
   outdated: boolean
   readonly sequence: number
-  /** Who writes has the key for itself: what others read meanwhile may be the old value. */
   readonly writes: boolean
   users: number
 }
 
 export class FirstTier<A> {
   private cells: ExpiringMap<Cell<A>>
-  private readonly fills = new Map<string, Fill>()
+  private readonly reads = new Map<string, Fill>()
+  /** They stay here until they have ended, whatever is said of their key meanwhile. */
+  private readonly writes = new Map<string, Set<Fill>>()
   /** When a tag was last invalidated, as a count. */
   private readonly tagChanges = new Map<string, number>()
   private sequence = 0
@@ -56,31 +57,43 @@ export class FirstTier<A> {
 
   /** Before the backend is asked for the key. Undefined: what it answers cannot be kept here. */
   beginRead(key: string): Fill | undefined {
-    if (!this.live) return undefined
-    const running = this.fills.get(key)
-    if (running === undefined) return this.begin(key, false, this.sequence)
-    if (running.writes) return undefined
-    running.users++
-    return running
+    // who writes has the key for itself: what others read meanwhile may be the old value
+    if (!this.live || this.writes.has(key)) return undefined
+    const running = this.reads.get(key)
+    if (running !== undefined) {
+      running.users++
+      return running
+    }
+    const fill: Fill = { outdated: false, sequence: this.sequence, writes: false, users: 1 }
+    this.reads.set(key, fill)
+    return fill
   }
 
   /**
    * Before the key is written or deleted. `since` is what was begun before the value was computed: it is not kept where
    * something came between.
    */
-  beginWrite(key: string, since?: Fill): Fill | undefined {
+  beginWrite(key: string, since?: Fill): Fill {
+    const running = this.writes.get(key)
     // of two writes at once nobody here knows which one comes last
-    const stale = !this.live || since?.outdated === true || this.fills.get(key)?.writes === true
+    const outdated = !this.live || since?.outdated === true || running !== undefined
     this.remove(key)
-    const fill = this.begin(key, true, since?.sequence ?? this.sequence)
-    fill.outdated = stale
+    const fill: Fill = { outdated, sequence: since?.sequence ?? this.sequence, writes: true, users: 1 }
+    if (running === undefined) this.writes.set(key, new Set([fill]))
+    else running.add(fill)
     return fill
   }
 
   end(key: string, fill: Fill | undefined): void {
     if (fill === undefined) return
+    if (fill.writes) {
+      const running = this.writes.get(key)
+      running?.delete(fill)
+      if (running?.size === 0) this.writes.delete(key)
+      return
+    }
     fill.users--
-    if (fill.users === 0 && this.fills.get(key) === fill) this.fills.delete(key)
+    if (fill.users === 0 && this.reads.get(key) === fill) this.reads.delete(key)
   }
 
   put(
@@ -100,10 +113,11 @@ export class FirstTier<A> {
   /** The key was changed. */
   remove(key: string): void {
     this.cells.delete(key, 0)
-    const fill = this.fills.get(key)
-    if (fill === undefined) return
-    fill.outdated = true
-    this.fills.delete(key)
+    for (const fill of this.writes.get(key) ?? []) fill.outdated = true
+    const reading = this.reads.get(key)
+    if (reading === undefined) return
+    reading.outdated = true
+    this.reads.delete(key)
   }
 
   dropTags(tags: ReadonlyArray<string>): void {
@@ -116,20 +130,15 @@ export class FirstTier<A> {
   /** Anything may have changed. */
   flush(): void {
     this.cells = new ExpiringMap(this.capacity)
-    for (const fill of this.fills.values()) fill.outdated = true
-    this.fills.clear()
+    for (const fill of this.reads.values()) fill.outdated = true
+    this.reads.clear()
+    for (const running of this.writes.values()) for (const fill of running) fill.outdated = true
     this.tagChanges.clear()
   }
 
   setLive(live: boolean): void {
     this.live = live
     this.flush()
-  }
-
-  private begin(key: string, writes: boolean, sequence: number): Fill {
-    const fill: Fill = { outdated: false, sequence, writes, users: 1 }
-    this.fills.set(key, fill)
-    return fill
   }
 
   private holds(cell: Cell<A>): boolean {

@@ -72,9 +72,17 @@ export interface Core {
   readonly autoPipelining: boolean
 }
 
-/** A failure without a stack to speak of, made without checking what we write ourselves. */
-export const failure = (fields: ConstructorParameters<typeof RedisError>[0]): RedisError =>
-  new RedisError(fields, { disableValidation: true })
+/**
+ * A failure that this client makes by the thousand when a server goes away: without a stack, which would only show the
+ * timer or the socket, and without checking what we write ourselves.
+ */
+export const failure = (fields: ConstructorParameters<typeof RedisError>[0]): RedisError => {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 0
+  const error = new RedisError(fields, { disableValidation: true })
+  Error.stackTraceLimit = limit
+  return error
+}
 
 export const notSent = (
   counts: Counts,

@@ -87,6 +87,7 @@ export const fromIoredis =
     const client = new Redis(options)
     const redis = client as IoredisClient & Connected
     const Command = Redis.Command
+    let open = false
     let closed = false
     let received = 0
     let problem: unknown
@@ -94,9 +95,12 @@ export const fromIoredis =
     // without a listener ioredis writes to the console, and an EventEmitter would throw
     client.on("error", (error: unknown) => {
       problem ??= error
+      // an answer that nobody asked for: what comes after it would answer the wrong commands
+      if (open && !closed) redis.stream?.destroy()
     })
     client.on("ready", () => {
       if (closed) return
+      open = true
       redis.stream?.on("data", () => {
         received++
       })

@@ -107,7 +107,7 @@ export class FirstTier<A> {
   ): void {
     if (fill === undefined || fill.outdated || !this.live || left <= 0) return
     const cell: Cell<A> = { value, freshUntil: now + left, took, tags, sequence: fill.sequence }
-    if (this.holds(cell)) this.cells.set(key, cell, now + Math.min(left, this.ttl), now)
+    this.cells.set(key, cell, now + Math.min(left, this.ttl), now)
   }
 
   /** The key was changed. */

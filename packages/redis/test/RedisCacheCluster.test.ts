@@ -1,0 +1,139 @@
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Cache } from "@underlay/core"
+import { CacheSuite, Suite } from "@underlay/core/testing"
+import { RedisCache, RedisClient } from "@underlay/redis"
+import * as Need from "@underlay/servers/Need"
+import * as Servers from "@underlay/servers/RedisCluster"
+import { Context, Duration, Effect, Fiber, Layer, Option, Schema, TestClock } from "effect"
+import * as Keys from "../src/internal/cacheKeys.ts"
+import * as Slots from "../src/internal/slots.ts"
+import { pause } from "./support.ts"
+
+class RedisCluster extends Context.Tag("test/RedisCluster")<RedisCluster, Servers.RedisCluster>() {}
+
+const cluster = Layer.scoped(RedisCluster, Servers.make({ masters: 3, replicas: 0 }))
+
+const client = Layer.unwrapEffect(
+  Effect.map(RedisCluster, ({ nodes }) =>
+    RedisClient.layer({
+      nodes: nodes.map(({ host, port }) => ({ host, port })),
+      commandTimeout: "5 seconds"
+    })
+  )
+)
+
+const real = RedisCache.layer.pipe(Layer.provideMerge(client), Layer.provideMerge(cluster))
+
+const age = `for _, key in ipairs(redis.call('KEYS', '*')) do
+  local left = redis.call('PTTL', key)
+  if left >= 0 then
+    if left <= tonumber(ARGV[1]) then redis.call('DEL', key) else redis.call('PEXPIRE', key, left - ARGV[1]) end
+  end
+end
+return 0`
+
+/** Time passes for the keys of every node, and for the handles. */
+const advance = (duration: Duration.Duration) =>
+  Effect.gen(function* () {
+    const redis = yield* RedisClient.RedisClient
+    for (const node of yield* redis.nodes) yield* node.send("EVAL", age, 0, Duration.toMillis(duration))
+    yield* TestClock.adjust(duration)
+  })
+
+describe("the keys of the cache", () => {
+  it("a lease is in the slot of its entry, and in no other entry's place", () => {
+    const texts = [
+      "",
+      "a",
+      "{",
+      "}",
+      "{}",
+      "a}b",
+      "a{}b",
+      "}a{b",
+      "{a}b",
+      "x{a}{b}",
+      "{a",
+      "a{}{b}",
+      "\u{1F511}",
+      "a{b}c}d"
+    ]
+    const keys = texts.map((text) => `cache:numbers:${text}`)
+    for (const key of keys) assert.strictEqual(Slots.ofKey(Keys.lease(key)), Slots.ofKey(key), key)
+    assert.strictEqual(new Set(keys.map(Keys.lease)).size, keys.length)
+  })
+})
+
+describe.skipIf(Need.missing("redis-server"))(Need.title("Cache on a Cluster", "redis-server"), () => {
+  layer(real, { timeout: "60 seconds" })("three masters", (it) => {
+    const suite = CacheSuite.make({ advance })
+    for (const one of Suite.applicable(suite, ["leases", "stamps", "invalidations"])) {
+      it.effect(one.name, () => one.run)
+    }
+
+    it.effect(
+      "slots that move while it is used: nothing stale, nothing computed twice at once",
+      () =>
+        Effect.gen(function* () {
+          const servers = yield* RedisCluster
+          // strict: what was not done is told, and is tried again with the next value
+          const cache = yield* Cache.make({ namespace: "moving", schema: Schema.Number, jitter: 0, strict: true })
+          const keys = Array.from({ length: 100 }, (_, index) => `key ${index}`)
+          const slots = [...new Set(keys.map((key) => Slots.ofKey(`cache:moving:${key}`)))]
+          let going = true
+          let done = 0
+          let refused = 0
+          const round = (number: number) =>
+            Effect.gen(function* () {
+              const key = keys[number % keys.length] ?? ""
+              yield* cache.set(key, number)
+              assert.deepStrictEqual(yield* cache.get(key), Option.some(number))
+              yield* cache.delete(key)
+              let computing = 0
+              const compute = Effect.gen(function* () {
+                assert.strictEqual(++computing, 1)
+                yield* Effect.yieldNow()
+                computing--
+                return -number
+              })
+              const both = yield* Effect.all([cache.getOrElse(key, compute), cache.getOrElse(key, compute)], {
+                concurrency: 2
+              })
+              assert.deepStrictEqual(both, [-number, -number])
+              done++
+            })
+          const using = yield* Effect.fork(
+            Effect.gen(function* () {
+              for (let number = 1; going; number++) {
+                yield* Effect.catchAll(round(number), () =>
+                  Effect.sync(() => {
+                    refused++
+                  })
+                )
+              }
+            })
+          )
+          for (let to = 0; to < 3; to++) yield* servers.migrate(slots, to)
+          going = false
+          yield* Fiber.join(using)
+          assert.isAbove(done, refused)
+          // the nodes may not agree yet about who has what
+          const all = Effect.zipRight(
+            cache.setMany(keys.map((key, index) => [key, index] as const)),
+            cache.getMany(keys)
+          )
+          let found = yield* Effect.either(all)
+          for (let attempt = 0; attempt < 100 && found._tag === "Left"; attempt++) {
+            yield* pause(50)
+            found = yield* Effect.either(all)
+          }
+          assert.deepStrictEqual(
+            yield* found,
+            keys.map((_, index) => Option.some(index))
+          )
+          assert.strictEqual(yield* cache.clear, keys.length)
+        }),
+      120_000
+    )
+  })
+})

@@ -10,15 +10,13 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
-import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Guarded from "../internal/lock/guarded.ts"
 import * as Memory from "../internal/lock/memory.ts"
 import * as Rooms from "../internal/lock/rooms.ts"
 import * as Watchdog from "../internal/lock/watchdog.ts"
@@ -306,12 +304,12 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     const now = () => Number(clock.unsafeCurrentTimeNanos()) / 1e6
     const nextOwner = owners()
 
-    const watchdog = Watchdog.make({ backend, clock, now, run, every })
     const rooms = Rooms.make({ backend, run })
+    const watchdog = Watchdog.make({ backend, clock, now, run, every })
     yield* Effect.addFinalizer(() => Effect.sync(watchdog.close))
 
     /** Tries until it is known that nothing of the request is left, or until it has expired by itself. */
-    const abandonLater = (hold: Watchdog.Hold): void => {
+    const abandonLater = (hold: Hold): void => {
       const until = now() + hold.ttl
       const attempt = (pause: number): Effect.Effect<void> =>
         Effect.matchEffect(backend.abandon(hold), {
@@ -325,157 +323,132 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     }
 
     /** One attempt: undefined when the lock is had, else in how many milliseconds it is free at the latest. */
-    const attempt = (hold: Watchdog.Hold, patience: number): Effect.Effect<number | undefined, LockError> =>
-      Effect.suspend(() => {
-        // reckoned from before it is sent: the store's own reckoning begins later, so it ends later
-        const sentAt = now()
-        hold.isAsked = true
-        if (patience > 0) hold.wasQueued = true
-        return Effect.flatMap(backend.acquire(hold, patience), (result) => {
-          if (result._tag === "Refused") return Effect.succeed(result.retryAfter)
-          if (watchdog.grant(hold, result.token, sentAt)) return granted
-          // the answer took so long that the lock may be over: nobody may believe in it
-          return Effect.as(Effect.ignore(backend.abandon(hold)), 0)
-        })
+    const attempt = (hold: Hold, patience: number): Effect.Effect<number | undefined, LockError> => {
+      // reckoned from before it is sent: the store's own reckoning begins later, so it ends later
+      const sentAt = now()
+      hold.isAsked = true
+      if (patience > 0) hold.wasQueued = true
+      return Effect.flatMap(backend.acquire(hold, patience), (result) => {
+        if (result._tag === "Refused") return Effect.succeed(result.retryAfter)
+        if (watchdog.grant(hold, result.token, sentAt)) return granted
+        // the answer took so long that the lock may be over: nobody may believe in it
+        return Effect.as(Effect.ignore(backend.abandon(hold)), 0)
+      })
+    }
+
+    const notAcquired = (hold: Hold): LockError =>
+      new LockError({
+        reason: "NotAcquired",
+        method: hold.method,
+        description: hold.wait === 0 ? "somebody else has the lock" : `somebody else had the lock for ${hold.wait} ms`,
+        outcome: "not-done"
       })
 
-    const notAcquired = (hold: Watchdog.Hold, method: string): Effect.Effect<never, LockError> =>
-      Effect.fail(
-        new LockError({
-          reason: "NotAcquired",
-          method,
-          description:
-            hold.wait === 0 ? "somebody else has the lock" : `somebody else had the lock for ${hold.wait} ms`,
-          outcome: "not-done"
-        })
-      )
-
-    const obtain = (hold: Watchdog.Hold, method: string): Effect.Effect<void, LockError> =>
+    const obtain = (hold: Hold): Effect.Effect<void, LockError> =>
       Effect.flatMap(attempt(hold, 0), (left) => {
         if (left === undefined) return Effect.void
-        if (hold.wait === 0) return notAcquired(hold, method)
-        return queue(hold, method)
+        return hold.wait === 0 ? Effect.fail(notAcquired(hold)) : queue(hold)
       })
 
     /** The waiting: in the room of the lock, where one is woken, and looking again now and then all the same. */
-    const queue = (hold: Watchdog.Hold, method: string): Effect.Effect<void, LockError> =>
-      Effect.suspend(() => {
-        const until = now() + hold.wait
-        const waiter = rooms.enter(hold)
-        const look = (pause: number): Effect.Effect<void, LockError> =>
-          Effect.suspend(() => {
-            waiter.begin()
-            return Effect.flatMap(attempt(hold, patience), (left) => {
-              if (left === undefined) return Effect.void
-              const remaining = until - now()
-              if (remaining <= 0) return notAcquired(hold, method)
-              return Effect.flatMap(Random.nextRange(0.75, 1.25), (factor) => {
-                const poll = waiter.isHeard() ? heardPoll : pause * factor
-                const time = Math.min(poll, Math.max(left, shortestPoll), remaining)
-                return Effect.zipRight(
-                  waiter.sleep(clock.sleep(Duration.millis(Math.ceil(time)))),
-                  look(Math.min(pause * 1.5, longestPoll))
-                )
-              })
-            })
+    const queue = (hold: Hold): Effect.Effect<void, LockError> => {
+      const until = now() + hold.wait
+      const waiter = rooms.enter(hold)
+      const look = (pause: number): Effect.Effect<void, LockError> => {
+        waiter.begin()
+        return Effect.flatMap(attempt(hold, patience), (left) => {
+          if (left === undefined) return Effect.void
+          const remaining = until - now()
+          if (remaining <= 0) return Effect.fail(notAcquired(hold))
+          return Effect.flatMap(Random.nextRange(0.75, 1.25), (factor) => {
+            const poll = waiter.isHeard() ? heardPoll : pause * factor
+            const time = Math.min(poll, Math.max(left, shortestPoll), remaining)
+            return Effect.flatMap(waiter.sleep(clock.sleep(Duration.millis(Math.ceil(time)))), () =>
+              look(Math.min(pause * 1.5, longestPoll))
+            )
           })
-        return Effect.ensuring(
-          look(shortestPoll),
-          Effect.sync(() => waiter.leave())
-        )
-      })
+        })
+      }
+      return Effect.ensuring(
+        Effect.suspend(() => look(shortestPoll)),
+        Effect.sync(() => waiter.leave())
+      )
+    }
 
     /** After a failure: nothing may stay behind. */
-    const tidy = (hold: Watchdog.Hold, cause: Cause.Cause<LockError>): Effect.Effect<void> => {
+    const tidy = (hold: Hold, cause: Cause.Cause<LockError>): Effect.Effect<void> => {
       if (!hold.isAsked) return Effect.void
       const failure = Cause.failureOption(cause)
-      // the store is away or slow: it is told when it is back, and the caller does not wait for that
-      if (Option.isSome(failure) && failure.value.reason !== "NotAcquired") {
-        if (hold.wasQueued || failure.value.outcome === "unknown") abandonLater(hold)
-        return Effect.void
+      if (Option.isSome(failure)) {
+        const { outcome, reason } = failure.value
+        if (reason !== "NotAcquired") {
+          // the store is away or slow: it is told when it is back, and the caller does not wait for that
+          if (hold.wasQueued || outcome === "unknown") abandonLater(hold)
+          return Effect.void
+        }
+        if (!hold.wasQueued) return Effect.void
       }
-      if (Option.isSome(failure) && !hold.wasQueued) return Effect.void
       return Effect.catchAll(backend.abandon(hold), () => Effect.sync(() => abandonLater(hold)))
     }
 
     /** Ends a hold and says whether it was held to the end. */
-    const end = (hold: Watchdog.Hold): Effect.Effect<boolean> =>
-      Effect.suspend(() => {
-        const held = watchdog.end(hold)
-        if (held === undefined) return Effect.succeed(false)
-        return Effect.matchEffect(backend.release(hold), {
-          // the key was gone or another's: it was lost, whether or not anybody had noticed
-          onSuccess: (freed) => Effect.succeed(held && freed),
-          onFailure: () => {
-            abandonLater(hold)
-            return Effect.succeed(held)
-          }
+    const end = (hold: Hold): Effect.Effect<boolean> => {
+      const held = watchdog.end(hold)
+      if (held === undefined) return Effect.succeed(false)
+      return Effect.match(backend.release(hold), {
+        // the key was gone or another's: it was lost, whether or not anybody had noticed
+        onSuccess: (freed) => held && freed,
+        onFailure: () => {
+          abandonLater(hold)
+          return held
+        }
+      })
+    }
+
+    /** Takes the lock, and goes on where nothing can interrupt between having it and `use`. */
+    const taking = <A, E, R>(
+      method: string,
+      plan: Either.Either<Plan, LockError>,
+      use: (hold: Hold, restore: Guarded.Restore) => Effect.Effect<A, E, R>
+    ): Effect.Effect<A, E | LockError, R> => {
+      if (Either.isLeft(plan)) return Effect.fail(plan.left)
+      return Effect.uninterruptibleMask((restore) => {
+        const hold = new Hold(plan.right, nextOwner(), method, control)
+        return Effect.matchCauseEffect(restore(obtain(hold)), {
+          onFailure: (cause) => Effect.zipRight(tidy(hold, cause), Effect.failCause(cause)),
+          onSuccess: () => use(hold, restore)
         })
       })
+    }
 
-    const lost = (method: string) =>
-      new LockError({
-        reason: "Lost",
-        method,
-        description: "the lock was lost while it was held",
-        outcome: "unknown"
-      })
+    const control: HoldControl = {
+      isHeld: watchdog.isHeld,
+      onLost: watchdog.onLost,
+      end: (hold) => Effect.suspend(() => end(hold))
+    }
 
     const guard =
       (method: string, plan: Either.Either<Plan, LockError>): Guard =>
       <A, E, R>(body: Effect.Effect<A, E, R>) =>
-        Effect.uninterruptibleMask((restore): Effect.Effect<A, E | LockError, Exclude<R, FencingToken>> => {
-          if (Either.isLeft(plan)) return Effect.fail(plan.left)
-          const hold = watchdog.ask(plan.right, nextOwner())
-          return Effect.matchCauseEffect(restore(obtain(hold, method)), {
-            onFailure: (cause) => Effect.zipRight(tidy(hold, cause), Effect.failCause(cause)),
-            onSuccess: () => {
-              const lease = leaseOf(hold, method)
-              // its failure is told by the value: a fiber that fails would be logged
-              const guarded = Effect.exit(restore(Effect.provideService(body, FencingToken, lease)))
-              return Effect.flatMap(Effect.fork(guarded), (fiber) => {
-                watchdog.onLost(hold, () => fiber.unsafeInterruptAsFork(FiberId.none))
-                return Effect.matchCauseEffect(restore(Fiber.join(fiber)), {
-                  onSuccess: (exit) =>
-                    Effect.flatMap(
-                      end(hold),
-                      (held): Effect.Effect<A, E | LockError> =>
-                        held || (Exit.isFailure(exit) && !Cause.isInterruptedOnly(exit.cause))
-                          ? exit
-                          : Effect.fail(lost(method))
-                    ),
-                  onFailure: (cause) =>
-                    Effect.flatMap(Fiber.interrupt(fiber), (exit) =>
-                      Effect.zipRight(
-                        end(hold),
-                        Exit.isSuccess(exit) && Exit.isFailure(exit.value) ? exit.value : Effect.failCause(cause)
-                      )
-                    )
-                })
-              })
-            }
+        taking(method, plan, (hold, restore) =>
+          Guarded.run<A, E, R, Exclude<R, FencingToken>, LockError>(restore, body, {
+            provide: (context) => Context.add(context, FencingToken, hold) as Context.Context<R>,
+            onLost: (interrupt) => watchdog.onLost(hold, interrupt),
+            end: () => end(hold),
+            lost: () => lostOf(hold.method)
           })
-        })
-
-    const leaseOf = (hold: Watchdog.Hold, method: string): Lease =>
-      new HeldLease(hold, watchdog, end, () => lost(method))
+        )
 
     const scoped = (
       method: string,
       plan: Either.Either<Plan, LockError>
     ): Effect.Effect<Lease, LockError, Scope.Scope> =>
-      Effect.uninterruptibleMask((restore) => {
-        if (Either.isLeft(plan)) return Effect.fail(plan.left)
-        const hold = watchdog.ask(plan.right, nextOwner())
-        return Effect.matchCauseEffect(restore(obtain(hold, method)), {
-          onFailure: (cause) => Effect.zipRight(tidy(hold, cause), Effect.failCause(cause)),
-          onSuccess: () =>
-            Effect.as(
-              Effect.addFinalizer(() => end(hold)),
-              leaseOf(hold, method)
-            )
-        })
-      })
+      taking(method, plan, (hold) =>
+        Effect.as(
+          Effect.addFinalizer(() => end(hold)),
+          hold
+        )
+      )
 
     const plan = (
       method: string,
@@ -520,7 +493,10 @@ export const layerMemory = (options: Options = {}): Layer.Layer<Lock, LockError>
   )
 
 /** What was asked for, checked. */
-type Plan = Watchdog.Plan
+interface Plan extends Omit<Request, "owner"> {
+  /** How long to wait, in milliseconds. */
+  readonly wait: number
+}
 
 const granted = Effect.succeed(undefined)
 
@@ -532,48 +508,68 @@ const heardPoll = 1_000
 const shortestPoll = 10
 const longestPoll = 200
 
-class HeldLease implements Lease {
-  readonly key: string
-  readonly token: bigint
-  readonly #hold: Watchdog.Hold
-  readonly #watchdog: Watchdog.Watchdog
-  readonly #end: (hold: Watchdog.Hold) => Effect.Effect<boolean>
-  readonly #lost: () => LockError
+/** What a lease asks of its service. */
+interface HoldControl {
+  readonly isHeld: (hold: Watchdog.Hold) => boolean
+  readonly onLost: (hold: Watchdog.Hold, callback: () => void) => () => void
+  readonly end: (hold: Hold) => Effect.Effect<boolean>
+}
 
-  constructor(
-    hold: Watchdog.Hold,
-    watchdog: Watchdog.Watchdog,
-    end: (hold: Watchdog.Hold) => Effect.Effect<boolean>,
-    lost: () => LockError
-  ) {
-    this.key = hold.key
-    this.token = hold.token
-    this.#hold = hold
-    this.#watchdog = watchdog
-    this.#end = end
-    this.#lost = lost
+/** One asking; and once it is granted, the lease. One object for all that is known of it: every lock makes one. */
+class Hold implements Watchdog.Hold, Lease {
+  readonly kind: Request["kind"]
+  readonly key: string
+  readonly owner: string
+  readonly ttl: number
+  readonly fair: boolean
+  readonly permits: number
+  readonly wait: number
+  readonly method: string
+  token = 0n
+  state: Watchdog.State = "asked"
+  deadline = 0
+  renewAt = 0
+  checkAt = 0
+  isBusy = false
+  isAsked = false
+  wasQueued = false
+  listeners: Set<() => void> | undefined = undefined
+  readonly #control: HoldControl
+
+  constructor(plan: Plan, owner: string, method: string, control: HoldControl) {
+    this.kind = plan.kind
+    this.key = plan.key
+    this.owner = owner
+    this.ttl = plan.ttl
+    this.fair = plan.fair
+    this.permits = plan.permits
+    this.wait = plan.wait
+    this.method = method
+    this.#control = control
   }
 
   get isHeld(): Effect.Effect<boolean> {
-    return Effect.sync(() => this.#watchdog.isHeld(this.#hold))
+    return Effect.sync(() => this.#control.isHeld(this))
   }
 
   get lost(): Effect.Effect<never, LockError> {
     return Effect.async((resume) => {
-      const forget = this.#watchdog.onLost(this.#hold, () => resume(Effect.fail(this.#lost())))
+      const forget = this.#control.onLost(this, () => resume(Effect.fail(lostOf(this.method))))
       return Effect.sync(forget)
     })
   }
 
   get release(): Effect.Effect<boolean> {
-    return Effect.uninterruptible(this.#end(this.#hold))
+    return Effect.uninterruptible(this.#control.end(this))
   }
 }
 
+const lostOf = (method: string): LockError =>
+  new LockError({ reason: "Lost", method, description: "the lock was lost while it was held", outcome: "unknown" })
+
 /** Names of askings that nobody else has: a random one for this service, and a number. */
 const owners = (): (() => string) => {
-  const bytes = crypto.getRandomValues(new Uint8Array(16))
-  const name = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")
+  const name = btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(15))))
   let count = 0
   return () => `${name}:${(count++).toString(36)}`
 }
@@ -597,13 +593,11 @@ const waitOf = (method: string, input: Duration.DurationInput | "forever"): Eith
   return millis >= 0 ? Either.right(millis) : Either.left(invalid(method, "the time to wait must be a duration"))
 }
 
-const forbidden = /[\p{Cc}{}]/u
-const loneSurrogate = /\p{Surrogate}/u
+const forbidden = /[\p{Cc}\p{Surrogate}{}]/u
 
 const keyProblem = (key: string): string | undefined => {
   if (key.length === 0) return "a key cannot be empty"
   if (key.length > 512) return "a key cannot be longer than 512 characters"
-  if (loneSurrogate.test(key)) return "a key must be well-formed Unicode"
   // braces would move a lock's parts to another slot of a cluster
-  return forbidden.test(key) ? "a key cannot hold control characters, { or }" : undefined
+  return forbidden.test(key) ? "a key must be well-formed Unicode without control characters, { and }" : undefined
 }

@@ -9,33 +9,22 @@ import * as Either from "effect/Either"
 import type * as Fiber from "effect/Fiber"
 import type { Backend, LockError, Request } from "../../state/Lock.ts"
 
-/** What was asked for, checked. */
-export interface Plan extends Omit<Request, "owner"> {
-  /** How long to wait, in milliseconds. */
-  readonly wait: number
-}
+export type State = "asked" | "held" | "lost" | "ended"
 
 /** One asking, and the lock once it is had. Times are in milliseconds of the monotonic clock. */
 export interface Hold extends Request {
-  readonly wait: number
   token: bigint
-  state: "asked" | "held" | "lost" | "ended"
+  state: State
   /** From here on the store may have given it to another. */
   deadline: number
   renewAt: number
   checkAt: number
   /** A renewal or a check of it is under way. */
   isBusy: boolean
-  /** Something was sent for it. */
-  isAsked: boolean
-  /** The store may remember it as waiting. */
-  wasQueued: boolean
-  onLost: Set<() => void> | undefined
+  listeners: Set<() => void> | undefined
 }
 
 export interface Watchdog {
-  /** A new asking. */
-  readonly ask: (plan: Plan, owner: string) => Hold
   /** The lock was granted to what was sent at `sentAt`. False when that is so long ago that it may be over. */
   readonly grant: (hold: Hold, token: bigint, sentAt: number) => boolean
   /** Calls back once when the lock is lost, at once if it is. The result forgets the callback. */
@@ -68,9 +57,9 @@ export const make = (options: {
     holds.delete(hold)
     if (hold.state !== "held") return
     hold.state = "lost"
-    const callbacks = hold.onLost
-    hold.onLost = undefined
-    if (callbacks !== undefined) for (const callback of callbacks) callback()
+    const { listeners } = hold
+    hold.listeners = undefined
+    if (listeners !== undefined) for (const listener of listeners) listener()
   }
 
   const believe = (hold: Hold, sentAt: number): void => {
@@ -149,24 +138,6 @@ export const make = (options: {
     })
 
   return {
-    ask: (plan, owner) => ({
-      kind: plan.kind,
-      key: plan.key,
-      owner,
-      ttl: plan.ttl,
-      fair: plan.fair,
-      permits: plan.permits,
-      wait: plan.wait,
-      token: 0n,
-      state: "asked",
-      deadline: 0,
-      renewAt: 0,
-      checkAt: 0,
-      isBusy: false,
-      isAsked: false,
-      wasQueued: false,
-      onLost: undefined
-    }),
     grant: (hold, token, sentAt) => {
       believe(hold, sentAt)
       if (isClosed || now() >= hold.deadline) return false
@@ -181,10 +152,10 @@ export const make = (options: {
         callback()
         return () => {}
       }
-      hold.onLost ??= new Set()
-      hold.onLost.add(callback)
+      hold.listeners ??= new Set()
+      hold.listeners.add(callback)
       return () => {
-        hold.onLost?.delete(callback)
+        hold.listeners?.delete(callback)
       }
     },
     isHeld: (hold) => hold.state === "held" && now() < hold.deadline,

@@ -52,7 +52,7 @@ export const run = <A, E, R, R2, Lost>(
     return Effect.matchCauseEffect(
       restore(
         Effect.async<Exit.Exit<A, E>>((resume) => {
-          const observer = (outcome: Exit.Exit<Exit.Exit<A, E>>): void => resume(outcome)
+          const observer = (outcome: Exit.Exit<Exit.Exit<A, E>>): void => resume(Effect.succeed(Exit.flatten(outcome)))
           child.addObserver(observer)
           return Effect.sync(() => child.removeObserver(observer))
         })

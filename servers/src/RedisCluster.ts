@@ -221,11 +221,50 @@ export const make = (
       const table: Array<number> = Array.from({ length: slotCount }, () => -1)
       for (const line of lines) {
         const index = nodes.findIndex((node) => node.id === line.id)
-        for (const [first, last] of line.slots) table.fill(index, first, last + 1)
+        eachSlot(line, (slot) => {
+          table[slot] = index
+        })
       }
       return table
     })
     const ownerOf = (slot: number) => Effect.flatMap(owners, (table) => nodeAt(table[slot] ?? -1))
+
+    /**
+     * Waits until every living node has each slot where its master says it is. Replicas hear of moves by gossip, and what
+     * they hear late of one owner they do not believe when they have heard of a younger epoch of the former: an owner
+     * that is not believed takes a new epoch.
+     */
+    const settle = Effect.suspend(() => {
+      let looks = 0
+      return Machine.until(
+        Effect.gen(function* () {
+          const views = yield* Effect.forEach(yield* living, view, { concurrency: "unbounded" })
+          const claims = new Map<number, string>()
+          for (const lines of views) {
+            const own = lines.find((line) => line.flags.includes("myself") && line.flags.includes("master"))
+            if (own !== undefined) eachSlot(own, (slot) => claims.set(slot, own.id))
+          }
+          const doubted = new Set<string>()
+          for (const lines of views) {
+            for (const line of lines) {
+              eachSlot(line, (slot) => {
+                const owner = claims.get(slot)
+                if (owner !== undefined && owner !== line.id) doubted.add(owner)
+              })
+            }
+          }
+          if (doubted.size === 0) return true
+          if (++looks % 10 === 0) {
+            const owners = nodes.filter((node) => doubted.has(node.id))
+            yield* Effect.forEach(owners, (node) => node.call("CLUSTER", "BUMPEPOCH"), { discard: true })
+          }
+          return undefined
+        }),
+        60_000,
+        () => failed("the nodes did not agree on the slots within 60 s"),
+        100
+      )
+    })
 
     /** The present master of a shard. */
     const masterOf = (shard: number) =>
@@ -275,6 +314,8 @@ export const make = (
 
     const killMaster = (shard: number) =>
       Effect.gen(function* () {
+        // a replica that knows less than its master would claim what that gave away
+        yield* settle
         const before = yield* masterOf(shard)
         yield* before.kill
         const after = yield* promoted(shard, before)
@@ -284,6 +325,7 @@ export const make = (
 
     const handOver = (shard: number) =>
       Effect.gen(function* () {
+        yield* settle
         const before = yield* masterOf(shard)
         const all = yield* living
         const replica = all.find((node) => shardOf(node.index) === shard && node.id !== before.id)
@@ -300,6 +342,7 @@ export const make = (
         discard: true
       })
       yield* untilWhole(masters * replicas)
+      yield* settle
     })
 
     /** The connections that a move needs: to the old owner, the new one and all other masters that live. */
@@ -498,6 +541,10 @@ interface NodeLine {
   readonly failing: boolean
   readonly linked: boolean
   readonly slots: ReadonlyArray<readonly [first: number, last: number]>
+}
+
+const eachSlot = (line: NodeLine, visit: (slot: number) => void): void => {
+  for (const [first, last] of line.slots) for (let slot = first; slot <= last; slot++) visit(slot)
 }
 
 /** The cluster as a node sees it. */

@@ -80,7 +80,7 @@ const client = Layer.unwrapEffect(
 const real = Ports.layer.pipe(
   Layer.provideMerge(client),
   Layer.provideMerge(mover),
-  Layer.provideMerge(Layer.scoped(Cluster, RedisCluster.make()))
+  Layer.provideMerge(Layer.scoped(Cluster, RedisCluster.make({ nodeTimeout: 5_000 })))
 )
 
 const age = `for _, key in ipairs(redis.call('KEYS', '*')) do

@@ -40,6 +40,19 @@ type AnyTopic = Pick<Topic<unknown>, "name" | "problem" | "settings">
 const failure = (reason: Reason, method: string, description: string): Effect.Effect<never, EventBusError> =>
   Effect.fail(new EventBusError({ reason, method, description, outcome: "not-done", repeatable: true }))
 
+/** Whatever became of the question: what was to be done after it was not begun. */
+const asked =
+  (method: string) =>
+  ({ cause, description, reason }: EventBusError): EventBusError =>
+    new EventBusError({
+      reason,
+      method,
+      description,
+      outcome: "not-done",
+      repeatable: true,
+      ...(cause === undefined ? {} : { cause })
+    })
+
 export const make = (backend: Backend): Service => {
   /** Until when a topic's number of partitions need not be asked for again. */
   const declared = new Map<string, number>()
@@ -54,18 +67,21 @@ export const make = (backend: Backend): Service => {
     return Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const known = `${settings.partitions} ${name}`
       if ((declared.get(known) ?? 0) > now) return then()
-      return Effect.flatMap(backend.declare(settings), (partitions): Effect.Effect<B, E | EventBusError, R> => {
-        if (partitions !== settings.partitions) {
-          return failure(
-            "InvalidTopic",
-            method,
-            `the topic is kept in ${partitions} partitions, not ${settings.partitions}: say so, or take another name`
-          )
+      return Effect.flatMap(
+        Effect.mapError(backend.declare(settings), asked(method)),
+        (partitions): Effect.Effect<B, E | EventBusError, R> => {
+          if (partitions !== settings.partitions) {
+            return failure(
+              "InvalidTopic",
+              method,
+              `the topic is kept in ${partitions} partitions, not ${settings.partitions}: say so, or take another name`
+            )
+          }
+          if (declared.size >= 1_000) declared.clear()
+          declared.set(known, now + Math.min(declaredFor, settings.forgetAfter / 2))
+          return then()
         }
-        if (declared.size >= 1_000) declared.clear()
-        declared.set(known, now + Math.min(declaredFor, settings.forgetAfter / 2))
-        return then()
-      })
+      )
     })
   }
 

@@ -37,10 +37,17 @@ export const encode = <A, I>(schema: Schema.Schema<A, I>, event: A): Effect.Effe
     }
   })
 
+/** What a schema throws is a reason like any other: what is stored must not stop who reads it. */
 export const decode = <A, I>(schema: Schema.Schema<A, I>, entry: StoredEntry): Effect.Effect<A, string> => {
   const json = PlainJson.parse(entry.data)
   if (json === undefined) return Effect.fail("it is no JSON")
-  return Effect.mapError(Schema.decodeUnknown(schema)(json), places)
+  return Effect.catchAllDefect(
+    Effect.mapError(
+      Effect.suspend(() => Schema.decodeUnknown(schema)(json)),
+      places
+    ),
+    () => Effect.fail("decoding it throws")
+  )
 }
 
 export const encodeHeaders = (

@@ -190,7 +190,7 @@ export const subscribe = <A, I, E, R>(
           if (owned.get(one.partition) !== one) return Effect.void
           counts.lost++
           return Effect.asVoid(Effect.forkDaemon(end(one, false)))
-        })
+        }).pipe(Effect.uninterruptible)
 
       /** Whether a handler may have the event now. What was handed out before is counted first, so that a crash counts. */
       const begin = (one: Owned, item: Item): Effect.Effect<boolean> =>
@@ -272,13 +272,6 @@ export const subscribe = <A, I, E, R>(
         })
       }
 
-      /** What a schema throws is no reason to stop: the event cannot be decoded. */
-      const decoded = (entry: StoredEntry): Effect.Effect<A, string> =>
-        Effect.catchAllDefect(
-          Effect.suspend(() => Codec.decode(topic.schema, entry)),
-          () => Effect.fail("decoding it throws")
-        )
-
       const settle = (one: Owned, item: Item): Effect.Effect<boolean, never, R> => {
         if (item.entry.only !== undefined && item.entry.only !== group) {
           return Effect.sync(() => {
@@ -286,7 +279,7 @@ export const subscribe = <A, I, E, R>(
             return true
           })
         }
-        return Effect.matchEffect(decoded(item.entry), {
+        return Effect.matchEffect(Codec.decode(topic.schema, item.entry), {
           onFailure: (problem) =>
             Effect.as(bury(one, item, "Undecodable", `it is not of the topic's schema: ${problem}`), true),
           onSuccess: (event) => work(one, item, event)
@@ -447,39 +440,42 @@ export const subscribe = <A, I, E, R>(
           run(Effect.zipRight(adopt(one, run, "0-0"), Effect.forever(read(one, run))))
         })
 
+      /** What a partition's end must tell the store. Without the lease, that is what is done alone. */
+      const handOver = (one: Owned, giveBack: boolean): Effect.Effect<void, EventBusError> => {
+        if (!giveBack) return backend.acknowledge(settings, group, one.partition, one.acks)
+        const done = new Set(one.acks)
+        const returned: Array<{ readonly position: string; readonly deliveries: number }> = []
+        for (const [position, item] of one.known) {
+          if (done.has(position)) continue
+          if (item.fresh) returned.push({ position, deliveries: 0 })
+          else if (item.running) returned.push({ position, deliveries: item.deliveries - 1 })
+        }
+        return backend.release(settings, member, one.partition, one.acks, returned)
+      }
+
       /** Ends the work on a partition: handlers are interrupted, and what they had is given back. */
-      const end = (one: Owned, giveBack: boolean): Effect.Effect<void> =>
-        Effect.suspend(() => {
-          const { partition } = one
-          const underWay = ending.get(partition)
-          if (owned.get(partition) !== one) return underWay === undefined ? Effect.void : underWay.await
-          owned.delete(partition)
-          const ended = Effect.unsafeMakeLatch(false)
-          ending.set(partition, ended)
-          return Effect.ensuring(
-            Effect.zipRight(
-              Scope.close(one.scope, Exit.void),
-              Effect.suspend(() => {
-                if (!giveBack) return Effect.void
-                const done = new Set(one.acks)
-                const returned: Array<{ readonly position: string; readonly deliveries: number }> = []
-                for (const [position, item] of one.known) {
-                  if (done.has(position)) continue
-                  if (item.fresh) returned.push({ position, deliveries: 0 })
-                  else if (item.running) returned.push({ position, deliveries: item.deliveries - 1 })
-                }
-                return Effect.catchAll(backend.release(settings, member, partition, one.acks, returned), (error) =>
-                  // the lease runs out by itself
-                  Effect.sync(() => noted(error))
-                )
-              })
-            ),
+      const end = (one: Owned, giveBack: boolean): Effect.Effect<void> => {
+        const { partition } = one
+        if (owned.get(partition) !== one) return ending.get(partition)?.await ?? Effect.void
+        // from here on nothing of it is handed out, and nothing of it is said to be ours
+        owned.delete(partition)
+        const ended = Effect.unsafeMakeLatch(false)
+        ending.set(partition, ended)
+        return Scope.close(one.scope, Exit.void).pipe(
+          Effect.zipRight(Effect.suspend(() => handOver(one, giveBack))),
+          // the lease runs out by itself, and what is not acknowledged is handed out again
+          Effect.catchAll((error) => Effect.sync(() => noted(error))),
+          Effect.ensuring(
             Effect.sync(() => {
               ending.delete(partition)
               ended.unsafeOpen()
+              // it may be this consumer's again
+              keeper.unsafeOpen()
             })
-          )
-        }).pipe(Effect.uninterruptible)
+          ),
+          Effect.uninterruptible
+        )
+      }
 
       /** Lets the handlers that run come to their end, for a while, and gives the partition to the others. */
       const drain = (one: Owned): Effect.Effect<void> =>
@@ -487,7 +483,10 @@ export const subscribe = <A, I, E, R>(
           one.draining = true
           one.idle.unsafeClose()
           const quiet = one.running === 0 ? Effect.void : one.idle.await
-          return Effect.zipRight(Effect.raceFirst(quiet, Effect.sleep(claimAfter)), end(one, true))
+          return Effect.zipRight(
+            Effect.raceFirst(quiet, Effect.sleep(claimAfter)),
+            Effect.uninterruptible(Effect.suspend(() => end(one, true)))
+          )
         })
 
       // ── all partitions ─────────────────────────────────────────────────────────────────────────────────────────
@@ -512,7 +511,13 @@ export const subscribe = <A, I, E, R>(
       const tick: Effect.Effect<void, EventBusError, R> = Effect.gen(function* () {
         yield* expire
         const since = yield* Clock.currentTimeNanos
-        const { free, kept, lost: gone, members } = yield* backend.beat(settings, member, claimAfter, [...owned.keys()])
+        // what is asked may be left unanswered; what is taken may not
+        const {
+          free,
+          kept,
+          lost: gone,
+          members
+        } = yield* Effect.interruptible(backend.beat(settings, member, claimAfter, [...owned.keys()]))
         for (const partition of kept) {
           const one = owned.get(partition)
           // by the store's clock the lease began later than this
@@ -551,12 +556,17 @@ export const subscribe = <A, I, E, R>(
       const scope = yield* Effect.scope
       yield* backend.open(settings, group, starts)
       yield* Effect.addFinalizer(() =>
-        Effect.zipRight(
-          Effect.forEach([...owned.values()], (one) => end(one, true), { concurrency: "unbounded", discard: true }),
-          Effect.zipRight(
-            Effect.suspend(() => Effect.forEach([...ending.values()], (ended) => ended.await, { discard: true })),
+        Effect.all(
+          [
+            Effect.suspend(() =>
+              Effect.zipRight(
+                Effect.forEach([...owned.values()], (one) => end(one, true), { concurrency: "unbounded" }),
+                Effect.forEach([...ending.values()], (ended) => ended.await)
+              )
+            ),
             Effect.ignore(backend.leave(settings, member))
-          )
+          ],
+          { concurrency: 2, discard: true }
         )
       )
       yield* backend.bell(settings, (what) => {

@@ -54,7 +54,7 @@ const mostIds = 100_000
 
 export const make: Effect.Effect<Service> = Effect.sync(() => Bus.make(backend()))
 
-const backend = (): Backend => {
+export const backend = (): Backend => {
   const topics = new Map<string, Kept>()
 
   const emptyPartition = (): Partition => ({

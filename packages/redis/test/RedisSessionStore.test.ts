@@ -607,15 +607,18 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisSessionStore", "r
       }
     }))
 
-  it.scoped("does what the model does, against a real server", () =>
-    Effect.provide(
-      SessionStoreModel.property({
-        store: make({ touchWhen: 0.05 }),
-        advance,
-        touchWhen: 0.05,
-        runs: nightly ? 500 : 20
-      }),
-      real
-    )
+  it.scoped(
+    "does what the model does, against a real server",
+    () =>
+      Effect.provide(
+        SessionStoreModel.property({
+          store: make({ touchWhen: 0.05 }),
+          advance,
+          touchWhen: 0.05,
+          runs: nightly ? 500 : 20
+        }),
+        real
+      ),
+    600_000
   )
 })

@@ -269,7 +269,7 @@ export interface Options {
   readonly onCorrupt?: "none" | "fail" | undefined
   /** How long a deleted id refuses `set` and `update`. Default: 60 seconds. */
   readonly tombstone?: Duration.DurationInput | undefined
-  /** How often `update` and `rotate` try when they meet other writers. Default: 256. */
+  /** How often `update` and `rotate` try when they meet other writers. Default: 2,048. */
   readonly updateAttempts?: number | undefined
   /**
    * A session never lives longer than this after its creation, whatever touches or writes it. The creation is kept as
@@ -541,7 +541,7 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
   Effect.gen(function* () {
     const defaultTtl = yield* ttlOf("make", options.defaultTtl ?? "30 minutes")
     const tombstone = yield* ttlOf("make", options.tombstone ?? "60 seconds")
-    const attempts = Math.max(1, Math.floor(options.updateAttempts ?? 256) || 1)
+    const attempts = Math.max(1, Math.floor(options.updateAttempts ?? 2_048) || 1)
     const touchWhen = options.touchWhen ?? 0.05
     if (!(touchWhen >= 0 && touchWhen < 1)) {
       return yield* failure("InvalidOptions", "make", "touchWhen must be a number from 0 to below 1")
@@ -632,12 +632,32 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
       return problem === undefined ? f() : invalidId(method, problem)
     }
 
+    /**
+     * Updates of a session of which one met another writer go one by one in this process: else each of many would write
+     * only after all the others had failed. Empty while nobody meets anybody.
+     */
+    const lines = new Map<string, { readonly turn: Effect.Semaphore; length: number }>()
+
+    const inLine = <A>(id: string, effect: Effect.Effect<A, SessionStoreError>): Effect.Effect<A, SessionStoreError> =>
+      Effect.uninterruptibleMask((restore) => {
+        const line = lines.get(id) ?? { turn: Effect.unsafeMakeSemaphore(1), length: 0 }
+        lines.set(id, line)
+        line.length++
+        return Effect.ensuring(
+          restore(line.turn.withPermits(1)(effect)),
+          Effect.sync(() => {
+            if (--line.length === 0) lines.delete(id)
+          })
+        )
+      })
+
     const attempt = (
       id: string,
       f: (session: Session) => Session,
       ttl: number | undefined,
       current: string,
-      left: number
+      left: number,
+      isInLine: boolean
     ): Effect.Effect<Option.Option<Session>, SessionStoreError> =>
       Effect.flatMap(decode("update", id, current), (decoded) => {
         if (Option.isNone(decoded)) return Effect.succeedNone
@@ -666,9 +686,14 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
                   return limitReached("update")
                 case "Changed":
                   if (result.current === current) return corrupt("update", id, "content", incomparable)
-                  return left > 1
-                    ? attempt(id, f, ttl, result.current, left - 1)
-                    : failure("Conflict", "update", `other writers won all ${attempts} attempts`)
+                  if (left <= 1) return failure("Conflict", "update", `other writers won all ${attempts} attempts`)
+                  if (isInLine) return attempt(id, f, ttl, result.current, left - 1, true)
+                  return inLine(
+                    id,
+                    lines.has(id)
+                      ? toChange("update", id, (then) => attempt(id, f, ttl, then, left - 1, true))
+                      : attempt(id, f, ttl, result.current, left - 1, true)
+                  )
               }
             }
           )
@@ -844,9 +869,12 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
       update: (id, f, options) =>
         withId("update", id, () =>
           Effect.flatMap(
-            options?.ttl === undefined ? Effect.succeed(undefined) : ttlOf("update", options.ttl),
-            (ttl): Effect.Effect<Option.Option<Session>, SessionStoreError> =>
-              toChange("update", id, (current) => attempt(id, f, ttl, current, attempts))
+            options?.ttl === undefined ? keepTtl : ttlOf("update", options.ttl),
+            (ttl): Effect.Effect<Option.Option<Session>, SessionStoreError> => {
+              const isInLine = lines.has(id)
+              const change = toChange("update", id, (current) => attempt(id, f, ttl, current, attempts, isInLine))
+              return isInLine ? inLine(id, change) : change
+            }
           )
         ),
       rotate: (id, newId) =>
@@ -879,6 +907,7 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     }
   })
 
+const keepTtl: Effect.Effect<number | undefined> = Effect.succeed(undefined)
 const succeedTrue: Effect.Effect<boolean> = Effect.succeed(true)
 const succeedFalse: Effect.Effect<boolean> = Effect.succeed(false)
 

@@ -69,6 +69,76 @@ describe("a session store against its model", () => {
   )
 })
 
+describe("updates that meet each other", () => {
+  /** A backend of one session, as slow as a wire, that counts its writes. */
+  const slow = () => {
+    const counts = { tries: 0 }
+    let text = '{"n":0,"last_activity":""}'
+    const unused = () => Effect.dieMessage("not used here")
+    const turn = <A>(f: () => A) => Effect.zipRight(Effect.sleep("1 millis"), Effect.sync(f))
+    const backend: SessionStore.Backend = {
+      get: () => turn(() => text),
+      replace: ({ expected, json }) =>
+        turn((): SessionStore.Replaced => {
+          counts.tries++
+          if (expected !== text) return { _tag: "Changed", current: text }
+          text = json
+          return { _tag: "Done" }
+        }),
+      isGone: () => Effect.succeed(false),
+      getAndTouch: unused,
+      set: unused,
+      create: unused,
+      delete: unused,
+      exists: unused,
+      extendTtl: unused,
+      rotate: unused,
+      owned: unused,
+      disown: unused,
+      cleanUp: unused
+    }
+    return Effect.map(SessionStore.make(backend), (store) => ({ store, counts }))
+  }
+  const increment = (session: SessionStore.Session) => ({ ...session, n: Number(session["n"]) + 1 })
+
+  it.effect("a hundred of them take a few hundred tries, not thousands", () =>
+    Effect.gen(function* () {
+      const { counts, store } = yield* slow()
+      const all = yield* Effect.fork(
+        Effect.forEach(Array.from({ length: 100 }), () => store.update("a", increment), { concurrency: "unbounded" })
+      )
+      yield* TestClock.adjust("10 seconds")
+      yield* Fiber.join(all)
+      assert.strictEqual(Option.getOrThrow(yield* joined(store.get("a")))["n"], 100)
+      assert.isBelow(counts.tries, 400)
+    })
+  )
+
+  it.effect("those that are interrupted while they wait hold nobody up, and leave nothing behind", () =>
+    Effect.gen(function* () {
+      const { counts, store } = yield* slow()
+      const all = yield* Effect.replicateEffect(Effect.fork(store.update("a", increment)), 30)
+      yield* TestClock.adjust("4 millis")
+      yield* Fiber.interruptAll(all.filter((_, index) => index % 2 === 1))
+      yield* TestClock.adjust("10 seconds")
+      yield* Effect.forEach(all, Fiber.await)
+      const before = counts.tries
+      yield* joined(store.update("a", increment))
+      assert.strictEqual(counts.tries, before + 1, "nobody is in its way any more")
+      const done = Option.getOrThrow(yield* joined(store.get("a")))["n"]
+      assert.isTrue(Number(done) >= 16 && Number(done) <= 31)
+    })
+  )
+
+  /** The result of an effect that sleeps. */
+  const joined = <A, E>(effect: Effect.Effect<A, E>) =>
+    Effect.gen(function* () {
+      const fiber = yield* Effect.fork(effect)
+      yield* TestClock.adjust("1 second")
+      return yield* Fiber.join(fiber)
+    })
+})
+
 describe("SessionEvents", () => {
   it.scoped("the log layer: created and expired are information, corruption an error, another format a warning", () =>
     Effect.gen(function* () {

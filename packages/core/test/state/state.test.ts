@@ -109,7 +109,7 @@ describe("SessionStore", () => {
     })
   )
 
-  it.effect("a text that does not equal itself is corrupt: nobody tries 256 times to change it", () =>
+  it.effect("a text that does not equal itself is corrupt: nobody tries for ever to change it", () =>
     Effect.gen(function* () {
       let tries = 0
       const changed = Effect.sync(() => {

@@ -4,27 +4,10 @@ import { CircuitControlSuite, Recording, Suite } from "@underlay/core/testing"
 import { RedisCircuitControl, RedisClient } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import { Deferred, Duration, Effect, Fiber, Layer, Queue, Stream, TestClock, TestServices } from "effect"
+import { advanceCircuits as advance, send } from "./limits.ts"
 import { client, pause, RedisServer, server } from "./support.ts"
 
 const real = RedisCircuitControl.layer().pipe(Layer.provideMerge(client()), Layer.provideMerge(server()))
-
-const send = (...command: RedisClient.Command) =>
-  Effect.flatMap(RedisClient.RedisClient, (redis) => redis.send(...command))
-
-const age = RedisClient.script(
-  "test.ageOverrides",
-  `local stored = redis.call('HGETALL', KEYS[1])
-for index = 1, #stored, 2 do
-  local older = string.gsub(stored[index + 1], '"until":(%d+)', function(ends)
-    return '"until":' .. string.format('%.0f', ends - ARGV[1])
-  end)
-  redis.call('HSET', KEYS[1], stored[index], older)
-end
-return 0`
-)
-
-const advance = (duration: Duration.Duration) =>
-  Effect.flatMap(RedisClient.RedisClient, (redis) => redis.run(age, ["circuit-control"], [Duration.toMillis(duration)]))
 
 /** Until it holds, in time of the machine's own: a server does it in its own time. */
 const eventually = <E, R>(what: string, holds: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> => {

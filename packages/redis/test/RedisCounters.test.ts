@@ -4,25 +4,15 @@ import { CountersSuite, Recording, Suite } from "@underlay/core/testing"
 import { RedisClient, RedisCounters } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import { Clock, Duration, Effect, Layer, TestClock } from "effect"
-import { advance, client, RedisServer, server } from "./support.ts"
+import { advanceCounters, now, send } from "./limits.ts"
+import { client, RedisServer, server } from "./support.ts"
 
 const real = RedisCounters.layer.pipe(Layer.provideMerge(client()), Layer.provideMerge(server()))
-
-/** The clock of the server, in milliseconds. */
-const now = Effect.flatMap(RedisClient.RedisClient, (redis) =>
-  Effect.map(redis.send("TIME"), (reply) => {
-    const [seconds, micros] = Array.isArray(reply) ? reply.map(Number) : []
-    return (seconds ?? 0) * 1_000 + Math.floor((micros ?? 0) / 1_000)
-  })
-)
-
-const send = (...command: RedisClient.Command) =>
-  Effect.flatMap(RedisClient.RedisClient, (redis) => redis.send(...command))
 
 describe.skipIf(Need.missing("redis-server"))(Need.title("Counters on Redis", "redis-server"), () => {
   layer(real)("the suite", (it) => {
     const suite = CountersSuite.make({
-      advance,
+      advance: advanceCounters,
       now,
       slack: "10 seconds",
       plant: (key, text) => send("SET", `counter:${key}`, text)

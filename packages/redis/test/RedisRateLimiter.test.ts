@@ -4,43 +4,8 @@ import { RateLimiterSuite, Recording, Suite } from "@underlay/core/testing"
 import { RedisClient, RedisRateLimiter } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import { Duration, Effect, Layer, TestClock } from "effect"
+import { advance, send, setBack } from "./limits.ts"
 import { client, RedisServer, server, timed } from "./support.ts"
-
-const age = RedisClient.script(
-  "test.ageLimits",
-  `local past = tonumber(ARGV[1])
-local function older(value, index)
-  local numbers = {}
-  for digits in string.gmatch(value, '%d+') do numbers[#numbers + 1] = digits end
-  numbers[index or (#numbers == 4 and 2 or 1)] = string.format('%.0f', numbers[index or (#numbers == 4 and 2 or 1)] - past * 1000)
-  return table.concat(numbers, ' ')
-end
-for _, key in ipairs(redis.call('KEYS', '*')) do
-  local left = redis.call('PTTL', key)
-  if left < 0 then return redis.error_reply('ERR a key without a time to live') end
-  if left <= past then redis.call('DEL', key)
-  elseif redis.call('TYPE', key).ok == 'list' then
-    for index, value in ipairs(redis.call('LRANGE', key, 0, -1)) do
-      redis.call('LSET', key, index - 1, older(value, 1))
-    end
-    redis.call('PEXPIRE', key, left - past)
-  else
-    redis.call('SET', key, older(redis.call('GET', key)), 'PX', left - past)
-  end
-end
-return 0`
-)
-
-/** Makes what every limiter keeps older. */
-const advance = (duration: Duration.Duration) =>
-  Effect.flatMap(RedisClient.RedisClient, (redis) => redis.run(age, [], [Duration.toMillis(duration)]))
-
-/** What every limiter keeps is then of the future: as if the server's clock had been set back. */
-const setBack = (duration: Duration.Duration) =>
-  Effect.flatMap(RedisClient.RedisClient, (redis) => redis.run(age, [], [-Duration.toMillis(duration)]))
-
-const send = (...command: RedisClient.Command) =>
-  Effect.flatMap(RedisClient.RedisClient, (redis) => redis.send(...command))
 
 const algorithms: ReadonlyArray<RateLimiter.Algorithm> = ["sliding-window", "fixed-window", "token-bucket", "gcra"]
 

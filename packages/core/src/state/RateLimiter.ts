@@ -638,9 +638,10 @@ const makeLimiter = (
 
     const ask = (key: string, cost: number, take: boolean): Effect.Effect<Decision, RateLimiterError> => {
       const request: Request = { keys: keysOf(key), meters, cost, take }
+      const note = take ? counted : uncounted
       return Effect.matchEffect(backend.judge(request), {
-        onFailure: (error) => instead(error, request),
-        onSuccess: ({ verdicts }) => Effect.succeed(decide(made.right, verdicts, "backend"))
+        onFailure: (error) => Effect.map(instead(error, request), note),
+        onSuccess: ({ verdicts }) => Effect.succeed(note(decide(made.right, verdicts, "backend")))
       })
     }
 
@@ -650,7 +651,7 @@ const makeLimiter = (
         // who asks for more is refused, too
         if (known !== undefined && cost >= known.cost) {
           stats.remembered++
-          return Effect.succeed(later(known.decision, now - known.at))
+          return Effect.succeed(counted(later(known.decision, now - known.at)))
         }
         return Effect.map(ask(key, cost, true), (decision) => {
           if (!decision.allowed && decision.source === "backend") {
@@ -667,10 +668,7 @@ const makeLimiter = (
       consume: (key, cost = 1) => {
         const wrong = problem("consume", key, cost)
         if (wrong !== undefined) return wrong
-        return Effect.map(
-          refused === undefined || cost === 0 ? ask(key, cost, true) : remembering(key, cost, refused),
-          counted
-        )
+        return refused === undefined || cost === 0 ? ask(key, cost, true) : remembering(key, cost, refused)
       },
       peek: (key, cost = 1) => problem("peek", key, cost) ?? ask(key, cost, false),
       reset: (key) =>
@@ -690,6 +688,8 @@ const makeLimiter = (
       stats: Effect.sync(() => ({ ...stats }))
     }
   })
+
+const uncounted = (decision: Decision): Decision => decision
 
 interface Refusal {
   readonly cost: number

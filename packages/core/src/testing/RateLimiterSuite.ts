@@ -203,7 +203,9 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<never, RateLim
         yield* takes(hourly, "a", 2)
         yield* advance(Duration.minutes(50))
         yield* Suite.equal("before the hour is over", yield* takes(hourly, "a", 10), 8)
-        yield* advance(Duration.minutes(20))
+        yield* advance(Duration.minutes(10))
+        yield* Suite.equal("when it is over", (yield* hourly.peek("a")).remaining, 2)
+        yield* advance(Duration.minutes(10))
         yield* Suite.equal("after it", yield* takes(hourly, "a", 10), 2)
         yield* advance(Duration.minutes(30))
         yield* Suite.equal("still", yield* takes(hourly, "a", 10), 0)
@@ -263,6 +265,38 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<never, RateLim
         yield* Suite.equal("three minutes", yield* takes(bucket, "a", 10), 3)
         yield* advance(Duration.minutes(60))
         yield* Suite.equal("no more than the burst", yield* takes(bucket, "a", 10), 5)
+      })
+    ),
+    Suite.test(
+      "token-bucket: under a new limit what was used up takes as long to come back as before",
+      Effect.gen(function* () {
+        const which = yield* name
+        const bucket = (limit: number, interval: Duration.DurationInput) =>
+          RateLimiter.make({ name: which, algorithm: "token-bucket", limit, interval })
+        const [ten, seven, many] = [
+          yield* bucket(10, "1 hour"),
+          yield* bucket(7, "1 hour"),
+          yield* bucket(999_983, "1 day")
+        ]
+        const about = (what: string, limiter: RateLimiter.Limiter, hours: number, remaining: number) =>
+          Effect.flatMap(limiter.peek("a"), (decision) => {
+            const off = Duration.toMillis(decision.resetAfter) - hours * 3_600_000
+            return Effect.zipRight(
+              Suite.equal(what, decision.remaining, remaining),
+              Suite.isTrue(`${what}: ${off} ms off`, off <= 1_000 && off >= -1_000 - slack)
+            )
+          })
+        yield* ten.consume("a", 10)
+        yield* about("ten an hour", ten, 1, 0)
+        yield* about("seven an hour", seven, 1, 0)
+        const { remaining } = yield* many.peek("a")
+        yield* about("many a day", many, 1, remaining)
+        yield* Suite.isTrue("all but an hour's", Math.abs(remaining - (999_983 * 23) / 24) < 200)
+        yield* many.consume("a", 41_666)
+        yield* about("two hours", ten, 2, 0)
+        yield* advance(Duration.minutes(93))
+        yield* about("all but 27 minutes", ten, 0.45, 5)
+        yield* about("all but 27 minutes", seven, 0.45, 3)
       })
     ),
     Suite.test(
@@ -437,7 +471,9 @@ const runs: FastCheck.Arbitrary<
     passes: FastCheck.oneof(
       { weight: 2, arbitrary: FastCheck.constant(0) },
       { weight: 2, arbitrary: FastCheck.integer({ min: 0, max: Math.ceil(longest / 10) }) },
-      { weight: 1, arbitrary: FastCheck.integer({ min: 0, max: longest + 1 }) }
+      { weight: 1, arbitrary: FastCheck.integer({ min: 0, max: longest + 1 }) },
+      // just when something is over
+      { weight: 1, arbitrary: FastCheck.constantFrom(...meters.map(Model.millisOf)) }
     ),
     cost: FastCheck.oneof(
       FastCheck.constant(1),

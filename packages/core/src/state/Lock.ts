@@ -10,6 +10,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -308,25 +309,25 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     const watchdog = Watchdog.make({ backend, clock, now, run, every })
     yield* Effect.addFinalizer(() => Effect.sync(watchdog.close))
 
-    /** Tries until it is known that nothing of the request is left, or until it has expired by itself. */
+    /**
+     * Takes a request back in the background, until it is known that nothing of it is left or it has expired by itself.
+     * Once more after that: what was sent before on a connection that is lost can still be on its way.
+     */
     const abandonLater = (hold: Hold): void => {
       const until = now() + hold.ttl
-      const attempt = (pause: number): Effect.Effect<void> =>
-        Effect.matchEffect(backend.abandon(hold), {
-          onSuccess: () => Effect.void,
-          onFailure: () =>
-            now() + pause >= until
-              ? Effect.void
-              : Effect.zipRight(clock.sleep(Duration.millis(pause)), attempt(Math.min(pause * 2, 1_000)))
+      const attempt = (pause: number, times: number): Effect.Effect<void> =>
+        Effect.flatMap(Effect.exit(backend.abandon(hold)), (exit) => {
+          const left = Exit.isSuccess(exit) ? times - 1 : times
+          if (left === 0 || now() + pause >= until) return Effect.void
+          return Effect.zipRight(clock.sleep(Duration.millis(pause)), attempt(Math.min(pause * 2, 1_000), left))
         })
-      run(attempt(100))
+      run(attempt(100, 2))
     }
 
     /** One attempt: undefined when the lock is had, else in how many milliseconds it is free at the latest. */
     const attempt = (hold: Hold, patience: number): Effect.Effect<number | undefined, LockError> => {
       // reckoned from before it is sent: the store's own reckoning begins later, so it ends later
       const sentAt = now()
-      hold.isAsked = true
       if (patience > 0) hold.wasQueued = true
       return Effect.flatMap(backend.acquire(hold, patience), (result) => {
         if (result._tag === "Refused") return Effect.succeed(result.retryAfter)
@@ -344,14 +345,18 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
         outcome: "not-done"
       })
 
-    const obtain = (hold: Hold): Effect.Effect<void, LockError> =>
+    /**
+     * Attempts are not interrupted: what is sent is sent, and only who has heard the answer knows what there is to give
+     * back. They take as long as the store's own timeout at most.
+     */
+    const obtain = (hold: Hold, restore: Guarded.Restore): Effect.Effect<void, LockError> =>
       Effect.flatMap(attempt(hold, 0), (left) => {
         if (left === undefined) return Effect.void
-        return hold.wait === 0 ? Effect.fail(notAcquired(hold)) : queue(hold)
+        return hold.wait === 0 ? Effect.fail(notAcquired(hold)) : queue(hold, restore)
       })
 
     /** The waiting: in the room of the lock, where one is woken, and looking again now and then all the same. */
-    const queue = (hold: Hold): Effect.Effect<void, LockError> => {
+    const queue = (hold: Hold, restore: Guarded.Restore): Effect.Effect<void, LockError> => {
       const until = now() + hold.wait
       const waiter = rooms.enter(hold)
       const look = (pause: number): Effect.Effect<void, LockError> => {
@@ -363,7 +368,7 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
           return Effect.flatMap(Random.nextRange(0.75, 1.25), (factor) => {
             const poll = waiter.isHeard() ? heardPoll : pause * factor
             const time = Math.min(poll, Math.max(left, shortestPoll), remaining)
-            return Effect.flatMap(waiter.sleep(clock.sleep(Duration.millis(Math.ceil(time)))), () =>
+            return Effect.flatMap(restore(waiter.sleep(clock.sleep(Duration.millis(Math.ceil(time))))), () =>
               look(Math.min(pause * 1.5, longestPoll))
             )
           })
@@ -377,7 +382,6 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
 
     /** After a failure: nothing may stay behind. */
     const tidy = (hold: Hold, cause: Cause.Cause<LockError>): Effect.Effect<void> => {
-      if (!hold.isAsked) return Effect.void
       const failure = Cause.failureOption(cause)
       if (Option.isSome(failure)) {
         const { outcome, reason } = failure.value
@@ -414,7 +418,7 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
       if (Either.isLeft(plan)) return Effect.fail(plan.left)
       return Effect.uninterruptibleMask((restore) => {
         const hold = new Hold(plan.right, nextOwner(), method, control)
-        return Effect.matchCauseEffect(restore(obtain(hold)), {
+        return Effect.matchCauseEffect(obtain(hold, restore), {
           onFailure: (cause) => Effect.zipRight(tidy(hold, cause), Effect.failCause(cause)),
           onSuccess: () => use(hold, restore)
         })
@@ -531,7 +535,6 @@ class Hold implements Watchdog.Hold, Lease {
   renewAt = 0
   checkAt = 0
   isBusy = false
-  isAsked = false
   wasQueued = false
   listeners: Set<() => void> | undefined = undefined
   readonly #control: HoldControl

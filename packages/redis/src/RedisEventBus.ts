@@ -234,7 +234,7 @@ export const backend = (client: RedisClient.Service): EventBus.Backend => {
         {
           script: readScript,
           keys: [streamKey(topic, partition), leaseKey(topic, partition, group), idleKey(topic, partition)],
-          args: [group, consumer, token, count]
+          args: [group, consumer, token, count, topic.forgetAfter]
         },
         (reply): EventBus.Leased<ReadonlyArray<EventBus.StoredEntry>> =>
           reply === "lost" || reply === "no-group" ? reply : { value: entriesOf(reply) }
@@ -283,7 +283,11 @@ export const backend = (client: RedisClient.Service): EventBus.Backend => {
     range: (topic, partition, after, count) =>
       run(
         "range",
-        { script: rangeScript, keys: [streamKey(topic, partition), idleKey(topic, partition)], args: [after, count] },
+        {
+          script: rangeScript,
+          keys: [streamKey(topic, partition), idleKey(topic, partition)],
+          args: [after, count, topic.forgetAfter]
+        },
         entriesOf
       ),
 
@@ -732,7 +736,7 @@ local reply = redis.pcall('XREADGROUP', 'GROUP', ARGV[1], ARGV[2], 'COUNT', ARGV
 if isGroupMissing(reply) then return 'no-group' end
 if reply and reply.err then return reply end
 if not reply then
-  redis.call('SET', KEYS[3], '1', 'PX', 60000)
+  redis.call('SET', KEYS[3], '1', 'PX', ARGV[5])
   return {}
 end
 return reply[1][2]`
@@ -764,7 +768,7 @@ return 1`
 const rangeScript = RedisClient.script(
   "events.range",
   `local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
-if #entries == 0 then redis.call('SET', KEYS[2], '1', 'PX', 60000) end
+if #entries == 0 then redis.call('SET', KEYS[2], '1', 'PX', ARGV[3]) end
 return entries`
 )
 

@@ -266,7 +266,7 @@ export interface SubscribeOptions {
    * it, however long its handlers take. Default: 30 seconds.
    */
   readonly claimAfter?: Duration.DurationInput | undefined
-  /** How often to look for events that were not announced. Default: 1 second. */
+  /** How often to look for events that were not announced. Default: 5 seconds. */
   readonly pollInterval?: Duration.DurationInput | undefined
 }
 
@@ -324,7 +324,7 @@ export interface StreamOptions {
   readonly undecodable?: "fail" | "skip" | undefined
   /** Events that are read from a partition at once. Default: 100. */
   readonly pageSize?: number | undefined
-  /** How often to look for events that were not announced. Default: 1 second. */
+  /** How often to look for events that were not announced. Default: 5 seconds. */
   readonly pollInterval?: Duration.DurationInput | undefined
 }
 

@@ -334,6 +334,16 @@ describe("a consumer", () => {
     })
   )
 
+  it.scoped("a subscription that fails half way leaves nothing behind", () =>
+    Effect.gen(function* () {
+      const { backend, state } = faulty(Memory.backend())
+      const bus = EventBus.make({ ...backend, beat: () => Effect.fail(unavailable("beat")) })
+      const error = yield* Effect.flip(bus.subscribe(topic(), { group: "g" })(() => Effect.void))
+      assert.strictEqual(error.reason, "Unavailable")
+      assert.deepStrictEqual(state.asked.slice(-2), ["bell", "leave"])
+    })
+  )
+
   it.scoped("a schema or a delay that throws stops nothing", () =>
     Effect.gen(function* () {
       const bus = EventBus.make(Memory.backend())

@@ -188,7 +188,7 @@ export const make = (backend: Backend): Service => {
         Effect.gen(function* () {
           const { settings } = topic
           const pageSize = options.pageSize ?? 100
-          const poll = Topics.millis(options.pollInterval ?? "1 second")
+          const poll = Topics.millis(options.pollInterval ?? "5 seconds")
           if (!Topics.isCount(pageSize)) {
             return yield* failure("InvalidOptions", "stream", "the size of a page must be a positive whole number")
           }

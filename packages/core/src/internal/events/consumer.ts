@@ -8,6 +8,7 @@ import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Option from "effect/Option"
@@ -56,7 +57,7 @@ export const check = (options: SubscribeOptions): Either.Either<Checked, string>
   const problem = Topics.nameProblem(consumer, 200)
   if (problem !== undefined) return Either.left(`the name of the consumer ${problem}`)
   const claimAfter = Topics.millis(options.claimAfter ?? "30 seconds")
-  const pollInterval = Topics.millis(options.pollInterval ?? "1 second")
+  const pollInterval = Topics.millis(options.pollInterval ?? "5 seconds")
   if (claimAfter === undefined || pollInterval === undefined) {
     return Either.left("claimAfter and pollInterval must be positive durations of at most 24 days")
   }
@@ -125,510 +126,524 @@ export const subscribe = <A, I, E, R>(
 ): Effect.Effect<Subscription, EventBusError, R | Scope.Scope> =>
   // a subscription outlives the call that began it: its handlers have nothing of that call
   Effect.mapInputContext(
-    Effect.gen(function* () {
-      const { claimAfter, consumer, group, maxDeliveries, maxUnsettled, pollInterval, prefetch } = options
-      const { settings } = topic
-      const member: Member = { group, consumer, token: `${consumer} ${Codec.randomId()}` }
-      const beatEvery = Math.max(1, Math.floor(claimAfter / 10))
-      const permits = Effect.unsafeMakeSemaphore(options.concurrency)
-      const owned = new Map<number, Owned>()
-      /** Partitions whose handlers are still being ended. */
-      const ending = new Map<number, Effect.Latch>()
-      const keeper = Effect.unsafeMakeLatch(false)
-      const counts = { handled: 0, failed: 0, deadLettered: 0, claimed: 0, lost: 0, storeErrors: 0 }
-      let lastStoreError: EventBusError | undefined
+    inOwnScope(
+      Effect.gen(function* () {
+        const { claimAfter, consumer, group, maxDeliveries, maxUnsettled, pollInterval, prefetch } = options
+        const { settings } = topic
+        const member: Member = { group, consumer, token: `${consumer} ${Codec.randomId()}` }
+        /** After a call of the store that failed. */
+        const pause = Math.min(pollInterval, 500)
+        const beatEvery = Math.max(1, Math.floor(claimAfter / 10))
+        const permits = Effect.unsafeMakeSemaphore(options.concurrency)
+        const owned = new Map<number, Owned>()
+        /** Partitions whose handlers are still being ended. */
+        const ending = new Map<number, Effect.Latch>()
+        const keeper = Effect.unsafeMakeLatch(false)
+        const counts = { handled: 0, failed: 0, deadLettered: 0, claimed: 0, lost: 0, storeErrors: 0 }
+        let lastStoreError: EventBusError | undefined
 
-      const noted = (error: EventBusError): void => {
-        counts.storeErrors++
-        lastStoreError = error
-      }
+        const noted = (error: EventBusError): void => {
+          counts.storeErrors++
+          lastStoreError = error
+        }
 
-      /** What the store must be told sooner or later: again until it is. */
-      const persist = <B>(effect: Effect.Effect<B, EventBusError>): Effect.Effect<B> =>
-        Effect.catchAll(effect, (error) => {
-          noted(error)
-          return Effect.zipRight(Effect.sleep(pollInterval), persist(effect))
-        })
+        /** What the store must be told sooner or later: again until it is. */
+        const persist = <B>(effect: Effect.Effect<B, EventBusError>): Effect.Effect<B> =>
+          Effect.catchAll(effect, (error) => {
+            noted(error)
+            return Effect.zipRight(Effect.sleep(pause), persist(effect))
+          })
 
-      const isOurs = (one: Owned): Effect.Effect<boolean> =>
-        Effect.map(
-          Clock.currentTimeNanos,
-          (now) => !one.draining && owned.get(one.partition) === one && now < one.until
-        )
+        const isOurs = (one: Owned): Effect.Effect<boolean> =>
+          Effect.map(
+            Clock.currentTimeNanos,
+            (now) => !one.draining && owned.get(one.partition) === one && now < one.until
+          )
 
-      const settled = (one: Owned, position: string): void => {
-        one.known.delete(position)
-        one.room.unsafeOpen()
-      }
+        const settled = (one: Owned, position: string): void => {
+          one.known.delete(position)
+          one.room.unsafeOpen()
+        }
 
-      // ── one event ──────────────────────────────────────────────────────────────────────────────────────────────
+        // ── one event ──────────────────────────────────────────────────────────────────────────────────────────────
 
-      const acknowledge = (one: Owned, item: Item): void => {
-        one.acks.push(item.entry.position)
-        one.toAcknowledge.unsafeOpen()
-      }
+        const acknowledge = (one: Owned, item: Item): void => {
+          one.acks.push(item.entry.position)
+          one.toAcknowledge.unsafeOpen()
+        }
 
-      const bury = (one: Owned, item: Item, reason: DeadReason, description: string): Effect.Effect<void> =>
-        Effect.map(
-          persist(
-            backend.bury(settings, group, one.partition, {
-              entry: item.entry,
-              deliveries: item.deliveries,
-              reason,
-              description: description.slice(0, 1_000)
-            })
-          ),
-          () => {
-            counts.deadLettered++
-            settled(one, item.entry.position)
-          }
-        )
-
-      /** The store or the clock says that the lease is over. */
-      const lost = (one: Owned): Effect.Effect<void> =>
-        Effect.suspend(() => {
-          if (owned.get(one.partition) !== one) return Effect.void
-          counts.lost++
-          return Effect.asVoid(Effect.forkDaemon(end(one, false)))
-        }).pipe(Effect.uninterruptible)
-
-      /** Whether a handler may have the event now. What was handed out before is counted first, so that a crash counts. */
-      const begin = (one: Owned, item: Item): Effect.Effect<boolean> =>
-        Effect.flatMap(isOurs(one), (ours) => {
-          if (!ours) return Effect.succeed(false)
-          if (item.fresh) {
-            item.fresh = false
-            item.deliveries = 1
-            return Effect.succeed(true)
-          }
-          return Effect.flatMap(
-            persist(backend.begin(settings, member, one.partition, item.entry.position, item.deliveries + 1)),
-            (result) => {
-              if (result === "lost") return Effect.as(lost(one), false)
-              item.deliveries++
-              // waiting for the store can have taken long
-              return isOurs(one)
+        const bury = (one: Owned, item: Item, reason: DeadReason, description: string): Effect.Effect<void> =>
+          Effect.map(
+            persist(
+              backend.bury(settings, group, one.partition, {
+                entry: item.entry,
+                deliveries: item.deliveries,
+                reason,
+                description: description.slice(0, 1_000)
+              })
+            ),
+            () => {
+              counts.deadLettered++
+              settled(one, item.entry.position)
             }
           )
-        })
 
-      const deliver = (one: Owned, item: Item, event: A): Effect.Effect<Outcome, never, R> =>
-        permits.withPermits(1)(
-          Effect.flatMap(begin(one, item), (begun) => {
-            if (!begun) return Effect.succeed<Outcome>("stopped")
-            item.running = true
-            one.running++
-            return Effect.onExit(
-              Effect.map(
-                Effect.exit(
-                  Effect.suspend(() =>
-                    handler(Codec.message(topic.name, one.partition, item.entry, item.deliveries, event))
-                  )
-                ),
-                (exit): Outcome => {
-                  if (Exit.isFailure(exit)) {
-                    counts.failed++
-                    return { cause: exit.cause }
-                  }
-                  counts.handled++
-                  acknowledge(one, item)
-                  return "done"
-                }
-              ),
-              (exit) =>
-                Effect.sync(() => {
-                  one.running--
-                  // an interrupted delivery does not count: it is given back as one that runs
-                  if (Exit.isSuccess(exit)) item.running = false
-                  if (one.running === 0) one.idle.unsafeOpen()
-                })
+        /** The store or the clock says that the lease is over. */
+        const lost = (one: Owned): Effect.Effect<void> =>
+          Effect.suspend(() => {
+            if (owned.get(one.partition) !== one) return Effect.void
+            counts.lost++
+            return Effect.asVoid(Effect.forkDaemon(end(one, false)))
+          }).pipe(Effect.uninterruptible)
+
+        /** Whether a handler may have the event now. What was handed out before is counted first, so that a crash counts. */
+        const begin = (one: Owned, item: Item): Effect.Effect<boolean> =>
+          Effect.flatMap(isOurs(one), (ours) => {
+            if (!ours) return Effect.succeed(false)
+            if (item.fresh) {
+              item.fresh = false
+              item.deliveries = 1
+              return Effect.succeed(true)
+            }
+            return Effect.flatMap(
+              persist(backend.begin(settings, member, one.partition, item.entry.position, item.deliveries + 1)),
+              (result) => {
+                if (result === "lost") return Effect.as(lost(one), false)
+                item.deliveries++
+                // waiting for the store can have taken long
+                return isOurs(one)
+              }
             )
           })
-        )
 
-      /** Hands an event out until it is done with. False: it is no longer this consumer's. */
-      const work = (one: Owned, item: Item, event: A): Effect.Effect<boolean, never, R> => {
-        // what a crashed consumer had taken counts once, begun or not: it is handed out once more at least
-        if (!item.fresh && item.deliveries >= Math.max(2, maxDeliveries)) {
-          return Effect.as(bury(one, item, "Abandoned", "no consumer came back from it"), true)
-        }
-        return Effect.flatMap(deliver(one, item, event), (outcome) => {
-          if (outcome === "stopped") return Effect.succeed(false)
-          if (outcome === "done") return Effect.succeed(true)
-          if (item.deliveries >= maxDeliveries) {
-            return Effect.as(bury(one, item, "Failed", described(outcome.cause)), true)
+        const deliver = (one: Owned, item: Item, event: A): Effect.Effect<Outcome, never, R> =>
+          permits.withPermits(1)(
+            Effect.flatMap(begin(one, item), (begun) => {
+              if (!begun) return Effect.succeed<Outcome>("stopped")
+              item.running = true
+              one.running++
+              return Effect.onExit(
+                Effect.map(
+                  Effect.exit(
+                    Effect.suspend(() =>
+                      handler(Codec.message(topic.name, one.partition, item.entry, item.deliveries, event))
+                    )
+                  ),
+                  (exit): Outcome => {
+                    if (Exit.isFailure(exit)) {
+                      counts.failed++
+                      return { cause: exit.cause }
+                    }
+                    counts.handled++
+                    acknowledge(one, item)
+                    return "done"
+                  }
+                ),
+                (exit) =>
+                  Effect.sync(() => {
+                    one.running--
+                    // an interrupted delivery does not count: it is given back as one that runs
+                    if (Exit.isSuccess(exit)) item.running = false
+                    if (one.running === 0) one.idle.unsafeOpen()
+                  })
+              )
+            })
+          )
+
+        /** Hands an event out until it is done with. False: it is no longer this consumer's. */
+        const work = (one: Owned, item: Item, event: A): Effect.Effect<boolean, never, R> => {
+          // what a crashed consumer had taken counts once, begun or not: it is handed out once more at least
+          if (!item.fresh && item.deliveries >= Math.max(2, maxDeliveries)) {
+            return Effect.as(bury(one, item, "Abandoned", "no consumer came back from it"), true)
           }
-          return Effect.zipRight(
-            Effect.flatMap(
-              // a policy that throws must not end the work on its key
-              Effect.orElseSucceed(
-                Effect.try(() => options.retryDelay(item.deliveries)),
-                () => 1_000
+          return Effect.flatMap(deliver(one, item, event), (outcome) => {
+            if (outcome === "stopped") return Effect.succeed(false)
+            if (outcome === "done") return Effect.succeed(true)
+            if (item.deliveries >= maxDeliveries) {
+              return Effect.as(bury(one, item, "Failed", described(outcome.cause)), true)
+            }
+            return Effect.zipRight(
+              Effect.flatMap(
+                // a policy that throws must not end the work on its key
+                Effect.orElseSucceed(
+                  Effect.try(() => options.retryDelay(item.deliveries)),
+                  () => 1_000
+                ),
+                (millis) => Effect.sleep(millis)
               ),
-              (millis) => Effect.sleep(millis)
-            ),
-            Effect.suspend(() => work(one, item, event))
-          )
-        })
-      }
-
-      const settle = (one: Owned, item: Item): Effect.Effect<boolean, never, R> => {
-        if (item.entry.only !== undefined && item.entry.only !== group) {
-          return Effect.sync(() => {
-            acknowledge(one, item)
-            return true
+              Effect.suspend(() => work(one, item, event))
+            )
           })
         }
-        return Effect.matchEffect(Codec.decode(topic.schema, item.entry), {
-          onFailure: (problem) =>
-            Effect.as(bury(one, item, "Undecodable", `it is not of the topic's schema: ${problem}`), true),
-          onSuccess: (event) => work(one, item, event)
-        })
-      }
 
-      // ── one partition ──────────────────────────────────────────────────────────────────────────────────────────
-
-      /** All that waits for one ordering key, one after another. */
-      const lane = (one: Owned, key: string, items: Array<Item>): Effect.Effect<void, never, R> =>
-        Effect.suspend(() => {
-          const item = items[0]
-          if (item === undefined || one.draining) {
-            one.lanes.delete(key)
-            return Effect.void
-          }
-          return Effect.flatMap(settle(one, item), (goOn) => {
-            if (!goOn) return Effect.void
-            items.shift()
-            return lane(one, key, items)
-          })
-        })
-
-      type Run = (effect: Effect.Effect<void, never, R>) => void
-
-      const take = (one: Owned, run: Run, item: Item): void => {
-        const { key, position } = item.entry
-        if (one.known.has(position)) return
-        one.known.set(position, item)
-        // no key: a lane of its own. A key cannot begin with a control character and a position
-        const name = key === undefined ? `\u0000${position}` : `\u0001${key}`
-        const items = one.lanes.get(name)
-        if (items !== undefined) {
-          items.push(item)
-          return
-        }
-        const begun = [item]
-        one.lanes.set(name, begun)
-        run(lane(one, name, begun))
-      }
-
-      /** Room for so many more events, as soon as there is some. */
-      const roomOf = (one: Owned): Effect.Effect<number> =>
-        Effect.suspend(() => {
-          // nothing more is taken of what is about to be given away
-          if (one.draining) return Effect.never
-          const room = Math.min(prefetch, maxUnsettled - one.known.size)
-          if (room > 0) return Effect.succeed(room)
-          one.room.unsafeClose()
-          return Effect.zipRight(one.room.await, roomOf(one))
-        })
-
-      const leased = <B>(
-        one: Owned,
-        result: Leased<B>,
-        then: (value: B) => Effect.Effect<void>
-      ): Effect.Effect<void> => {
-        // the fibers of a partition that is lost are about to be interrupted
-        if (result === "lost") return Effect.zipRight(lost(one), Effect.never)
-        if (result === "no-group") {
-          // it was removed, or everything was: what comes from now on must not be missed
-          const again = Array.from({ length: settings.partitions }, (_, partition) =>
-            partition === one.partition ? one.cursor : (owned.get(partition)?.cursor ?? "0-0")
-          )
-          return persist(backend.open(settings, group, again))
-        }
-        return then(result.value)
-      }
-
-      /** What was handed out before, to whomever: it comes before all that was not. */
-      const adopt = (one: Owned, run: Run, from: string): Effect.Effect<void> =>
-        Effect.flatMap(roomOf(one), (room) =>
-          Effect.flatMap(persist(backend.adopt(settings, member, one.partition, from, room)), (result) =>
-            leased(one, result, ({ entries, next }) => {
-              for (const { deliveries, entry } of entries) {
-                if (one.known.has(entry.position)) continue
-                counts.claimed++
-                take(one, run, { entry, deliveries, fresh: false, running: false })
-              }
-              return next === undefined ? Effect.void : adopt(one, run, next)
+        const settle = (one: Owned, item: Item): Effect.Effect<boolean, never, R> => {
+          if (item.entry.only !== undefined && item.entry.only !== group) {
+            return Effect.sync(() => {
+              acknowledge(one, item)
+              return true
             })
-          )
-        )
-
-      const read = (one: Owned, run: Run): Effect.Effect<void> =>
-        Effect.flatMap(roomOf(one), (room) => {
-          // closed before the look: what is announced from now on opens it
-          one.news.unsafeClose()
-          return Effect.matchEffect(backend.read(settings, member, one.partition, room), {
-            onFailure: (error) => {
-              noted(error)
-              // what this read may have taken is found among what was handed out
-              return Effect.zipRight(Effect.sleep(pollInterval), adopt(one, run, "0-0"))
-            },
-            onSuccess: (result) =>
-              leased(one, result, (entries) => {
-                if (entries.length === 0) return one.news.await
-                for (const entry of entries) {
-                  one.cursor = entry.position
-                  take(one, run, { entry, deliveries: 0, fresh: true, running: false })
-                }
-                return Effect.void
-              })
+          }
+          return Effect.matchEffect(Codec.decode(topic.schema, item.entry), {
+            onFailure: (problem) =>
+              Effect.as(bury(one, item, "Undecodable", `it is not of the topic's schema: ${problem}`), true),
+            onSuccess: (event) => work(one, item, event)
           })
-        })
+        }
 
-      /** Tells the store what is done, all that has gathered since the last time at once. */
-      const acknowledging = (one: Owned): Effect.Effect<never> =>
-        Effect.forever(
-          Effect.zipRight(
-            one.toAcknowledge.await,
-            Effect.suspend(() => {
-              one.toAcknowledge.unsafeClose()
-              const positions = one.acks.slice(0, 1_000)
-              if (positions.length === 0) return Effect.void
-              return Effect.matchEffect(backend.acknowledge(settings, group, one.partition, positions), {
-                onFailure: (error) => {
-                  noted(error)
-                  one.toAcknowledge.unsafeOpen()
-                  return Effect.sleep(pollInterval)
-                },
-                onSuccess: () => {
-                  one.acks = one.acks.slice(positions.length)
-                  for (const position of positions) settled(one, position)
-                  if (one.acks.length > 0) one.toAcknowledge.unsafeOpen()
+        // ── one partition ──────────────────────────────────────────────────────────────────────────────────────────
+
+        /** All that waits for one ordering key, one after another. */
+        const lane = (one: Owned, key: string, items: Array<Item>): Effect.Effect<void, never, R> =>
+          Effect.suspend(() => {
+            const item = items[0]
+            if (item === undefined || one.draining) {
+              one.lanes.delete(key)
+              return Effect.void
+            }
+            return Effect.flatMap(settle(one, item), (goOn) => {
+              if (!goOn) return Effect.void
+              items.shift()
+              return lane(one, key, items)
+            })
+          })
+
+        type Run = (effect: Effect.Effect<void, never, R>) => void
+
+        const take = (one: Owned, run: Run, item: Item): void => {
+          const { key, position } = item.entry
+          if (one.known.has(position)) return
+          one.known.set(position, item)
+          // no key: a lane of its own. A key cannot begin with a control character and a position
+          const name = key === undefined ? `\u0000${position}` : `\u0001${key}`
+          const items = one.lanes.get(name)
+          if (items !== undefined) {
+            items.push(item)
+            return
+          }
+          const begun = [item]
+          one.lanes.set(name, begun)
+          run(lane(one, name, begun))
+        }
+
+        /** Room for so many more events, as soon as there is some. */
+        const roomOf = (one: Owned): Effect.Effect<number> =>
+          Effect.suspend(() => {
+            // nothing more is taken of what is about to be given away
+            if (one.draining) return Effect.never
+            const room = Math.min(prefetch, maxUnsettled - one.known.size)
+            if (room > 0) return Effect.succeed(room)
+            one.room.unsafeClose()
+            return Effect.zipRight(one.room.await, roomOf(one))
+          })
+
+        const leased = <B>(
+          one: Owned,
+          result: Leased<B>,
+          then: (value: B) => Effect.Effect<void>
+        ): Effect.Effect<void> => {
+          // the fibers of a partition that is lost are about to be interrupted
+          if (result === "lost") return Effect.zipRight(lost(one), Effect.never)
+          if (result === "no-group") {
+            // it was removed, or everything was: what comes from now on must not be missed
+            const again = Array.from({ length: settings.partitions }, (_, partition) =>
+              partition === one.partition ? one.cursor : (owned.get(partition)?.cursor ?? "0-0")
+            )
+            return persist(backend.open(settings, group, again))
+          }
+          return then(result.value)
+        }
+
+        /** What was handed out before, to whomever: it comes before all that was not. */
+        const adopt = (one: Owned, run: Run, from: string): Effect.Effect<void> =>
+          Effect.flatMap(roomOf(one), (room) =>
+            Effect.flatMap(persist(backend.adopt(settings, member, one.partition, from, room)), (result) =>
+              leased(one, result, ({ entries, next }) => {
+                for (const { deliveries, entry } of entries) {
+                  if (one.known.has(entry.position)) continue
+                  counts.claimed++
+                  take(one, run, { entry, deliveries, fresh: false, running: false })
+                }
+                return next === undefined ? Effect.void : adopt(one, run, next)
+              })
+            )
+          )
+
+        const read = (one: Owned, run: Run): Effect.Effect<void> =>
+          Effect.flatMap(roomOf(one), (room) => {
+            // closed before the look: what is announced from now on opens it
+            one.news.unsafeClose()
+            return Effect.matchEffect(backend.read(settings, member, one.partition, room), {
+              onFailure: (error) => {
+                noted(error)
+                // what this read may have taken is found among what was handed out
+                return Effect.zipRight(Effect.sleep(pause), adopt(one, run, "0-0"))
+              },
+              onSuccess: (result) =>
+                leased(one, result, (entries) => {
+                  if (entries.length === 0) return one.news.await
+                  for (const entry of entries) {
+                    one.cursor = entry.position
+                    take(one, run, { entry, deliveries: 0, fresh: true, running: false })
+                  }
                   return Effect.void
-                }
+                })
+            })
+          })
+
+        /** Tells the store what is done, all that has gathered since the last time at once. */
+        const acknowledging = (one: Owned): Effect.Effect<never> =>
+          Effect.forever(
+            Effect.zipRight(
+              one.toAcknowledge.await,
+              Effect.suspend(() => {
+                one.toAcknowledge.unsafeClose()
+                const positions = one.acks.slice(0, 1_000)
+                if (positions.length === 0) return Effect.void
+                return Effect.matchEffect(backend.acknowledge(settings, group, one.partition, positions), {
+                  onFailure: (error) => {
+                    noted(error)
+                    one.toAcknowledge.unsafeOpen()
+                    return Effect.sleep(pause)
+                  },
+                  onSuccess: () => {
+                    one.acks = one.acks.slice(positions.length)
+                    for (const position of positions) settled(one, position)
+                    if (one.acks.length > 0) one.toAcknowledge.unsafeOpen()
+                    return Effect.void
+                  }
+                })
               })
-            })
+            )
           )
-        )
 
-      const start = (partition: number, until: bigint): Effect.Effect<void, never, R> =>
-        Effect.gen(function* () {
-          const scope = yield* Scope.make()
-          const one: Owned = {
-            partition,
-            scope,
-            until,
-            draining: false,
-            known: new Map(),
-            lanes: new Map(),
-            acks: [],
-            toAcknowledge: Effect.unsafeMakeLatch(false),
-            news: Effect.unsafeMakeLatch(false),
-            room: Effect.unsafeMakeLatch(false),
-            idle: Effect.unsafeMakeLatch(false),
-            cursor: "0-0",
-            running: 0
-          }
-          owned.set(partition, one)
-          const fork = yield* Scope.extend(FiberSet.makeRuntime<R, void, never>(), scope)
-          // this may be run where nothing is interrupted; the work on a partition is
-          const run: Run = (effect) => {
-            fork(Effect.interruptible(effect))
-          }
-          run(acknowledging(one))
-          run(Effect.zipRight(adopt(one, run, "0-0"), Effect.forever(read(one, run))))
-        })
+        const start = (partition: number, until: bigint): Effect.Effect<void, never, R> =>
+          Effect.gen(function* () {
+            const scope = yield* Scope.make()
+            const one: Owned = {
+              partition,
+              scope,
+              until,
+              draining: false,
+              known: new Map(),
+              lanes: new Map(),
+              acks: [],
+              toAcknowledge: Effect.unsafeMakeLatch(false),
+              news: Effect.unsafeMakeLatch(false),
+              room: Effect.unsafeMakeLatch(false),
+              idle: Effect.unsafeMakeLatch(false),
+              cursor: "0-0",
+              running: 0
+            }
+            owned.set(partition, one)
+            const fork = yield* Scope.extend(FiberSet.makeRuntime<R, void, never>(), scope)
+            // this may be run where nothing is interrupted; the work on a partition is
+            const run: Run = (effect) => {
+              fork(Effect.interruptible(effect))
+            }
+            run(acknowledging(one))
+            run(Effect.zipRight(adopt(one, run, "0-0"), Effect.forever(read(one, run))))
+          })
 
-      /** What a partition's end must tell the store. Without the lease, that is what is done alone. */
-      const handOver = (one: Owned, giveBack: boolean): Effect.Effect<void, EventBusError> => {
-        if (!giveBack) return backend.acknowledge(settings, group, one.partition, one.acks)
-        const done = new Set(one.acks)
-        const returned: Array<{ readonly position: string; readonly deliveries: number }> = []
-        for (const [position, item] of one.known) {
-          if (done.has(position)) continue
-          if (item.fresh) returned.push({ position, deliveries: 0 })
-          else if (item.running) returned.push({ position, deliveries: item.deliveries - 1 })
+        /** What a partition's end must tell the store. Without the lease, that is what is done alone. */
+        const handOver = (one: Owned, giveBack: boolean): Effect.Effect<void, EventBusError> => {
+          if (!giveBack) return backend.acknowledge(settings, group, one.partition, one.acks)
+          const done = new Set(one.acks)
+          const returned: Array<{ readonly position: string; readonly deliveries: number }> = []
+          for (const [position, item] of one.known) {
+            if (done.has(position)) continue
+            if (item.fresh) returned.push({ position, deliveries: 0 })
+            else if (item.running) returned.push({ position, deliveries: item.deliveries - 1 })
+          }
+          return backend.release(settings, member, one.partition, one.acks, returned)
         }
-        return backend.release(settings, member, one.partition, one.acks, returned)
-      }
 
-      /** Ends the work on a partition: handlers are interrupted, and what they had is given back. */
-      const end = (one: Owned, giveBack: boolean): Effect.Effect<void> => {
-        const { partition } = one
-        if (owned.get(partition) !== one) return ending.get(partition)?.await ?? Effect.void
-        // from here on nothing of it is handed out, and nothing of it is said to be ours
-        owned.delete(partition)
-        const ended = Effect.unsafeMakeLatch(false)
-        ending.set(partition, ended)
-        return Scope.close(one.scope, Exit.void).pipe(
-          Effect.zipRight(Effect.suspend(() => handOver(one, giveBack))),
-          // the lease runs out by itself, and what is not acknowledged is handed out again
-          Effect.catchAll((error) => Effect.sync(() => noted(error))),
-          Effect.ensuring(
-            Effect.sync(() => {
-              ending.delete(partition)
-              ended.unsafeOpen()
-              // it may be this consumer's again
-              keeper.unsafeOpen()
-            })
-          ),
-          Effect.uninterruptible
-        )
-      }
-
-      /** Lets the handlers that run come to their end, for a while, and gives the partition to the others. */
-      const drain = (one: Owned): Effect.Effect<void> =>
-        Effect.suspend(() => {
-          one.draining = true
-          one.idle.unsafeClose()
-          const quiet = one.running === 0 ? Effect.void : one.idle.await
-          return Effect.zipRight(
-            Effect.raceFirst(quiet, Effect.sleep(claimAfter)),
-            Effect.uninterruptible(Effect.suspend(() => end(one, true)))
+        /** Ends the work on a partition: handlers are interrupted, and what they had is given back. */
+        const end = (one: Owned, giveBack: boolean): Effect.Effect<void> => {
+          const { partition } = one
+          if (owned.get(partition) !== one) return ending.get(partition)?.await ?? Effect.void
+          // from here on nothing of it is handed out, and nothing of it is said to be ours
+          owned.delete(partition)
+          const ended = Effect.unsafeMakeLatch(false)
+          ending.set(partition, ended)
+          return Scope.close(one.scope, Exit.void).pipe(
+            Effect.zipRight(Effect.suspend(() => handOver(one, giveBack))),
+            // the lease runs out by itself, and what is not acknowledged is handed out again
+            Effect.catchAll((error) => Effect.sync(() => noted(error))),
+            Effect.ensuring(
+              Effect.sync(() => {
+                ending.delete(partition)
+                ended.unsafeOpen()
+                // it may be this consumer's again
+                keeper.unsafeOpen()
+              })
+            ),
+            Effect.uninterruptible
           )
-        })
-
-      // ── all partitions ─────────────────────────────────────────────────────────────────────────────────────────
-
-      /** Whoever was silent for too long must not believe that anything is still theirs. */
-      const expire = Effect.flatMap(Clock.currentTimeNanos, (now) =>
-        Effect.forEach(
-          [...owned.values()].filter((one) => now >= one.until),
-          lost,
-          { discard: true }
-        )
-      )
-
-      /** How many partitions are this consumer's to read. */
-      const quotaOf = (members: ReadonlyArray<string>): number => {
-        const place = [...members].sort().indexOf(member.token)
-        if (place < 0) return 0
-        const rest = settings.partitions % members.length
-        return Math.floor(settings.partitions / members.length) + (place < rest ? 1 : 0)
-      }
-
-      const tick: Effect.Effect<void, EventBusError, R> = Effect.gen(function* () {
-        yield* expire
-        const since = yield* Clock.currentTimeNanos
-        // what is asked may be left unanswered; what is taken may not
-        const {
-          free,
-          kept,
-          lost: gone,
-          members
-        } = yield* Effect.interruptible(backend.beat(settings, member, claimAfter, [...owned.keys()]))
-        for (const partition of kept) {
-          const one = owned.get(partition)
-          // by the store's clock the lease began later than this
-          if (one !== undefined) one.until = since + nanos(claimAfter)
         }
-        for (const partition of gone) {
-          const one = owned.get(partition)
-          if (one !== undefined) yield* lost(one)
-        }
-        const quota = quotaOf(members)
-        const steady = [...owned.values()].filter((one) => !one.draining)
-        for (const one of steady.slice(quota)) yield* Effect.forkIn(Effect.interruptible(drain(one)), scope)
-        const wanted = free.filter((partition) => !owned.has(partition) && !ending.has(partition))
-        yield* claim(wanted, quota)
-      })
 
-      /** Takes partitions that nobody holds, up to the quota. Others take from the same list at the same time. */
-      const claim = (wanted: ReadonlyArray<number>, quota: number): Effect.Effect<void, EventBusError, R> => {
-        const missing = quota - owned.size
-        if (missing <= 0 || wanted.length === 0) return Effect.void
-        return Effect.zipRight(
+        /** Lets the handlers that run come to their end, for a while, and gives the partition to the others. */
+        const drain = (one: Owned): Effect.Effect<void> =>
+          Effect.suspend(() => {
+            one.draining = true
+            one.idle.unsafeClose()
+            const quiet = one.running === 0 ? Effect.void : one.idle.await
+            return Effect.zipRight(
+              Effect.raceFirst(quiet, Effect.sleep(claimAfter)),
+              Effect.uninterruptible(Effect.suspend(() => end(one, true)))
+            )
+          })
+
+        // ── all partitions ─────────────────────────────────────────────────────────────────────────────────────────
+
+        /** Whoever was silent for too long must not believe that anything is still theirs. */
+        const expire = Effect.flatMap(Clock.currentTimeNanos, (now) =>
           Effect.forEach(
-            wanted.slice(0, missing),
-            (partition) =>
-              Effect.flatMap(Clock.currentTimeNanos, (asked) =>
-                Effect.flatMap(backend.acquire(settings, member, claimAfter, partition), (taken) =>
-                  taken ? start(partition, asked + nanos(claimAfter)) : Effect.void
+            [...owned.values()].filter((one) => now >= one.until),
+            lost,
+            { discard: true }
+          )
+        )
+
+        /** How many partitions are this consumer's to read. */
+        const quotaOf = (members: ReadonlyArray<string>): number => {
+          const place = [...members].sort().indexOf(member.token)
+          if (place < 0) return 0
+          const rest = settings.partitions % members.length
+          return Math.floor(settings.partitions / members.length) + (place < rest ? 1 : 0)
+        }
+
+        const tick: Effect.Effect<void, EventBusError, R> = Effect.gen(function* () {
+          yield* expire
+          const since = yield* Clock.currentTimeNanos
+          // what is asked may be left unanswered; what is taken may not
+          const {
+            free,
+            kept,
+            lost: gone,
+            members
+          } = yield* Effect.interruptible(backend.beat(settings, member, claimAfter, [...owned.keys()]))
+          for (const partition of kept) {
+            const one = owned.get(partition)
+            // by the store's clock the lease began later than this
+            if (one !== undefined) one.until = since + nanos(claimAfter)
+          }
+          for (const partition of gone) {
+            const one = owned.get(partition)
+            if (one !== undefined) yield* lost(one)
+          }
+          const quota = quotaOf(members)
+          const steady = [...owned.values()].filter((one) => !one.draining)
+          for (const one of steady.slice(quota)) yield* Effect.forkIn(Effect.interruptible(drain(one)), scope)
+          const wanted = free.filter((partition) => !owned.has(partition) && !ending.has(partition))
+          yield* claim(wanted, quota)
+        })
+
+        /** Takes partitions that nobody holds, up to the quota. Others take from the same list at the same time. */
+        const claim = (wanted: ReadonlyArray<number>, quota: number): Effect.Effect<void, EventBusError, R> => {
+          const missing = quota - owned.size
+          if (missing <= 0 || wanted.length === 0) return Effect.void
+          return Effect.zipRight(
+            Effect.forEach(
+              wanted.slice(0, missing),
+              (partition) =>
+                Effect.flatMap(Clock.currentTimeNanos, (asked) =>
+                  Effect.flatMap(backend.acquire(settings, member, claimAfter, partition), (taken) =>
+                    taken ? start(partition, asked + nanos(claimAfter)) : Effect.void
+                  )
+                ),
+              { concurrency: "unbounded", discard: true }
+            ),
+            Effect.suspend(() => claim(wanted.slice(missing), quota))
+          )
+        }
+
+        const scope = yield* Effect.scope
+        yield* backend.open(settings, group, starts)
+        yield* Effect.addFinalizer(() =>
+          Effect.all(
+            [
+              Effect.suspend(() =>
+                Effect.zipRight(
+                  Effect.forEach([...owned.values()], (one) => end(one, true), { concurrency: "unbounded" }),
+                  Effect.forEach([...ending.values()], (ended) => ended.await)
                 )
               ),
-            { concurrency: "unbounded", discard: true }
-          ),
-          Effect.suspend(() => claim(wanted.slice(missing), quota))
-        )
-      }
-
-      const scope = yield* Effect.scope
-      yield* backend.open(settings, group, starts)
-      yield* Effect.addFinalizer(() =>
-        Effect.all(
-          [
-            Effect.suspend(() =>
-              Effect.zipRight(
-                Effect.forEach([...owned.values()], (one) => end(one, true), { concurrency: "unbounded" }),
-                Effect.forEach([...ending.values()], (ended) => ended.await)
-              )
-            ),
-            Effect.ignore(backend.leave(settings, member))
-          ],
-          { concurrency: 2, discard: true }
-        )
-      )
-      yield* backend.bell(settings, (what) => {
-        if (what === "members" || what === "all") keeper.unsafeOpen()
-        if (what === "all") for (const one of owned.values()) one.news.unsafeOpen()
-        else if (what !== "members") owned.get(what)?.news.unsafeOpen()
-      })
-      yield* Effect.uninterruptible(tick)
-
-      yield* Effect.forkScoped(
-        Effect.forever(
-          Effect.zipRight(
-            Effect.raceFirst(keeper.await, Effect.sleep(beatEvery)),
-            Effect.suspend(() => {
-              keeper.unsafeClose()
-              return Effect.catchAll(Effect.uninterruptible(tick), (error) => Effect.sync(() => noted(error)))
-            })
+              Effect.ignore(backend.leave(settings, member))
+            ],
+            { concurrency: 2, discard: true }
           )
         )
-      )
-      yield* Effect.forkScoped(
-        Effect.forever(
-          Effect.flatMap(Clock.currentTimeNanos, (now) => {
-            let next = now + nanos(beatEvery)
-            for (const { until } of owned.values()) if (until < next) next = until
-            return Effect.zipRight(Effect.sleep(Math.max(1, Number(next - now) / 1_000_000)), expire)
-          })
-        )
-      )
-      yield* Effect.forkScoped(
-        Effect.forever(
-          Effect.zipRight(
-            Effect.sleep(pollInterval),
-            Effect.sync(() => {
-              for (const one of owned.values()) one.news.unsafeOpen()
-            })
-          )
-        )
-      )
-
-      return {
-        group,
-        consumer,
-        stats: Effect.sync(() => {
-          let running = 0
-          let unsettled = 0
-          for (const one of owned.values()) {
-            running += one.running
-            unsettled += one.known.size
-          }
-          return {
-            ...counts,
-            lastStoreError: Option.fromNullable(lastStoreError),
-            running,
-            unsettled,
-            partitions: [...owned.keys()].sort((one, other) => one - other)
-          }
+        yield* backend.bell(settings, (what) => {
+          if (what === "members" || what === "all") keeper.unsafeOpen()
+          if (what === "all") for (const one of owned.values()) one.news.unsafeOpen()
+          else if (what !== "members") owned.get(what)?.news.unsafeOpen()
         })
-      }
-    }),
+        yield* Effect.uninterruptible(tick)
+
+        yield* Effect.forkScoped(
+          Effect.forever(
+            Effect.zipRight(
+              Effect.raceFirst(keeper.await, Effect.sleep(beatEvery)),
+              Effect.suspend(() => {
+                keeper.unsafeClose()
+                return Effect.catchAll(Effect.uninterruptible(tick), (error) => Effect.sync(() => noted(error)))
+              })
+            )
+          )
+        )
+        yield* Effect.forkScoped(
+          Effect.forever(
+            Effect.flatMap(Clock.currentTimeNanos, (now) => {
+              let next = now + nanos(beatEvery)
+              for (const { until } of owned.values()) if (until < next) next = until
+              return Effect.zipRight(Effect.sleep(Math.max(1, Number(next - now) / 1_000_000)), expire)
+            })
+          )
+        )
+        yield* Effect.forkScoped(
+          Effect.forever(
+            Effect.zipRight(
+              Effect.sleep(pollInterval),
+              Effect.sync(() => {
+                for (const one of owned.values()) one.news.unsafeOpen()
+              })
+            )
+          )
+        )
+
+        return {
+          group,
+          consumer,
+          stats: Effect.sync(() => {
+            let running = 0
+            let unsettled = 0
+            for (const one of owned.values()) {
+              running += one.running
+              unsettled += one.known.size
+            }
+            return {
+              ...counts,
+              lastStoreError: Option.fromNullable(lastStoreError),
+              running,
+              unsettled,
+              partitions: [...owned.keys()].sort((one, other) => one - other)
+            }
+          })
+        }
+      })
+    ),
     (context: Context.Context<R | Scope.Scope>) =>
       withoutCallReferences(context as Context.Context<never>) as Context.Context<R | Scope.Scope>
+  )
+
+/** What fails half way leaves nothing behind until the scope closes. */
+const inOwnScope = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.scope, (parent) =>
+      Effect.flatMap(Scope.fork(parent, ExecutionStrategy.sequential), (scope) =>
+        Effect.onError(restore(Scope.extend(effect, scope)), (cause) => Scope.close(scope, Exit.failCause(cause)))
+      )
+    )
   )
 
 /** What a handler failed with, in one line. */

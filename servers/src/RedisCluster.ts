@@ -84,7 +84,9 @@ export interface RedisCluster {
   readonly startMove: (slot: number, to: number) => Effect.Effect<RedisClusterMove, RedisServer.RedisServerError>
   /**
    * Kills the master of a shard and returns when a replica of it took over and every living node knows that. Shards are
-   * counted from 0: shard n was made of node n and the replicas of node n. Gives the promoted node.
+   * counted from 0: shard n was made of node n and the replicas of node n. Gives the promoted node. It waits until the
+   * replicas have heard of all moves, for one that has not would not take over a slot that its master got last: let no
+   * slot be moved meanwhile.
    */
   readonly killMaster: (shard: number) => Effect.Effect<RedisClusterNode, RedisServer.RedisServerError>
   /** Hands a shard to one of its replicas in agreement with its master: no write is lost. Gives the new master. */

@@ -159,6 +159,15 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisSessionStore", "r
       }
     }))
 
+  test("a rotated session takes its old id out of its owner's index", () =>
+    Effect.gen(function* () {
+      const store = yield* make({ maxSessions: { limit: 5 } })
+      yield* store.create("a", { user_id: "u" })
+      yield* store.rotate("a", "b")
+      // the id, and its place in the row
+      assert.deepStrictEqual(yield* send("ZRANGE", "session-owner:u", 0, -1), ["b", "\u0001b"])
+    }))
+
   test("clean-up never removes a session that is written while it runs (complaint 8)", () =>
     Effect.gen(function* () {
       const store = yield* make()

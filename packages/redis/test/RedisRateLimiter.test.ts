@@ -106,6 +106,36 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RateLimiter on Redis",
     }).pipe(Effect.provide(server()))
   )
 
+  it.scoped("under load no interval has more than is documented, and nothing is refused without a reason", () =>
+    Effect.gen(function* () {
+      const backend = yield* RateLimiter.RateLimiter
+      const interval = 20_000
+      // the most in any interval; and what has passed at least, in which time, where something is refused
+      const meters: ReadonlyArray<
+        readonly [RateLimiter.Meter, most: number, reason: readonly [passed: number, micros: number]]
+      > = [
+        [{ kind: "log", limit: 10, interval, grain: 1 }, 10, [10, interval]],
+        [{ kind: "log", limit: 10, interval, grain: 500 }, 10, [10, interval + 500]],
+        [{ kind: "bucket", perCost: 2_000, perTick: 1, capacity: 2_000, tick: 1 }, 10, [1, 2_000]],
+        [{ kind: "bucket", perCost: 2_000, perTick: 1, capacity: 10_000, tick: 1 }, 14, [5, 10_000]],
+        [{ kind: "window", limit: 10, interval }, 20, [10, interval]]
+      ]
+      for (const [index, [meter, most, [least, micros]]] of meters.entries()) {
+        const request = { keys: [`load:${index}`], meters: [meter], cost: 1, take: true }
+        const asked = yield* Effect.forEach(Array.from({ length: 3_000 }), () => backend.judge(request), {
+          concurrency: 50
+        })
+        const passed = asked.filter(({ verdicts }) => verdicts[0]?.retryAfter === 0).map(({ at }) => at)
+        const refused = asked.filter(({ verdicts }) => verdicts[0]?.retryAfter !== 0).map(({ at }) => at)
+        const within = (from: number, until: number) => passed.filter((at) => at > from && at <= until).length
+        const fullest = Math.max(...passed.map((last) => within(last - interval, last)))
+        assert.isAtMost(fullest, most, JSON.stringify(meter))
+        const emptiest = Math.min(...refused.map((at) => within(at - micros, at)))
+        assert.isAtLeast(emptiest, least, JSON.stringify(meter))
+      }
+    }).pipe(Effect.provide(real))
+  )
+
   it.scoped("the server's clock decides: that of a client may be years off", () =>
     Effect.gen(function* () {
       for (const algorithm of algorithms) {

@@ -71,6 +71,16 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("CircuitControl on Redi
     }).pipe(Effect.provide(real))
   )
 
+  it.scoped("what is over is nothing to clear, also where nobody has read since", () =>
+    Effect.gen(function* () {
+      const control = yield* CircuitControl.CircuitControl
+      yield* control.set("a", "disabled", { for: "1 minute" })
+      yield* advance(Duration.seconds(62))
+      assert.isFalse(yield* control.clear("a"))
+      assert.strictEqual(yield* send("HLEN", "circuit-control"), 0)
+    }).pipe(Effect.provide(real))
+  )
+
   it.scoped("an override that nobody can read is left out, with one warning, and the others hold", () =>
     Effect.gen(function* () {
       const control = yield* CircuitControl.CircuitControl

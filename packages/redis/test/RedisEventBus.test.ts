@@ -466,6 +466,46 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
     )
   })
 
+  it.scopedLive("who does not hold the lease of a partition reads nothing, claims nothing and gives nothing away", () =>
+    Effect.gen(function* () {
+      const redis = yield* RedisClient.RedisClient
+      const backend = RedisEventBus.backend(redis)
+      const { settings } = topic({ partitions: 1 })
+      const member = (consumer: string): EventBus.Member => ({
+        group: "g",
+        consumer,
+        token: `${consumer} ${"0".repeat(32)}`
+      })
+      const one = member("one")
+      const two = member("two")
+      yield* backend.open(settings, "g", ["0-0"])
+      const entry = { id: "1", unique: false, key: undefined, headers: undefined, data: "1" }
+      const [appended] = yield* backend.append(settings, 0, [entry])
+      const position = appended?.position ?? ""
+      assert.isTrue(yield* backend.acquire(settings, one, 60_000, 0))
+      assert.isFalse(yield* backend.acquire(settings, two, 60_000, 0))
+      assert.strictEqual(yield* backend.read(settings, two, 0, 10), "lost")
+      const read = yield* backend.read(settings, one, 0, 10)
+      assert.strictEqual(typeof read === "object" ? read.value.length : read, 1)
+      assert.strictEqual(yield* backend.adopt(settings, two, 0, "0-0", 10), "lost")
+      assert.strictEqual(yield* backend.begin(settings, two, 0, position, 7), "lost")
+      yield* backend.release(settings, two, 0, [], [{ position, deliveries: 7 }])
+      const adopted = yield* backend.adopt(settings, one, 0, "0-0", 10)
+      assert.deepStrictEqual(
+        typeof adopted === "object" ? adopted.value.entries.map((one) => one.deliveries) : adopted,
+        [1]
+      )
+      const { free, kept, lost } = yield* backend.beat(settings, two, 60_000, [0])
+      assert.deepStrictEqual([kept, lost, free], [[], [0], []])
+      // an answer that was lost: who has the lease already has it
+      assert.isTrue(yield* backend.acquire(settings, one, 60_000, 0))
+      yield* backend.release(settings, one, 0, [position], [])
+      assert.isTrue(yield* backend.acquire(settings, two, 60_000, 0))
+      const left = yield* backend.adopt(settings, two, 0, "0-0", 10)
+      assert.deepStrictEqual(typeof left === "object" ? left.value.entries : left, [])
+    }).pipe(Effect.provide(real))
+  )
+
   describe("what is kept", () => {
     it.scopedLive("every key has a time to live; those of a partition share a slot, and those of a topic too", () =>
       Effect.gen(function* () {

@@ -222,7 +222,8 @@ export interface Message<A> {
 
 /**
  * Where to begin: with the oldest event that is kept, after the newest, at a time (milliseconds since 1970, by the
- * store's clock), or at a position, which is included. In the other partitions a position means its time.
+ * store's clock; one to come is the end), or at a position, which is included. In the other partitions a position means
+ * its time.
  *
  * @since 0.1.0
  * @category models

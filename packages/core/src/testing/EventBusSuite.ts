@@ -175,13 +175,17 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Ev
         yield* bus.subscribe(topic, { group: "none", from: "end" })(none.handler)
         yield* bus.subscribe(topic, { group: "from", from: { position: second.position } })(from.handler)
         yield* bus.subscribe(topic, { group: "since", from: { at: messages[2]?.publishedAt ?? 0 } })(since.handler)
+        const coming = recorder()
+        yield* bus.subscribe(topic, { group: "coming", from: { at: 100_000_000_000_000 } })(coming.handler)
         yield* bus.publish(topic, { n: 4 })
         yield* all.has(4)
+        yield* coming.has(1)
         yield* none.has(1)
         yield* from.has(3)
         yield* quiet
         yield* Suite.equal("all", all.numbers(), [1, 2, 3, 4])
         yield* Suite.equal("none", none.numbers(), [4])
+        yield* Suite.equal("a time to come is the end", coming.numbers(), [4])
         yield* Suite.equal("from a position", from.numbers(), [2, 3, 4])
         // where the clock of the store has not moved in between, earlier ones have the same time
         yield* Suite.equal("since a time", since.numbers().slice(-2), [3, 4])
@@ -635,6 +639,32 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Ev
           bus.seek(topic, "g", { position: "1-1@9" }),
           (error) => error.reason === "InvalidOptions"
         )
+      })
+    ),
+    scenario("what is being handled is not begun again when its group is sent back", (bus, makeTopic) =>
+      Effect.gen(function* () {
+        const topic = makeTopic({ partitions: 1 })
+        const gate = yield* Deferred.make<void>()
+        const begun: Array<number> = []
+        yield* bus.subscribe(topic, { group: "g" })(({ event }) =>
+          Effect.zipRight(
+            Effect.sync(() => begun.push(event.n)),
+            event.n === 1 ? Deferred.await(gate) : Effect.void
+          )
+        )
+        yield* bus.publish(topic, { n: 1 })
+        yield* bus.publish(topic, { n: 2 })
+        yield* pendingIs(bus, topic, "g", 1)
+        yield* bus.seek(topic, "g", "beginning")
+        yield* until(
+          "the other one again",
+          Effect.sync(() => begun.length === 3)
+        )
+        yield* quiet
+        yield* Suite.equal("begun", begun, [1, 2, 2])
+        yield* Deferred.succeed(gate, undefined)
+        yield* pendingIs(bus, topic, "g", 0)
+        yield* Suite.equal("once", begun, [1, 2, 2])
       })
     ),
     scenario("a stream reads without a group: all that is there, and what comes", (bus, makeTopic) =>

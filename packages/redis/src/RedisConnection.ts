@@ -61,10 +61,11 @@ const make = (name: string, place: Redacted.Redacted<RedisSettings.Fields>, beha
       plane: "internal",
       use: (f) => f(client),
       health: RedisHealth.check(client),
-      // one socket carries every command: it is in use while commands are under way
-      stats: Effect.map(client.stats, ({ inFlight, state, waiting }) => {
-        const total = state === "ready" ? 1 : 0
-        const inUse = total === 1 && inFlight > 0 ? 1 : 0
+      // one socket carries every command: it is in use while commands are under way. Isolated ones come to it
+      stats: Effect.map(client.stats, ({ inFlight, isolated, isolatedIdle, state, waiting }) => {
+        const shared = state === "ready" ? 1 : 0
+        const inUse = (shared === 1 && inFlight > 0 ? 1 : 0) + isolated - isolatedIdle
+        const total = shared + isolated
         return { total, idle: total - inUse, inUse, waiting }
       })
     }

@@ -285,12 +285,12 @@ const variables: Config.Config<Fields> = Config.all({
   key: text("REDIS_TLS_KEY"),
   serverName: text("REDIS_TLS_SERVER_NAME"),
   rejectUnauthorized: text("REDIS_TLS_REJECT_UNAUTHORIZED"),
-  sentinels: text("REDIS_SENTINELS"),
+  sentinels: list("REDIS_SENTINELS"),
   master: text("REDIS_MASTER"),
   sentinelUsername: text("REDIS_SENTINEL_USERNAME"),
   sentinelPassword: text("REDIS_SENTINEL_PASSWORD"),
   sentinelTls: text("REDIS_SENTINEL_TLS"),
-  nodes: text("REDIS_NODES")
+  nodes: list("REDIS_NODES")
 })
 
 /** What one place says. Absent fields are left to the lower places, except below a URL. */
@@ -623,7 +623,7 @@ const parseUrl = (value: string): Either.Either<Place, string> => {
   if (!URL.canParse(trimmed)) return Either.left(urlProblem)
   const url = new URL(trimmed)
   if (url.protocol !== "redis:" && url.protocol !== "rediss:") return Either.left(urlProblem)
-  if (url.hostname === "") return Either.left(urlProblem)
+  if (url.hostname === "" || url.hostname.includes(",")) return Either.left(urlProblem)
   const path = url.pathname.replace(/^\//, "")
   const inQuery = url.searchParams.get("db") ?? ""
   const db = path !== "" ? path : inQuery

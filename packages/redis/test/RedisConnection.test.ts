@@ -39,6 +39,26 @@ describe.skipIf(Need.missing("redis-server"))(
       })
     )
 
+    it.scopedLive("isolated connections are counted with it", () =>
+      Effect.gen(function* () {
+        const { url } = yield* Server.make()
+        yield* withRegistry(
+          { REDIS_URL: url },
+          Effect.gen(function* () {
+            const connections = yield* Connections.Connections
+            const connection = yield* connections.get(RedisConnection.kind)
+            yield* Effect.scoped(
+              Effect.gen(function* () {
+                yield* connection.use((redis) => redis.isolated())
+                assert.deepStrictEqual(yield* connection.stats, { total: 2, idle: 1, inUse: 1, waiting: 0 })
+              })
+            )
+            assert.deepStrictEqual(yield* connection.stats, { total: 2, idle: 2, inUse: 0, waiting: 0 })
+          })
+        )
+      })
+    )
+
     it.scopedLive("a first build that fails does not poison the registry", () =>
       Effect.gen(function* () {
         const server = yield* Server.make()

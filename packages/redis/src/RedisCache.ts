@@ -189,19 +189,29 @@ export const make = (client: RedisClient.Service): Effect.Effect<Cache.Backend, 
             onFailure: (error) =>
               error.reason === "WrongType" ? Effect.succeed(asLooked("unreadable")) : fails("getOrElse")(error)
           }),
-        take: (key, token, ttl) =>
-          Effect.mapBoth(client.runBuffer(Scripts.take, [Keys.lease(key)], [token, ttl]), {
-            onSuccess: turnOf,
-            onFailure: fails("getOrElse")
-          }),
-        fill: (entry, token, by) =>
+        take: (keys, token, ttl) =>
           Effect.mapBoth(
-            Effect.flatMap(write(entry, by), ({ args, keys }) => client.run(Scripts.fill, keys, [...args, token])),
-            { onSuccess: (reply) => reply === 1, onFailure: fails("getOrElse") }
+            inBursts(keys.map((key) => ({ script: Scripts.take, keys: [Keys.lease(key)], args: [token, ttl] }))),
+            { onSuccess: (replies) => replies.map(turnOf), onFailure: fails("getOrElse") }
           ),
-        release: (key, token) =>
+        fill: (entries, token, by) =>
           Effect.mapBoth(
-            client.run(Scripts.release, [Keys.lease(key)], [token, Keys.leasesChannel(key), key]),
+            Effect.flatMap(
+              Effect.forEach(entries, (entry) => write(entry, by)),
+              (steps) =>
+                inBursts(steps.map(({ args, keys }) => ({ script: Scripts.fill, keys, args: [...args, token] })))
+            ),
+            { onSuccess: (replies) => replies.map((reply) => reply === 1), onFailure: fails("getOrElse") }
+          ),
+        release: (keys, token) =>
+          Effect.mapBoth(
+            inBursts(
+              keys.map((key) => ({
+                script: Scripts.release,
+                keys: [Keys.lease(key)],
+                args: [token, Keys.leasesChannel(key), key]
+              }))
+            ),
             done("getOrElse")
           ),
         watch: (key, wake) =>
@@ -294,7 +304,7 @@ const reading = (method: string) => ({
 const asLooked = (one: Cache.Found): Cache.Looked => ({ _tag: "Found", found: one ?? "unreadable" })
 
 /** A number is what is left of another's lease. */
-const turnOf = (reply: RedisClient.BinaryReply): Cache.Looked =>
+const turnOf = (reply: RedisClient.BinaryReply | RedisClient.Reply): Cache.Looked =>
   typeof reply === "number" ? { _tag: "Held", left: Math.max(0, reply) } : { _tag: "Taken" }
 
 const stampsOf = (

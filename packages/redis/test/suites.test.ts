@@ -1,6 +1,6 @@
 import { describe, layer } from "@effect/vitest"
-import { CacheSuite, ConversationMemorySuite, SessionStoreSuite, Suite } from "@underlay/core/testing"
-import { RedisCache, RedisClient, RedisConversationMemory, RedisSessionStore } from "@underlay/redis"
+import { ConversationMemorySuite, SessionStoreSuite, Suite } from "@underlay/core/testing"
+import { RedisClient, RedisConversationMemory, RedisSessionStore } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import { Effect, Layer } from "effect"
 import { advance, client, server } from "./support.ts"
@@ -13,7 +13,7 @@ const now = Effect.map(send("TIME"), (reply) =>
   Array.isArray(reply) ? Number(reply[0]) * 1_000 + Math.floor(Number(reply[1]) / 1_000) : Number.NaN
 )
 
-const real = Layer.mergeAll(RedisSessionStore.layer(), RedisConversationMemory.layer(), RedisCache.layer).pipe(
+const real = Layer.mergeAll(RedisSessionStore.layer(), RedisConversationMemory.layer()).pipe(
   Layer.provideMerge(client()),
   Layer.provide(server())
 )
@@ -27,9 +27,6 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("the state ports on Red
       now
     })
     for (const one of Suite.applicable(suite, ["plant", "options"])) it.effect(one.name, () => one.run)
-  })
-  layer(real)("Cache", (it) => {
-    for (const one of Suite.applicable(CacheSuite.make({ advance }), [])) it.effect(one.name, () => one.run)
   })
   layer(real)("ConversationMemory", (it) => {
     const suite = ConversationMemorySuite.make({

@@ -129,12 +129,20 @@ export type Heard =
 export interface Leases {
   /** The entry of the key; where there is none, its lease. */
   readonly getOrTake: (key: string, token: string, ttl: number) => Effect.Effect<Looked, CacheError>
-  /** The lease of the key, whether or not there is an entry. */
-  readonly take: (key: string, token: string, ttl: number) => Effect.Effect<Looked, CacheError>
-  /** Writes the entry and ends the lease, if the lease is still held under this token; says whether it was. */
-  readonly fill: (entry: BackendEntry, token: string, by: Origin) => Effect.Effect<boolean, CacheError>
-  /** Ends the lease if it is held under this token. */
-  readonly release: (key: string, token: string) => Effect.Effect<void, CacheError>
+  /** The leases of the keys, in their order, whether or not there are entries. */
+  readonly take: (
+    keys: ReadonlyArray<string>,
+    token: string,
+    ttl: number
+  ) => Effect.Effect<ReadonlyArray<Looked>, CacheError>
+  /** Writes each entry whose lease is still held under this token, and ends that; says which they were. */
+  readonly fill: (
+    entries: ReadonlyArray<BackendEntry>,
+    token: string,
+    by: Origin
+  ) => Effect.Effect<ReadonlyArray<boolean>, CacheError>
+  /** Ends the leases that are held under this token. */
+  readonly release: (keys: ReadonlyArray<string>, token: string) => Effect.Effect<void, CacheError>
   /** Calls `wake` whenever the lease of the key ends before its time, until the scope closes. */
   readonly watch: (key: string, wake: () => void) => Effect.Effect<void, CacheError, Scope.Scope>
 }
@@ -264,8 +272,8 @@ export interface Options<A, I> {
    */
   readonly trusted?: boolean | undefined
   /**
-   * The version of the schema for `trusted`. Default: a fingerprint of its structure, which does not see what a filter
-   * of one's own closes over.
+   * The version of the schema for `trusted`. Default: a fingerprint of its structure. A schema with filters of one's own
+   * has none, for they cannot be told apart: without a version nothing of it is trusted.
    */
   readonly version?: string | undefined
   /**

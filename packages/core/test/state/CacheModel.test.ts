@@ -308,9 +308,9 @@ const late = (steps: () => number): Layer.Layer<Cache.Cache> =>
         leases: {
           ...leases,
           getOrTake: (key, token, ttl) => slow(leases.getOrTake(key, token, ttl)),
-          take: (key, token, ttl) => slow(leases.take(key, token, ttl)),
-          fill: (entry, token, by) => slow(leases.fill(entry, token, by)),
-          release: (key, token) => slow(leases.release(key, token))
+          take: (keys, token, ttl) => slow(leases.take(keys, token, ttl)),
+          fill: (entries, token, by) => slow(leases.fill(entries, token, by)),
+          release: (keys, token) => slow(leases.release(keys, token))
         },
         stamps: {
           get: (keys) => slow(stamps.get(keys)),

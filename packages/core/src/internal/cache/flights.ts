@@ -10,7 +10,7 @@ import * as FiberId from "effect/FiberId"
 import type * as Option from "effect/Option"
 import type { CacheError, Looked, WriteOptions } from "../../state/Cache.ts"
 import type { Fill } from "./firstTier.ts"
-import type { Entry, Kernel, Stamped } from "./kernel.ts"
+import type { Entry, Kernel, Prepared, Stamped } from "./kernel.ts"
 
 export interface Flight<A> {
   readonly result: Deferred.Deferred<Exit.Exit<Option.Option<A>, unknown> | undefined>
@@ -56,20 +56,32 @@ export interface Turns<A> {
     flight: Flight<A>,
     wanted: (entry: Entry<A>) => boolean
   ) => Effect.Effect<View<A>, CacheError>
-  /** Gives the turn back. Never fails. */
-  readonly release: (key: string, flight: Flight<A>) => Effect.Effect<void>
-  /** Keeps what was computed, if the turn is still this flight's and nothing came between. */
+  /** Turns of several keys at once; all of them are asked for under one token. */
+  readonly takeMany: (seats: ReadonlyArray<Seat<A>>) => Effect.Effect<ReadonlyArray<Turn>, CacheError>
+  /** Gives back the turns that are had or may be. Never fails. */
+  readonly release: (seats: ReadonlyArray<Seat<A>>) => Effect.Effect<void>
+  /** Keeps what was computed, where the turn is still the flight's and nothing came between. */
   readonly keep: (
-    key: string,
-    flight: Flight<A>,
-    value: Option.Option<A>,
-    computed: {
+    computed: ReadonlyArray<Computed<A>>,
+    how: {
       readonly write: WriteOptions | undefined
       readonly stamped: Stamped
       readonly took: number
-      readonly fill: Fill | undefined
+      readonly method: string
     }
   ) => Effect.Effect<void>
+}
+
+/** A flight and its key. */
+export interface Seat<A> {
+  readonly key: string
+  readonly flight: Flight<A>
+}
+
+/** What a flight computed, and what it began in the tier in this process before it did. */
+export interface Computed<A> extends Seat<A> {
+  readonly value: Option.Option<A>
+  readonly fill: Fill | undefined
 }
 
 export const turns = <A>(kernel: Kernel<A>): Turns<A> => {
@@ -83,11 +95,17 @@ export const turns = <A>(kernel: Kernel<A>): Turns<A> => {
     return looked._tag === "Held" ? { _tag: "Held", left: looked.left } : unkept
   }
 
-  const take: Turns<A>["take"] = (key, flight) => {
-    if (leases === undefined || lease === undefined) return Effect.succeed(mine)
-    flight.token = kernel.newToken()
-    return Effect.map(leases.take(prefix + key, flight.token, lease.ttl), (looked) => turnOf(looked, flight))
+  const takeMany: Turns<A>["takeMany"] = (seats) => {
+    if (leases === undefined || lease === undefined) return Effect.succeed(seats.map(() => mine))
+    const token = kernel.newToken()
+    for (const { flight } of seats) flight.token = token
+    const keys = seats.map(({ key }) => prefix + key)
+    return Effect.map(leases.take(keys, token, lease.ttl), (looked) =>
+      seats.map(({ flight }, index) => turnOf(looked[index] ?? { _tag: "Held", left: 0 }, flight))
+    )
   }
+
+  const take: Turns<A>["take"] = (key, flight) => Effect.map(takeMany([{ key, flight }]), ([turn]) => turn ?? unkept)
 
   const look: Turns<A>["look"] = (key, flight) => {
     const orTake = (entry: Entry<A> | undefined): Effect.Effect<View<A>, CacheError> =>
@@ -140,54 +158,84 @@ export const turns = <A>(kernel: Kernel<A>): Turns<A> => {
     )
   }
 
-  const release: Turns<A>["release"] = (key, flight) =>
+  const release: Turns<A>["release"] = (seats) =>
     Effect.suspend(() => {
-      const { token } = flight
-      flight.token = undefined
-      if (token === undefined || leases === undefined) return Effect.void
-      return Effect.catchAll(leases.release(prefix + key, token), () =>
-        Effect.sync(() => {
-          counts.unreachable++
-        })
+      // flights that were asked for together have one token
+      const byToken = new Map<string, Array<string>>()
+      for (const { flight, key } of seats) {
+        const { token } = flight
+        flight.token = undefined
+        if (token !== undefined) byToken.set(token, [...(byToken.get(token) ?? []), prefix + key])
+      }
+      if (leases === undefined || byToken.size === 0) return Effect.void
+      return Effect.forEach(
+        byToken,
+        ([token, keys]) =>
+          Effect.catchAll(leases.release(keys, token), () =>
+            Effect.sync(() => {
+              counts.unreachable++
+            })
+          ),
+        { discard: true }
       )
     })
 
-  const keep: Turns<A>["keep"] = (key, flight, value, { fill, stamped, took, write }) =>
-    guard(
-      Effect.flatMap(prepare(key, value, write, stamped, took, "getOrElse"), ({ entry, fresh }) => {
-        const { token } = flight
-        // asked last of all, so that nothing comes between this and the write
-        if (flight.outdated || (leases !== undefined && token === undefined)) {
-          counts.outdated++
-          return Effect.void
-        }
-        const written =
-          leases === undefined || token === undefined
-            ? Effect.as(backend.set(entry, kernel.by()), true)
-            : leases.fill(entry, token, kernel.by())
-        const own = tier?.beginWrite(key, fill)
-        return Effect.onExit(
-          Effect.flatMap(written, (held) => {
-            flight.token = undefined
-            if (!held) {
-              counts.outdated++
-              return Effect.void
-            }
-            counts.writes++
-            if (tier === undefined) return Effect.void
-            return Effect.map(Clock.currentTimeMillis, (now) =>
-              tier.put(key, own, value, fresh, took, write?.tags ?? [], now)
-            )
-          }),
-          (exit) =>
-            Effect.sync(() => {
-              if (exit._tag === "Failure") kernel.doubt()
-              tier?.end(key, own)
+  const write = (
+    ready: ReadonlyArray<Computed<A> & { readonly prepared: Prepared }>,
+    token: string | undefined,
+    took: number,
+    tags: ReadonlyArray<string>
+  ): Effect.Effect<void, CacheError> =>
+    // begun and ended in one step: an interruption between them would strand what was begun
+    Effect.uninterruptibleMask((restore) => {
+      const entries = ready.map(({ prepared }) => prepared.entry)
+      const own = ready.map(({ fill, key }) => tier?.beginWrite(key, fill))
+      const written: Effect.Effect<ReadonlyArray<boolean>, CacheError> = leases === undefined || token === undefined
+        ? Effect.as(
+            backend.setMany(entries, kernel.by()),
+            entries.map(() => true)
+          )
+        : leases.fill(entries, token, kernel.by())
+      return Effect.onExit(
+        restore(
+          Effect.flatMap(written, (held) =>
+            Effect.map(Clock.currentTimeMillis, (now) => {
+              for (const [index, { flight, key, prepared, value }] of ready.entries()) {
+                flight.token = undefined
+                if (held[index] === true) {
+                  counts.writes++
+                  tier?.put(key, own[index], value, prepared.fresh, took, tags, now)
+                } else counts.outdated++
+              }
             })
-        )
-      }),
+          )
+        ),
+        (exit) =>
+          Effect.sync(() => {
+            if (exit._tag === "Failure") kernel.doubt()
+            for (const [index, { key }] of ready.entries()) tier?.end(key, own[index])
+          })
+      )
+    })
+
+  const keep: Turns<A>["keep"] = (computed, { method, stamped, took, write: how }) =>
+    guard(
+      Effect.flatMap(
+        Effect.forEach(computed, (one) =>
+          Effect.map(prepare(one.key, one.value, how, stamped, took, method), (prepared) => ({ ...one, prepared }))
+        ),
+        (all) => {
+          const token = all[0]?.flight.token
+          // asked last of all, so that nothing comes between this and the write
+          const ready = all.filter(
+            ({ flight }) => !flight.outdated && flight.token === token && (leases === undefined || token !== undefined)
+          )
+          counts.outdated += all.length - ready.length
+          return ready.length === 0 ? Effect.void : write(ready, token, took, how?.tags ?? [])
+        }
+      ),
       undefined
     )
 
-  return { look, take, wait, release, keep }
+  return { look, take, takeMany, wait, release, keep }
 }

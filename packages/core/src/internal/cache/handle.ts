@@ -7,7 +7,7 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Backend, CacheError, CacheHandle, Heard, Options, WriteOptions } from "../../state/Cache.ts"
-import type { Cell } from "./firstTier.ts"
+import type { Cell, Fill } from "./firstTier.ts"
 import { FirstTier } from "./firstTier.ts"
 import * as Kernel from "./kernel.ts"
 import * as Loading from "./loading.ts"
@@ -99,20 +99,25 @@ const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHa
       const now = clock.unsafeCurrentTimeMillis()
       const cell = near(key, now)
       if (cell !== undefined) return Effect.succeed(cell.value)
-      const fill = tier.beginRead(key)
-      return Effect.onExit(
-        Effect.map(
-          guard(
-            Effect.flatMap(backend.get(prefix + key, timed), (one) => accept(key, one)),
-            undefined
+      // begun and ended in one step: an interruption between them would strand what was begun
+      return Effect.uninterruptibleMask((restore) => {
+        const fill = tier.beginRead(key)
+        return Effect.onExit(
+          restore(
+            Effect.map(
+              guard(
+                Effect.flatMap(backend.get(prefix + key, timed), (one) => accept(key, one)),
+                undefined
+              ),
+              (entry) => {
+                if (entry !== undefined) tier.put(key, fill, entry.value, entry.left, entry.took, entry.tags, now)
+                return found(entry)
+              }
+            )
           ),
-          (entry) => {
-            if (entry !== undefined) tier.put(key, fill, entry.value, entry.left, entry.took, entry.tags, now)
-            return found(entry)
-          }
-        ),
-        () => Effect.sync(() => tier.end(key, fill))
-      )
+          () => Effect.sync(() => tier.end(key, fill))
+        )
+      })
     })
   }
 
@@ -129,7 +134,7 @@ const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHa
           }
           if (asked.length === 0) return Effect.succeed(values)
           const names = asked.map((index) => keys[index] ?? "")
-          const fills = names.map((key) => tier?.beginRead(key))
+          let fills: ReadonlyArray<Fill | undefined> = []
           const read = Effect.map(
             guard(
               Effect.flatMap(
@@ -153,11 +158,14 @@ const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHa
             }
           )
           if (tier === undefined) return read
-          return Effect.onExit(read, () =>
-            Effect.sync(() => {
-              for (const [place, fill] of fills.entries()) tier.end(names[place] ?? "", fill)
-            })
-          )
+          return Effect.uninterruptibleMask((restore) => {
+            fills = names.map((key) => tier.beginRead(key))
+            return Effect.onExit(restore(read), () =>
+              Effect.sync(() => {
+                for (const [place, fill] of fills.entries()) tier.end(names[place] ?? "", fill)
+              })
+            )
+          })
         })
 
   /**
@@ -168,22 +176,24 @@ const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHa
     keys: ReadonlyArray<string>,
     change: Effect.Effect<B, CacheError>,
     otherwise: C,
-    written?: (fills: ReadonlyArray<ReturnType<FirstTier<A>["beginWrite"]>>, now: number) => void
+    written?: (fills: ReadonlyArray<Fill>, now: number) => void
   ): Effect.Effect<B | C> =>
-    Effect.suspend(() => {
+    Effect.uninterruptibleMask((restore) => {
       for (const key of keys) loader.outdate(key)
-      if (tier === undefined) return guard(change, otherwise)
+      if (tier === undefined) return restore(guard(change, otherwise))
       const fills = keys.map((key) => tier.beginWrite(key))
       return guard(
         Effect.onExit(
-          written === undefined
-            ? change
-            : Effect.flatMap(change, (result) =>
-                Effect.map(Clock.currentTimeMillis, (now) => {
-                  written(fills, now)
-                  return result
-                })
-              ),
+          restore(
+            written === undefined
+              ? change
+              : Effect.flatMap(change, (result) =>
+                  Effect.map(Clock.currentTimeMillis, (now) => {
+                    written(fills, now)
+                    return result
+                  })
+                )
+          ),
           (exit) =>
             Effect.sync(() => {
               if (exit._tag === "Failure") kernel.doubt()
@@ -260,11 +270,11 @@ const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHa
 
   /** A change of more than single keys: whatever the tier in this process reads until its end is not kept. */
   const sweeping = <B, C>(change: Effect.Effect<B, CacheError>, sweep: () => void, otherwise: C) =>
-    Effect.suspend(() => {
+    Effect.uninterruptibleMask((restore) => {
       sweep()
-      if (tier === undefined) return guard(change, otherwise)
+      if (tier === undefined) return restore(guard(change, otherwise))
       return guard(
-        Effect.onExit(change, (exit) =>
+        Effect.onExit(restore(change), (exit) =>
           Effect.sync(() => {
             if (exit._tag === "Failure") kernel.doubt()
             sweep()

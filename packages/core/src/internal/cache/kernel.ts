@@ -90,8 +90,9 @@ export const make = <A, I>(
   const { namespace, prefix, strict } = settings
   const decodeValue = Schema.decodeUnknownEither(options.schema)
   const encodeValue = Schema.encodeEither(Schema.parseJson(options.schema))
-  const structure = options.trusted === true ? PlainSchema.fingerprint(options.schema.ast) : undefined
-  const version = structure === undefined ? undefined : (options.version ?? structure)
+  const structure = options.trusted === true ? PlainSchema.inspect(options.schema.ast) : undefined
+  // without one nothing is trusted
+  const version = structure?.plain === true ? (options.version ?? structure.fingerprint) : undefined
 
   const counts: Counts = {
     hits: 0,

@@ -44,6 +44,7 @@ export interface Loader<A> {
   readonly grace: <E>(key: string, flight: Flights.Flight<A>, cause: Cause.Cause<E>) => Effect.Effect<Option.Option<A>>
   /** Whether an entry may be served although it is not fresh, without computing it now. */
   readonly isPaused: (key: string, entry: Entry<A>, now: number) => boolean
+  /** In the background, until the backend ends. What may be interrupted there says so. */
   readonly fork: <B, E, R>(effect: Effect.Effect<B, E, R>) => Effect.Effect<void, never, R>
 }
 
@@ -74,7 +75,7 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
 
   const fork: Loader<A>["fork"] = (effect) => {
     // nobody waits for it, so nobody is told how it ended
-    const quiet = Effect.interruptible(Effect.exit(effect))
+    const quiet = Effect.exit(effect)
     return Effect.asVoid(backend.scope === undefined ? Effect.forkDaemon(quiet) : Effect.forkIn(quiet, backend.scope))
   }
 
@@ -128,45 +129,48 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
       const value = yield* compute
       if (stamped === undefined) return value
       const took = Math.max(0, (yield* Clock.currentTimeMillis) - started)
-      yield* turns.keep(key, flight, value, { write, stamped, took, fill })
+      yield* turns.keep([{ key, flight, value, fill }], { write, stamped, took, method: "getOrElse" })
       return value
     })
 
   const refresh: Loader<A>["refresh"] = (key, compute, write, seen) =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      if (refreshing.has(key) || paused.get(key, now) === true) return Effect.void
-      const flight = Flights.make<A>()
-      refreshing.set(key, flight)
-      const fill = tier?.beginRead(key)
-      const work = Effect.gen(function* () {
-        const turn = yield* turns.take(key, flight)
-        if (turn._tag !== "Mine") return
-        const found = yield* backend.get(settings.prefix + key, true)
-        const entry = yield* accept(key, found)
-        // removed meanwhile, or computed anew by another: what is the same has not much more time left than it had
-        if (entry === undefined || entry.left > seen + Math.min(1_000, settings.ttl / 10)) return
-        counts.refreshes++
-        const exit = yield* Effect.exit(run(key, flight, compute, write, fill, true))
-        if (Exit.isSuccess(exit)) return
-        counts.refreshFailures++
-        ;(yield* pause)(key)
-      })
-      const counted = Effect.catchAll(work, () =>
-        Effect.sync(() => {
-          counts.unreachable++
+    // nothing comes between what is begun here and the fiber that ends it, which begins uninterruptible too
+    Effect.uninterruptible(
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        if (refreshing.has(key) || paused.get(key, now) === true) return Effect.void
+        const flight = Flights.make<A>()
+        refreshing.set(key, flight)
+        const fill = tier?.beginRead(key)
+        const work = Effect.gen(function* () {
+          const turn = yield* turns.take(key, flight)
+          if (turn._tag !== "Mine") return
+          const found = yield* backend.get(settings.prefix + key, true)
+          const entry = yield* accept(key, found)
+          // removed meanwhile, or computed anew by another: what is the same has not much more time left than it had
+          if (entry === undefined || entry.left > seen + Math.min(1_000, settings.ttl / 10)) return
+          counts.refreshes++
+          const exit = yield* Effect.exit(run(key, flight, compute, write, fill, true))
+          if (Exit.isSuccess(exit)) return
+          counts.refreshFailures++
+          ;(yield* pause)(key)
         })
-      )
-      return fork(
-        Effect.ensuring(
-          counted,
-          Effect.suspend(() => {
-            tier?.end(key, fill)
-            if (refreshing.get(key) === flight) refreshing.delete(key)
-            return turns.release(key, flight)
+        const counted = Effect.catchAll(work, () =>
+          Effect.sync(() => {
+            counts.unreachable++
           })
         )
-      )
-    })
+        return fork(
+          Effect.ensuring(
+            Effect.interruptible(counted),
+            Effect.suspend(() => {
+              tier?.end(key, fill)
+              if (refreshing.get(key) === flight) refreshing.delete(key)
+              return turns.release([{ key, flight }])
+            })
+          )
+        )
+      })
+    )
 
   /** A fresh entry: counted, kept in this process, and computed anew behind the call if it is time. */
   const serve = <E, R>(
@@ -264,7 +268,7 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
         const abandoned = Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
         const settled = Deferred.succeed(flight.result, abandoned ? undefined : exit)
         if (flight.token === undefined) return settled
-        const release = turns.release(key, flight)
+        const release = turns.release([{ key, flight }])
         // whoever waits in this process would only meet the lease; a caller with a result does not wait for it to end
         if (abandoned) return Effect.zipRight(release, settled)
         return Effect.zipRight(settled, Exit.isSuccess(exit) ? fork(release) : release)

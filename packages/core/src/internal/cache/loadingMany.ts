@@ -18,9 +18,7 @@ export type LoadMany<A, E, R> = (
   missing: ReadonlyArray<string>
 ) => Effect.Effect<Iterable<readonly [key: string, value: A]>, E, R>
 
-interface Seat<A> {
-  readonly key: string
-  readonly flight: Flights.Flight<A>
+interface Seat<A> extends Flights.Seat<A> {
   readonly fill: Fill | undefined
 }
 
@@ -44,11 +42,7 @@ export const make = <A>(
       counts.loads++
       const mine = new Set<Seat<A>>()
       if (turnsAsked) {
-        // all at once: the driver sends them together
-        const taken = yield* guard(
-          Effect.forEach(seats, ({ flight, key }) => turns.take(key, flight), { concurrency: "unbounded" }),
-          []
-        )
+        const taken = yield* guard(turns.takeMany(seats), [])
         for (const [index, seat] of seats.entries()) if (taken[index]?._tag === "Mine") mine.add(seat)
       }
       const stamped = mine.size > 0 ? yield* guard(kernel.stamp(write, "getOrElseMany"), undefined) : undefined
@@ -61,22 +55,11 @@ export const make = <A>(
         values.set(key, value === undefined && !given.has(key) ? Option.none() : Option.some(value as A))
       }
       if (stamped !== undefined) {
-        yield* Effect.forEach(
-          mine,
-          ({ fill, flight, key }) =>
-            turns.keep(key, flight, values.get(key) ?? Option.none(), { write, stamped, took, fill }),
-          { concurrency: "unbounded", discard: true }
-        )
+        const computed = [...mine].map((seat) => ({ ...seat, value: values.get(seat.key) ?? Option.none() }))
+        yield* turns.keep(computed, { write, stamped, took, method: "getOrElseMany" })
       }
       return values
     })
-
-  const release = (seats: ReadonlyArray<Seat<A>>): Effect.Effect<void> =>
-    Effect.forEach(
-      seats.filter(({ flight }) => flight.token !== undefined),
-      ({ flight, key }) => turns.release(key, flight),
-      { concurrency: "unbounded", discard: true }
-    )
 
   /** One computation behind the call for all that is served although it is not fresh. */
   const refresh = <E, R>(
@@ -84,21 +67,24 @@ export const make = <A>(
     load: LoadMany<A, E, R>,
     write: WriteOptions | undefined
   ): Effect.Effect<void, never, R> => {
-    const seats = keys.map((key): Seat<A> => ({ key, flight: Flights.make(), fill: tier?.beginRead(key) }))
-    counts.refreshes++
-    return loader.fork(
-      Effect.ensuring(
-        Effect.tapErrorCause(compute(seats, load, write, true), () =>
-          Effect.sync(() => {
-            counts.refreshFailures++
-          })
+    const work = Effect.suspend(() => {
+      const seats = keys.map((key): Seat<A> => ({ key, flight: Flights.make(), fill: tier?.beginRead(key) }))
+      counts.refreshes++
+      return Effect.ensuring(
+        Effect.interruptible(
+          Effect.tapErrorCause(compute(seats, load, write, true), () =>
+            Effect.sync(() => {
+              counts.refreshFailures++
+            })
+          )
         ),
         Effect.suspend(() => {
           for (const { fill, key } of seats) tier?.end(key, fill)
-          return release(seats)
+          return turns.release(seats)
         })
       )
-    )
+    })
+    return Effect.uninterruptible(loader.fork(work))
   }
 
   const run = <E, R>(
@@ -205,8 +191,11 @@ export const make = <A>(
                 }
               })
               if (seats.every(({ flight }) => flight.token === undefined)) return settled
-              if (abandoned) return Effect.zipRight(release(seats), settled)
-              return Effect.zipRight(settled, Exit.isSuccess(exit) ? loader.fork(release(seats)) : release(seats))
+              if (abandoned) return Effect.zipRight(turns.release(seats), settled)
+              return Effect.zipRight(
+                settled,
+                Exit.isSuccess(exit) ? loader.fork(turns.release(seats)) : turns.release(seats)
+              )
             })
       if (joined.length === 0) return own
       return Effect.flatMap(own, (values) =>

@@ -106,16 +106,18 @@ export const make = (capacity: number): Effect.Effect<Backend, never, Scope.Scop
             const found = look(key, true, now)
             return found === undefined ? take(key, token, ttl, now) : { _tag: "Found", found }
           }),
-        take: (key, token, ttl) => atNow((now) => take(key, token, ttl, now)),
-        fill: ({ key, text, ttl }, token, by) =>
+        take: (keys, token, ttl) => atNow((now) => keys.map((key) => take(key, token, ttl, now))),
+        fill: (many, token, by) =>
+          atNow((now) =>
+            many.map(({ key, text, ttl }) => {
+              if (leases.get(key, now) !== token) return false
+              write(key, text, ttl, by, now)
+              return true
+            })
+          ),
+        release: (keys, token) =>
           atNow((now) => {
-            if (leases.get(key, now) !== token) return false
-            write(key, text, ttl, by, now)
-            return true
-          }),
-        release: (key, token) =>
-          atNow((now) => {
-            if (leases.get(key, now) === token) endLease(key, now)
+            for (const key of keys) if (leases.get(key, now) === token) endLease(key, now)
           }),
         watch: (key, wake) => registered(watchers, key, wake)
       },

@@ -7,13 +7,22 @@ import * as Option from "effect/Option"
 import * as AST from "effect/SchemaAST"
 
 /**
- * A fingerprint of the structure, or undefined where decoding does more than to check: transformations, classes,
- * declarations and whatever JSON has no form of.
+ * Whether decoding only checks: no transformations, classes, declarations nor what JSON has no form of. The fingerprint
+ * tells one structure from another; there is none where filters of one's own are in it, of which nothing can be told.
  */
-export const fingerprint = (ast: AST.AST): string | undefined => {
+export const inspect = (
+  ast: AST.AST
+): { readonly plain: false } | { readonly plain: true; readonly fingerprint: string | undefined } => {
   const text = describe(ast, [])
-  return text === undefined ? undefined : `${text.length.toString(36)}.${(Hash.string(text) >>> 0).toString(36)}`
+  if (text === undefined) return { plain: false }
+  const fingerprint = text.includes(unknown)
+    ? undefined
+    : `${text.length.toString(36)}.${(Hash.string(text) >>> 0).toString(36)}`
+  return { plain: true, fingerprint }
 }
+
+/** Stands for a filter of which nothing is known. No JSON text has it. */
+const unknown = "\u0000"
 
 const describe = (ast: AST.AST, above: ReadonlyArray<AST.AST>): string | undefined => {
   const seen = above.indexOf(ast)
@@ -46,11 +55,10 @@ const describe = (ast: AST.AST, above: ReadonlyArray<AST.AST>): string | undefin
       return elements === undefined || rest === undefined ? undefined : `[${elements}|${rest}]`
     }
     case "TypeLiteral": {
-      const properties = all(ast.propertySignatures, (one) =>
-        typeof one.name === "symbol"
-          ? undefined
-          : describe(one.type, inside)?.replace(/^/, `${JSON.stringify(one.name)}${one.isOptional ? "?" : ""}:`)
-      )
+      const properties = all(ast.propertySignatures, ({ isOptional, name, type }) => {
+        const described = typeof name === "symbol" ? undefined : describe(isOptional ? defined(type) : type, inside)
+        return described === undefined ? undefined : `${JSON.stringify(name)}${isOptional ? "?" : ""}:${described}`
+      })
       const index = all(ast.indexSignatures, (one) => {
         const key = describe(one.parameter, inside)
         const value = describe(one.type, inside)
@@ -60,10 +68,12 @@ const describe = (ast: AST.AST, above: ReadonlyArray<AST.AST>): string | undefin
     }
     case "Refinement": {
       const from = describe(ast.from, inside)
-      // built-in filters are told apart by their parameters, one's own by its text
+      if (from === undefined) return undefined
+      if (Option.isNone(AST.getSchemaIdAnnotation(ast))) return `${from}&${unknown}`
+      // built-in filters are told apart by their parameters
       const parameters = Option.getOrUndefined(AST.getJSONSchemaAnnotation(ast))
       const title = Option.getOrUndefined(AST.getTitleAnnotation(ast))
-      return from === undefined ? undefined : `${from}&${JSON.stringify([parameters, title, String(ast.filter)])}`
+      return `${from}&${JSON.stringify([parameters, title])}`
     }
     case "Suspend":
       return describe(ast.f(), inside)
@@ -71,6 +81,10 @@ const describe = (ast: AST.AST, above: ReadonlyArray<AST.AST>): string | undefin
       return undefined
   }
 }
+
+/** What may be left out may be undefined too: JSON leaves it out. */
+const defined = (ast: AST.AST): AST.AST =>
+  ast._tag === "Union" ? AST.Union.make(ast.types.filter((type) => type._tag !== "UndefinedKeyword")) : ast
 
 const all = <A>(parts: ReadonlyArray<A>, f: (part: A) => string | undefined): string | undefined => {
   const texts: Array<string> = []

@@ -117,7 +117,7 @@ export const cases = <R>(options: {
         const name = yield* namespace
         const cache = yield* numbers({ namespace: name, lease: { ttl: "3 seconds" } })
         const backend = yield* Cache.Cache
-        yield* backend.leases?.take(`cache:${name}:key`, "dead", 3_000) ?? Effect.void
+        yield* backend.leases?.take([`cache:${name}:key`], "dead", 3_000) ?? Effect.void
         const fiber = yield* Effect.fork(cache.getOrElse("key", Effect.succeed(1)))
         yield* Suite.isTrue("waits", yield* awaiting(cache))
         yield* advance(seconds(4))
@@ -131,7 +131,7 @@ export const cases = <R>(options: {
         const cache = yield* numbers({ namespace: name, lease: { ttl: "1 minute", wait: "5 seconds" } })
         const impatient = yield* numbers({ namespace: name, lease: { wait: 0 } })
         const backend = yield* Cache.Cache
-        yield* backend.leases?.take(`cache:${name}:key`, "another", 60_000) ?? Effect.void
+        yield* backend.leases?.take([`cache:${name}:key`], "another", 60_000) ?? Effect.void
         yield* Suite.equal("without waiting", yield* impatient.getOrElse("key", Effect.succeed(2)), 2)
         const fiber = yield* Effect.fork(cache.getOrElse("key", Effect.succeed(1)))
         yield* Suite.isTrue("waits", yield* awaiting(cache))

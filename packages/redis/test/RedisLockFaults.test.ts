@@ -513,10 +513,13 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisLock under faults
           ],
           (guard) => Effect.fork(guard(Effect.void))
         )
-        yield* until(
-          "all wait",
-          Effect.map(server.call("ZCARD", "{semaphore:c}:waiting"), (count) => count === 2)
-        )
+        for (const key of ["lock:a", "lock:b", "semaphore:c"]) {
+          const waiting = server.call("ZCARD", `{${key}}:waiting`)
+          yield* until(
+            "all wait",
+            Effect.map(waiting, (count) => count === 2)
+          )
+        }
         yield* look
         for (const lease of [held, reader, permit]) yield* lease.release
         for (const waiter of waiters) yield* Fiber.join(waiter)

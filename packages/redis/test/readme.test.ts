@@ -11,6 +11,7 @@ const blocks = Readme.blocks(root)
 /** What the program below each heading gives. */
 const results: Record<string, unknown> = {
   RedisClient: "hello",
+  RedisCommand: [1, true],
   RedisSessionStore: [false, true],
   RedisConversationMemory: ["hello"],
   RedisCache: 42,

@@ -123,7 +123,11 @@ export const fromIoredis =
       send: (name, args, binary, done) => {
         let promise: Promise<unknown>
         try {
-          const command = new Command(name, args.map(argument), { replyEncoding: binary ? null : "utf8" })
+          const command = new Command(
+            name,
+            args.some(isForeign) ? args.map(argument) : (args as Array<string | number | Buffer>),
+            { replyEncoding: binary ? null : "utf8" }
+          )
           promise = command.promise
           redis.sendCommand(command)
         } catch (error) {
@@ -150,10 +154,13 @@ export const fromIoredis =
     return link
   }
 
+/** Bytes that are not in a Buffer: ioredis would make a text of them. */
+const isForeign = (value: Argument): value is Uint8Array => typeof value === "object" && !Buffers.Buffer.isBuffer(value)
+
 const argument = (value: Argument): string | number | Buffer =>
-  value instanceof Uint8Array && !Buffers.Buffer.isBuffer(value)
+  isForeign(value)
     ? Buffers.Buffer.from(value.buffer, value.byteOffset, value.byteLength)
-    : value
+    : (value as string | number | Buffer)
 
 const tlsOptions = (tls: NonNullable<Parameters<Open>[0]["tls"]>, host: string): object => ({
   rejectUnauthorized: tls.rejectUnauthorized,

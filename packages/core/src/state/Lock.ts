@@ -496,6 +496,34 @@ export const layerMemory = (options: Options = {}): Layer.Layer<Lock, LockError>
     Effect.flatMap(Effect.clock, (clock) => make(Memory.make(clock), options))
   )
 
+/**
+ * Makes the guard of a resource in this process: it runs an effect unless one with a later fencing token was run before
+ * (`Stale`). A resource elsewhere checks for itself: a table by a column, Redis by `RedisLock.fencedSet`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const makeFence: Effect.Effect<
+  <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | LockError, R | FencingToken>
+> = Effect.sync(() => {
+  let latest = 0n
+  return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.flatMap(FencingToken, ({ token }): Effect.Effect<A, E | LockError, R> => {
+      if (token < latest) {
+        return Effect.fail(
+          new LockError({
+            reason: "Stale",
+            method: "fence",
+            description: "the resource has seen a later fencing token",
+            outcome: "not-done"
+          })
+        )
+      }
+      latest = token
+      return effect
+    })
+})
+
 /** What was asked for, checked. */
 interface Plan extends Omit<Request, "owner"> {
   /** How long to wait, in milliseconds. */

@@ -7,7 +7,7 @@ import {
   Duration,
   Effect,
   FastCheck,
-  type Fiber,
+  Fiber,
   FiberRef,
   Layer,
   Option,
@@ -184,6 +184,53 @@ describe("Cache, the tier in the process", () => {
         yield* cache.invalidateTags([`tag ${tag}`])
         assert.deepStrictEqual(yield* cache.get("key"), Option.none())
       }
+    }).pipe(Effect.scoped, memory)
+  )
+
+  it.effect("what was begun while the key was written, and its tag invalidated meanwhile, does not stay", () =>
+    Effect.gen(function* () {
+      const backend = yield* Cache.Cache
+      const go = yield* Deferred.make<void>()
+      const slow: Cache.Backend = {
+        ...backend,
+        set: (entry, by) => Effect.zipRight(Deferred.await(go), backend.set(entry, by))
+      }
+      const cache = yield* Effect.provideService(numbers({ firstTier: {} }), Cache.Cache, slow)
+      const other = yield* numbers()
+      const writing = yield* Effect.fork(cache.set("key", 1))
+      yield* Effect.yieldNow()
+      const compute = Effect.gen(function* () {
+        // the write ends, the key goes, and the tag with it: all of it after the stamp was read
+        yield* Deferred.succeed(go, undefined)
+        yield* Fiber.join(writing)
+        yield* other.invalidateTags(["team"])
+        return 2
+      })
+      yield* cache.getOrElse("key", compute, { tags: ["team"] })
+      assert.deepStrictEqual(yield* cache.get("key"), yield* other.get("key"))
+      yield* other.delete("key")
+      // the same with a lease that holds to the end: the write was of another key's time
+      const second = yield* Deferred.make<void>()
+      const slower: Cache.Backend = {
+        ...backend,
+        set: () =>
+          Effect.zipRight(
+            Deferred.await(second),
+            new Cache.CacheError({ reason: "Rejected", method: "set", description: "no" })
+          )
+      }
+      const failing = yield* Effect.provideService(numbers({ firstTier: {} }), Cache.Cache, slower)
+      const failed = yield* Effect.fork(failing.set("key", 1))
+      yield* Effect.yieldNow()
+      const late = Effect.gen(function* () {
+        yield* Deferred.succeed(second, undefined)
+        yield* Fiber.join(failed)
+        yield* other.invalidateTags(["team"])
+        return 3
+      })
+      yield* failing.getOrElse("key", late, { tags: ["team"] })
+      assert.deepStrictEqual(yield* other.get("key"), Option.none())
+      assert.deepStrictEqual(yield* failing.get("key"), Option.none())
     }).pipe(Effect.scoped, memory)
   )
 

@@ -71,12 +71,12 @@ export class FirstTier<A> {
 
   /**
    * Before the key is written or deleted. `since` is what was begun before the value was computed: it is not kept where
-   * something came between.
+   * something came between, nor (null) where nothing could be begun.
    */
-  beginWrite(key: string, since?: Fill): Fill {
+  beginWrite(key: string, since?: Fill | null): Fill {
     const running = this.writes.get(key)
     // of two writes at once nobody here knows which one comes last
-    const outdated = !this.live || since?.outdated === true || running !== undefined
+    const outdated = !this.live || since === null || since?.outdated === true || running !== undefined
     this.remove(key)
     const fill: Fill = { outdated, sequence: since?.sequence ?? this.sequence, writes: true, users: 1 }
     if (running === undefined) this.writes.set(key, new Set([fill]))

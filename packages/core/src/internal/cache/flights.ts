@@ -189,7 +189,7 @@ export const turns = <A>(kernel: Kernel<A>): Turns<A> => {
     // begun and ended in one step: an interruption between them would strand what was begun
     Effect.uninterruptibleMask((restore) => {
       const entries = ready.map(({ prepared }) => prepared.entry)
-      const own = ready.map(({ fill, key }) => tier?.beginWrite(key, fill))
+      const own = ready.map(({ fill, key }) => tier?.beginWrite(key, fill ?? null))
       const written: Effect.Effect<ReadonlyArray<boolean>, CacheError> = leases === undefined || token === undefined
         ? Effect.as(
             backend.setMany(entries, kernel.by()),

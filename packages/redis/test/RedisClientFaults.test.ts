@@ -66,10 +66,13 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient and faults
           const { redis, release } = yield* open(address)
           yield* redis.send("SET", "key", "1")
           yield* goAway
-          const first = yield* many(redis, 200, "GET", "key")
+          // two cores are shared with much else: how late a timer of the same length is, these may be, too
+          const [first, [, plain]] = yield* Effect.all([many(redis, 200, "GET", "key"), timed(pause(500))], {
+            concurrency: 2
+          })
           for (const [result, took] of first) {
             assert.isTrue(Either.isLeft(result))
-            assert.isBelow(took, 550)
+            assert.isBelow(took, 550 + Math.max(0, plain - 500))
           }
           yield* until(isAway(redis), 1_000)
           const then = yield* Effect.forEach(Array.from({ length: 100 }), () =>

@@ -348,6 +348,32 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Lo
         yield* Suite.equal("the order", order, [1, 2, 3, 4])
       })
     ),
+    scenario("nobody goes before those who ask fairly", (lock, key) =>
+      Effect.gen(function* () {
+        const permits = 2
+        const asks = [
+          (options: Lock.LockOptions) => lock.acquire(key, options),
+          (options: Lock.LockOptions) => lock.acquirePermit(key, { ...options, permits })
+        ]
+        yield* Effect.scoped(lock.acquirePermit(key, { permits, wait: 0 }))
+        // one permit is held throughout, so that it is about the other
+        yield* lock.acquirePermit(key, { permits, wait: 0 })
+        for (const ask of asks) {
+          for (let round = 0; round < 5; round++) {
+            const lease = yield* ask({ wait: 0 })
+            const waiter = yield* Effect.fork(
+              Effect.scoped(Effect.zipRight(ask({ fair: true, wait: "forever" }), Effect.never))
+            )
+            yield* advance(Duration.millis(50))
+            yield* lease.release
+            yield* failsWith("NotAcquired", ask({ wait: 0 }))
+            yield* failsWith("NotAcquired", ask({ wait: 0, fair: true }))
+            yield* advance(Duration.millis(50))
+            yield* Fiber.interrupt(waiter)
+          }
+        }
+      })
+    ),
     scenario(
       "work under a lock that was taken away is interrupted within 100 milliseconds",
       (lock, key) =>

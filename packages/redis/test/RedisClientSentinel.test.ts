@@ -59,7 +59,14 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient through Se
       Effect.gen(function* () {
         const watched = yield* Sentinel.make()
         const { redis } = yield* open(options(watched))
-        yield* redis.send("SET", "kept", "1")
+        // replication is not waited for unless one asks for it
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const one = yield* redis.isolated()
+            yield* one.send("SET", "kept", "1")
+            assert.strictEqual(yield* one.block("5 seconds", "WAIT", 2, 5_000), 2)
+          })
+        )
         const next = yield* watched.switchOver
         yield* until(Effect.map(portOf(redis), (port) => port === next.port))
         yield* until(writes(redis))

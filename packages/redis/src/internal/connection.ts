@@ -39,6 +39,9 @@ export interface ConnectionOptions extends Attempt.AttemptOptions {
 /** When an attempt has not come to an end after so long, another is made beside it, in milliseconds. */
 const patience = 500
 
+/** How often it is looked for one that is not ready. */
+const mostLooks = 20
+
 const gone = "the server is none of the Cluster's any more"
 
 /** The shortest time between two looks for a server elsewhere, in milliseconds. */
@@ -55,6 +58,7 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
   const retired = new Set<Wire.Wire>()
   let failures = 0
   let hadOne = false
+  let looks = 0
   let id: string | undefined
   let next: ReturnType<typeof setTimeout> | undefined
   let refreshed = Number.NEGATIVE_INFINITY
@@ -135,8 +139,11 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
   }
 
   const failed = (error: RedisError): void => {
-    // it was only to be looked whether the server is elsewhere
-    if (wire !== undefined) return
+    // it was only to be looked whether the server is elsewhere: the new one may not be ready yet
+    if (wire !== undefined) {
+      if (looks-- > 0) later(core.reconnectDelay)
+      return
+    }
     problem = error
     failures++
     become("away")
@@ -190,6 +197,7 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
     const now = performance.now()
     if (wire === undefined || attempts.length > 0 || (!known && now - refreshed < refreshPause)) return
     refreshed = now
+    looks = mostLooks
     attempt()
   }
 

@@ -13,18 +13,12 @@ import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as CacheFreshness from "../internal/cache/suiteFreshness.ts"
 import * as CacheSharing from "../internal/cache/suiteSharing.ts"
+import type { Capability } from "../internal/cache/suiteSupport.ts"
 import * as Cache from "../state/Cache.ts"
 import * as SessionStore from "../state/SessionStore.ts"
 import * as Suite from "./Suite.ts"
 
-/**
- * What a backend may be able to do: to hold leases, so that a key is computed once however many processes ask; to hold
- * stamps, for tags and generations; to tell of changes, for the tier in the process; to keep large texts compressed.
- *
- * @since 0.1.0
- * @category models
- */
-export type Capability = "leases" | "stamps" | "invalidations"
+export type { Capability } from "../internal/cache/suiteSupport.ts"
 
 /**
  * What the suite needs of the test that runs it.

@@ -8,9 +8,9 @@ import * as Effect from "effect/Effect"
 import type * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import type * as Option from "effect/Option"
-import type { CacheError, Looked, WriteOptions } from "../../state/Cache.ts"
 import type { Fill } from "./firstTier.ts"
 import type { Entry, Kernel, Prepared, Stamped } from "./kernel.ts"
+import type { CacheError, Looked, WriteOptions } from "./model.ts"
 
 export interface Flight<A> {
   readonly result: Deferred.Deferred<Exit.Exit<Option.Option<A>, unknown> | undefined>

@@ -6,12 +6,12 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import type { Backend, CacheError, CacheHandle, Heard, Options, WriteOptions } from "../../state/Cache.ts"
 import type { Cell, Fill } from "./firstTier.ts"
 import { FirstTier } from "./firstTier.ts"
 import * as Kernel from "./kernel.ts"
 import * as Loading from "./loading.ts"
 import * as LoadingMany from "./loadingMany.ts"
+import type { Backend, CacheError, CacheHandle, Heard, Options, WriteOptions } from "./model.ts"
 import * as Settings from "./settings.ts"
 
 export const make = <A, I>(

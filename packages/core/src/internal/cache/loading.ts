@@ -8,11 +8,11 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import type { WriteOptions } from "../../state/Cache.ts"
 import { ExpiringMap } from "../expiringMap.ts"
 import type { Fill } from "./firstTier.ts"
 import * as Flights from "./flights.ts"
 import type { Entry, Kernel } from "./kernel.ts"
+import type { WriteOptions } from "./model.ts"
 
 /** A computation of a key, as what may be absent. */
 export type Compute<A, E, R> = Effect.Effect<Option.Option<A>, E, R>

@@ -7,11 +7,11 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import type { WriteOptions } from "../../state/Cache.ts"
 import type { Fill } from "./firstTier.ts"
 import * as Flights from "./flights.ts"
 import type { Entry } from "./kernel.ts"
 import type { Loader } from "./loading.ts"
+import type { WriteOptions } from "./model.ts"
 
 /** The computation of several keys: what it does not give does not exist. */
 export type LoadMany<A, E, R> = (

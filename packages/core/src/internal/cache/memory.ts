@@ -4,8 +4,8 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { Backend, Found, Heard, Looked, Origin } from "../../state/Cache.ts"
 import { ExpiringMap } from "../expiringMap.ts"
+import type { Backend, Found, Heard, Looked, Origin } from "./model.ts"
 
 export const make = (capacity: number): Effect.Effect<Backend, never, Scope.Scope> =>
   Effect.map(Effect.scope, (scope) => {

@@ -4,8 +4,8 @@
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import type { Backend, Options } from "../../state/Cache.ts"
 import * as Ttl from "../ttl.ts"
+import type { Backend, Options } from "./model.ts"
 
 export interface Settings {
   readonly namespace: string

@@ -6,9 +6,8 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Cache from "../../state/Cache.ts"
-import type { Capability } from "../../testing/CacheSuite.ts"
 import * as Suite from "../../testing/Suite.ts"
-import { namespace, numbers, plant, seconds, until } from "./suiteSupport.ts"
+import { type Capability, namespace, numbers, plant, seconds, until } from "./suiteSupport.ts"
 
 export const cases = <R>(options: {
   readonly advance: (duration: Duration.Duration) => Effect.Effect<void, unknown, R>

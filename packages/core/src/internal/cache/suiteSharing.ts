@@ -9,9 +9,8 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Cache from "../../state/Cache.ts"
-import type { Capability } from "../../testing/CacheSuite.ts"
 import * as Suite from "../../testing/Suite.ts"
-import { namespace, numbers, plant, seconds, tiered, until } from "./suiteSupport.ts"
+import { type Capability, namespace, numbers, plant, seconds, tiered, until } from "./suiteSupport.ts"
 
 export const cases = <R>(options: {
   readonly advance: (duration: Duration.Duration) => Effect.Effect<void, unknown, R>

@@ -7,6 +7,15 @@ import * as Schema from "effect/Schema"
 import * as Cache from "../../state/Cache.ts"
 import * as SessionStore from "../../state/SessionStore.ts"
 
+/**
+ * What a backend may be able to do: to hold leases, so that a key is computed once however many processes ask; to hold
+ * stamps, for tags and generations; to tell of changes, for the tier in the process; to keep large texts compressed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Capability = "leases" | "stamps" | "invalidations"
+
 export const namespace = Effect.map(SessionStore.makeId, (id) => `suite-${id.slice(0, 12)}`)
 
 export type Settings = Partial<Omit<Cache.Options<number, number>, "schema" | "firstTier" | "strict">>

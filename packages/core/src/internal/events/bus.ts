@@ -7,6 +7,8 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import * as Codec from "./codec.ts"
+import * as Consumer from "./consumer.ts"
 import type {
   Backend,
   DeadLetter,
@@ -22,10 +24,8 @@ import type {
   StoredLetter,
   StreamOptions,
   Topic
-} from "../../events/EventBus.ts"
-import { EventBusError } from "../../events/EventBus.ts"
-import * as Codec from "./codec.ts"
-import * as Consumer from "./consumer.ts"
+} from "./model.ts"
+import { EventBusError } from "./model.ts"
 import * as Topics from "./topics.ts"
 
 /** Events that one call of a backend appends, and letters that one call replays or drops. */

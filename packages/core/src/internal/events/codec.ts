@@ -5,8 +5,8 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
-import type { Message, StoredEntry } from "../../events/EventBus.ts"
 import * as PlainJson from "../plainJson.ts"
+import type { Message, StoredEntry } from "./model.ts"
 import * as Topics from "./topics.ts"
 
 export type Decoded<A> = Message<A>

@@ -13,6 +13,8 @@ import * as Exit from "effect/Exit"
 import * as FiberSet from "effect/FiberSet"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
+import { withoutCallReferences } from "../callReferences.ts"
+import * as Codec from "./codec.ts"
 import type {
   Backend,
   DeadReason,
@@ -24,9 +26,7 @@ import type {
   SubscribeOptions,
   Subscription,
   Topic
-} from "../../events/EventBus.ts"
-import { withoutCallReferences } from "../callReferences.ts"
-import * as Codec from "./codec.ts"
+} from "./model.ts"
 import * as Topics from "./topics.ts"
 
 /** The options of a subscription, checked. Times are in milliseconds. */

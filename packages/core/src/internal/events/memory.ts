@@ -3,6 +3,8 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import { ExpiringMap } from "../expiringMap.ts"
+import * as Bus from "./bus.ts"
 import type {
   Backend,
   Beat,
@@ -12,9 +14,7 @@ import type {
   StoredEntry,
   StoredLetter,
   TopicSettings
-} from "../../events/EventBus.ts"
-import { ExpiringMap } from "../expiringMap.ts"
-import * as Bus from "./bus.ts"
+} from "./model.ts"
 import * as Topics from "./topics.ts"
 
 interface Group {

@@ -4,8 +4,8 @@
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import type { From, Retention, RetentionSettings, Topic, TopicOptions } from "../../events/EventBus.ts"
 import * as Ttl from "../ttl.ts"
+import type { From, Retention, RetentionSettings, Topic, TopicOptions } from "./model.ts"
 
 export const make = <A, I>(options: TopicOptions<A, I>): Topic<A, I> => {
   const problems: Array<string> = []

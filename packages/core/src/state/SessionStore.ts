@@ -18,9 +18,8 @@ import * as Broadcast from "../internal/broadcast.ts"
 import { ExpiringMap } from "../internal/expiringMap.ts"
 import * as Instant from "../internal/instant.ts"
 import * as PlainJson from "../internal/plainJson.ts"
+import type { Hub, SessionEvent } from "../internal/sessions/events.ts"
 import * as Ttl from "../internal/ttl.ts"
-import type { Hub, SessionEvent } from "./SessionEvents.ts"
-import type { SessionTtl } from "./SessionTtl.ts"
 
 /**
  * A JSON value.
@@ -287,7 +286,7 @@ export interface Options {
    * How long a session lives after a `getAndTouch` without a time, judged by the session: see `SessionTtl`. Default: the
    * default time to live for all.
    */
-  readonly adaptiveTtl?: SessionTtl | undefined
+  readonly adaptiveTtl?: ((session: Session, now: number) => Duration.Duration) | undefined
   /** How many sessions an owner can have at once. Default: any number. */
   readonly maxSessions?: MaxSessions | undefined
 }
@@ -811,7 +810,10 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     const guesses = new Map<string, number>()
 
     /** A touch by the policy: with a guess, and once more where the session that comes back shows it to be wrong. */
-    const adaptiveTouch = (id: string, policy: SessionTtl): Effect.Effect<Option.Option<Session>, SessionStoreError> =>
+    const adaptiveTouch = (
+      id: string,
+      policy: (session: Session, now: number) => Duration.Duration
+    ): Effect.Effect<Option.Option<Session>, SessionStoreError> =>
       Effect.flatMap(Clock.currentTimeMillis, (now) =>
         Effect.flatMap(ttlOf("getAndTouch", policy({ last_activity: new Date(now).toISOString() }, now)), (active) => {
           const guess = guesses.get(id) ?? active

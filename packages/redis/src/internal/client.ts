@@ -5,13 +5,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type * as RedisClient from "../RedisClient.ts"
 import * as RedisDriver from "../RedisDriver.ts"
 import type { RedisError } from "../RedisError.ts"
 import type { RedisSettings } from "../RedisSettings.ts"
 import { type Core, type Counts, failure } from "./call.ts"
 import * as Cluster from "./cluster.ts"
 import * as Isolated from "./isolated.ts"
+import type * as Model from "./model.ts"
 import * as Operations from "./operations.ts"
 import type { Router } from "./router.ts"
 import * as Standalone from "./standalone.ts"
@@ -42,8 +42,8 @@ const noCounts = (): Counts => ({
 
 export const makeClient = (
   settings: RedisSettings,
-  behaviour: RedisClient.Behaviour
-): Effect.Effect<RedisClient.Service, RedisError, Scope.Scope> =>
+  behaviour: Model.Behaviour
+): Effect.Effect<Model.Service, RedisError, Scope.Scope> =>
   Effect.gen(function* () {
     const counts = noCounts()
     const core: Core = {
@@ -60,8 +60,8 @@ export const makeClient = (
     /** For connections whose commands are not those of the shared one. */
     const apart = (): Core => ({ ...core, counts: noCounts(), answerAtOnce: true, autoPipelining: false })
 
-    const watchers = new Set<(state: RedisClient.ConnectionState) => void>()
-    const onState = (state: RedisClient.ConnectionState): void => {
+    const watchers = new Set<(state: Model.ConnectionState) => void>()
+    const onState = (state: Model.ConnectionState): void => {
       for (const watcher of [...watchers]) watcher(state)
     }
     if (behaviour.autoPipelining === true && settings.topology === "cluster") {
@@ -105,7 +105,7 @@ export const makeClient = (
     )
     if (behaviour.connect !== "lazy") yield* connected(core, router, watchers)
 
-    const service: RedisClient.Service = {
+    const service: Model.Service = {
       send: shared.send,
       sendBuffer: shared.sendBuffer,
       sendMany: shared.sendMany,
@@ -118,11 +118,11 @@ export const makeClient = (
       nodes: router.nodes(shared),
       topology: router.topology,
       state: Effect.sync(router.state),
-      changes: Stream.asyncPush<RedisClient.ConnectionState>(
+      changes: Stream.asyncPush<Model.ConnectionState>(
         (emit) =>
           Effect.acquireRelease(
             Effect.sync(() => {
-              const watcher = (state: RedisClient.ConnectionState): void => {
+              const watcher = (state: Model.ConnectionState): void => {
                 emit.single(state)
                 if (state === "closed") emit.end()
               }
@@ -153,7 +153,7 @@ export const makeClient = (
 const connected = (
   core: Core,
   router: Router,
-  watchers: Set<(state: RedisClient.ConnectionState) => void>
+  watchers: Set<(state: Model.ConnectionState) => void>
 ): Effect.Effect<void, RedisError> =>
   Effect.async((resume) => {
     const done = (result: Effect.Effect<void, RedisError>): void => {
@@ -168,7 +168,7 @@ const connected = (
         method: "connect",
         description: `the server was not ready within ${core.connectTimeout} ms`
       })
-    const watcher = (state: RedisClient.ConnectionState): void => {
+    const watcher = (state: Model.ConnectionState): void => {
       if (state === "ready") done(Effect.void)
       else if (state === "away") done(Effect.fail(router.problem() ?? notReady()))
     }

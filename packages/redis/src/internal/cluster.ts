@@ -4,7 +4,6 @@
  */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type * as RedisClient from "../RedisClient.ts"
 import { RedisError } from "../RedisError.ts"
 import type { Address } from "../RedisSettings.ts"
 import * as Attempt from "./attempt.ts"
@@ -14,6 +13,7 @@ import * as Connection from "./connection.ts"
 import * as Deadlines from "./deadlines.ts"
 import type { Argument } from "./driver.ts"
 import * as Isolated from "./isolated.ts"
+import type * as Model from "./model.ts"
 import * as Operations from "./operations.ts"
 import type { Router, RouterOptions } from "./router.ts"
 import * as Sentinel from "./sentinel.ts"
@@ -55,14 +55,14 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
   const slots: Array<Node | undefined> = new Array(Slots.count).fill(undefined)
   /** All nodes that were heard of, replicas too: one of them will know the map. */
   let known: ReadonlyArray<Address> = settings.nodes
-  let state: RedisClient.ConnectionState = "idle"
+  let state: Model.ConnectionState = "idle"
   let problem: RedisError | undefined
   let loaded = false
   let turn = 0
   const delays = new Set<ReturnType<typeof setTimeout>>()
   const loadWatchers = new Set<() => void>()
 
-  const become = (to: RedisClient.ConnectionState): void => {
+  const become = (to: Model.ConnectionState): void => {
     if (state === to) return
     state = to
     onState(to)

@@ -3,11 +3,11 @@
  * it. Nothing that was sent is ever sent again.
  */
 import * as Either from "effect/Either"
-import type { ConnectionState } from "../RedisClient.ts"
 import { RedisError } from "../RedisError.ts"
 import * as Attempt from "./attempt.ts"
 import { type Call, type Core, failure, notSent } from "./call.ts"
 import * as Deadlines from "./deadlines.ts"
+import type { ConnectionState } from "./model.ts"
 import * as Wire from "./wire.ts"
 
 export interface Connection {

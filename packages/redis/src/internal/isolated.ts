@@ -5,16 +5,16 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
-import type * as RedisClient from "../RedisClient.ts"
 import type { RedisError } from "../RedisError.ts"
 import * as Attempt from "./attempt.ts"
 import { type Call, type Core, failure, notSent } from "./call.ts"
 import * as Commands from "./commands.ts"
+import type * as Model from "./model.ts"
 import * as Operations from "./operations.ts"
 import * as Wire from "./wire.ts"
 
 export interface Pool {
-  readonly lend: (where: Where) => Effect.Effect<RedisClient.Isolated, RedisError, Scope.Scope>
+  readonly lend: (where: Where) => Effect.Effect<Model.Isolated, RedisError, Scope.Scope>
   readonly size: () => { readonly total: number; readonly idle: number }
   readonly close: () => void
 }
@@ -154,7 +154,7 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
     }
   }
 
-  const isolated = (member: Member): RedisClient.Isolated => {
+  const isolated = (member: Member): Model.Isolated => {
     const { counts } = core
     const submit = (call: Call): undefined => {
       if (member.lost) {
@@ -188,7 +188,7 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
               if (lent !== undefined) giveBack(lent)
             })
           ),
-          Effect.async<RedisClient.Isolated, RedisError>((resume) => {
+          Effect.async<Model.Isolated, RedisError>((resume) => {
             cancel = take(where, (result) => {
               if (Either.isRight(result)) {
                 lent = result.right

@@ -5,11 +5,11 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type * as RedisClient from "../RedisClient.ts"
 import { RedisError } from "../RedisError.ts"
 import { type Answer, type Call, type Core, failure, notSent, type Part, type Settle } from "./call.ts"
 import * as Commands from "./commands.ts"
 import type { Argument } from "./driver.ts"
+import type * as Model from "./model.ts"
 
 /** Where calls go. */
 export interface Line {
@@ -21,14 +21,14 @@ export interface Line {
 }
 
 export interface Operations {
-  readonly send: RedisClient.Service["send"]
-  readonly sendBuffer: RedisClient.Service["sendBuffer"]
-  readonly sendMany: RedisClient.Service["sendMany"]
-  readonly sendManyBuffer: RedisClient.Service["sendManyBuffer"]
-  readonly run: RedisClient.Service["run"]
-  readonly runBuffer: RedisClient.Service["runBuffer"]
-  readonly transaction: RedisClient.Service["transaction"]
-  readonly block: RedisClient.Isolated["block"]
+  readonly send: Model.Service["send"]
+  readonly sendBuffer: Model.Service["sendBuffer"]
+  readonly sendMany: Model.Service["sendMany"]
+  readonly sendManyBuffer: Model.Service["sendManyBuffer"]
+  readonly run: Model.Service["run"]
+  readonly runBuffer: Model.Service["runBuffer"]
+  readonly transaction: Model.Service["transaction"]
+  readonly block: Model.Isolated["block"]
 }
 
 type TakeBack = (() => void) | undefined
@@ -62,7 +62,7 @@ export const make = (core: Core, line: Line): Operations => {
   }
 
   const script = (
-    { name, sha, source }: RedisClient.Script,
+    { name, sha, source }: Model.Script,
     keys: ReadonlyArray<string>,
     args: ReadonlyArray<Argument>,
     binary: boolean,
@@ -96,7 +96,7 @@ export const make = (core: Core, line: Line): Operations => {
     }
   }
 
-  const step = (one: RedisClient.Step, binary: boolean, deadline: number, settle: Settle): TakeBack => {
+  const step = (one: Model.Step, binary: boolean, deadline: number, settle: Settle): TakeBack => {
     if ("script" in one) return script(one.script, one.keys, one.args, binary, deadline, settle)
     const [name, ...args] = one
     return command(name, args, binary, deadline, settle)
@@ -106,7 +106,7 @@ export const make = (core: Core, line: Line): Operations => {
 
   const send =
     <A>(binary: boolean) =>
-    (...[name, ...args]: RedisClient.Command): Effect.Effect<A, RedisError> =>
+    (...[name, ...args]: Model.Command): Effect.Effect<A, RedisError> =>
       Effect.async<A, RedisError>((resume) => {
         const takeBack = command(name, args, binary, due(), resume as Settle)
         return takeBack === undefined ? undefined : Effect.sync(takeBack)
@@ -114,11 +114,7 @@ export const make = (core: Core, line: Line): Operations => {
 
   const run =
     <A>(binary: boolean) =>
-    (
-      one: RedisClient.Script,
-      keys: ReadonlyArray<string>,
-      args: ReadonlyArray<Argument>
-    ): Effect.Effect<A, RedisError> =>
+    (one: Model.Script, keys: ReadonlyArray<string>, args: ReadonlyArray<Argument>): Effect.Effect<A, RedisError> =>
       Effect.async<A, RedisError>((resume) => {
         const takeBack = script(one, keys, args, binary, due(), resume as Settle)
         return takeBack === undefined ? undefined : Effect.sync(takeBack)
@@ -126,7 +122,7 @@ export const make = (core: Core, line: Line): Operations => {
 
   const sendMany =
     <A>(binary: boolean) =>
-    (steps: ReadonlyArray<RedisClient.Step>): Effect.Effect<ReadonlyArray<Either.Either<A, RedisError>>> => {
+    (steps: ReadonlyArray<Model.Step>): Effect.Effect<ReadonlyArray<Either.Either<A, RedisError>>> => {
       if (steps.length === 0) return Effect.succeed([])
       return Effect.async((resume) => {
         const results: Array<Either.Either<A, RedisError>> = new Array(steps.length)
@@ -148,8 +144,8 @@ export const make = (core: Core, line: Line): Operations => {
     }
 
   const transaction = (
-    steps: ReadonlyArray<RedisClient.Step>
-  ): Effect.Effect<ReadonlyArray<Either.Either<RedisClient.Reply, RedisError>>, RedisError> => {
+    steps: ReadonlyArray<Model.Step>
+  ): Effect.Effect<ReadonlyArray<Either.Either<Model.Reply, RedisError>>, RedisError> => {
     if (steps.length === 0) return Effect.succeed([])
     return Effect.async((resume) => {
       const parts: Array<Part> = []
@@ -211,7 +207,7 @@ const exec: Part = { name: "EXEC", args: [] }
 /** What a blocking command is given beyond its own time, in milliseconds. */
 const grace = 1_000
 
-type Results = ReadonlyArray<Either.Either<RedisClient.Reply, RedisError>>
+type Results = ReadonlyArray<Either.Either<Model.Reply, RedisError>>
 
 /** What the answers to MULTI, the steps and EXEC mean. */
 const outcome = (
@@ -248,7 +244,7 @@ const outcome = (
         const reply: unknown = replies[index]
         return reply instanceof Error
           ? Either.left(RedisError.fromUnknown(method, reply, true))
-          : Either.right(reply as RedisClient.Reply)
+          : Either.right(reply as Model.Reply)
       })
     )
   }

@@ -2,18 +2,18 @@
  * What a topology decides: over which connection a call goes.
  */
 import type * as Effect from "effect/Effect"
-import type * as RedisClient from "../RedisClient.ts"
 import type { RedisError } from "../RedisError.ts"
 import type { RedisSettings } from "../RedisSettings.ts"
 import type * as Attempt from "./attempt.ts"
 import type { Call, Core } from "./call.ts"
 import type { Tls } from "./driver.ts"
 import type * as Isolated from "./isolated.ts"
+import type * as Model from "./model.ts"
 import type { Operations } from "./operations.ts"
 
 export interface Router {
-  readonly topology: RedisClient.Service["topology"]
-  readonly state: () => RedisClient.ConnectionState
+  readonly topology: Model.Service["topology"]
+  readonly state: () => Model.ConnectionState
   readonly problem: () => RedisError | undefined
   readonly connect: () => void
   readonly submit: (call: Call) => (() => void) | undefined
@@ -23,7 +23,7 @@ export interface Router {
   readonly place: (key: string | undefined) => Effect.Effect<Isolated.Where, RedisError>
   /** How the connection for subscriptions is had. */
   readonly listening: Attempt.AttemptOptions
-  readonly nodes: (shared: Operations) => Effect.Effect<ReadonlyArray<RedisClient.Node>, RedisError>
+  readonly nodes: (shared: Operations) => Effect.Effect<ReadonlyArray<Model.Node>, RedisError>
   readonly close: () => void
 }
 
@@ -35,7 +35,7 @@ export interface RouterOptions {
   readonly settings: RedisSettings
   readonly tls: Tls
   readonly name: string | undefined
-  readonly onState: (state: RedisClient.ConnectionState) => void
+  readonly onState: (state: Model.ConnectionState) => void
   /** Hears which servers belong to a Cluster now, as `host:port`: what is connected to another is on its own. */
   readonly onLeft: (present: ReadonlySet<string>) => void
 }

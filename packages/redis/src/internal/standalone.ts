@@ -4,13 +4,13 @@
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import type * as RedisClient from "../RedisClient.ts"
 import type { Address, RedisSettings } from "../RedisSettings.ts"
 import type * as Attempt from "./attempt.ts"
 import type { Core } from "./call.ts"
 import * as Connection from "./connection.ts"
 import type { Target, Tls } from "./driver.ts"
 import * as Isolated from "./isolated.ts"
+import type * as Model from "./model.ts"
 import type { Router, RouterOptions } from "./router.ts"
 import * as Sentinel from "./sentinel.ts"
 import * as Subscriber from "./subscriber.ts"
@@ -91,7 +91,7 @@ export const make = ({ apart, core, name, onState, settings, tls }: RouterOption
           : Effect.succeed({ id: connection.id() ?? "", attempt, onRefused })
       ),
     listening: attempt,
-    nodes: ({ send, sendMany }): Effect.Effect<ReadonlyArray<RedisClient.Node>> =>
+    nodes: ({ send, sendMany }): Effect.Effect<ReadonlyArray<Model.Node>> =>
       Effect.sync(() => [{ id: connection.id() ?? `${settings.host}:${settings.port}`, send, sendMany }]),
     close: () => {
       news?.close()

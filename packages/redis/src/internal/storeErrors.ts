@@ -3,8 +3,8 @@
  */
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type { Reply } from "../RedisClient.ts"
 import type { RedisError } from "../RedisError.ts"
+import type { Reply } from "./model.ts"
 
 /** The reasons that all state ports share. */
 export const reasonOf = (error: RedisError): "Unavailable" | "Timeout" | "Rejected" => {

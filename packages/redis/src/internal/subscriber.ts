@@ -5,16 +5,16 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
-import type * as RedisClient from "../RedisClient.ts"
 import type { RedisError } from "../RedisError.ts"
 import type * as Attempt from "./attempt.ts"
 import { type Core, notSent } from "./call.ts"
 import * as Connection from "./connection.ts"
+import type * as Model from "./model.ts"
 
 export interface Subscriber {
   /** Listens without waiting; gives back what ends it. */
   readonly attach: (kind: Kind, names: ReadonlyArray<string>, handler: Listener["handler"]) => () => void
-  readonly listen: RedisClient.Service["listen"]
+  readonly listen: Model.Service["listen"]
   readonly listeners: () => number
   /** Goes elsewhere where the server that is listened to is none of these. */
   readonly leave: (present: ReadonlySet<string>) => void
@@ -24,7 +24,7 @@ export interface Subscriber {
 interface Listener {
   readonly kind: Kind
   readonly names: ReadonlyArray<string>
-  readonly handler: (event: RedisClient.Heard) => void
+  readonly handler: (event: Model.Heard) => void
   ready: boolean
   /** The server does not allow it: it is not asked again on this connection. */
   refused: boolean
@@ -47,7 +47,7 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
   let beat: ReturnType<typeof setTimeout> | undefined
   let closed = false
 
-  const say = (listener: Listener, event: RedisClient.Heard): void => {
+  const say = (listener: Listener, event: Model.Heard): void => {
     try {
       listener.handler(event)
     } catch (error) {
@@ -106,7 +106,7 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
     }
   }
 
-  const onState = (state: RedisClient.ConnectionState): void => {
+  const onState = (state: Model.ConnectionState): void => {
     if (state === "ready") {
       subscribe([...listeners])
       clearTimeout(beat)

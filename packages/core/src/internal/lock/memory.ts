@@ -5,7 +5,7 @@
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type { Attempt, Backend, Listener, Request } from "../../state/Lock.ts"
+import type { Attempt, Backend, Listener, Request } from "./model.ts"
 
 interface State {
   /** Who holds it, with the kind and the time of expiry. Either one `exclusive` or any number of another kind. */

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import type { Backend, Listener, Request } from "../../state/Lock.ts"
+import type { Backend, Listener, Request } from "./model.ts"
 
 /** One who waits. */
 export interface Waiter {

@@ -7,7 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Fiber from "effect/Fiber"
-import type { Backend, LockError, Request } from "../../state/Lock.ts"
+import type { Backend, LockError, Request } from "./model.ts"
 
 export type State = "asked" | "held" | "lost" | "ended"
 

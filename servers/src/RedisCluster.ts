@@ -55,7 +55,7 @@ export interface RedisClusterMove {
   readonly to: RedisClusterNode
   /** Moves up to so many keys (default: all) and says how many it moved. */
   readonly migrateKeys: (count?: number) => Effect.Effect<number, RedisServer.RedisServerError>
-  /** Moves the keys that are left and tells the nodes the new owner. */
+  /** Moves the keys that are left, tells the nodes the new owner and returns when all that live agree on it. */
   readonly finish: Effect.Effect<void, RedisServer.RedisServerError>
 }
 
@@ -76,7 +76,10 @@ export interface RedisCluster {
     node: number,
     ...parts: ReadonlyArray<string>
   ) => Effect.Effect<Resp.Reply, RedisServer.RedisServerError>
-  /** Moves one slot with its keys to the master of that index. Nothing happens when it is there. */
+  /**
+   * Moves one slot with its keys to the master of that index. Nothing happens when it is there. As every move, it is over
+   * when all living nodes agree on it: the next can begin at once.
+   */
   readonly move: (slot: number, to: number) => Effect.Effect<void, RedisServer.RedisServerError>
   /** Moves slots with their keys, some at a time, while the cluster is used. */
   readonly migrate: (slots: Iterable<number>, to: number) => Effect.Effect<void, RedisServer.RedisServerError>
@@ -406,15 +409,47 @@ export const make = (
 
     /** The new owner hears it first: were it the old one, a node could believe for a while that nobody has the slot. */
     const close = (way: Route, to: RedisClusterNode, slots: ReadonlyArray<number>) =>
-      Effect.forEach(
-        [way.target, way.source, ...way.others],
-        (connection) =>
-          calls(
-            connection,
-            slots.map((slot) => ["CLUSTER", "SETSLOT", String(slot), "NODE", to.id])
-          ),
-        { discard: true }
+      Effect.zipRight(
+        Effect.forEach(
+          [way.target, way.source, ...way.others],
+          (connection) =>
+            calls(
+              connection,
+              slots.map((slot) => ["CLUSTER", "SETSLOT", String(slot), "NODE", to.id])
+            ),
+          { discard: true }
+        ),
+        agreed(to, slots)
       )
+
+    /**
+     * Waits until every living node has the slots at their new owner and knows the epoch that this took for them. Until
+     * then a message that the old owner sent before the move makes a node believe it again, by its younger epoch, and
+     * the next move would start from there. An owner that is not believed takes a new epoch.
+     */
+    const agreed = (to: RedisClusterNode, slots: ReadonlyArray<number>) =>
+      Effect.suspend(() => {
+        let looks = 0
+        return Machine.until(
+          Effect.gen(function* () {
+            const own = (yield* view(to)).find((line) => line.id === to.id)
+            const views = yield* Effect.forEach(yield* living, (node) => Effect.either(view(node)), {
+              concurrency: "unbounded"
+            })
+            const knows = (lines: ReadonlyArray<NodeLine>): boolean => {
+              const line = lines.find(({ id }) => id === to.id)
+              return line !== undefined && line.epoch >= (own?.epoch ?? 0) && slots.every((slot) => has(line, slot))
+            }
+            // one that is frozen says nothing, and believes nothing else meanwhile
+            if (views.every((lines) => lines._tag === "Left" || knows(lines.right))) return true
+            if (++looks % 50 === 0) yield* to.call("CLUSTER", "BUMPEPOCH")
+            return undefined
+          }),
+          60_000,
+          () => failed("the nodes did not agree on a move within 60 s"),
+          10
+        )
+      })
 
     const migrate: RedisCluster["migrate"] = (slots, to) =>
       Effect.gen(function* () {
@@ -542,12 +577,16 @@ interface NodeLine {
   readonly flags: ReadonlyArray<string>
   readonly failing: boolean
   readonly linked: boolean
+  /** The age of what it claims: of two that claim a slot the one with the higher is believed. */
+  readonly epoch: number
   readonly slots: ReadonlyArray<readonly [first: number, last: number]>
 }
 
 const eachSlot = (line: NodeLine, visit: (slot: number) => void): void => {
   for (const [first, last] of line.slots) for (let slot = first; slot <= last; slot++) visit(slot)
 }
+
+const has = (line: NodeLine, slot: number): boolean => line.slots.some(([first, last]) => first <= slot && slot <= last)
 
 /** The cluster as a node sees it. */
 const view = (node: RedisServer.RedisServer): Effect.Effect<ReadonlyArray<NodeLine>, RedisServer.RedisServerError> =>
@@ -556,13 +595,14 @@ const view = (node: RedisServer.RedisServer): Effect.Effect<ReadonlyArray<NodeLi
       .split("\n")
       .filter((line) => line !== "")
       .map((line): NodeLine => {
-        const [id = "", , marks = "", , , , , link, ...ranges] = line.split(" ")
+        const [id = "", , marks = "", , , , epoch, link, ...ranges] = line.split(" ")
         const flags = marks.split(",")
         return {
           id,
           flags,
           failing: flags.some((flag) => flag === "fail" || flag === "fail?"),
           linked: link === "connected",
+          epoch: Number(epoch),
           slots: ranges
             // in brackets stands what is on its way
             .filter((range) => !range.startsWith("["))

@@ -3,7 +3,7 @@ import { assert, it } from "@effect/vitest"
 import * as FakeRedis from "@underlay/servers/FakeRedis"
 import * as FaultProxy from "@underlay/servers/FaultProxy"
 import { Effect } from "effect"
-import { dial, eventually, open, pause } from "./support.ts"
+import { becomes, dial, eventually, open, pause } from "./support.ts"
 
 const echo = FakeRedis.make((request) =>
   request.name === "LONG" ? FakeRedis.bulk("x".repeat(Number(request.args[0]))) : undefined
@@ -42,7 +42,7 @@ it.scoped("hands on requests and replies, of many connections at once, and count
       clients.reduce((sum, client) => sum + client.text().length, 0)
     )
     for (const client of clients) client.socket.end()
-    yield* eventually(() => Effect.runSync(proxy.counts).open === 0)
+    yield* becomes(proxy.counts, (now) => now.open === 0)
   })
 )
 
@@ -68,7 +68,7 @@ it.scoped("resetAll: an RST for every connection, on both sides", () =>
     yield* eventually(() => one.text() === "+PONG\r\n" && other.text() === "+PONG\r\n")
     assert.strictEqual(yield* proxy.resetAll, 2)
     yield* eventually(() => one.ended() === "ECONNRESET" && other.ended() === "ECONNRESET")
-    yield* eventually(() => Effect.runSync(server.connections).open === 0)
+    yield* becomes(server.connections, (now) => now.open === 0)
     assert.strictEqual((yield* proxy.counts).reset, 2)
     const later = yield* dial(proxy)
     later.send("PING")
@@ -98,7 +98,7 @@ it.scoped("resetAfter(n): the first n bytes of replies pass, then an RST; later 
   Effect.gen(function* () {
     const { proxy } = yield* standing()
     const client = yield* dial(proxy)
-    yield* eventually(() => Effect.runSync(proxy.counts).open === 1)
+    yield* becomes(proxy.counts, (now) => now.open === 1)
     yield* proxy.resetAfter(6)
     client.send("ECHO", "abcdefgh")
     yield* eventually(() => client.ended() === "ECONNRESET")
@@ -124,7 +124,7 @@ it.scoped("swallowReplies: the server answers, the client waits, the connection 
     const client = yield* dial(proxy)
     yield* proxy.swallowReplies(true)
     client.send("ECHO", "gone")
-    yield* eventually(() => Effect.runSync(proxy.counts).lostBytes === "$4\r\ngone\r\n".length)
+    yield* becomes(proxy.counts, (now) => now.lostBytes === "$4\r\ngone\r\n".length)
     assert.deepStrictEqual(yield* server.received, [["ECHO", "gone"]])
     yield* proxy.swallowReplies(false)
     client.send("ECHO", "here")
@@ -158,7 +158,7 @@ it.scoped("blackhole of replies alone: the server does it, the reply comes late"
     const client = yield* dial(proxy)
     yield* proxy.blackhole(true, "replies")
     client.send("ECHO", "late")
-    yield* eventually(() => Effect.runSync(server.received).length === 1)
+    yield* becomes(server.received, (now) => now.length === 1)
     yield* pause(50)
     assert.strictEqual(client.text(), "")
     yield* proxy.blackhole(false, "replies")
@@ -237,11 +237,11 @@ it.scoped("halfClose: the client gets a FIN, its requests still arrive, replies 
     assert.strictEqual(yield* proxy.halfClose, 1)
     yield* eventually(() => client.finished())
     client.send("ECHO", "still")
-    yield* eventually(() => Effect.runSync(server.received).length === 2)
-    yield* eventually(() => Effect.runSync(proxy.counts).lostBytes === "$5\r\nstill\r\n".length)
+    yield* becomes(server.received, (now) => now.length === 2)
+    yield* becomes(proxy.counts, (now) => now.lostBytes === "$5\r\nstill\r\n".length)
     assert.strictEqual(client.text(), "+PONG\r\n")
     client.socket.end()
-    yield* eventually(() => Effect.runSync(server.connections).open === 0)
+    yield* becomes(server.connections, (now) => now.open === 0)
   })
 )
 
@@ -254,11 +254,11 @@ it.scoped("what either side closes is closed for the other, after what was said 
     client.send("QUIT")
     yield* eventually(() => client.ended() === "closed")
     assert.strictEqual(client.text(), "$10\r\nlast words\r\n+OK\r\n")
-    yield* eventually(() => Effect.runSync(server.connections).open === 0)
-    yield* eventually(() => Effect.runSync(proxy.counts).open === 0)
+    yield* becomes(server.connections, (now) => now.open === 0)
+    yield* becomes(proxy.counts, (now) => now.open === 0)
     const other = yield* dial(proxy)
     other.send("PING")
-    yield* eventually(() => Effect.runSync(server.connections).open === 1)
+    yield* becomes(server.connections, (now) => now.open === 1)
     yield* server.resetAll
     yield* eventually(() => other.ended() === "ECONNRESET")
   })
@@ -292,7 +292,7 @@ it.scoped("spareReplication: a replica's connection meets no fault", () =>
     replica.send("PING")
     client.send("PING")
     yield* eventually(() => replica.text() === `${before}+PONG\r\n`)
-    yield* eventually(() => Effect.runSync(proxy.counts).lostBytes === "+PONG\r\n".length)
+    yield* becomes(proxy.counts, (now) => now.lostBytes === "+PONG\r\n".length)
     assert.strictEqual(client.text(), "+PONG\r\n")
   })
 )
@@ -312,6 +312,6 @@ it.scoped("nothing is left when the scope closes: no listener, no connection", (
     yield* eventually(() => client.ended() === "ECONNRESET")
     const again = yield* dial({ host: "127.0.0.1", port })
     yield* eventually(() => again.ended() === "ECONNREFUSED")
-    yield* eventually(() => Effect.runSync(server.connections).open === 0)
+    yield* becomes(server.connections, (now) => now.open === 0)
   })
 )

@@ -84,6 +84,36 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisCluster", "redis-
       })
     )
 
+    it.effect(
+      "two hundred moves of a slot, each right after the last: every node agrees on each, and no key is lost",
+      () =>
+        Effect.gen(function* () {
+          const cluster = yield* Cluster
+          for (let index = 0; index < 20; index++) yield* follow(cluster, "SET", `{again}${index}`, `${index}`)
+          const slot = yield* cluster.slotOf("{again}")
+          let at = (yield* cluster.ownerOf(slot)).index
+          for (let moved = 0; moved < 200; moved++) {
+            const to = (at + 1 + (moved % 2)) % 3
+            yield* cluster.move(slot, to)
+            // a node that does not know the new owner sends to the old one: so would a replica
+            const answers = yield* Effect.forEach(
+              cluster.nodes.filter((node) => node.index !== to),
+              (node) => Effect.flip(node.call("GET", "{again}7")),
+              { concurrency: "unbounded" }
+            )
+            for (const { description } of answers) {
+              assert.strictEqual(description, `MOVED ${slot} 127.0.0.1:${cluster.nodes[to]?.port}`)
+            }
+            at = to
+          }
+          assert.strictEqual(yield* cluster.command(at, "CLUSTER", "COUNTKEYSINSLOT", String(slot)), 20)
+          for (let index = 0; index < 20; index++) {
+            assert.strictEqual(yield* cluster.command(at, "GET", `{again}${index}`), `${index}`)
+          }
+        }),
+      seconds
+    )
+
     it.effect("startMove: on its way, a slot's old master answers for what it still has and ASKs for the rest", () =>
       Effect.gen(function* () {
         const cluster = yield* Cluster

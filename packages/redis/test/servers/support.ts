@@ -67,17 +67,25 @@ export const dial = (
     (dialled) => Effect.sync(() => dialled.socket.destroy())
   )
 
-/** Waits until it holds, at most ten seconds. */
-export const eventually = (holds: () => boolean, every = 10): Effect.Effect<void> =>
+/** Waits until it holds of what the effect gives, at most ten seconds. */
+export const becomes = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  holds: (value: A) => boolean,
+  every = 10
+): Effect.Effect<void, E, R> =>
   Effect.suspend(() => {
     const deadline = performance.now() + 10_000
-    const look: Effect.Effect<void> = Effect.suspend(() => {
-      if (holds()) return Effect.void
+    const look: Effect.Effect<void, E, R> = Effect.flatMap(effect, (value) => {
+      if (holds(value)) return Effect.void
       if (performance.now() > deadline) return Effect.dieMessage("it did not come to hold within 10 s")
       return Effect.zipRight(pause(every), look)
     })
     return look
   })
+
+/** Waits until it holds, at most ten seconds. */
+export const eventually = (holds: () => boolean, every = 10): Effect.Effect<void> =>
+  becomes(Effect.sync(holds), (value) => value, every)
 
 /** Whether a process of that id runs. */
 export const isRunning = (pid: number): boolean => {

@@ -21,6 +21,7 @@ import {
   TestClock,
   TestContext
 } from "effect"
+import { failureOf } from "./RedisClientSupport.ts"
 import { advance, pause, timed } from "./support.ts"
 
 /** A client in a scope of its own, so that a test can release it when it likes. */
@@ -115,7 +116,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
   it.scopedLive("a refused port fails the layer typed and in time (complaint 1, 5)", () =>
     Effect.gen(function* () {
       const port = yield* Server.freePort
-      const [error, took] = yield* timed(Effect.flip(open({ host: "127.0.0.1", port })))
+      const [error, took] = yield* timed(failureOf(open({ host: "127.0.0.1", port })))
       assert.strictEqual(error._tag, "RedisError")
       assert.include(error.message, "ECONNREFUSED")
       assert.isBelow(took, 2_000)
@@ -129,7 +130,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
         const server = yield* Server.make()
         yield* server.freeze
         const [error, took] = yield* timed(
-          Effect.flip(open({ ...at(server), connectTimeout: "1 second", commandTimeout: "400 millis" }))
+          failureOf(open({ ...at(server), connectTimeout: "1 second", commandTimeout: "400 millis" }))
         )
         assert.strictEqual(error._tag, "RedisError")
         assert.isBelow(took, 2_000)
@@ -142,7 +143,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
       const { redis } = yield* open({ host: "127.0.0.1", port, connect: "lazy" })
       assert.strictEqual(yield* redis.state, "idle")
       const [errors, took] = yield* timed(
-        Effect.forEach(Array.from({ length: 50 }), () => Effect.flip(redis.send("GET", "a")), {
+        Effect.forEach(Array.from({ length: 50 }), () => failureOf(redis.send("GET", "a")), {
           concurrency: "unbounded"
         })
       )
@@ -224,7 +225,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
         yield* redis.send("SET", "counter", 0)
         yield* server.freeze
         const [first, took] = yield* timed(
-          Effect.forEach(Array.from({ length: 100 }), () => Effect.flip(redis.send("INCR", "counter")), {
+          Effect.forEach(Array.from({ length: 100 }), () => failureOf(redis.send("INCR", "counter")), {
             concurrency: "unbounded"
           })
         )
@@ -233,7 +234,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
         assert.strictEqual(first[0]?.reason, "Timeout")
         // the connection is given up: nothing piles up in it
         yield* pause(50)
-        const [second, tookThen] = yield* timed(Effect.flip(redis.send("INCR", "counter")))
+        const [second, tookThen] = yield* timed(failureOf(redis.send("INCR", "counter")))
         assert.deepStrictEqual([second.reason, second.outcome], ["Unavailable", "not-sent"])
         assert.isBelow(tookThen, 100)
         assert.strictEqual((yield* redis.stats).inFlight, 0)
@@ -276,7 +277,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
       yield* redis.send("SET", "counter", 0)
       between.mode.swallowReplies = true
       const calls = yield* Effect.fork(
-        Effect.forEach(Array.from({ length: 10 }), () => Effect.flip(redis.send("INCR", "counter")), {
+        Effect.forEach(Array.from({ length: 10 }), () => failureOf(redis.send("INCR", "counter")), {
           concurrency: "unbounded"
         })
       )
@@ -301,7 +302,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
       const between = yield* proxy(at(server))
       const { redis } = yield* open({ ...at(between), commandTimeout: "300 millis" })
       between.mode.swallowReplies = true
-      const error = yield* Effect.flip(redis.send("INCR", "once"))
+      const error = yield* failureOf(redis.send("INCR", "once"))
       assert.deepStrictEqual([error.reason, error.outcome, error.isRetryable], ["Timeout", "unknown", false])
       between.mode.swallowReplies = false
       yield* between.reset
@@ -325,7 +326,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
           assert.isBelow(took, 500, state)
           const result = yield* Fiber.join(call)
           assert.isTrue(Either.isLeft(result), state)
-          const after = yield* Effect.flip(redis.send("GET", "a"))
+          const after = yield* failureOf(redis.send("GET", "a"))
           assert.deepStrictEqual([after.reason, after.outcome], ["Closed", "not-sent"])
         }
       })
@@ -401,7 +402,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
       const server = yield* Server.make()
       const { redis } = yield* open({ ...at(server), commandTimeout: "300 millis", maxInFlight: 100 })
       yield* server.freeze
-      const errors = yield* Effect.forEach(Array.from({ length: 1_000 }), () => Effect.flip(redis.send("GET", "a")), {
+      const errors = yield* Effect.forEach(Array.from({ length: 1_000 }), () => failureOf(redis.send("GET", "a")), {
         concurrency: "unbounded"
       })
       const overloaded = errors.filter((error) => error.reason === "Overloaded")
@@ -426,7 +427,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
     Effect.gen(function* () {
       const server = yield* Server.make({ password: "correct horse" })
       for (const password of [undefined, "hunter2"]) {
-        const [error, took] = yield* timed(Effect.flip(open({ ...at(server), password })))
+        const [error, took] = yield* timed(failureOf(open({ ...at(server), password })))
         assert.strictEqual(error._tag, "RedisError")
         assert.strictEqual((error as RedisError).reason, "Authentication")
         assert.notInclude(`${error.message} ${JSON.stringify(error)}`, "hunter2")
@@ -443,7 +444,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
       Effect.gen(function* () {
         const server = yield* Server.make()
         for (let round = 0; round < 5; round++) {
-          const error = yield* Effect.flip(open({ ...at(server), username: "nobody", password: "hunter2" }))
+          const error = yield* failureOf(open({ ...at(server), username: "nobody", password: "hunter2" }))
           assert.strictEqual(error._tag, "RedisError")
           assert.deepStrictEqual(
             [(error as RedisError).reason, (error as RedisError).code],
@@ -478,11 +479,11 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
     Effect.gen(function* () {
       const server = yield* Server.make({ arguments: ["--maxmemory", "1", "--maxmemory-policy", "noeviction"] })
       const { redis } = yield* open(at(server))
-      const error = yield* Effect.flip(redis.send("SET", "a", "x".repeat(100)))
+      const error = yield* failureOf(redis.send("SET", "a", "x".repeat(100)))
       assert.deepStrictEqual([error.reason, error.outcome, error.code], ["OutOfMemory", "rejected", "OOM"])
       assert.strictEqual(yield* redis.send("GET", "a"), null)
       const store = yield* RedisSessionStore.make(redis)
-      assert.strictEqual((yield* Effect.flip(store.set("a", {}))).reason, "Rejected")
+      assert.strictEqual((yield* failureOf(store.set("a", {}))).reason, "Rejected")
       const cache = yield* Effect.provideService(
         Cache.make({ namespace: "n", schema: Schema.Number }),
         Cache.Cache,
@@ -502,7 +503,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
         const nobody = yield* Server.freePort
         yield* redis.send("CONFIG", "SET", "replica-serve-stale-data", "yes")
         yield* redis.send("REPLICAOF", "127.0.0.1", nobody)
-        const error = yield* Effect.flip(redis.send("SET", "a", "1"))
+        const error = yield* failureOf(redis.send("SET", "a", "1"))
         assert.deepStrictEqual([error.reason, error.code], ["NotReady", "READONLY"])
         yield* server.command("REPLICAOF", "NO", "ONE")
         yield* untilReady(redis)
@@ -563,14 +564,14 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
   it.scopedLive("a database that the server does not have is a typed error, and nothing goes to database 0", () =>
     Effect.gen(function* () {
       const server = yield* Server.make()
-      const error = yield* Effect.flip(open({ ...at(server), db: 99 }))
+      const error = yield* failureOf(open({ ...at(server), db: 99 }))
       assert.strictEqual(error._tag, "RedisError")
       assert.deepStrictEqual([(error as RedisError).reason, (error as RedisError).outcome], ["Rejected", "not-sent"])
       assert.include(error.message, "database")
       const { redis } = yield* open({ ...at(server), db: 99, connect: "lazy", commandTimeout: "3 seconds" })
-      assert.strictEqual((yield* Effect.flip(redis.send("SET", "lost", "1"))).reason, "Rejected")
+      assert.strictEqual((yield* failureOf(redis.send("SET", "lost", "1"))).reason, "Rejected")
       yield* pause(100)
-      assert.strictEqual((yield* Effect.flip(redis.send("SET", "lost", "1"))).reason, "Rejected")
+      assert.strictEqual((yield* failureOf(redis.send("SET", "lost", "1"))).reason, "Rejected")
       assert.include(yield* server.command("DBSIZE"), ":0")
     })
   )
@@ -618,14 +619,14 @@ describe.skipIf(Need.missing("redis-server"))(
         const store = yield* RedisSessionStore.make(redis)
         const strict = yield* RedisSessionStore.make(redis, { onCorrupt: "fail" })
         yield* redis.send("RPUSH", "session:list", "1")
-        assert.strictEqual((yield* Effect.flip(strict.get("list"))).reason, "Corrupt")
-        assert.strictEqual((yield* Effect.flip(strict.update("list", (session) => session))).reason, "Corrupt")
+        assert.strictEqual((yield* failureOf(strict.get("list"))).reason, "Corrupt")
+        assert.strictEqual((yield* failureOf(strict.update("list", (session) => session))).reason, "Corrupt")
         assert.isTrue(Option.isNone(yield* store.get("list")))
         assert.isTrue(Option.isNone(yield* store.getAndTouch("list")))
         yield* store.set("list", { fine: true })
         assert.isTrue(Option.isSome(yield* store.get("list")))
         yield* redis.send("SET", "session:text", "{")
-        assert.strictEqual((yield* Effect.flip(strict.get("text"))).reason, "Corrupt")
+        assert.strictEqual((yield* failureOf(strict.get("text"))).reason, "Corrupt")
       }).pipe(Logger.withMinimumLogLevel(LogLevel.None))
     )
 
@@ -667,7 +668,7 @@ describe.skipIf(Need.missing("redis-server"))(
         const { redis } = yield* open(at(server))
         const store = yield* RedisSessionStore.make(redis)
         yield* redis.send("SET", "session-owner:u", "text")
-        const error = yield* Effect.flip(store.set("a", { user_id: "u" }))
+        const error = yield* failureOf(store.set("a", { user_id: "u" }))
         assert.deepStrictEqual([error.reason, error.outcome], ["Rejected", "not-done"])
         assert.include(error.message, "owner index")
         assert.isFalse(yield* store.exists("a"))
@@ -735,7 +736,7 @@ describe.skipIf(Need.missing("redis-server"))(
         const server = yield* Server.make()
         const { redis } = yield* open(at(server))
         for (const indexTtl of [0, -1, Number.NaN, Duration.infinity, "100000 days"] as const) {
-          const error = yield* Effect.flip(RedisSessionStore.make(redis, { indexTtl }))
+          const error = yield* failureOf(RedisSessionStore.make(redis, { indexTtl }))
           assert.strictEqual(error.reason, "InvalidTtl")
         }
       })
@@ -790,7 +791,7 @@ describe.skipIf(Need.missing("redis-server"))(
         const { redis } = yield* open({ ...at(server), maxInFlight: 1 })
         const store = yield* RedisSessionStore.make(redis)
         yield* store.set("a", {})
-        const error = yield* Effect.flip(store.deleteMany(["a", "b"]))
+        const error = yield* failureOf(store.deleteMany(["a", "b"]))
         assert.deepStrictEqual([error.reason, error.outcome, error.isRetryable], ["Unavailable", "unknown", true])
         assert.isFalse(yield* store.exists("a"))
       })
@@ -803,7 +804,7 @@ describe.skipIf(Need.missing("redis-server"))(
         const store = yield* RedisSessionStore.make(redis, { onCorrupt: "fail" })
         const plant = RedisClient.script("test.plant", `return redis.call('SET', KEYS[1], '{"a":"\\255"}')`)
         yield* redis.run(plant, ["session:a"], [])
-        const error = yield* Effect.flip(store.update("a", (session) => ({ ...session, n: 1 })))
+        const error = yield* failureOf(store.update("a", (session) => ({ ...session, n: 1 })))
         assert.strictEqual(error.reason, "Corrupt")
       })
     )
@@ -840,12 +841,12 @@ describe.skipIf(Need.missing("redis-server"))(
         yield* lenient.set("key", 1)
         yield* server.kill
         yield* pause(50)
-        const session = yield* Effect.flip(store.get("a"))
+        const session = yield* failureOf(store.get("a"))
         assert.deepStrictEqual(
           [session.reason, session.outcome, session.isRetryable],
           ["Unavailable", "not-done", true]
         )
-        const conversation = yield* Effect.flip(memory.append("a", []))
+        const conversation = yield* failureOf(memory.append("a", []))
         assert.instanceOf(conversation, ConversationMemory.ConversationMemoryError)
         assert.strictEqual(conversation.reason, "Unavailable")
         assert.isTrue(Option.isNone(yield* lenient.get("key")))
@@ -854,7 +855,7 @@ describe.skipIf(Need.missing("redis-server"))(
         assert.strictEqual(yield* lenient.getOrElse("key", Effect.succeed(3)), 3)
         assert.strictEqual(yield* lenient.clear, 0)
         assert.isAtLeast((yield* lenient.stats).unreachable, 5)
-        assert.strictEqual((yield* Effect.flip(strict.get("key"))).reason, "Unavailable")
+        assert.strictEqual((yield* failureOf(strict.get("key"))).reason, "Unavailable")
       })
     )
 
@@ -865,9 +866,9 @@ describe.skipIf(Need.missing("redis-server"))(
         const store = yield* RedisSessionStore.make(redis)
         const memory = yield* RedisConversationMemory.make(redis)
         const errors = [
-          yield* Effect.flip(store.set("id-hunter2", { text: "hunter2" })),
-          yield* Effect.flip(memory.setSummary("id-hunter2", "hunter2")),
-          yield* Effect.flip(redis.send("hunter2-is-no-command", "hunter2"))
+          yield* failureOf(store.set("id-hunter2", { text: "hunter2" })),
+          yield* failureOf(memory.setSummary("id-hunter2", "hunter2")),
+          yield* failureOf(redis.send("hunter2-is-no-command", "hunter2"))
         ]
         for (const error of errors.slice(0, 2)) {
           const cause = error.cause as { readonly cause?: unknown }

@@ -4,7 +4,7 @@ import * as Need from "@underlay/servers/Need"
 import * as Cluster from "@underlay/servers/RedisCluster"
 import * as Server from "@underlay/servers/RedisServer"
 import { Effect, Either, Fiber } from "effect"
-import { open, pause, until } from "./RedisClientSupport.ts"
+import { failureOf, open, pause, until } from "./RedisClientSupport.ts"
 
 const options = (cluster: Cluster.RedisCluster, more: RedisClient.Options = {}): RedisClient.Options => ({
   nodes: cluster.nodes.slice(0, 3).map(({ announced, host }) => ({ host, port: announced })),
@@ -81,13 +81,13 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient on a Clust
         const { sent } = yield* redis.stats
         const two = RedisClient.script("two", "return 1")
         const errors = [
-          yield* Effect.flip(redis.send("MGET", "a", "b")),
-          yield* Effect.flip(redis.send("DEL", "a", "b")),
-          yield* Effect.flip(redis.send("RENAME", "a", "b")),
-          yield* Effect.flip(redis.send("EVAL", "return 1", 2, "a", "b")),
-          yield* Effect.flip(redis.send("XREAD", "COUNT", 1, "STREAMS", "a", "b", 0, 0)),
-          yield* Effect.flip(redis.run(two, ["a", "b"], [])),
-          yield* Effect.flip(
+          yield* failureOf(redis.send("MGET", "a", "b")),
+          yield* failureOf(redis.send("DEL", "a", "b")),
+          yield* failureOf(redis.send("RENAME", "a", "b")),
+          yield* failureOf(redis.send("EVAL", "return 1", 2, "a", "b")),
+          yield* failureOf(redis.send("XREAD", "COUNT", 1, "STREAMS", "a", "b", 0, 0)),
+          yield* failureOf(redis.run(two, ["a", "b"], [])),
+          yield* failureOf(
             redis.transaction([
               ["SET", "a", 1],
               ["SET", "b", 1]
@@ -96,7 +96,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient on a Clust
         ]
         for (const error of errors) assert.deepStrictEqual([error.reason, error.outcome], ["CrossSlot", "not-sent"])
         assert.strictEqual((yield* redis.stats).sent, sent)
-        const refused = yield* Effect.flip(open(options(cluster, { autoPipelining: true })))
+        const refused = yield* failureOf(open(options(cluster, { autoPipelining: true })))
         assert.include(refused.message, "autoPipelining")
       }),
     60_000
@@ -171,7 +171,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient on a Clust
           ]),
           [Either.right(2), Either.right("2")]
         )
-        const wrong = yield* Effect.flip(redis.send("LPUSH", "{way}:a", "x"))
+        const wrong = yield* failureOf(redis.send("LPUSH", "{way}:a", "x"))
         assert.deepStrictEqual([wrong.reason, wrong.outcome], ["WrongType", "rejected"])
         yield* move.finish
         assert.deepStrictEqual(yield* redis.send("MGET", "{way}:a", "{way}:b"), ["2", "2"])
@@ -219,7 +219,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient on a Clust
   it.scopedLive("a server that is no Cluster is a typed error, at once", () =>
     Effect.gen(function* () {
       const { host, port } = yield* Server.make()
-      const error = yield* Effect.flip(open({ nodes: [{ host, port }] }))
+      const error = yield* failureOf(open({ nodes: [{ host, port }] }))
       assert.instanceOf(error, RedisError.RedisError)
       assert.deepStrictEqual([error.reason, error.outcome], ["Rejected", "not-sent"])
       assert.include(String(error.cause), "cluster support disabled")

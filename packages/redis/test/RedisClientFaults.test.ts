@@ -7,7 +7,7 @@ import * as Proxy from "@underlay/servers/FaultProxy"
 import * as Need from "@underlay/servers/Need"
 import * as Server from "@underlay/servers/RedisServer"
 import { Effect, Either, Fiber } from "effect"
-import { open, pause, timed, until } from "./RedisClientSupport.ts"
+import { failureOf, open, pause, timed, until } from "./RedisClientSupport.ts"
 
 const at = ({ host, port }: { readonly host: string; readonly port: number }) => ({ host, port })
 
@@ -113,7 +113,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient and faults
           Effect.forEach(
             Array.from({ length: 10_000 }),
             () =>
-              Effect.map(Effect.flip(redis.send("SET", "key", value)), ({ outcome }) => {
+              Effect.map(failureOf(redis.send("SET", "key", value)), ({ outcome }) => {
                 if (outcome === "unknown") unknown++
               }),
             { concurrency: "unbounded", discard: true }
@@ -122,7 +122,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient and faults
         yield* until(Effect.map(redis.stats, ({ inFlight }) => inFlight === 10_000))
         let refused = 0
         for (let index = 0; index < 90_000; index++) {
-          const error = yield* Effect.flip(redis.send("SET", `key-${index}`, value))
+          const error = yield* failureOf(redis.send("SET", `key-${index}`, value))
           if (error.outcome === "not-sent") refused++
         }
         yield* Fiber.join(first)
@@ -213,7 +213,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient and faults
       assert.strictEqual(yield* redis.send("GET", "key"), value)
       yield* proxy.calm
       yield* proxy.resetAfter(100)
-      const cut = yield* Effect.flip(redis.send("GET", "key"))
+      const cut = yield* failureOf(redis.send("GET", "key"))
       assert.deepStrictEqual([cut.reason, cut.outcome], ["Unavailable", "unknown"])
       yield* until(answers(redis))
       yield* proxy.halfClose
@@ -351,9 +351,9 @@ describe("RedisClient and what a server can say", () => {
         const { redis } = yield* open(at(server))
         const script = RedisClient.script("script", "return 1")
         const errors = [
-          yield* Effect.flip(redis.send("GET", "secret")),
-          yield* Effect.flip(redis.run(script, ["secret"], [])),
-          ...(transaction ? [] : [yield* Effect.flip(redis.transaction([["GET", "secret"]]))])
+          yield* failureOf(redis.send("GET", "secret")),
+          yield* failureOf(redis.run(script, ["secret"], [])),
+          ...(transaction ? [] : [yield* failureOf(redis.transaction([["GET", "secret"]]))])
         ]
         const [among] = yield* redis.sendMany([["GET", "secret"]])
         if (among !== undefined && Either.isLeft(among)) errors.push(among.left)
@@ -372,7 +372,7 @@ describe("RedisClient and what a server can say", () => {
       const server = yield* Fake.make((request) =>
         loading && request.name === "PING" ? "-LOADING Redis is loading the dataset in memory\r\n" : undefined
       )
-      const error = yield* Effect.flip(open(at(server)))
+      const error = yield* failureOf(open(at(server)))
       assert.instanceOf(error, RedisError.RedisError)
       assert.deepStrictEqual([error.reason, error.code, error.isRetryable], ["NotReady", "LOADING", true])
       const { redis } = yield* open({
@@ -395,7 +395,7 @@ describe("RedisClient and what a server can say", () => {
       const server = yield* Server.make({ arguments: ["--maxclients", "2"] })
       const first = yield* open(at(server))
       const second = yield* open(at(server))
-      const error = yield* Effect.flip(open(at(server)))
+      const error = yield* failureOf(open(at(server)))
       assert.instanceOf(error, RedisError.RedisError)
       assert.deepStrictEqual([error.reason, error.isRetryable], ["NotReady", true], String(error))
       yield* second.release
@@ -410,7 +410,7 @@ describe("RedisClient and what a server can say", () => {
       Effect.gen(function* () {
         const server = yield* saying("GET", "nonsense\r\n")
         const { redis } = yield* open(at(server))
-        const error = yield* Effect.flip(redis.send("GET", "key"))
+        const error = yield* failureOf(redis.send("GET", "key"))
         assert.deepStrictEqual([error.reason, error.outcome], ["Unavailable", "unknown"])
         yield* until(answers(redis))
         yield* server.push("+OK\r\n")
@@ -434,7 +434,7 @@ describe("RedisClient and what a server can say", () => {
       })
       ports[0] = server.port
       const { redis } = yield* open({ nodes: [at(server)] })
-      const [error, took] = yield* timed(Effect.flip(redis.send("GET", "key")))
+      const [error, took] = yield* timed(failureOf(redis.send("GET", "key")))
       assert.deepStrictEqual([error.reason, error.code, error.outcome], ["NotReady", "MOVED", "rejected"])
       assert.isBelow(took, 550)
       assert.isAtMost((yield* redis.stats).redirected, 16)

@@ -9,7 +9,7 @@ import * as Ioredis5 from "ioredis"
 import * as Ioredis6 from "ioredis6"
 import * as Commands from "../src/internal/commands.ts"
 import * as Slots from "../src/internal/slots.ts"
-import { open, pause, timed, until } from "./RedisClientSupport.ts"
+import { failureOf, open, pause, timed, until } from "./RedisClientSupport.ts"
 
 const at = ({ host, port }: { readonly host: string; readonly port: number }) => ({
   host,
@@ -45,7 +45,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
       Effect.gen(function* () {
         const server = yield* Server.make()
         const { redis } = yield* open(at(server))
-        const error = yield* Effect.flip(redis.transaction([["SET", "a", 1], ["NO-SUCH-COMMAND"], ["SET", "b", 1]]))
+        const error = yield* failureOf(redis.transaction([["SET", "a", 1], ["NO-SUCH-COMMAND"], ["SET", "b", 1]]))
         assert.deepStrictEqual([error.method, error.reason, error.outcome], ["NO-SUCH-COMMAND", "Rejected", "rejected"])
         assert.strictEqual(yield* redis.send("EXISTS", "a", "b"), 0)
       })
@@ -69,7 +69,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         const proxy = yield* Proxy.make({ port: server.port })
         const { redis } = yield* open(at(proxy))
         yield* proxy.resetAfter(0)
-        const error = yield* Effect.flip(
+        const error = yield* failureOf(
           redis.transaction([
             ["INCR", "n"],
             ["INCR", "n"]
@@ -85,7 +85,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
       Effect.gen(function* () {
         const server = yield* Server.make({ users: ["default on nopass ~* &* +@all -multi"] })
         const { redis } = yield* open(at(server))
-        const error = yield* Effect.flip(redis.transaction([["SET", "a", 1]]))
+        const error = yield* failureOf(redis.transaction([["SET", "a", 1]]))
         assert.deepStrictEqual([error.reason, error.code, error.outcome], ["Authentication", "NOPERM", "unknown"])
       })
     )
@@ -105,7 +105,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         yield* redis.send("RPUSH", "list", "value")
         assert.deepStrictEqual(yield* Fiber.join(waiting), ["list", "value"])
         assert.strictEqual(yield* one.block("100 millis", "BLPOP", "list", 0.1), null)
-        const refused = yield* Effect.flip(redis.send("BLPOP", "list", 1))
+        const refused = yield* failureOf(redis.send("BLPOP", "list", 1))
         assert.deepStrictEqual([refused.reason, refused.outcome], ["Rejected", "not-sent"])
       })
     )
@@ -116,10 +116,10 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         const { redis } = yield* open(at(server))
         const one = yield* redis.isolated()
         yield* server.freeze
-        const [error, took] = yield* timed(Effect.flip(one.block("100 millis", "BLPOP", "list", 0.1)))
+        const [error, took] = yield* timed(failureOf(one.block("100 millis", "BLPOP", "list", 0.1)))
         assert.deepStrictEqual([error.reason, error.outcome], ["Timeout", "unknown"])
         assert.isBelow(took, 1_500)
-        const [after] = yield* timed(Effect.flip(one.send("PING")))
+        const [after] = yield* timed(failureOf(one.send("PING")))
         assert.deepStrictEqual([after.reason, after.outcome], ["Unavailable", "not-sent"])
       })
     )
@@ -144,7 +144,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         )
         yield* Effect.forEach(Array.from({ length: 40 }), () => increment, { concurrency: 10, discard: true })
         assert.strictEqual(yield* redis.send("GET", "n"), "40")
-        const refused = yield* Effect.flip(redis.send("WATCH", "n"))
+        const refused = yield* failureOf(redis.send("WATCH", "n"))
         assert.include(refused.message, "isolated")
       })
     )
@@ -156,7 +156,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         const first = yield* Scope.make()
         yield* Scope.extend(redis.isolated(), first)
         yield* redis.isolated()
-        const [error, took] = yield* timed(Effect.flip(Effect.scoped(redis.isolated())))
+        const [error, took] = yield* timed(failureOf(Effect.scoped(redis.isolated())))
         assert.deepStrictEqual([error.reason, error.outcome, error.isRetryable], ["Overloaded", "not-sent", true])
         assert.isBelow(Math.abs(took - 300), 150)
         const next = yield* Effect.fork(Effect.flatMap(redis.isolated(), (one) => one.send("PING")))
@@ -210,12 +210,12 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         yield* server.thaw
         yield* server.kill
         yield* until(Effect.map(redis.state, (state) => state === "away"))
-        const [error, took] = yield* timed(Effect.flip(Effect.scoped(redis.isolated())))
+        const [error, took] = yield* timed(failureOf(Effect.scoped(redis.isolated())))
         assert.strictEqual(isClosed(error), "Unavailable not-sent")
         assert.isBelow(took, 50)
         yield* release
-        assert.strictEqual(isClosed(yield* Effect.flip(one.send("PING"))), "Closed not-sent")
-        assert.strictEqual(isClosed(yield* Effect.flip(Effect.scoped(redis.isolated()))), "Closed not-sent")
+        assert.strictEqual(isClosed(yield* failureOf(one.send("PING"))), "Closed not-sent")
+        assert.strictEqual(isClosed(yield* failureOf(Effect.scoped(redis.isolated()))), "Closed not-sent")
       })
     )
   })
@@ -314,7 +314,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         yield* redis.listen(["open"], (event) => {
           heard.push(event._tag === "Message" ? event.payload : event._tag)
         })
-        const error = yield* Effect.flip(redis.listen(["secret"], () => {}))
+        const error = yield* failureOf(redis.listen(["secret"], () => {}))
         assert.deepStrictEqual([error.reason, error.code], ["Authentication", "NOPERM"])
         yield* redis.send("PUBLISH", "open", "hello")
         yield* until(Effect.sync(() => heard.includes("hello")))
@@ -331,7 +331,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
           heard.push(_tag)
         })
         yield* release
-        const error = yield* Effect.flip(redis.listen(["a"], () => {}))
+        const error = yield* failureOf(redis.listen(["a"], () => {}))
         assert.strictEqual(isClosed(error), "Closed not-sent")
         yield* until(Effect.map(server.command("CLIENT", "LIST"), (list) => !/ sub=[1-9]/.test(list)))
         assert.deepStrictEqual(heard, ["Ready"])
@@ -378,10 +378,10 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         ["WAIT", 1, 0]
       ]
       for (const command of commands) {
-        const error = yield* Effect.flip(redis.send(...command))
+        const error = yield* failureOf(redis.send(...command))
         assert.deepStrictEqual([error.reason, error.outcome], ["Rejected", "not-sent"], command.join(" "))
       }
-      const error = yield* Effect.flip(redis.transaction([["MULTI"]]))
+      const error = yield* failureOf(redis.transaction([["MULTI"]]))
       assert.strictEqual(error.outcome, "not-sent")
       assert.strictEqual((yield* redis.stats).sent, sent)
       // words that only look like it
@@ -406,7 +406,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         )
         yield* server.freeze
         const errors = yield* Effect.fork(
-          Effect.forEach([1, 2, 3], () => Effect.flip(redis.send("INCR", "n")), { concurrency: 3 })
+          Effect.forEach([1, 2, 3], () => failureOf(redis.send("INCR", "n")), { concurrency: 3 })
         )
         yield* pause(20)
         yield* server.kill
@@ -433,14 +433,14 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
       const lenient = yield* open({ ...right, ca: undefined, rejectUnauthorized: false })
       assert.strictEqual(yield* lenient.redis.send("PING"), "PONG")
 
-      const untrusted = yield* Effect.flip(open({ ...right, ca: undefined }))
+      const untrusted = yield* failureOf(open({ ...right, ca: undefined }))
       assert.instanceOf(untrusted, RedisError.RedisError)
       assert.include(untrusted.description, "TLS")
-      const otherName = yield* Effect.flip(open({ ...right, serverName: "elsewhere.example" }))
+      const otherName = yield* failureOf(open({ ...right, serverName: "elsewhere.example" }))
       assert.include(String(otherName), "TLS")
-      const absent = yield* Effect.flip(open({ ...right, ca: "/no/such/file" }))
+      const absent = yield* failureOf(open({ ...right, ca: "/no/such/file" }))
       assert.include(String(absent), "the file of the TLS authority cannot be read [ENOENT]")
-      const plain = yield* Effect.flip(open({ ...at(server), connectTimeout: "1 second" }))
+      const plain = yield* failureOf(open({ ...at(server), connectTimeout: "1 second" }))
       assert.instanceOf(plain, RedisError.RedisError)
     })
   )
@@ -456,7 +456,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         ["GET", "other"],
         ["DEL", "app:key"]
       ] as const) {
-        const error = yield* Effect.flip(redis.send(name, key))
+        const error = yield* failureOf(redis.send(name, key))
         assert.deepStrictEqual([error.reason, error.code, error.outcome], ["Authentication", "NOPERM", "rejected"])
       }
       const silent = yield* open({ ...at(server), username: "silent", password: "hunter2", name: "nameless" })
@@ -480,7 +480,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         assert.deepStrictEqual(yield* redis.send("hgetall", "hash"), ["field", "1"])
         yield* redis.send("ZADD", "sorted", 1.5, "member")
         assert.deepStrictEqual(yield* redis.send("zrange", "sorted", 0, -1, "WITHSCORES"), ["member", "1.5"])
-        const error = yield* Effect.flip(redis.send("INCR", "key"))
+        const error = yield* failureOf(redis.send("INCR", "key"))
         assert.deepStrictEqual([error.reason, error.code], ["Rejected", "ERR"])
         const done = yield* redis.transaction([
           ["SET", "n", 1],
@@ -502,7 +502,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
         const own = yield* Effect.scoped(Effect.flatMap(redis.isolated(), (one) => one.send("CONFIG", "GET", "port")))
         assert.deepStrictEqual(own, ["port", String(server.port)])
         yield* release
-        assert.strictEqual(isClosed(yield* Effect.flip(redis.send("PING"))), "Closed not-sent")
+        assert.strictEqual(isClosed(yield* failureOf(redis.send("PING"))), "Closed not-sent")
       })
     )
   }

@@ -4,7 +4,7 @@ import * as Need from "@underlay/servers/Need"
 import * as Sentinel from "@underlay/servers/RedisSentinel"
 import * as Server from "@underlay/servers/RedisServer"
 import { Effect, Either } from "effect"
-import { open, until } from "./RedisClientSupport.ts"
+import { failureOf, open, until } from "./RedisClientSupport.ts"
 
 const options = (watched: Sentinel.RedisSentinel, more: RedisClient.Options = {}): RedisClient.Options => ({
   sentinels: watched.sentinels.map(({ host, port }) => ({ host, port })),
@@ -105,18 +105,18 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient through Se
     Effect.gen(function* () {
       const watched = yield* Sentinel.make({ replicas: 1, sentinels: 1, quorum: 1, sentinelPassword: "hunter2" })
       const right = options(watched, { sentinelPassword: "hunter2" })
-      const unknown = yield* Effect.flip(open({ ...right, master: "nobody" }))
+      const unknown = yield* failureOf(open({ ...right, master: "nobody" }))
       assert.deepStrictEqual(
         [unknown._tag, unknown._tag === "RedisError" && unknown.reason],
         ["RedisError", "Rejected"]
       )
       for (const sentinelPassword of ["hunter3", ""]) {
-        const refused = yield* Effect.flip(open({ ...right, sentinelPassword }))
+        const refused = yield* failureOf(open({ ...right, sentinelPassword }))
         assert.strictEqual(refused._tag === "RedisError" && refused.reason, "Authentication")
         assert.notInclude(String(refused), "hunter")
       }
       const port = yield* Server.freePort
-      const nobody = yield* Effect.flip(open({ ...right, sentinels: [{ host: "127.0.0.1", port }] }))
+      const nobody = yield* failureOf(open({ ...right, sentinels: [{ host: "127.0.0.1", port }] }))
       assert.strictEqual(nobody._tag === "RedisError" && nobody.reason, "Unavailable")
     })
   )

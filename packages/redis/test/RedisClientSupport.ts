@@ -21,6 +21,16 @@ export const open = (
     return { redis: Context.get(context, RedisClient.RedisClient), release: Scope.close(scope, Exit.void) }
   })
 
+/**
+ * What an effect fails with. Where it does not fail the test does, without what it gave: a client or settings in place of
+ * an error keep a test runner busy for minutes, which prints whatever hangs on them.
+ */
+export const failureOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E, never, R> =>
+  Effect.matchEffect(effect, {
+    onFailure: Effect.succeed,
+    onSuccess: () => Effect.die(new Error("it did not fail"))
+  })
+
 /** Waits until something is so, by asking again and again; dies where it does not become so. */
 export const until = <E, R>(condition: Effect.Effect<boolean, E, R>, millis = 10_000): Effect.Effect<void, E, R> =>
   Effect.suspend(() => {

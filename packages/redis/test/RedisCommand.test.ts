@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { RedisCommand as C, RedisClient, RedisError } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import { Duration, Effect, Either, FastCheck, Layer, Option } from "effect"
+import { failureOf } from "./RedisClientSupport.ts"
 import { client, server } from "./support.ts"
 
 const redis = client().pipe(Layer.provide(server()))
@@ -141,7 +142,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisCommand", "redis-
     Effect.gen(function* () {
       const key = "stream"
       yield* is(C.xGroupCreate(key, "group", "0"), undefined)
-      const again = yield* Effect.flip(run(C.xGroupCreate(key, "group", "0")))
+      const again = yield* failureOf(run(C.xGroupCreate(key, "group", "0")))
       assert.deepStrictEqual([again.reason, again.code], ["Rejected", "BUSYGROUP"])
       yield* is(C.xAdd(key, [["n", 1]], { id: "1-0" }), "1-0")
       yield* is(
@@ -229,7 +230,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisCommand", "redis-
   it.effect("a reply of another shape is a typed error", () =>
     Effect.gen(function* () {
       yield* run(C.set("a", "text"))
-      const error = yield* Effect.flip(run(C.make("GET", ["a"], C.Reply.integer)))
+      const error = yield* failureOf(run(C.make("GET", ["a"], C.Reply.integer)))
       assert.instanceOf(error, RedisError.RedisError)
       assert.deepStrictEqual([error.reason, error.method, error.isRetryable], ["Unexpected", "GET", false])
       assert.notInclude(error.message, "text")

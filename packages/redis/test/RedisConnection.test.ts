@@ -4,6 +4,7 @@ import { RedisConnection } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import * as Server from "@underlay/servers/RedisServer"
 import { ConfigProvider, Effect } from "effect"
+import { failureOf } from "./RedisClientSupport.ts"
 
 const provider = (texts: Readonly<Record<string, string>>) =>
   ConfigProvider.fromMap(new Map(Object.entries(texts)), { pathDelim: "." })
@@ -66,7 +67,7 @@ describe.skipIf(Need.missing("redis-server"))(
         yield* withRegistry(
           { REDIS_URL: server.url },
           Effect.gen(function* () {
-            const error = yield* Effect.flip(ping())
+            const error = yield* failureOf(ping())
             assert.instanceOf(error, Connection.ConnectionError)
             assert.deepStrictEqual([error.reason, error.code, error.isRetryable], ["Unavailable", "ECONNREFUSED", true])
             yield* server.start
@@ -78,7 +79,7 @@ describe.skipIf(Need.missing("redis-server"))(
 
     it.scopedLive("wrong settings are one typed error that lists every problem and no value", () =>
       Effect.gen(function* () {
-        const error = yield* Effect.flip(
+        const error = yield* failureOf(
           withRegistry(
             { "connections.redis.port": "hunter2", "connections.redis.db": "-1", REDIS_TLS: "hunter2" },
             ping()

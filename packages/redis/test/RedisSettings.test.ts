@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Settings } from "@underlay/core"
 import { RedisSettings } from "@underlay/redis"
 import { ConfigProvider, Duration, Effect, Either, Layer, Option, Redacted } from "effect"
+import { failureOf } from "./RedisClientSupport.ts"
 
 type Texts = Readonly<Record<string, string>>
 
@@ -174,7 +175,7 @@ describe("RedisSettings", () => {
   for (const row of wrong) {
     it.effect(`is set but wrong and never falls through: ${row.name}`, () =>
       Effect.gen(function* () {
-        const error = yield* Effect.flip(read(row.explicit ?? {}, row.settings ?? {}, row.variables ?? {}))
+        const error = yield* failureOf(read(row.explicit ?? {}, row.settings ?? {}, row.variables ?? {}))
         assert.include(String(error), row.where)
       })
     )
@@ -182,7 +183,7 @@ describe("RedisSettings", () => {
 
   it.effect("all errors come at once, and none holds a value", () =>
     Effect.gen(function* () {
-      const error = yield* Effect.flip(
+      const error = yield* failureOf(
         read(
           { db: -1 },
           { "redis.commandTimeout": "soon" },
@@ -232,7 +233,7 @@ describe("RedisSettings", () => {
       } as never)
       assert.deepStrictEqual(yield* loaded({ PORT_OF_REDIS: "33" }), { ...defaults, host: "files", port: 33 })
       assert.deepStrictEqual(yield* loaded({ REDIS_URL: "redis://url:2" }), { ...defaults, host: "url", port: 2 })
-      const error = yield* Effect.flip(loaded({ PORT_OF_REDIS: "many", REDIS_PORT: "4" }))
+      const error = yield* failureOf(loaded({ PORT_OF_REDIS: "many", REDIS_PORT: "4" }))
       assert.include(String(error), "redis.port")
     })
   )
@@ -248,7 +249,7 @@ describe("RedisSettings", () => {
           })
         )
       )
-      const error = yield* Effect.flip(Effect.provide(Effect.asVoid(RedisSettings.config()), layer))
+      const error = yield* failureOf(Effect.provide(Effect.asVoid(RedisSettings.config()), layer))
       for (const where of [
         "application.yaml:2:9: redis.port",
         "application.yaml:3:7: redis.db",

@@ -2,7 +2,8 @@ import { FileSystem } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Settings } from "@underlay/core"
 import { RedisSettings } from "@underlay/redis"
-import { ConfigProvider, Effect, FastCheck, Layer, Option, Redacted } from "effect"
+import { ConfigProvider, Effect, Either, FastCheck, Layer, Option, Redacted } from "effect"
+import { failureOf } from "./RedisClientSupport.ts"
 
 type Texts = Readonly<Record<string, string>>
 
@@ -249,7 +250,7 @@ describe("RedisSettings: one server, Sentinel or Cluster", () => {
   for (const row of wrong) {
     it.effect(`is wrong, and said to be: ${row.name}`, () =>
       Effect.gen(function* () {
-        const error = yield* Effect.flip(read(row.explicit ?? {}, row.settings ?? {}, row.variables ?? {}))
+        const error = yield* failureOf(read(row.explicit ?? {}, row.settings ?? {}, row.variables ?? {}))
         assert.include(String(error), row.where)
         assert.notInclude(String(error), "secret")
       })
@@ -287,42 +288,40 @@ describe("RedisSettings: one server, Sentinel or Cluster", () => {
     assert.notInclude(JSON.stringify(settings), "hunter2")
   })
 
-  it.effect("what is written as a URL is read as it was meant", () =>
-    Effect.gen(function* () {
-      const host = FastCheck.stringMatching(/^[a-z][a-z0-9.-]{0,10}$/)
-      const address = FastCheck.record({ host, port: FastCheck.integer({ min: 1, max: 65_535 }) })
-      const text = FastCheck.string({ minLength: 1, maxLength: 10 }).filter((one) => one.trim() === one)
-      const property = FastCheck.asyncProperty(
-        FastCheck.array(address, { minLength: 1, maxLength: 4 }),
-        text,
-        text,
-        text,
-        FastCheck.boolean(),
-        (servers, user, password, master, tls) => {
-          const listed = servers.map(({ host, port }) => `${host}:${port}`).join(",")
-          const credentials = `${encodeURIComponent(user)}:${encodeURIComponent(password)}`
-          const scheme = tls ? "rediss" : "redis"
-          const url = `${scheme}-sentinel://${credentials}@${listed}/3#${encodeURIComponent(master)}`
-          return Effect.runPromise(
-            Effect.map(read({ url }, {}, {}), (found) => {
-              assert.deepStrictEqual(shown(found), {
-                ...defaults,
-                topology: "sentinel",
-                host: servers[0]?.host ?? "",
-                port: servers[0]?.port ?? 0,
-                sentinels: addresses(servers),
-                master,
-                username: user,
-                password,
-                db: 3,
-                tls,
-                sentinelTls: tls
-              })
-            })
-          )
-        }
-      )
-      yield* Effect.promise(() => FastCheck.assert(property, { numRuns: 100 }))
-    })
-  )
+  it("what is written as a URL is read as it was meant", () => {
+    const host = FastCheck.stringMatching(/^[a-z][a-z0-9.-]{0,10}$/)
+    const address = FastCheck.record({ host, port: FastCheck.integer({ min: 1, max: 65_535 }) })
+    const text = FastCheck.string({ minLength: 1, maxLength: 10 }).filter((one) => one.trim() === one)
+    const property = FastCheck.property(
+      FastCheck.array(address, { minLength: 1, maxLength: 4 }),
+      text,
+      text,
+      text,
+      FastCheck.boolean(),
+      (servers, user, password, master, tls) => {
+        const listed = servers.map(({ host, port }) => `${host}:${port}`).join(",")
+        const credentials = `${encodeURIComponent(user)}:${encodeURIComponent(password)}`
+        const scheme = tls ? "rediss" : "redis"
+        const url = `${scheme}-sentinel://${credentials}@${listed}/3#${encodeURIComponent(master)}`
+        const found = Either.mapBoth(RedisSettings.fromExplicit({ url }), { onLeft: String, onRight: shown })
+        assert.deepStrictEqual(
+          found,
+          Either.right({
+            ...defaults,
+            topology: "sentinel",
+            host: servers[0]?.host ?? "",
+            port: servers[0]?.port ?? 0,
+            sentinels: addresses(servers),
+            master,
+            username: user,
+            password,
+            db: 3,
+            tls,
+            sentinelTls: tls
+          })
+        )
+      }
+    )
+    FastCheck.assert(property, { numRuns: 100 })
+  })
 })

@@ -146,16 +146,24 @@ export const make = (core: Core, link: Link, events: WireEvents): Wire => {
     if (--holds === 0) link.uncork()
   }
 
-  /** Commands of one turn of the event loop go out together. */
+  /**
+   * What is sent before this process waits again goes out in one piece: where many answers come at once, so do the next
+   * commands of those who got them, and one system call is worth more than all the rest that a command costs. Nobody
+   * waits for it, for nobody could get an answer meanwhile. With `autoPipelining` it is a whole turn of the event loop.
+   */
   const gather = (): void => {
     if (corked) return
     corked = true
     hold()
-    setImmediate(() => {
-      corked = false
-      release()
-    })
+    if (core.autoPipelining) setImmediate(ungather)
+    else queueMicrotask(afterMicrotasks)
   }
+  const ungather = (): void => {
+    corked = false
+    release()
+  }
+  // a tick that is asked for within a microtask comes when all of them are done
+  const afterMicrotasks = (): void => process.nextTick(ungather)
 
   return {
     write: (call) => {
@@ -163,7 +171,7 @@ export const make = (core: Core, link: Link, events: WireEvents): Wire => {
       counts.sent++
       counts.inFlight++
       pending.add(call)
-      if (core.autoPipelining) gather()
+      gather()
       if (call.burst === undefined) sendOne(call)
       else sendBurst(call, call.burst)
     },

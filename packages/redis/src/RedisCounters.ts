@@ -123,7 +123,11 @@ const backend = (client: RedisClient.Service): Counters.Backend => {
 }
 
 const numbers = (reply: RedisClient.Reply): ReadonlyArray<number> =>
-  Array.isArray(reply) ? reply.filter((one) => typeof one === "number") : []
+  Array.isArray(reply)
+    ? reply.flatMap((one) =>
+        typeof one === "number" || (typeof one === "string" && /^\d+$/.test(one)) ? [Number(one)] : []
+      )
+    : []
 
 /**
  * The last three arguments: the time to live, or 0 and the window. A key is gone when its last millisecond is over: one
@@ -143,20 +147,22 @@ local function put(value)
   return ttl
 end`
 
+/** Its value is answered as a text: ioredis 6 reads whole numbers near the greatest one off by one. */
 const addScript = RedisClient.script(
   "counters.add",
   `${lifetime}
+local function text(value) return string.format('%.0f', value) end
 local stored = redis.call('GET', KEYS[1])
 if stored and not string.match(stored, '^%d+$') then return redis.error_reply('WRONGTYPE the key holds no counter') end
 local before, amount = tonumber(stored or 0), tonumber(ARGV[1])
 local rest = redis.call('PTTL', KEYS[1])
 local left = math.max(0, rest)
-if amount > 0 and before + amount > tonumber(ARGV[2]) then return {0, before, left} end
+if amount > 0 and before + amount > tonumber(ARGV[2]) then return {0, text(before), left} end
 local value = math.max(0, before + amount)
-if amount == 0 or (not stored and value == 0) then return {1, value, left} end
-if rest < 0 then return {1, value, put(value)} end
-redis.call('INCRBY', KEYS[1], string.format('%.0f', value - before))
-return {1, value, left}`
+if amount == 0 or (not stored and value == 0) then return {1, text(value), left} end
+if rest < 0 then return {1, text(value), put(value)} end
+redis.call('INCRBY', KEYS[1], text(value - before))
+return {1, text(value), left}`
 )
 
 const setScript = RedisClient.script(

@@ -1,0 +1,270 @@
+/** The ports with their suites: over this process, and over whatever Redis there is (one server, Sentinel, a Cluster). */
+import {
+  Cache,
+  CircuitControl,
+  ConversationMemory,
+  Counters,
+  EventBus,
+  Lock,
+  RateLimiter,
+  SessionStore
+} from "@underlay/core"
+import {
+  CacheSuite,
+  CircuitControlSuite,
+  ConversationMemorySuite,
+  CountersSuite,
+  EventBusSuite,
+  LockSuite,
+  RateLimiterSuite,
+  SessionStoreSuite,
+  Suite
+} from "@underlay/core/testing"
+import {
+  RedisCache,
+  RedisCircuitControl,
+  RedisClient,
+  RedisConversationMemory,
+  RedisCounters,
+  RedisEventBus,
+  RedisLock,
+  RedisRateLimiter,
+  RedisSessionStore
+} from "@underlay/redis"
+import { Clock, Context, Duration, Effect, Layer, TestClock, TestContext } from "effect"
+import { pause } from "../support.ts"
+
+/** What keeps the data of a topology, for what a test does behind the backs of the adapters. */
+export class Store extends Context.Tag("test/matrix/Store")<
+  Store,
+  {
+    /** Runs a script on every node that has keys of its own, while no key is on its way. */
+    readonly everywhere: (script: string, argument: number) => Effect.Effect<void, unknown>
+  }
+>() {}
+
+/** The services of the ports. */
+export type Ports =
+  | Cache.Cache
+  | CircuitControl.CircuitControl
+  | ConversationMemory.ConversationMemory
+  | Counters.Counters
+  | EventBus.EventBus
+  | Lock.Lock
+  | RateLimiter.RateLimiter
+  | SessionStore.SessionStore
+
+/** A behaviour of a port, in time of its own: nothing is left to be given but the services. */
+export interface Case<R> {
+  readonly name: string
+  readonly run: Effect.Effect<void, unknown, R>
+}
+
+export interface Port {
+  readonly name: string
+  /** The suite of `@underlay/core/testing`. */
+  readonly suite: string
+  readonly memory: ReadonlyArray<Case<never>>
+  readonly redis: ReadonlyArray<Case<Ports | RedisClient.RedisClient | Store>>
+}
+
+/** The ports over a client. */
+export const redis = Layer.mergeAll(
+  RedisCache.layer,
+  RedisCircuitControl.layer(),
+  RedisConversationMemory.layer(),
+  RedisCounters.layer,
+  RedisEventBus.layer,
+  RedisLock.layer(),
+  RedisRateLimiter.layer,
+  RedisSessionStore.layer()
+)
+
+/** The ports in this process. */
+export const memory = Layer.mergeAll(
+  Cache.layerMemory(),
+  CircuitControl.layerMemory,
+  ConversationMemory.layerMemory(),
+  Counters.layerMemory(),
+  EventBus.layerMemory,
+  Lock.layerMemory(),
+  RateLimiter.layerMemory(),
+  SessionStore.layerMemory()
+)
+
+/** Time that passes for all that is kept: lives are shortened, and what has its times within is made older. */
+const age = `local past = tonumber(ARGV[1])
+local function older(value, index)
+  local numbers = {}
+  for digits in string.gmatch(value, '%d+') do numbers[#numbers + 1] = digits end
+  index = index or (#numbers == 4 and 2 or 1)
+  numbers[index] = string.format('%.0f', numbers[index] - past * 1000)
+  return table.concat(numbers, ' ')
+end
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local left = redis.call('PTTL', key)
+  if key == 'circuit-control' then
+    local stored = redis.call('HGETALL', key)
+    for index = 1, #stored, 2 do
+      redis.call('HSET', key, stored[index], (string.gsub(stored[index + 1], '"until":(%d+)', function(ends)
+        return '"until":' .. string.format('%.0f', ends - past)
+      end)))
+    end
+  elseif left >= 0 and left <= past then
+    redis.call('DEL', key)
+  elseif left >= 0 then
+    if string.find(key, 'ratelimit:', 1, true) or string.find(key, '^{suite%-') then
+      if redis.call('TYPE', key).ok == 'list' then
+        for index, value in ipairs(redis.call('LRANGE', key, 0, -1)) do
+          redis.call('LSET', key, index - 1, older(value, 1))
+        end
+      else
+        redis.call('SET', key, older(redis.call('GET', key)), 'KEEPTTL')
+      end
+    end
+    redis.call('PEXPIRE', key, left - past)
+  end
+end
+return 0`
+
+type Real = RedisClient.RedisClient | Store
+
+const send = (...command: RedisClient.Command) =>
+  Effect.flatMap(RedisClient.RedisClient, (client) => client.send(...command))
+
+const put = (...command: RedisClient.Command): Effect.Effect<void, unknown, Real> => Effect.asVoid(send(...command))
+
+/** The server's time in milliseconds. */
+const now: Effect.Effect<number, unknown, Real> = Effect.map(send("TIME"), (reply) =>
+  Array.isArray(reply) ? Number(reply[0]) * 1_000 + Math.floor(Number(reply[1]) / 1_000) : Number.NaN
+)
+
+/** For the keys of the server. */
+const serverTime = (duration: Duration.Duration): Effect.Effect<void, unknown, Real> =>
+  Effect.flatMap(Store, ({ everywhere }) => everywhere(age, Duration.toMillis(duration)))
+
+/** For the keys of the server, and for clients of it that go by the clock of the test. */
+const bothTimes = (duration: Duration.Duration): Effect.Effect<void, unknown, Real> =>
+  Effect.zipRight(serverTime(duration), TestClock.adjust(duration))
+
+const realTime = (duration: Duration.Duration): Effect.Effect<void, unknown, Real> => pause(Duration.toMillis(duration))
+
+/** A clock of its own for every case. */
+const inTestTime = <R>(cases: ReadonlyArray<Case<R>>): ReadonlyArray<Case<R>> =>
+  cases.map(({ name, run }) => ({ name, run: Effect.provide(run, TestContext.TestContext) }))
+
+/** Memory that has nothing in it, and a clock of its own, for every case. */
+const inMemory = (cases: ReadonlyArray<Case<Ports>>): ReadonlyArray<Case<never>> =>
+  cases.map(({ name, run }) => ({
+    name,
+    run: run.pipe(Effect.provide(memory), Effect.provide(TestContext.TestContext))
+  }))
+
+/** How much a server's clock may go on by itself while a case runs. */
+const slack = "10 seconds"
+
+/** Every port. */
+export const ports: ReadonlyArray<Port> = [
+  {
+    name: "SessionStore",
+    suite: "SessionStoreSuite",
+    memory: inMemory(
+      Suite.applicable(
+        SessionStoreSuite.make({
+          advance: TestClock.adjust,
+          store: (options) =>
+            Effect.map(Layer.build(SessionStore.layerMemory(options)), Context.get(SessionStore.SessionStore))
+        }),
+        ["options"]
+      )
+    ),
+    redis: inTestTime(
+      Suite.applicable(
+        SessionStoreSuite.make({
+          advance: serverTime,
+          plant: (id, text) => put("SET", `session:${id}`, text),
+          store: (options) =>
+            Effect.flatMap(RedisClient.RedisClient, (client) => RedisSessionStore.make(client, options)),
+          now
+        }),
+        ["plant", "options"]
+      )
+    )
+  },
+  {
+    name: "Cache",
+    suite: "CacheSuite",
+    memory: inMemory(
+      Suite.applicable(CacheSuite.make({ advance: TestClock.adjust }), ["leases", "stamps", "invalidations"])
+    ),
+    redis: inTestTime(Suite.applicable(CacheSuite.make({ advance: bothTimes }), ["leases", "stamps", "invalidations"]))
+  },
+  {
+    name: "ConversationMemory",
+    suite: "ConversationMemorySuite",
+    memory: inMemory(Suite.applicable(ConversationMemorySuite.make({ advance: TestClock.adjust }), [])),
+    redis: inTestTime(
+      Suite.applicable(
+        ConversationMemorySuite.make({
+          advance: serverTime,
+          plant: (id, text) => put("RPUSH", `conversation:${id}`, text)
+        }),
+        ["plant"]
+      )
+    )
+  },
+  {
+    name: "Lock",
+    suite: "LockSuite",
+    memory: inMemory(Suite.applicable(LockSuite.make({ advance: TestClock.adjust }), [])),
+    // holders and server go by clocks of their own: time is let pass
+    redis: Suite.applicable(LockSuite.make({ advance: realTime, steal: (key) => put("DEL", `lock:${key}`) }), ["steal"])
+  },
+  {
+    name: "RateLimiter",
+    suite: "RateLimiterSuite",
+    memory: inMemory(Suite.applicable(RateLimiterSuite.make({ advance: TestClock.adjust }), [])),
+    redis: inTestTime(Suite.applicable(RateLimiterSuite.make({ advance: serverTime, ages: true, slack }), []))
+  },
+  {
+    name: "Counters",
+    suite: "CountersSuite",
+    memory: inMemory(
+      Suite.applicable(CountersSuite.make({ advance: TestClock.adjust, now: Clock.currentTimeMillis }), [])
+    ),
+    redis: inTestTime(
+      Suite.applicable(
+        CountersSuite.make({
+          advance: serverTime,
+          now,
+          slack,
+          plant: (key, text) => put("SET", `counter:${key}`, text)
+        }),
+        ["plant"]
+      )
+    )
+  },
+  {
+    name: "EventBus",
+    suite: "EventBusSuite",
+    memory: inMemory(
+      Suite.applicable(EventBusSuite.make({ advance: TestClock.adjust, settle: Effect.yieldNow() }), [])
+    ),
+    redis: inTestTime(
+      Suite.applicable(
+        EventBusSuite.make({
+          advance: bothTimes,
+          settle: pause(5),
+          plant: (topic, text) => put("XADD", `events:${topic.name}:0`, "*", "data", text)
+        }),
+        ["plant"]
+      )
+    )
+  },
+  {
+    name: "CircuitControl",
+    suite: "CircuitControlSuite",
+    memory: inMemory(Suite.applicable(CircuitControlSuite.make({ advance: TestClock.adjust }), ["tells"])),
+    redis: inTestTime(Suite.applicable(CircuitControlSuite.make({ advance: serverTime }), ["tells"]))
+  }
+]

@@ -1,87 +1,314 @@
-import { describe, it } from "@effect/vitest"
-import { Cache, ChatMessage, ConversationMemory, SessionStore } from "@underlay/core"
+import { assert, describe, it } from "@effect/vitest"
+import {
+  Cache,
+  CircuitControl,
+  ConversationMemory,
+  Counters,
+  EventBus,
+  Lock,
+  RateLimiter,
+  SessionStore
+} from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
-import { RedisCache, RedisClient, RedisConversationMemory, RedisSessionStore } from "@underlay/redis"
+import * as Underlay from "@underlay/redis"
+import {
+  RedisCache,
+  RedisCircuitControl,
+  RedisClient,
+  RedisConversationMemory,
+  RedisCounters,
+  RedisEventBus,
+  RedisLock,
+  RedisRateLimiter,
+  RedisSessionStore
+} from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
-import { Effect, Layer, Option, Schema } from "effect"
-import { client, server } from "./support.ts"
+import * as Server from "@underlay/servers/RedisServer"
+import { Cause, Effect, FiberRef, Layer, LogLevel } from "effect"
+import * as Operations from "./operations.ts"
 
-describe.skipIf(Need.missing("redis-server"))(Need.title("the internal plane is silent", "redis-server"), () => {
-  it.scoped("a thousand session operations on Redis make no span, no log line and no metric", () =>
+/** The modules whose operations are run below, and those that have none. A module that is in neither fails a test. */
+const run = [
+  "RedisCache",
+  "RedisCircuitControl",
+  "RedisClient",
+  "RedisCommand",
+  "RedisConversationMemory",
+  "RedisCounters",
+  "RedisEventBus",
+  "RedisHealth",
+  "RedisLock",
+  "RedisRateLimiter",
+  "RedisSessionStore"
+]
+const withoutOperations: Record<string, string> = {
+  RedisConnection: "makes a client, whose operations are RedisClient's",
+  RedisDriver: "what the client speaks through",
+  RedisError: "an error",
+  RedisSettings: "reads the configuration when a client is made"
+}
+
+const Memory = Layer.mergeAll(
+  SessionStore.layerMemory(),
+  ConversationMemory.layerMemory(),
+  Cache.layerMemory(),
+  Lock.layerMemory(),
+  RateLimiter.layerMemory(),
+  Counters.layerMemory(),
+  EventBus.layerMemory,
+  CircuitControl.layerMemory
+)
+
+const onRedis = (options: RedisClient.Options) =>
+  Layer.mergeAll(
+    RedisSessionStore.layer(),
+    RedisConversationMemory.layer(),
+    RedisCache.layer,
+    RedisLock.layer(),
+    RedisRateLimiter.layer,
+    RedisCounters.layer,
+    RedisEventBus.layer,
+    RedisCircuitControl.layer()
+  ).pipe(Layer.provideMerge(RedisClient.layer(options)))
+
+const everything = Effect.zipWith(Operations.redis, Operations.ports, (redis, ports) => [...redis, ...ports])
+
+/** What an effect emits in any way, in the order of its emission, when the lowest level to log is `level`. */
+const emitted = <A, E, R>(level: LogLevel.LogLevel, effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    const recording = yield* Recording.make
+    const printed: Array<string> = []
+    const result = yield* Effect.acquireUseRelease(
+      Effect.sync(() => listenTo(printed)),
+      () => recording.within(Effect.locally(effect, FiberRef.currentMinimumLogLevel, level)),
+      (restore) => Effect.sync(restore)
+    )
+    return {
+      result,
+      lines: (yield* recording.lines).map(
+        ({ message, cause }) => `${message}${Cause.isEmpty(cause) ? "" : Cause.pretty(cause)}`
+      ),
+      rest: [
+        ...(yield* recording.spans).map(({ name }) => `span ${name}`),
+        ...(yield* recording.metrics).map(({ name }) => `metric ${name}`),
+        ...printed
+      ]
+    }
+  })
+
+/** Hears what goes to the console, to the process's output and to its warnings, until it is told to stop. */
+const listenTo = (printed: Array<string>): (() => void) => {
+  const restores: Array<() => void> = []
+  const hear = <T extends object, K extends keyof T & string>(target: T, name: K) => {
+    const before = target[name]
+    if (typeof before !== "function") return
+    const heard: unknown = (...args: ReadonlyArray<unknown>) => {
+      printed.push(`${name} ${args.map(String).join(" ")}`)
+      return true
+    }
+    Reflect.set(target, name, heard)
+    restores.push(() => Reflect.set(target, name, before))
+  }
+  for (const name of ["log", "info", "debug", "warn", "error", "trace"] as const) hear(globalThis.console, name)
+  hear(process.stdout, "write")
+  hear(process.stderr, "write")
+  const warned = (warning: Error) => printed.push(`warning ${warning.message}`)
+  process.on("warning", warned)
+  return () => {
+    for (const restore of restores) restore()
+    process.off("warning", warned)
+  }
+}
+
+/** Puts another type than is expected at every key. */
+const spoilTypes = `for _, key in ipairs(redis.call('KEYS', '*')) do
+  local type = redis.call('TYPE', key).ok
+  redis.call('DEL', key)
+  if type == 'set' then redis.call('SET', key, 'x') else redis.call('SADD', key, 'x') end
+  redis.call('PEXPIRE', key, 60000)
+end`
+
+/** Keeps the type of every key, and makes what is in it unreadable. */
+const spoilContents = `for _, key in ipairs(redis.call('KEYS', '*')) do
+  local type = redis.call('TYPE', key).ok
+  if type == 'string' then
+    redis.call('SET', key, '{', 'KEEPTTL')
+  elseif type == 'hash' then
+    for _, field in ipairs(redis.call('HKEYS', key)) do redis.call('HSET', key, field, '{') end
+  elseif type == 'list' then
+    for index = 0, redis.call('LLEN', key) - 1 do redis.call('LSET', key, index, '{') end
+  elseif type == 'stream' then
+    redis.call('XADD', key, '*', '{', '{')
+  elseif type == 'set' then
+    redis.call('SADD', key, '{')
+  elseif type == 'zset' then
+    redis.call('ZADD', key, 1, '{')
+  end
+end`
+
+/** The one warning that each of three stores has for a corrupt entry. */
+const warnings = [
+  "a stored session is corrupt and counts as absent",
+  "an override of a circuit is corrupt and left out",
+  "stored messages of a conversation are corrupt and left out"
+]
+const warningsIn = (lines: ReadonlyArray<string>) =>
+  [...new Set(lines.map((line) => warnings.find((warning) => line.includes(warning)) ?? line))].sort()
+
+const levels = [...LogLevel.allLevels]
+
+describe("the internal plane is silent", () => {
+  it("every module of the package is run here, or named with its reason", () => {
+    assert.deepStrictEqual(Object.keys(Underlay).sort(), [...run, ...Object.keys(withoutOperations)].sort())
+  })
+
+  it.scopedLive("a recording sees what is emitted in each way", () =>
     Effect.gen(function* () {
-      const store = yield* SessionStore.SessionStore
-      yield* Recording.assertSilent(
-        Effect.forEach(
-          Array.from({ length: 100 }, (_, index) => `session-${index}`),
-          (id) =>
-            Effect.gen(function* () {
-              // ten operations
-              yield* store.set(id, { user_id: "one", n: 0 })
-              yield* store.get(id)
-              yield* store.getAndTouch(id)
-              yield* store.exists(id)
-              yield* store.extendTtl(id)
-              yield* store.update(id, (session) => ({ ...session, n: 1 }))
-              const rotated = yield* store.rotate(id)
-              yield* store.create(id, { user_id: "two" })
-              yield* store.delete(Option.getOrThrow(rotated))
-              yield* store.sessionsOf("two")
-            }),
-          { concurrency: 20 }
-        )
+      const { lines, rest } = yield* emitted(
+        LogLevel.Info,
+        Effect.gen(function* () {
+          yield* Effect.logDebug("too low")
+          yield* Effect.withSpan(Effect.logInfo("a line"), "a span")
+          yield* Effect.sync(() => {
+            // biome-ignore lint/suspicious/noConsole: what is looked for
+            globalThis.console.error("printed")
+            process.stderr.write("written")
+          })
+        })
       )
-    }).pipe(Effect.provide(RedisSessionStore.layer().pipe(Layer.provide(client()), Layer.provide(server()))))
+      assert.deepStrictEqual(lines, ["a line"])
+      assert.deepStrictEqual(rest, ["span a span", "error printed", "write written"])
+    })
   )
 
-  it.scoped("nor do a thousand operations of conversation memory and cache", () =>
-    Effect.gen(function* () {
-      const memory = yield* ConversationMemory.ConversationMemory
-      const cache = yield* Cache.make({
-        namespace: "silent",
-        schema: Schema.Number,
-        staleFor: "1 minute",
-        earlyRefresh: 1e9,
-        firstTier: {}
-      })
-      const redis = yield* RedisClient.RedisClient
-      yield* Recording.assertSilent(
-        Effect.forEach(
-          Array.from({ length: 100 }, (_, index) => `conversation-${index}`),
-          (id) =>
-            Effect.gen(function* () {
-              yield* memory.append(id, [ChatMessage.user("hello"), ChatMessage.assistant("good day")])
-              yield* memory.recent(id)
-              yield* memory.setSummary(id, "greetings")
-              yield* memory.summary(id)
-              yield* memory.trim(id, { maxTokens: 5 })
-              yield* cache.set(id, 1)
-              yield* cache.get(id)
-              yield* cache.getOrElse(`${id}-2`, Effect.succeed(2))
-              yield* cache.getMany([id, `${id}-2`])
-              yield* cache.getOrElseOption(`${id}-3`, Effect.succeedNone)
-              yield* cache.getOrElseMany([id, `${id}-4`], () => Effect.succeed([]))
-              yield* Effect.exit(cache.getOrElse(`${id}-5`, Effect.die("a bug")))
-              // computed anew behind the call, in vain
-              yield* redis.send("SET", `cache:silent:${id}-6`, '{"keep":60000,"value":1}', "PX", 60_000)
-              yield* Effect.exit(cache.getOrElse(`${id}-6`, Effect.die("a bug")))
-              // no entry at all
-              yield* redis.send("SET", `cache:silent:${id}-7`, "{", "PX", 60_000)
-              yield* cache.get(`${id}-7`)
-              yield* cache.setMany([[`${id}-8`, 1]], { tags: [id] })
-              yield* cache.invalidateTags([id])
-              yield* cache.deleteMany([id, `${id}-2`])
-              yield* cache.delete(id)
-            }),
-          { concurrency: 20 }
-        )
-      )
-    }).pipe(
-      Effect.provide(
-        Layer.merge(RedisConversationMemory.layer(), RedisCache.layer).pipe(
-          Layer.provideMerge(client()),
-          Layer.provide(server())
-        )
-      )
-    )
+  it.scopedLive(
+    "every operation in this process, at every level",
+    () =>
+      Effect.forEach(levels, (level) =>
+        Effect.gen(function* () {
+          const { lines, rest } = yield* emitted(
+            level,
+            Effect.scoped(Effect.flatMap(Operations.ports, Operations.runAll).pipe(Effect.provide(Memory)))
+          )
+          assert.deepStrictEqual([...lines, ...rest], [], level.label)
+        })
+      ),
+    60_000
   )
 })
+
+describe.skipIf(Need.missing("redis-server"))(
+  Need.title("the internal plane is silent on Redis", "redis-server"),
+  () => {
+    /** Every operation over a server of its own, with what is done to the server before each. */
+    const over = (
+      level: LogLevel.LogLevel,
+      options: RedisClient.Options,
+      world: {
+        readonly begin?: (server: Server.RedisServer) => Effect.Effect<unknown, unknown>
+        readonly before?: (server: Server.RedisServer) => Effect.Effect<unknown, unknown>
+      }
+    ) =>
+      Effect.gen(function* () {
+        const server = yield* Server.make()
+        const operations = Effect.gen(function* () {
+          const all = yield* everything
+          yield* Effect.orDie(world.begin?.(server) ?? Effect.void)
+          return yield* Operations.runAll(all, Effect.orDie(world.before?.(server) ?? Effect.void))
+        }).pipe(Effect.scoped, Effect.provide(onRedis({ host: server.host, port: server.port, ...options })))
+        return yield* emitted(level, operations)
+      })
+
+    for (const level of levels) {
+      it.scopedLive(
+        `every operation, at the level ${level.label}`,
+        () =>
+          Effect.gen(function* () {
+            const { lines, rest, result } = yield* over(level, { commandTimeout: "5 seconds" }, {})
+            assert.deepStrictEqual([...lines, ...rest], [])
+            // they did what they were to do: those that fail are made to
+            assert.deepStrictEqual(result, [])
+          }),
+        60_000
+      )
+
+      it.scopedLive(
+        `every operation on corrupt contents, at the level ${level.label}: the one warning of each store`,
+        () =>
+          Effect.gen(function* () {
+            const { lines, rest } = yield* over(
+              level,
+              { commandTimeout: "5 seconds" },
+              { before: (server) => server.call("EVAL", spoilContents, "0") }
+            )
+            assert.deepStrictEqual(rest, [])
+            assert.deepStrictEqual(warningsIn(lines), LogLevel.lessThanEqual(level, LogLevel.Warning) ? warnings : [])
+          }),
+        60_000
+      )
+    }
+
+    it.scopedLive(
+      "every operation on keys of another type",
+      () =>
+        Effect.gen(function* () {
+          const { lines, rest, result } = yield* over(
+            LogLevel.All,
+            { commandTimeout: "5 seconds" },
+            { before: (server) => server.call("EVAL", spoilTypes, "0") }
+          )
+          assert.deepStrictEqual(rest, [])
+          // what holds another type is corrupt too
+          assert.deepStrictEqual(
+            warningsIn(lines).filter((line) => !warnings.includes(line)),
+            []
+          )
+          assert.isAbove(result.length, 20)
+        }),
+      60_000
+    )
+
+    it.scopedLive(
+      "every operation while the server is away",
+      () =>
+        Effect.gen(function* () {
+          const { lines, rest, result } = yield* over(LogLevel.All, {}, { begin: (server) => server.kill })
+          assert.deepStrictEqual([...lines, ...rest], [])
+          assert.isAbove(result.length, 50)
+        }),
+      60_000
+    )
+
+    it.scopedLive(
+      "every operation on a server that never was there",
+      () =>
+        Effect.gen(function* () {
+          const { lines, rest, result } = yield* emitted(
+            LogLevel.All,
+            Effect.flatMap(everything, Operations.runAll).pipe(
+              Effect.scoped,
+              Effect.provide(onRedis({ host: "127.0.0.1", port: 1, connect: "lazy" }))
+            )
+          )
+          assert.deepStrictEqual([...lines, ...rest], [])
+          assert.isAbove(result.length, 50)
+        }),
+      60_000
+    )
+
+    it.scopedLive(
+      "every operation while the server is frozen",
+      () =>
+        Effect.gen(function* () {
+          const { lines, rest, result } = yield* over(
+            LogLevel.All,
+            { commandTimeout: "30 millis", connectTimeout: "100 millis" },
+            { begin: (server) => server.freeze }
+          )
+          assert.deepStrictEqual([...lines, ...rest], [])
+          assert.isAbove(result.length, 50)
+        }),
+      60_000
+    )
+  }
+)

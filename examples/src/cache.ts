@@ -1,10 +1,11 @@
 /**
- * A cache in front of something slow: one load however many ask at once, a typed value, an age, and a count of what
- * happened.
+ * A cache in front of something slow: one load however many ask at once, what does not exist kept too, and a count of what
+ * happened. With `REDIS_URL` set the entries are in Redis and every process has them, else in this process.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Cache } from "@underlay/core"
-import { Console, Effect, Layer, Schema } from "effect"
+import { RedisCache, RedisClient } from "@underlay/redis"
+import { Config, Console, Effect, Layer, Option, Schema } from "effect"
 
 const User = Schema.Struct({ id: Schema.String, name: Schema.String })
 
@@ -15,6 +16,7 @@ const loadUser = (id: string) =>
 
 const program = Effect.gen(function* () {
   const users = yield* Users
+  yield* users.clear
   // A hundred requests for one user: one load.
   const found = yield* Effect.all(
     Array.from({ length: 100 }, () => users.getOrElse("42", loadUser("42"))),
@@ -23,8 +25,18 @@ const program = Effect.gen(function* () {
   yield* Console.log(`${found.length} answers, all ${found[0]?.name}`)
   yield* users.delete("42")
   yield* users.getOrElse("42", loadUser("42"))
+  // Nobody has this id, and that is kept as well: it is looked for once.
+  const find = Console.log("looking for user 7").pipe(Effect.as(Option.none<typeof User.Type>()))
+  yield* users.getOrElseOption("7", find)
+  yield* users.getOrElseOption("7", find)
   const { joined, loads } = yield* users.stats
   yield* Console.log(`loads: ${loads}, joined a load that ran: ${joined}`)
 })
 
-program.pipe(Effect.provide(Users.layer.pipe(Layer.provide(Cache.layerMemory()))), NodeRuntime.runMain)
+const CacheFromEnvironment = Layer.unwrapEffect(
+  Effect.map(Config.option(Config.string("REDIS_URL")), (url) =>
+    Option.isSome(url) ? RedisCache.layer.pipe(Layer.provide(RedisClient.layerConfig())) : Cache.layerMemory()
+  )
+)
+
+program.pipe(Effect.provide(Users.layer.pipe(Layer.provide(CacheFromEnvironment))), NodeRuntime.runMain)

@@ -1,17 +1,20 @@
 import { spawn } from "node:child_process"
+import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import * as Need from "@underlay/servers/Need"
+import * as RedisServer from "@underlay/servers/RedisServer"
 import { Effect } from "effect"
 
 const folder = Path.resolve(import.meta.dirname, "../src")
 
-/** Runs a program as a user would, without anything of this environment that would choose real services. */
-const run = (name: string) =>
+/** Runs a program as a user would, without anything of this environment that would choose real services but `variables`. */
+const run = (name: string, variables: Readonly<Record<string, string>> = {}) =>
   Effect.async<{ readonly code: number | null; readonly out: string; readonly err: string }>((resume) => {
     const { PATH, HOME } = process.env
     const child = spawn(process.execPath, ["--import", "tsx", Path.join(folder, name)], {
       cwd: Path.dirname(folder),
-      env: { PATH, HOME, NO_COLOR: "1" }
+      env: { PATH, HOME, NO_COLOR: "1", ...variables }
     })
     let out = ""
     let err = ""
@@ -34,7 +37,31 @@ const programs: Record<string, ReadonlyArray<string | RegExp>> = {
     /cart: .*pears/,
     "signed out of 1 session"
   ],
-  "cache.ts": ["100 answers, all Ada", "loads: 2, joined a load that ran: 99"],
+  "cache.ts": ["100 answers, all Ada", /^looking for user 7$/m, "loads: 3, joined a load that ran: 99"],
+  "lock.ts": [
+    /^\w+ wrote the report\n\w+ had nothing to do\n\w+ had nothing to do$/m,
+    "balance: 100, tokens: 10",
+    "a write with an old token: Stale"
+  ],
+  "rate-limiter.ts": [
+    "of 7 logins 5 were allowed",
+    "the next one may come in about a minute",
+    "headers: retry-after, ratelimit-limit, ratelimit-remaining, ratelimit-reset",
+    "another address: allowed",
+    "2 calls were within the month's 1000 tokens"
+  ],
+  "events.ts": [
+    "published twice: one event",
+    "in order: a placed, a paid, a sent",
+    "dead letter of order b: no address",
+    "after the replay: b placed"
+  ],
+  "conversation-memory.ts": [
+    "the last two: Whether it runs, and which address it listens on. | It listens on 127.0.0.1 only.",
+    "kept 2, dropped 2; the first is still from: system",
+    "summary: Ada's Redis refuses connections.",
+    "forgotten: true"
+  ],
   "vector-store.ts": [/^0\.\d\d {2}redis/],
   "language-model.ts": ["Because nothing listens on that address and port. (stop)", "high: nobody can log in"],
   "external-client.ts": ["the third attempt was answered", /circuit breaker is open/, "a forecast of another shape"],
@@ -50,21 +77,62 @@ const programs: Record<string, ReadonlyArray<string | RegExp>> = {
   "composed-layers.ts": ["with the production layers", "with the test layers", "both gave the same answer"]
 }
 
+/** Those that use Redis where `REDIS_URL` is set: they must say the same there. */
+const onRedis = Object.keys(programs).filter((name) =>
+  Fs.readFileSync(Path.join(folder, name), "utf8").includes('"REDIS_URL"')
+)
+
+const check = (name: string, variables?: Readonly<Record<string, string>>) =>
+  Effect.gen(function* () {
+    const { code, err, out } = yield* run(name, variables)
+    assert.strictEqual(code, 0, err + out)
+    assert.strictEqual(err, "")
+    for (const words of programs[name] ?? []) {
+      if (typeof words === "string") assert.include(out, words)
+      else assert.match(out, words)
+    }
+  })
+
 describe("the example programs", () => {
-  for (const [name, expected] of Object.entries(programs)) {
-    it.live(
+  for (const name of Object.keys(programs)) it.live(name, () => check(name), 60_000)
+})
+
+describe.skipIf(Need.missing("redis-server"))(Need.title("the example programs on Redis", "redis-server"), () => {
+  it("are those of the state layers", () => {
+    assert.includeMembers(onRedis, [
+      "cache.ts",
+      "conversation-memory.ts",
+      "events.ts",
+      "lock.ts",
+      "rate-limiter.ts",
+      "session-store.ts"
+    ])
+  })
+
+  for (const name of onRedis) {
+    it.scopedLive(
       name,
       () =>
         Effect.gen(function* () {
-          const { code, err, out } = yield* run(name)
-          assert.strictEqual(code, 0, err + out)
-          assert.strictEqual(err, "")
-          for (const words of expected) {
-            if (typeof words === "string") assert.include(out, words)
-            else assert.match(out, words)
-          }
+          const server = yield* RedisServer.make()
+          const before = yield* commands(server)
+          yield* check(name, { REDIS_URL: server.url })
+          assert.isAbove((yield* commands(server)) - before, 8, "it asked Redis")
+          // every key that is left has a time to live
+          const left = yield* server.call("EVAL", immortal, "0")
+          assert.deepStrictEqual(left, [])
         }),
       60_000
     )
   }
 })
+
+/** How many commands the server has had. */
+const commands = (server: RedisServer.RedisServer) =>
+  Effect.map(server.command("INFO", "stats"), (info) => Number(/total_commands_processed:(\d+)/.exec(info)?.[1]))
+
+const immortal = `local found = {}
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  if redis.call('TTL', key) < 0 then found[#found + 1] = key end
+end
+return found`

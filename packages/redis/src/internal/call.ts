@@ -1,6 +1,7 @@
 /**
  * A command under way, and what all parts of one client share.
  */
+import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { RedisError } from "../RedisError.ts"
 import type { Argument, Open } from "./driver.ts"
@@ -19,6 +20,12 @@ export interface Answer {
 
 export type Settle = (result: Either.Either<unknown, RedisError>) => void
 
+/** The `resume` of an `Effect.async`, which settles too: an Either is an effect. */
+export type Resume = (result: Effect.Effect<unknown, RedisError>) => void
+
+/** Takes a call back while it is not sent. None where there is nothing to take back: what is sent is sent. */
+export type TakeBack = (() => void) | undefined
+
 /**
  * A command under way, or several that belong together and go out in one piece. It is settled once: by its answer, its
  * deadline, the loss of its connection or the release of the client.
@@ -32,11 +39,99 @@ export interface Call {
   readonly binary: boolean
   /** When it fails, by `performance.now()`. */
   readonly deadline: number
-  readonly settle: Settle
+  /** Who waits can change: ask the call itself for it, and do not keep it. */
+  settle: Settle
   /** Hears a refusal before it is made an error, and says whether it takes care of it. */
   readonly refused: ((message: string) => boolean) | undefined
   /** What had arrived on the connection when it was sent. */
   received: number
+  /**
+   * Goes on with a call that the server has refused and not done: sends it elsewhere, or in another form. Nothing is sent
+   * where its caller was interrupted meanwhile: it may have gone on to other commands.
+   */
+  readonly again: (go: () => TakeBack) => void
+}
+
+/**
+ * A call that a fiber of its own waits for. It needs no way back for an interruption, which would cost every caller some
+ * microseconds: what is to be done again is done by the fiber that waits, so there is nothing where nobody does.
+ */
+export class Single implements Call {
+  readonly method: string
+  readonly part: Part
+  readonly burst: ReadonlyArray<Part> | undefined
+  readonly binary: boolean
+  readonly deadline: number
+  settle: Resume
+  readonly refused: ((message: string) => boolean) | undefined
+  received = 0
+
+  constructor(
+    method: string,
+    part: Part,
+    burst: ReadonlyArray<Part> | undefined,
+    binary: boolean,
+    deadline: number,
+    resume: Resume,
+    refused?: (message: string) => boolean
+  ) {
+    this.method = method
+    this.part = part
+    this.burst = burst
+    this.binary = binary
+    this.deadline = deadline
+    this.settle = resume
+    this.refused = refused
+  }
+
+  again(go: () => TakeBack): void {
+    this.settle(
+      Effect.async<unknown, RedisError>((resume) => {
+        this.settle = resume
+        const takeBack = go()
+        return takeBack === undefined ? undefined : Effect.sync(takeBack)
+      })
+    )
+  }
+}
+
+/** One call among several that a fiber waits for together, or one that no fiber waits for: it is taken back by hand. */
+export class Among implements Call {
+  readonly method: string
+  readonly part: Part
+  readonly burst = undefined
+  readonly binary: boolean
+  readonly deadline: number
+  settle: Settle
+  readonly refused: ((message: string) => boolean) | undefined
+  received = 0
+  #abandoned = false
+  #takeBack: TakeBack = undefined
+
+  constructor(
+    method: string,
+    part: Part,
+    binary: boolean,
+    deadline: number,
+    settle: Settle,
+    refused?: (message: string) => boolean
+  ) {
+    this.method = method
+    this.part = part
+    this.binary = binary
+    this.deadline = deadline
+    this.settle = settle
+    this.refused = refused
+  }
+
+  again(go: () => TakeBack): void {
+    if (!this.#abandoned) this.#takeBack = go()
+  }
+
+  takeBack(): void {
+    this.#abandoned = true
+    this.#takeBack?.()
+  }
 }
 
 /** Plain counters, changed in place. */

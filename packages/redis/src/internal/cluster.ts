@@ -7,7 +7,7 @@ import * as Either from "effect/Either"
 import { RedisError } from "../RedisError.ts"
 import type { Address } from "../RedisSettings.ts"
 import * as Attempt from "./attempt.ts"
-import { type Answer, type Call, failure, notSent, type Part } from "./call.ts"
+import { type Answer, type Call, failure, notSent, type Part, type TakeBack } from "./call.ts"
 import * as Commands from "./commands.ts"
 import * as Connection from "./connection.ts"
 import * as Deadlines from "./deadlines.ts"
@@ -59,7 +59,6 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
   let problem: RedisError | undefined
   let loaded = false
   let turn = 0
-  const delays = new Set<ReturnType<typeof setTimeout>>()
   const loadWatchers = new Set<() => void>()
 
   const become = (to: Model.ConnectionState): void => {
@@ -199,7 +198,7 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
     for (const node of nodes.values()) node.connection.connect()
     for (const watcher of [...loadWatchers]) watcher()
     settle()
-    if (first) for (const call of takeWaiting()) submit(call)
+    if (first) for (const call of takeWaiting()) passOn(call)
     onLeft(new Set(known.map(idOf)))
   }
 
@@ -282,7 +281,7 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
     return those[turn++ % those.length]
   }
 
-  const submit = (call: Call): (() => void) | undefined => {
+  const submit = (call: Call): TakeBack => {
     if (state === "closed") {
       call.settle(notSent(counts, "Closed", call.method, "the client is released"))
       return undefined
@@ -309,7 +308,10 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
     return route(call, node, 0)
   }
 
-  const wait = (call: Call): (() => void) | undefined => {
+  /** What takes back the calls that waited for the map and wait for their nodes now. */
+  const passedOn = new WeakMap<Call, () => void>()
+
+  const wait = (call: Call): TakeBack => {
     if (state === "away" && core.answerAtOnce) {
       call.settle(away(call.method, problem))
       return undefined
@@ -322,53 +324,82 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
     waiting.add(call)
     connect()
     return () => {
-      if (!waiting.delete(call)) return
-      counts.waiting--
-      counts.notSent++
+      if (waiting.delete(call)) {
+        counts.waiting--
+        counts.notSent++
+      } else passedOn.get(call)?.()
     }
   }
 
-  const route = (call: Call, node: Node, hops: number, asking = false): (() => void) | undefined => {
+  const passOn = (call: Call): void => {
+    const takeBack = submit(call)
+    if (takeBack !== undefined) passedOn.set(call, takeBack)
+  }
+
+  /** The call as it goes to a node: with its own way of going on where the node sends it elsewhere. */
+  const routed = (call: Call, changed: Partial<Pick<Call, "burst" | "settle" | "refused">>): Call => ({
+    method: call.method,
+    part: call.part,
+    burst: call.burst,
+    binary: call.binary,
+    deadline: call.deadline,
+    settle: (result) => call.settle(result),
+    refused: undefined,
+    received: 0,
+    again: (go) => call.again(go),
+    ...changed
+  })
+
+  const route = (call: Call, node: Node, hops: number, asking = false): TakeBack => {
     const refused = (message: string): boolean => redirect(call, node, hops, message)
     const burst = call.burst
     if (burst !== undefined) {
-      return node.connection.submit({
-        ...call,
-        burst: asking ? [ASKING, ...burst] : burst,
+      return node.connection.submit(
+        routed(call, {
+          burst: asking ? [ASKING, ...burst] : burst,
+          settle: (result) => {
+            if (Either.isLeft(result)) {
+              call.settle(result)
+              return
+            }
+            const answers = (result.right as ReadonlyArray<Answer>).slice(asking ? 1 : 0)
+            const message = discarded(answers)
+            if (message === undefined || !refused(message)) call.settle(Either.right(answers))
+          }
+        })
+      )
+    }
+    if (!asking) return node.connection.submit(routed(call, { refused }))
+    return node.connection.submit(
+      routed(call, {
+        burst: [ASKING, call.part],
         settle: (result) => {
           if (Either.isLeft(result)) {
             call.settle(result)
             return
           }
-          const answers = (result.right as ReadonlyArray<Answer>).slice(asking ? 1 : 0)
-          const message = discarded(answers)
-          if (message === undefined || !refused(message)) call.settle(Either.right(answers))
+          const answer = (result.right as ReadonlyArray<Answer>)[1]
+          const wrong = answer?.problem
+          if (wrong === undefined) call.settle(Either.right(answer?.reply))
+          else if (!(wrong instanceof Error && refused(wrong.message))) {
+            counts.refused++
+            call.settle(Either.left(RedisError.fromUnknown(call.method, wrong, true)))
+          }
         }
       })
-    }
-    if (!asking) return node.connection.submit({ ...call, refused })
-    return node.connection.submit({
-      ...call,
-      burst: [ASKING, call.part],
-      settle: (result) => {
-        if (Either.isLeft(result)) {
-          call.settle(result)
-          return
-        }
-        const answer = (result.right as ReadonlyArray<Answer>)[1]
-        const wrong = answer?.problem
-        if (wrong === undefined) call.settle(Either.right(answer?.reply))
-        else if (!(wrong instanceof Error && refused(wrong.message))) {
-          counts.refused++
-          call.settle(Either.left(RedisError.fromUnknown(call.method, wrong, true)))
-        }
-      }
-    })
+    )
   }
 
-  /** Sends a call on that a node refused because its slot is elsewhere. Says whether it did. */
+  /** Sends a call on that a node refused because its slot is elsewhere. Says whether it is taken care of. */
   const redirect = (call: Call, node: Node, hops: number, message: string): boolean => {
     const [code, slotText, place = ""] = message.split(" ")
+    const goOn = (go: () => TakeBack): boolean => {
+      call.again(() => {
+        counts.redirected++
+        return go()
+      })
+      return true
+    }
     switch (code) {
       case "MOVED": {
         const slot = Number(slotText)
@@ -377,42 +408,41 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
         const owner = nodeAt(to)
         slots[slot] = owner
         load()
-        if (hops >= mostHops) return false
-        counts.redirected++
-        route(call, owner, hops + 1)
-        return true
+        return hops < mostHops && goOn(() => route(call, owner, hops + 1))
       }
       case "ASK": {
         const to = addressOf(place, node.address.host)
-        if (to === undefined || hops >= mostHops) return false
-        counts.redirected++
-        route(call, nodeAt(to), hops + 1, true)
-        return true
+        return to !== undefined && hops < mostHops && goOn(() => route(call, nodeAt(to), hops + 1, true))
       }
-      case "TRYAGAIN": {
+      case "TRYAGAIN":
         // the keys of the command are on their way: some here, some there
-        if (performance.now() + movePause >= call.deadline) return false
-        counts.redirected++
-        const timer = setTimeout(() => {
-          delays.delete(timer)
-          if (state === "closed") call.settle(notSent(counts, "Closed", call.method, "the client is released"))
-          else submitAgain(call)
-        }, movePause)
-        delays.add(timer)
-        return true
-      }
+        return performance.now() + movePause < call.deadline && goOn(() => pause(call))
       case "CLUSTERDOWN":
       case "READONLY":
         load()
         return false
       default:
-        return false
+        return call.refused?.(message) === true
     }
   }
 
-  const submitAgain = (call: Call): void => {
-    if (performance.now() >= call.deadline) call.settle(Either.left(tooLate(call.method)))
-    else submit(call)
+  /** Calls that are sent again in a moment. */
+  const paused = new Map<Call, ReturnType<typeof setTimeout>>()
+
+  const pause = (call: Call): TakeBack => {
+    let takeBack: TakeBack
+    paused.set(
+      call,
+      setTimeout(() => {
+        paused.delete(call)
+        if (performance.now() >= call.deadline) call.settle(Either.left(tooLate(call.method)))
+        else takeBack = submit(call)
+      }, movePause)
+    )
+    return () => {
+      clearTimeout(paused.get(call))
+      if (!paused.delete(call)) takeBack?.()
+    }
   }
 
   const connect = (): void => {
@@ -507,9 +537,11 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
       if (state === "closed") return
       stopLoading?.()
       clearTimeout(loadTimer)
-      for (const timer of delays) clearTimeout(timer)
       become("closed")
-      for (const call of takeWaiting()) {
+      const those = [...takeWaiting(), ...paused.keys()]
+      for (const timer of paused.values()) clearTimeout(timer)
+      paused.clear()
+      for (const call of those) {
         call.settle(notSent(counts, "Closed", call.method, "the client is released"))
       }
       for (const watcher of [...loadWatchers]) watcher()

@@ -5,7 +5,7 @@
 import * as Either from "effect/Either"
 import { RedisError } from "../RedisError.ts"
 import * as Attempt from "./attempt.ts"
-import { type Call, type Core, failure, notSent } from "./call.ts"
+import { type Call, type Core, failure, notSent, type TakeBack } from "./call.ts"
 import * as Deadlines from "./deadlines.ts"
 import type { ConnectionState } from "./model.ts"
 import * as Wire from "./wire.ts"
@@ -16,7 +16,7 @@ export interface Connection {
   readonly problem: () => RedisError | undefined
   readonly connect: () => void
   /** Begins a call. What is given back takes it back while it waits. */
-  readonly submit: (call: Call) => (() => void) | undefined
+  readonly submit: (call: Call) => TakeBack
   /** What is submitted between the two goes out in one piece. */
   readonly cork: () => void
   readonly uncork: () => void

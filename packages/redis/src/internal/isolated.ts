@@ -44,7 +44,7 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
   const members = new Set<Member>()
   const idle: Array<Member> = []
   const waiters = new Set<Waiter>()
-  const attempts = new Set<{ readonly cancel: () => void }>()
+  const attempts = new Set<{ readonly end: () => void }>()
   let closed = false
 
   const evict = (member: Member, reason: "Unavailable" | "Closed"): void => {
@@ -71,7 +71,8 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
   }
 
   const giveBack = (member: Member): void => {
-    if (closed || member.lost || !member.clean || member.wire.size() > 0) {
+    // an answer that is still to come may be that of a command which holds the connection up
+    if (closed || member.lost || !member.clean || member.wire.unanswered() > 0) {
       drop(member)
       return
     }
@@ -105,9 +106,9 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
       // an idle connection to another server makes way
       const oldest = idle[0]
       if (members.size + attempts.size >= options.maxConnections && oldest !== undefined) evict(oldest, "Unavailable")
-      const entry = { cancel: (): void => {} }
+      const entry = { end: (): void => {} }
       attempts.add(entry)
-      entry.cancel = Attempt.begin(core, where.attempt, (result) => {
+      const cancel = Attempt.begin(core, where.attempt, (result) => {
         attempts.delete(entry)
         if (Either.isLeft(result)) {
           finish(Either.left(result.left))
@@ -116,7 +117,8 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
         }
         const opened = result.right
         const member: Member = {
-          id: where.id,
+          // where it is in truth: nothing may have been known yet when it was asked for
+          id: `${opened.target.host}:${opened.target.port}`,
           wire: Wire.make(core, opened.link, { onFrozen: () => drop(member), onRefused: where.onRefused }),
           lost: false,
           clean: true,
@@ -126,9 +128,13 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
         members.add(member)
         finish(Either.right(member))
       })
+      entry.end = () => {
+        cancel()
+        finish(notSent(core.counts, "Closed", "isolated", "the client is released"))
+      }
       cancelAttempt = () => {
         if (!attempts.delete(entry)) return
-        entry.cancel()
+        cancel()
         next()
       }
     }
@@ -154,12 +160,20 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
     }
   }
 
-  const isolated = (member: Member): Model.Isolated => {
+  const isolated = (member: Member, isOver: () => boolean): Model.Isolated => {
     const { counts } = core
     const submit = (call: Call): undefined => {
+      if (isOver()) {
+        call.settle(notSent(counts, "Closed", call.method, "the isolated connection was given back with its scope"))
+        return undefined
+      }
       if (member.lost) {
         const reason = closed ? "Closed" : "Unavailable"
         call.settle(notSent(counts, reason, call.method, "the isolated connection was lost: take another"))
+        return undefined
+      }
+      if (counts.unanswered >= core.maxInFlight || member.wire.buffered() > core.maxBuffered) {
+        call.settle(notSent(counts, "Overloaded", call.method, "too much is under way on isolated connections already"))
         return undefined
       }
       if (call.burst === undefined && Commands.leavesTraces(call.part.name)) member.clean = false
@@ -180,10 +194,12 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
       Effect.suspend(() => {
         // known to the finalizer before it is known to the caller: an interruption in between loses nothing
         let lent: Member | undefined
+        let over = false
         let cancel = (): void => {}
         return Effect.zipRight(
           Effect.addFinalizer(() =>
             Effect.sync(() => {
+              over = true
               cancel()
               if (lent !== undefined) giveBack(lent)
             })
@@ -192,7 +208,7 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
             cancel = take(where, (result) => {
               if (Either.isRight(result)) {
                 lent = result.right
-                resume(Effect.succeed(isolated(lent)))
+                resume(Effect.succeed(isolated(lent, () => over)))
               } else resume(Either.left(result.left))
             })
             return Effect.sync(cancel)
@@ -202,8 +218,9 @@ export const make = (core: Core, options: { readonly maxConnections: number; rea
     size: () => ({ total: members.size, idle: idle.length }),
     close: () => {
       closed = true
-      for (const { cancel } of attempts) cancel()
+      const making = [...attempts]
       attempts.clear()
+      for (const { end } of making) end()
       for (const member of members) evict(member, "Closed")
       const all = [...waiters]
       waiters.clear()

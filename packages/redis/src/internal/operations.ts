@@ -6,7 +6,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import { RedisError } from "../RedisError.ts"
-import { type Answer, type Call, type Core, failure, notSent, type Part, type Settle } from "./call.ts"
+import {
+  Among,
+  type Answer,
+  type Call,
+  type Core,
+  failure,
+  notSent,
+  type Part,
+  type Resume,
+  type Settle,
+  Single,
+  type TakeBack
+} from "./call.ts"
 import * as Commands from "./commands.ts"
 import type { Argument } from "./driver.ts"
 import type * as Model from "./model.ts"
@@ -14,7 +26,7 @@ import type * as Model from "./model.ts"
 /** Where calls go. */
 export interface Line {
   /** Begins a call. What is given back, if anything, takes it back while it is not sent. */
-  readonly submit: (call: Call) => (() => void) | undefined
+  readonly submit: (call: Call) => TakeBack
   readonly cork: () => void
   readonly uncork: () => void
   readonly place: "shared" | "isolated"
@@ -31,93 +43,66 @@ export interface Operations {
   readonly block: Model.Isolated["block"]
 }
 
-type TakeBack = (() => void) | undefined
-
 export const make = (core: Core, line: Line): Operations => {
   const { counts } = core
+
+  const due = (): number => performance.now() + core.commandTimeout
+
+  /** The way back of a call that waits, as what an interruption runs. */
+  const wayBack = (takeBack: TakeBack): Effect.Effect<void> | undefined =>
+    takeBack === undefined ? undefined : Effect.sync(takeBack)
+
+  const refusal = (name: string, args: ReadonlyArray<Argument>): Either.Either<never, RedisError> | undefined => {
+    const refused = Commands.refusal(name, args, line.place)
+    return refused === undefined ? undefined : notSent(counts, "Rejected", name, refused)
+  }
 
   const command = (
     name: string,
     args: ReadonlyArray<Argument>,
     binary: boolean,
     deadline: number,
-    settle: Settle
-  ): TakeBack => {
+    resume: Resume
+  ): Effect.Effect<void> | undefined => {
     const upper = name.toUpperCase()
-    const refused = Commands.refusal(upper, args, line.place)
+    const refused = refusal(upper, args)
     if (refused !== undefined) {
-      settle(notSent(counts, "Rejected", upper, refused))
+      resume(refused)
       return undefined
     }
-    return line.submit({
-      method: upper,
-      part: { name: upper, args },
-      burst: undefined,
-      binary,
-      deadline,
-      settle,
-      refused: undefined,
-      received: 0
-    })
+    return wayBack(line.submit(new Single(upper, { name: upper, args }, undefined, binary, deadline, resume)))
   }
-
-  const script = (
-    { name, sha, source }: Model.Script,
-    keys: ReadonlyArray<string>,
-    args: ReadonlyArray<Argument>,
-    binary: boolean,
-    deadline: number,
-    settle: Settle
-  ): TakeBack => {
-    let abandoned = false
-    const call = (command: string, body: string, settle: Settle): Call => ({
-      method: name,
-      part: { name: command, args: [body, keys.length, ...keys, ...args] },
-      burst: undefined,
-      binary,
-      deadline,
-      settle,
-      refused: undefined,
-      received: 0
-    })
-    const takeBack = line.submit(
-      call("EVALSHA", sha, (result) => {
-        // the server has not seen it yet, or has forgotten it: nothing was done
-        if (!abandoned && Either.isLeft(result) && result.left.code === "NOSCRIPT") {
-          line.submit(call("EVAL", source, settle))
-        } else settle(result)
-      })
-    )
-    // what is sent is sent: without a way back an interruption costs nothing to be ready for
-    if (takeBack === undefined) return undefined
-    return () => {
-      abandoned = true
-      takeBack()
-    }
-  }
-
-  const step = (one: Model.Step, binary: boolean, deadline: number, settle: Settle): TakeBack => {
-    if ("script" in one) return script(one.script, one.keys, one.args, binary, deadline, settle)
-    const [name, ...args] = one
-    return command(name, args, binary, deadline, settle)
-  }
-
-  const due = (): number => performance.now() + core.commandTimeout
 
   const send =
     <A>(binary: boolean) =>
     (...[name, ...args]: Model.Command): Effect.Effect<A, RedisError> =>
-      Effect.async<A, RedisError>((resume) => {
-        const takeBack = command(name, args, binary, due(), resume as Settle)
-        return takeBack === undefined ? undefined : Effect.sync(takeBack)
-      })
+      Effect.async<A, RedisError>((resume) => command(name, args, binary, due(), resume as Resume))
 
   const run =
     <A>(binary: boolean) =>
-    (one: Model.Script, keys: ReadonlyArray<string>, args: ReadonlyArray<Argument>): Effect.Effect<A, RedisError> =>
+    (
+      { name, sha, source }: Model.Script,
+      keys: ReadonlyArray<string>,
+      args: ReadonlyArray<Argument>
+    ): Effect.Effect<A, RedisError> =>
       Effect.async<A, RedisError>((resume) => {
-        const takeBack = script(one, keys, args, binary, due(), resume as Settle)
-        return takeBack === undefined ? undefined : Effect.sync(takeBack)
+        const deadline = due()
+        const call = new Single(
+          name,
+          evalSha(sha, keys, args),
+          undefined,
+          binary,
+          deadline,
+          resume as Resume,
+          (message) => {
+            if (!unknownScript(message)) return false
+            call.again(() =>
+              line.submit(new Single(name, evalWhole(source, keys, args), undefined, binary, deadline, call.settle))
+            )
+            return true
+          }
+        )
+        return wayBack(line.submit(call))
       })
 
   const sendMany =
@@ -126,19 +111,47 @@ export const make = (core: Core, line: Line): Operations => {
       if (steps.length === 0) return Effect.succeed([])
       return Effect.async((resume) => {
         const results: Array<Either.Either<A, RedisError>> = new Array(steps.length)
+        const calls: Array<Among> = []
         let left = steps.length
         const deadline = due()
+        const submit = (call: Among): void => call.again(() => line.submit(call))
         line.cork()
-        const takeBack = steps.map((one, index) =>
-          step(one, binary, deadline, (result) => {
+        for (const [index, one] of steps.entries()) {
+          const settle: Settle = (result) => {
             results[index] = result as Either.Either<A, RedisError>
             left--
             if (left === 0) resume(Effect.succeed(results))
-          })
-        )
+          }
+          if ("script" in one) {
+            const { args, keys } = one
+            const { name, sha, source } = one.script
+            const call = new Among(name, evalSha(sha, keys, args), binary, deadline, settle, (message) => {
+              if (!unknownScript(message)) return false
+              call.again(() => {
+                const whole = new Among(name, evalWhole(source, keys, args), binary, deadline, settle)
+                calls.push(whole)
+                return line.submit(whole)
+              })
+              return true
+            })
+            calls.push(call)
+            submit(call)
+            continue
+          }
+          const [name, ...args] = one
+          const upper = name.toUpperCase()
+          const refused = refusal(upper, args)
+          if (refused !== undefined) {
+            settle(refused)
+            continue
+          }
+          const call = new Among(upper, { name: upper, args }, binary, deadline, settle)
+          calls.push(call)
+          submit(call)
+        }
         line.uncork()
         return Effect.sync(() => {
-          for (const one of takeBack) one?.()
+          for (const call of calls) call.takeBack()
         })
       })
     }
@@ -147,40 +160,27 @@ export const make = (core: Core, line: Line): Operations => {
     steps: ReadonlyArray<Model.Step>
   ): Effect.Effect<ReadonlyArray<Either.Either<Model.Reply, RedisError>>, RedisError> => {
     if (steps.length === 0) return Effect.succeed([])
-    return Effect.async((resume) => {
+    return Effect.suspend(() => {
       const parts: Array<Part> = []
       const methods: Array<string> = []
       for (const one of steps) {
         if ("script" in one) {
           methods.push(one.script.name)
           // by its source: a hash that the server does not know would fail while the others are applied
-          parts.push({ name: "EVAL", args: [one.script.source, one.keys.length, ...one.keys, ...one.args] })
+          parts.push(evalWhole(one.script.source, one.keys, one.args))
           continue
         }
         const [name, ...args] = one
         const upper = name.toUpperCase()
         const refused = Commands.refusal(upper, args, "transaction")
-        if (refused !== undefined) {
-          resume(notSent(counts, "Rejected", upper, refused))
-          return undefined
-        }
+        if (refused !== undefined) return notSent(counts, "Rejected", upper, refused)
         methods.push(upper)
         parts.push({ name: upper, args })
       }
-      const takeBack = line.submit({
-        method: "MULTI",
-        part: multi,
-        burst: [multi, ...parts, exec],
-        binary: false,
-        deadline: due(),
-        settle: (result) =>
-          resume(
-            Either.isLeft(result) ? Either.left(result.left) : outcome(methods, result.right as ReadonlyArray<Answer>)
-          ),
-        refused: undefined,
-        received: 0
-      })
-      return takeBack === undefined ? undefined : Effect.sync(takeBack)
+      const answers = Effect.async<ReadonlyArray<Answer>, RedisError>((resume) =>
+        wayBack(line.submit(new Single("MULTI", multi, [multi, ...parts, exec], false, due(), resume as Resume)))
+      )
+      return Effect.flatMap(answers, (answers) => outcome(methods, answers))
     })
   }
 
@@ -193,13 +193,24 @@ export const make = (core: Core, line: Line): Operations => {
     runBuffer: run(true),
     transaction,
     block: (timeout, ...[name, ...args]) =>
-      Effect.async((resume) => {
-        const deadline = performance.now() + Duration.toMillis(timeout) + grace
-        const takeBack = command(name, args, false, deadline, resume as Settle)
-        return takeBack === undefined ? undefined : Effect.sync(takeBack)
-      })
+      Effect.async((resume) =>
+        command(name, args, false, performance.now() + Duration.toMillis(timeout) + grace, resume as Resume)
+      )
   }
 }
+
+const evalSha = (sha: string, keys: ReadonlyArray<string>, args: ReadonlyArray<Argument>): Part => ({
+  name: "EVALSHA",
+  args: [sha, keys.length, ...keys, ...args]
+})
+
+const evalWhole = (source: string, keys: ReadonlyArray<string>, args: ReadonlyArray<Argument>): Part => ({
+  name: "EVAL",
+  args: [source, keys.length, ...keys, ...args]
+})
+
+/** The server has not seen it yet, or has forgotten it: nothing was done. */
+const unknownScript = (message: string): boolean => message.startsWith("NOSCRIPT")
 
 const multi: Part = { name: "MULTI", args: [] }
 const exec: Part = { name: "EXEC", args: [] }

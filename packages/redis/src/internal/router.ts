@@ -5,7 +5,7 @@ import type * as Effect from "effect/Effect"
 import type { RedisError } from "../RedisError.ts"
 import type { RedisSettings } from "../RedisSettings.ts"
 import type * as Attempt from "./attempt.ts"
-import type { Call, Core } from "./call.ts"
+import type { Call, Core, TakeBack } from "./call.ts"
 import type { Tls } from "./driver.ts"
 import type * as Isolated from "./isolated.ts"
 import type * as Model from "./model.ts"
@@ -16,7 +16,7 @@ export interface Router {
   readonly state: () => Model.ConnectionState
   readonly problem: () => RedisError | undefined
   readonly connect: () => void
-  readonly submit: (call: Call) => (() => void) | undefined
+  readonly submit: (call: Call) => TakeBack
   readonly cork: () => void
   readonly uncork: () => void
   /** Where an isolated connection goes. */

@@ -7,7 +7,7 @@ import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
 import type { RedisError } from "../RedisError.ts"
 import type * as Attempt from "./attempt.ts"
-import { type Core, notSent } from "./call.ts"
+import { Among, type Core, notSent } from "./call.ts"
 import * as Connection from "./connection.ts"
 import type * as Model from "./model.ts"
 
@@ -76,16 +76,9 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
     args: ReadonlyArray<string>,
     done: (result: Either.Either<unknown, RedisError>) => void
   ): void => {
-    connection?.submit({
-      method: name.toUpperCase(),
-      part: { name, args },
-      burst: undefined,
-      binary: false,
-      deadline: performance.now() + core.commandTimeout,
-      settle: done,
-      refused: undefined,
-      received: 0
-    })
+    connection?.submit(
+      new Among(name.toUpperCase(), { name, args }, false, performance.now() + core.commandTimeout, done)
+    )
   }
 
   const subscribe = (those: ReadonlyArray<Listener>): void => {

@@ -11,6 +11,8 @@ export interface Wire {
   readonly write: (call: Call) => void
   /** Calls that are not settled. */
   readonly size: () => number
+  /** Answers that are still to come, those of calls whose time is over included. */
+  readonly unanswered: () => number
   readonly cork: () => void
   readonly uncork: () => void
   readonly buffered: () => number
@@ -176,6 +178,7 @@ export const make = (core: Core, link: Link, events: WireEvents): Wire => {
       else sendBurst(call, call.burst)
     },
     size: pending.size,
+    unanswered: () => unanswered,
     cork: hold,
     uncork: release,
     buffered: link.buffered,

@@ -33,10 +33,11 @@ const node = (answer: (port: number) => string | undefined) =>
 
 describe("RedisClient: what was interrupted is never sent later", () => {
   for (const [what, call] of [
-    ["a script", (redis: RedisClient.Service) => redis.run(script, ["key"], [])],
+    ["a script", (redis: RedisClient.Service) => Effect.asVoid(redis.run(script, ["key"], []))],
     [
       "a script among others",
-      (redis: RedisClient.Service) => redis.sendMany(["a", "b"].map((key) => ({ script, keys: [key], args: [] })))
+      (redis: RedisClient.Service) =>
+        Effect.asVoid(redis.sendMany(["a", "b"].map((key) => ({ script, keys: [key], args: [] }))))
     ]
   ] as const) {
     it.scopedLive(`${what} that the server does not know (NOSCRIPT)`, () =>
@@ -124,10 +125,10 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient: isolated 
       assert.strictEqual(isolatedIdle, 1)
       const other = yield* redis.isolated()
       for (const call of [
-        kept.send("WATCH", "key"),
-        kept.block("1 second", "BLPOP", "list", 1),
-        kept.run(script, ["key"], []),
-        kept.transaction([["SET", "key", 1]])
+        Effect.asVoid(kept.send("WATCH", "key")),
+        Effect.asVoid(kept.block("1 second", "BLPOP", "list", 1)),
+        Effect.asVoid(kept.run(script, ["key"], [])),
+        Effect.asVoid(kept.transaction([["SET", "key", 1]]))
       ]) {
         const error = yield* failureOf(call)
         assert.deepStrictEqual([error.reason, error.outcome], ["Closed", "not-sent"])

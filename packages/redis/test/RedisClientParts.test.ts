@@ -63,6 +63,36 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient, part by p
       })
     )
 
+    it.scopedLive("a step that cannot be written takes the others with it: none is done", () =>
+      Effect.gen(function* () {
+        class Command extends Ioredis5.Command {
+          override toWritable(socket: object): string | Buffer {
+            if (this.args.includes("too long")) throw new RangeError("Invalid string length")
+            return super.toWritable(socket)
+          }
+        }
+        class Redis extends Ioredis5.Redis {
+          static override readonly Command = Command
+        }
+        const server = yield* Server.make()
+        const { redis } = yield* open({ ...at(server), driver: RedisDriver.fromIoredis({ Redis }) })
+        const error = yield* failureOf(
+          redis.transaction([
+            ["SET", "a", 1],
+            ["SET", "b", "too long"],
+            ["SET", "c", 3]
+          ])
+        )
+        assert.deepStrictEqual([error.reason, error.outcome], ["Rejected", "not-sent"])
+        assert.deepStrictEqual(yield* redis.send("MGET", "a", "b", "c"), [null, null, null])
+        assert.deepStrictEqual(yield* redis.transaction([["SET", "a", 1]]), [Either.right("OK")])
+        const alone = yield* failureOf(redis.send("SET", "b", "too long"))
+        assert.deepStrictEqual([alone.reason, alone.outcome], ["Rejected", "not-sent"])
+        const { inFlight, waiting } = yield* redis.stats
+        assert.deepStrictEqual({ inFlight, waiting }, { inFlight: 0, waiting: 0 })
+      })
+    )
+
     it.scopedLive("a connection that is lost under it has an unknown outcome, and leaves nothing half begun", () =>
       Effect.gen(function* () {
         const server = yield* Server.make()

@@ -1,11 +1,19 @@
 /** What the tests of the client share: a client in a scope of its own, and waiting for what a server does in its time. */
-import { RedisClient } from "@underlay/redis"
+import { RedisClient, RedisDriver } from "@underlay/redis"
 import type { RedisError } from "@underlay/redis/RedisError"
 import { type ConfigError, Context, Effect, Exit, Layer, Scope } from "effect"
+import * as Ioredis5 from "ioredis"
+import * as Ioredis6 from "ioredis6"
 
 export { pause, timed } from "./support.ts"
 
 import { pause } from "./support.ts"
+
+/** Every driver that the client is to work with. */
+export const drivers: ReadonlyArray<readonly [name: string, driver: RedisDriver.RedisDriver]> = [
+  ["ioredis 5.11", RedisDriver.fromIoredis(Ioredis5)],
+  ["ioredis 6", RedisDriver.fromIoredis(Ioredis6)]
+]
 
 /** A client in a scope of its own, so that a test can release it when it likes. */
 export const open = (

@@ -3,6 +3,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as RedisDriver from "../RedisDriver.ts"
@@ -61,8 +62,13 @@ export const makeClient = (
     const apart = (): Core => ({ ...core, counts: noCounts(), answerAtOnce: true, autoPipelining: false })
 
     const watchers = new Set<(state: Model.ConnectionState) => void>()
+    const progress = new Set<() => void>()
+    const onProgress = (): void => {
+      for (const watcher of [...progress]) watcher()
+    }
     const onState = (state: Model.ConnectionState): void => {
       for (const watcher of [...watchers]) watcher(state)
+      onProgress()
     }
     if (behaviour.autoPipelining === true && settings.topology === "cluster") {
       return yield* failure({
@@ -81,6 +87,7 @@ export const makeClient = (
       tls,
       name: behaviour.name,
       onState,
+      onProgress,
       onLeft: (present) => subscriber.leave(present)
     })
     const shared = Operations.make(core, {
@@ -103,7 +110,7 @@ export const makeClient = (
         watchers.clear()
       })
     )
-    if (behaviour.connect !== "lazy") yield* connected(core, router, watchers)
+    if (behaviour.connect !== "lazy") yield* connected(core, router, progress)
 
     const service: Model.Service = {
       send: shared.send,
@@ -149,17 +156,16 @@ export const makeClient = (
     return service
   })
 
-/** Waits for the first connection, and fails with what keeps it from being had. */
-const connected = (
-  core: Core,
-  router: Router,
-  watchers: Set<(state: Model.ConnectionState) => void>
-): Effect.Effect<void, RedisError> =>
+/**
+ * Waits for the first connection, and fails with what keeps it from being had. A Cluster need not be whole: some of its
+ * nodes are enough, as they are for a client that runs.
+ */
+const connected = (core: Core, router: Router, progress: Set<() => void>): Effect.Effect<void, RedisError> =>
   Effect.async((resume) => {
-    const done = (result: Effect.Effect<void, RedisError>): void => {
+    const stop = (): void => {
+      clearTimeout(late)
       clearTimeout(timer)
-      watchers.delete(watcher)
-      resume(result)
+      progress.delete(look)
     }
     const notReady = () =>
       failure({
@@ -168,16 +174,27 @@ const connected = (
         method: "connect",
         description: `the server was not ready within ${core.connectTimeout} ms`
       })
-    const watcher = (state: Model.ConnectionState): void => {
-      if (state === "ready") done(Effect.void)
-      else if (state === "away") done(Effect.fail(router.problem() ?? notReady()))
+    const decide = (isLate: boolean): void => {
+      const result = router.begun(isLate)
+      if (result === undefined) return
+      stop()
+      resume(Either.mapLeft(result, (problem) => problem ?? notReady()))
     }
+    let isLate = false
+    const look = (): void => decide(isLate)
+    const late = setTimeout(
+      () => {
+        isLate = true
+        look()
+      },
+      Math.min(core.commandTimeout, core.connectTimeout)
+    )
     // the server may accept and then not answer, or load its data for ever
-    const timer = setTimeout(() => done(Effect.fail(notReady())), core.connectTimeout)
-    watchers.add(watcher)
+    const timer = setTimeout(() => {
+      stop()
+      resume(notReady())
+    }, core.connectTimeout)
+    progress.add(look)
     router.connect()
-    return Effect.sync(() => {
-      clearTimeout(timer)
-      watchers.delete(watcher)
-    })
+    return Effect.sync(stop)
   })

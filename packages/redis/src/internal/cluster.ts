@@ -42,7 +42,7 @@ const movePause = 10
 
 const idOf = ({ host, port }: Address): string => `${host}:${port}`
 
-export const make = ({ apart, core, name, onLeft, onState, settings, tls }: RouterOptions): Router => {
+export const make = ({ apart, core, name, onLeft, onProgress, onState, settings, tls }: RouterOptions): Router => {
   const { counts } = core
   const targetAt = targetOf(core, settings.tls ? tls : undefined)
   const greeting = greetingOf(settings, name)
@@ -65,6 +65,16 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
     if (state === to) return
     state = to
     onState(to)
+  }
+
+  const begun: Router["begun"] = (late) => {
+    if (!loaded) return state === "away" ? Either.left(problem) : undefined
+    const states = [...nodes.values()].map(({ connection }) => connection.state())
+    const some = states.includes("ready")
+    // who is there is served; a node that hangs is waited for no longer than a command would
+    if (states.every((one) => one === "ready") || (some && late)) return Either.right(undefined)
+    if (states.includes("connecting")) return undefined
+    return some ? Either.right(undefined) : Either.left(problem)
   }
 
   // ---- the map
@@ -230,6 +240,7 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
   /** The state of the whole from those of its nodes. */
   const settle = (): void => {
     if (state === "closed" || !loaded) return
+    onProgress()
     const states = [...nodes.values()].map(({ connection }) => connection.state())
     if (states.every((one) => one === "ready")) {
       if (slots.includes(undefined)) become("away")
@@ -247,6 +258,8 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
   // ---- calls
 
   const waiting = Deadlines.make((due) => {
+    // who waited so long in vain knows that it is away: those who come now need not find that out again
+    if (state === "connecting" && !loaded && core.answerAtOnce) become("away")
     for (const call of due) {
       counts.waiting--
       counts.timedOut++
@@ -482,6 +495,7 @@ export const make = ({ apart, core, name, onLeft, onState, settings, tls }: Rout
     topology: "cluster",
     state: () => state,
     problem: () => problem,
+    begun,
     connect,
     submit,
     cork: () => {

@@ -62,6 +62,8 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
   let id: string | undefined
   let next: ReturnType<typeof setTimeout> | undefined
   let refreshed = Number.NEGATIVE_INFINITY
+  /** Whether it was said that the server is elsewhere while it was looked for: what is found may be the old one. */
+  let outdated = false
 
   const become = (to: ConnectionState): void => {
     if (state === to) return
@@ -89,6 +91,8 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
     notSent(counts, "Overloaded", method, `${core.maxInFlight} commands are under way already`)
 
   const waiting = Deadlines.make((due) => {
+    // who waited so long in vain knows that it is away: those who come now need not find that out again
+    if (state === "connecting" && core.answerAtOnce) become("away")
     for (const call of due) {
       counts.waiting--
       counts.timedOut++
@@ -171,6 +175,11 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
       retired.add(before)
       before.retire()
     }
+    if (outdated) {
+      outdated = false
+      looks = mostLooks
+      later(0)
+    }
     problem = undefined
     failures = 0
     counts.connects++
@@ -195,6 +204,7 @@ export const make = (core: Core, options: ConnectionOptions): Connection => {
 
   const refresh = (known = false): void => {
     const now = performance.now()
+    if (known && attempts.length > 0) outdated = true
     if (wire === undefined || attempts.length > 0 || (!known && now - refreshed < refreshPause)) return
     refreshed = now
     looks = mostLooks

@@ -2,6 +2,7 @@
  * What a topology decides: over which connection a call goes.
  */
 import type * as Effect from "effect/Effect"
+import type * as Either from "effect/Either"
 import type { RedisError } from "../RedisError.ts"
 import type { RedisSettings } from "../RedisSettings.ts"
 import type * as Attempt from "./attempt.ts"
@@ -16,6 +17,11 @@ export interface Router {
   readonly state: () => Model.ConnectionState
   readonly problem: () => RedisError | undefined
   readonly connect: () => void
+  /**
+   * Whether the first attempts to connect have come to an end, and to a good one: then calls can be served, on a Cluster
+   * some of them at least. `late`: what is not there by now need not be waited for.
+   */
+  readonly begun: (late: boolean) => Either.Either<void, RedisError | undefined> | undefined
   readonly submit: (call: Call) => TakeBack
   readonly cork: () => void
   readonly uncork: () => void
@@ -36,6 +42,8 @@ export interface RouterOptions {
   readonly tls: Tls
   readonly name: string | undefined
   readonly onState: (state: Model.ConnectionState) => void
+  /** Hears that `begun` may say something else now, where the state does not tell. */
+  readonly onProgress: () => void
   /** Hears which servers belong to a Cluster now, as `host:port`: what is connected to another is on its own. */
   readonly onLeft: (present: ReadonlySet<string>) => void
 }

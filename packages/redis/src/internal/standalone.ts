@@ -2,6 +2,7 @@
  * One server, always the same or the one that Sentinel calls the master: every call goes over one connection.
  */
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type { Address, RedisSettings } from "../RedisSettings.ts"
@@ -81,6 +82,11 @@ export const make = ({ apart, core, name, onState, settings, tls }: RouterOption
     state: connection.state,
     problem: connection.problem,
     connect: connection.connect,
+    begun: () => {
+      const state = connection.state()
+      if (state === "ready") return Either.right(undefined)
+      return state === "away" ? Either.left(connection.problem()) : undefined
+    },
     submit: connection.submit,
     cork: connection.cork,
     uncork: connection.uncork,

@@ -205,11 +205,12 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
     },
     close: () => {
       closed = true
-      release()
+      // they are told before the connection is closed, whose end would tell them something else
       for (const listener of [...listeners]) {
         listeners.delete(listener)
         first(listener, notSent(core.counts, "Closed", listener.kind.toUpperCase(), "the client is released"))
       }
+      release()
       byName.subscribe.clear()
       byName.psubscribe.clear()
     }

@@ -120,22 +120,41 @@ export const make = (core: Core, link: Link, events: WireEvents): Wire => {
   const sendBurst = (call: Call, parts: ReadonlyArray<Part>): void => {
     const answers: Array<Answer> = new Array(parts.length)
     let left = parts.length
-    unanswered += left
-    counts.unanswered += left
-    hold()
-    for (const [index, { args, name }] of parts.entries()) {
+    let sending = true
+    /** What cannot be written: what comes after it would be done without it. */
+    let unwritable: Answer | undefined
+    const send = ({ args, name }: Part, done: (answer: Answer) => void): void => {
+      unanswered++
+      counts.unanswered++
       link.send(name, args, call.binary, (problem, reply) => {
         if (closed) return
         unanswered--
         counts.unanswered--
+        if (sending && problem !== undefined) unwritable ??= { problem, reply }
+        done({ problem, reply })
+      })
+    }
+    hold()
+    for (const [index, part] of parts.entries()) {
+      send(part, (answer) => {
         left--
-        answers[index] = { problem, reply }
+        answers[index] = answer
         if (left > 0 || !pending.delete(call)) return
         counts.inFlight--
         counts.answered++
         call.settle(Either.right(answers))
         if (retired) leave()
       })
+      if (unwritable !== undefined) break
+    }
+    sending = false
+    if (unwritable !== undefined) {
+      if (parts.some(({ name }) => name === "MULTI")) send({ name: "DISCARD", args: [] }, () => {})
+      if (pending.delete(call)) {
+        counts.inFlight--
+        counts.notSent++
+        call.settle(Either.left(RedisError.fromUnknown(call.method, unwritable.problem, false)))
+      }
     }
     release()
   }

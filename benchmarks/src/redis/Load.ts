@@ -264,3 +264,7 @@ const print = ({ base, rounds, rows, title, verdicts }: Result): void => {
 /** Keeps the comparisons of one entry as a result file. */
 export const keepAll = (name: string, comparisons: ReadonlyArray<Result>, more: object = {}, host = machine()): void =>
   keep(name, { name, ...more, comparisons }, host)
+
+/** One slice of one subject. */
+export const slice = (subject: Subject, concurrency: number, millis: number, server: ServerCpu): Promise<Sample> =>
+  sampled(server, () => runFor(workersOf(subject, concurrency), millis))

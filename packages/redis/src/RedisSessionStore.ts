@@ -163,6 +163,22 @@ const text = (reply: RedisClient.Reply): string | undefined => (typeof reply ===
 const texts = (reply: RedisClient.Reply): ReadonlyArray<string> =>
   Array.isArray(reply) ? reply.filter((one) => typeof one === "string") : []
 
+/** What this process knows of a session: when it was indexed for its owner, if it has one, and until when that holds. */
+interface Known {
+  readonly owner: string | undefined
+  readonly at: number
+  readonly until: number
+}
+
+/** A session that is written again and again is indexed again so often, in milliseconds: the index may have been lost. */
+const indexAgain = 60_000
+
+/** What a reply, or a failure, means to a method. */
+interface Answer<A> {
+  readonly onSuccess: (reply: RedisClient.Reply) => A
+  readonly onFailure: (error: RedisError) => SessionStore.SessionStoreError
+}
+
 interface Settings {
   readonly indexTtl: number
   readonly absolute: number | undefined
@@ -182,20 +198,24 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
    * Until when an index is known to hold a session's entry. A touch learns the owner from its answer; so that it does not
    * take two round trips each time, the index is renewed once half of its extra time is over.
    */
-  const indexedUntil = new Map<string, number>()
-  const indexedAt = (id: string, ttl: number, now: number): void => {
+  const indexedUntil = new Map<string, Known>()
+  const indexedAt = (id: string, owner: string | undefined, ttl: number, now: number): void => {
     indexedUntil.delete(id)
-    indexedUntil.set(id, now + ttl + indexTtl)
+    indexedUntil.set(id, { owner, at: now, until: now + ttl + indexTtl })
     if (indexedUntil.size <= knownSessions) return
     for (const oldest of indexedUntil.keys()) {
       indexedUntil.delete(oldest)
       return
     }
   }
-  const indexed = (id: string, ttl: number): Effect.Effect<void> =>
-    Effect.map(Clock.currentTimeMillis, (now) => indexedAt(id, ttl, now))
-  const isFresh = (id: string, ttl: number, now: number): boolean =>
-    now + ttl + indexTtl / 2 <= (indexedUntil.get(id) ?? 0)
+  const indexed = (id: string, owner: string | undefined, ttl: number): Effect.Effect<void> =>
+    Effect.map(Clock.currentTimeMillis, (now) => indexedAt(id, owner, ttl, now))
+  /** What is known of a session whose index entry is fresh, if it is. */
+  const freshOf = (id: string, ttl: number, now: number): Known | undefined => {
+    const known = indexedUntil.get(id)
+    return known !== undefined && now + ttl + indexTtl / 2 <= known.until ? known : undefined
+  }
+  const isFresh = (id: string, ttl: number, now: number): boolean => freshOf(id, ttl, now) !== undefined
 
   const fails =
     (method: string) =>
@@ -226,9 +246,9 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
     if (json === undefined) return Effect.void
     const owner = SessionStore.ownerIn(json)
     // who gives it an owner indexes it
-    if (owner === undefined) return indexed(id, ttl)
+    if (owner === undefined) return indexed(id, undefined, ttl)
     return Effect.flatMap(client.sendMany([own(owner, id, ttl)]), ([result]) =>
-      result !== undefined && Either.isRight(result) ? indexed(id, ttl) : Effect.void
+      result !== undefined && Either.isRight(result) ? indexed(id, owner, ttl) : Effect.void
     )
   }
 
@@ -236,17 +256,37 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
   const touching = <A>(
     id: string,
     ttl: number,
-    method: string,
     touch: (fresh: boolean) => Effect.Effect<RedisClient.Reply, RedisError>,
-    read: (reply: RedisClient.Reply) => A
+    answer: Answer<A>
   ): Effect.Effect<A, SessionStore.SessionStoreError> =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      isFresh(id, ttl, now)
-        ? Effect.mapBoth(touch(true), { onSuccess: read, onFailure: fails(method) })
-        : Effect.flatMap(Effect.mapError(touch(false), fails(method)), (reply) =>
-            Effect.as(renew(id, ttl, text(reply)), read(reply))
+    Clock.clockWith((clock) =>
+      isFresh(id, ttl, clock.unsafeCurrentTimeMillis())
+        ? Effect.mapBoth(touch(true), answer)
+        : Effect.flatMap(Effect.mapError(touch(false), answer.onFailure), (reply) =>
+            Effect.as(renew(id, ttl, text(reply)), answer.onSuccess(reply))
           )
     )
+
+  /** The touch that is asked for again and again is the same object each time. */
+  let usual: { readonly touch: SessionStore.Touch; readonly script: RedisClient.Script } | undefined
+  const usualTouch = (touch: SessionStore.Touch): RedisClient.Script | undefined => {
+    if (usual === undefined && !touch.exact) usual = { touch, script: scripts.usualTouch(touch) }
+    return usual?.touch === touch ? usual.script : undefined
+  }
+  const touch = (id: string, touch: SessionStore.Touch): Effect.Effect<RedisClient.Reply, RedisError> => {
+    const script = usualTouch(touch)
+    if (script !== undefined) return client.run(script, [key(id)], noArgs)
+    const { exact, keep, ttl } = touch
+    return exact && keep === ttl && absolute === undefined
+      ? client.send("GETEX", key(id), "PX", ttl)
+      : client.run(scripts.getAndTouch, [key(id)], [ttl, keep, exact ? 1 : 0])
+  }
+  const toText: Answer<string | undefined> = { onSuccess: text, onFailure: fails("getAndTouch") }
+  const toTextOfGet: Answer<string | undefined> = { onSuccess: text, onFailure: fails("get") }
+  const toThere: Answer<boolean> = {
+    onSuccess: (reply) => reply === 1 || typeof reply === "string",
+    onFailure: fails("extendTtl")
+  }
 
   /** A write of a session and of its index entry, in one go, where they are on two nodes. */
   const indexedWrite = (
@@ -260,7 +300,7 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
       if (Either.isLeft(written)) return Effect.fail(fails(method)(written.left))
       if (Either.isLeft(entry)) return Effect.fail(unindexed(method, entry.left, true))
       const old = texts(entry.right).filter((one) => !one.startsWith(Scripts.mark))
-      const done = Effect.as(indexed(id, ttl), written.right)
+      const done = Effect.as(indexed(id, owner, ttl), written.right)
       return old.length === 0 ? done : Effect.zipRight(heal(owner, old), done)
     })
 
@@ -384,10 +424,16 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
     const refusal: SessionStore.Written = { _tag: method === "set" ? "Gone" : "Exists" }
     const flags = (watched ? 1 : 0) + (stamped ? 2 : 0)
     if (owner === undefined) {
-      return Effect.mapBoth(client.run(scripts[method], keys(id), [json, ttl, flags]), {
-        onSuccess: (reply) => writtenAs(reply, refusal),
-        onFailure: fails(method)
-      })
+      return Clock.clockWith((clock) =>
+        Effect.mapBoth(client.run(scripts[method], keys(id), [json, ttl, flags]), {
+          onSuccess: (reply) => {
+            const result = writtenAs(reply, refusal)
+            if (result._tag === "Written") indexedAt(id, undefined, ttl, clock.unsafeCurrentTimeMillis())
+            return result
+          },
+          onFailure: fails(method)
+        })
+      )
     }
     if (oneNode) {
       const owned = method === "set" ? scripts.setOwned : scripts.createOwned
@@ -397,7 +443,7 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
           {
             onSuccess: (reply) => {
               const result = writtenAs(reply, refusal)
-              if (result._tag === "Written") indexedAt(id, ttl, now)
+              if (result._tag === "Written") indexedAt(id, owner, ttl, now)
               return result
             },
             onFailure: fails(method)
@@ -408,6 +454,40 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
     const step: RedisClient.ScriptStep = { script: scripts[method], keys: keys(id), args: [json, ttl, flags] }
     const inOneGo = Effect.map(indexedWrite(method, { id, owner, ttl }, step), (reply) => writtenAs(reply, refusal))
     return limited ? limitedWrite(method, entry, owner, flags) : inOneGo
+  }
+
+  /**
+   * A `set` of a session that this process knows: one plain command, for what is there was not deleted (a deletion takes
+   * the session and leaves the tombstone in one step). Whose it was says the text that comes back: its writer has
+   * indexed it for that owner. Whatever is not as expected goes the long way.
+   */
+  const set = (entry: SessionStore.Entry): Effect.Effect<SessionStore.Written, SessionStore.SessionStoreError> => {
+    const { id, json, owner, ttl, watched } = entry
+    if (watched || limited || absolute !== undefined) return write("set", entry)
+    return Clock.clockWith((clock) => {
+      const now = clock.unsafeCurrentTimeMillis()
+      const known = freshOf(id, ttl, now)
+      if (known === undefined) return write("set", entry)
+      if (owner === undefined) {
+        return Effect.matchEffect(client.send("SET", key(id), json, "PX", ttl, "XX"), {
+          onSuccess: (reply) => (reply === null ? write("set", entry) : succeedWritten),
+          onFailure: (error) => Effect.fail(fails("set")(error))
+        })
+      }
+      const beginning = `{"user_id":${JSON.stringify(owner)},`
+      const isLately = Math.abs(now - known.at) < indexAgain
+      if (!isLately || known.owner !== owner || !json.startsWith(beginning)) return write("set", entry)
+      return Effect.matchEffect(client.send("SET", key(id), json, "PX", ttl, "XX", "GET"), {
+        onSuccess: (before): Effect.Effect<SessionStore.Written, SessionStore.SessionStoreError> => {
+          if (typeof before !== "string") return write("set", entry)
+          // it was another's meanwhile, or is written by another program: the long way indexes it
+          return before.startsWith(beginning) ? succeedWritten : Effect.map(write("set", entry), alreadyWritten)
+        },
+        onFailure: (error) =>
+          // what holds another type of value is written over
+          error.reason === "WrongType" ? write("set", entry) : Effect.fail(fails("set")(error))
+      })
+    })
   }
 
   /** A write under a limit on a cluster. */
@@ -467,6 +547,22 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
     return typeof reply === "number" && reply > 0 ? { _tag: "Done" } : { _tag: "Absent" }
   }
 
+  /** What the compare-and-set of every day says: where there is no session, the tombstone is looked for. */
+  const keeping = (id: string) => ({
+    onSuccess: (reply: RedisClient.Reply): Effect.Effect<SessionStore.Replaced, SessionStore.SessionStoreError> => {
+      if (reply === 1) return succeedDone
+      if (typeof reply === "string") return Effect.succeed<SessionStore.Replaced>({ _tag: "Changed", current: reply })
+      return Effect.map(isGone(id), (gone): SessionStore.Replaced => ({ _tag: gone ? "Gone" : "Absent" }))
+    },
+    onFailure: (error: RedisError) => Effect.fail(fails("update")(error))
+  })
+
+  const isGone = (id: string): Effect.Effect<boolean, SessionStore.SessionStoreError> =>
+    Effect.mapBoth(client.send("EXISTS", tombstoneKey(id)), {
+      onSuccess: (reply) => reply === 1,
+      onFailure: (error) => notDone(fails("update")(error))
+    })
+
   const replace = (
     replacement: SessionStore.Replacement
   ): Effect.Effect<SessionStore.Replaced, SessionStore.SessionStoreError> => {
@@ -478,10 +574,13 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
       keys: keys(id),
       args
     }
-    const run = Effect.mapBoth(client.run(plain.script, plain.keys, plain.args), {
-      onSuccess: replaced,
-      onFailure: fails("update")
-    })
+    const run =
+      ttl === undefined && absolute === undefined && !hashed
+        ? Effect.matchEffect(client.run(scripts.replaceKeeping, [key(id)], [expected, json]), keeping(id))
+        : Effect.mapBoth(client.run(plain.script, plain.keys, plain.args), {
+            onSuccess: replaced,
+            onFailure: fails("update")
+          })
     if (owner === undefined) return run
     if (oneNode) {
       return Effect.flatMap(Clock.currentTimeMillis, (now) => {
@@ -497,7 +596,7 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
           {
             onSuccess: (reply) => {
               const result = replaced(reply)
-              if (result._tag === "Done") indexedAt(id, ttl ?? 0, now)
+              if (result._tag === "Done") indexedAt(id, owner, ttl ?? 0, now)
               return result
             },
             onFailure: fails("update")
@@ -550,7 +649,7 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
         const result = rotated(reply)
         if (result._tag !== "Done") return Effect.succeed(result)
         indexedUntil.delete(from)
-        return Effect.as(indexed(to, 0), result)
+        return Effect.as(indexed(to, owner, 0), result)
       }
     )
 
@@ -587,7 +686,7 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
         if (owner === undefined) return Effect.succeed(result)
         // an entry too many heals by itself
         const forget = client.sendMany([["ZREM", indexKey(owner), from, `${Scripts.mark}${from}`]])
-        return Effect.zipRight(forget, Effect.as(indexed(to, 0), result))
+        return Effect.zipRight(forget, Effect.as(indexed(to, owner, 0), result))
       }
     })
     const move = Effect.flatMap(
@@ -616,26 +715,12 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
   }
 
   return {
-    get: (id) => Effect.mapBoth(client.send("GET", key(id)), { onSuccess: text, onFailure: fails("get") }),
-    getAndTouch: (id, { exact, keep, ttl }) =>
-      touching(
-        id,
-        ttl,
-        "getAndTouch",
-        () =>
-          exact && keep === ttl && absolute === undefined
-            ? client.send("GETEX", key(id), "PX", ttl)
-            : client.run(scripts.getAndTouch, [key(id)], [ttl, keep, exact ? 1 : 0]),
-        text
-      ),
-    set: (entry) => write("set", entry),
+    get: (id) => Effect.mapBoth(client.send("GET", key(id)), toTextOfGet),
+    getAndTouch: (id, asked) => touching(id, asked.ttl, () => touch(id, asked), toText),
+    set,
     create: (entry) => write("create", entry),
     replace,
-    isGone: (id) =>
-      Effect.mapBoth(client.send("EXISTS", tombstoneKey(id)), {
-        onSuccess: (reply) => reply === 1,
-        onFailure: fails("update")
-      }),
+    isGone,
     delete: (ids, tombstone, method) =>
       Effect.flatMap(
         Effect.mapError(removeAll(ids, tombstone), (error) => {
@@ -665,9 +750,8 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
       touching(
         id,
         ttl,
-        "extendTtl",
         (fresh) => client.run(scripts.extendTtl, [key(id)], [ttl, ttl, exact ? 1 : 0, fresh ? 0 : 1]),
-        (reply) => reply === 1 || typeof reply === "string"
+        toThere
       ),
     rotate: (rotation) => (oneNode ? rotateOnOneNode(rotation) : rotateOverNodes(rotation)),
     owned: (owner) =>
@@ -689,7 +773,12 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
 }
 
 const noIds: ReadonlyArray<string> = []
+const noArgs: ReadonlyArray<string> = []
 const written: SessionStore.Written = { _tag: "Written", isNew: false, evicted: noIds }
+const succeedDone = Effect.succeed<SessionStore.Replaced>({ _tag: "Done" })
+const succeedWritten = Effect.succeed(written)
+/** What was written and was deleted afterwards was written. */
+const alreadyWritten = (again: SessionStore.Written): SessionStore.Written => (again._tag === "Gone" ? written : again)
 const writtenNew: SessionStore.Written = { _tag: "Written", isNew: true, evicted: noIds }
 
 /** Keys that one step of a scan looks at, and sessions whose texts are fetched in one go. */

@@ -284,6 +284,67 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisSessionStore", "r
       assert.isAbove(Number(yield* send("PTTL", "session:a")), 1_700_000)
     }))
 
+  test("a session that is written again and again costs one plain command, and is safe all the same", () =>
+    Effect.gen(function* () {
+      const [mine, other] = [yield* make(), yield* Effect.flatMap(another, (redis) => RedisSessionStore.make(redis))]
+      const ada = { user_id: "ada", n: 1 }
+      yield* mine.set("a", ada)
+      yield* mine.set("b", { n: 1 })
+      const calls = Effect.map(send("INFO", "commandstats"), (info) =>
+        Number(/cmdstat_evalsha:calls=(\d+)/.exec(String(info))?.[1] ?? 0)
+      )
+      const before = yield* calls
+      yield* mine.set("a", { ...ada, n: 2 }, { ttl: "1 hour" })
+      yield* mine.set("b", { n: 2 })
+      assert.strictEqual(yield* calls, before, "no script")
+      assert.deepStrictEqual(number(yield* other.get("a")), Option.some(2))
+      assert.isAbove(Number(yield* send("PTTL", "session:a")), 3_500_000)
+      // deleted, then created, elsewhere
+      yield* other.deleteMany(["a", "b"])
+      for (const [id, session] of [["a", ada] as const, ["b", { n: 3 }] as const]) {
+        assert.strictEqual((yield* Effect.flip(mine.set(id, session))).reason, "SessionGone")
+        assert.isFalse(yield* mine.exists(id))
+      }
+      yield* other.create("a", ada)
+      // it becomes another's elsewhere, and then ada's again: sign-out finds it
+      yield* mine.set("a", ada)
+      yield* other.update("a", (session) => ({ ...session, user_id: "grace" }))
+      yield* mine.set("a", ada)
+      assert.deepStrictEqual(
+        (yield* other.sessionsOf("ada")).map((one) => one.id),
+        ["a"]
+      )
+      // another type of value is written over
+      yield* send("DEL", "session:a")
+      yield* send("SADD", "session:a", "x")
+      yield* mine.set("a", ada)
+      assert.deepStrictEqual(number(yield* mine.get("a")), Option.some(1))
+      // what ran out is written anew
+      yield* send("DEL", "session:a")
+      yield* mine.set("a", ada)
+      assert.isTrue(yield* other.exists("a"))
+    }))
+
+  test("the index of sessions that are written again and again comes back though it was lost", () =>
+    Effect.gen(function* () {
+      const store = yield* make()
+      const at = (now: number) => (effect: Effect.Effect<unknown, SessionStore.SessionStoreError>) =>
+        Effect.flatMap(Effect.clock, (clock) =>
+          Effect.withClock(effect, {
+            ...clock,
+            unsafeCurrentTimeMillis: () => now,
+            currentTimeMillis: Effect.succeed(now)
+          })
+        )
+      const write = store.set("a", { user_id: "ada" })
+      yield* at(1_000_000)(write)
+      yield* send("DEL", "session-owner:ada")
+      yield* at(1_059_000)(write)
+      assert.strictEqual(yield* send("EXISTS", "session-owner:ada"), 0, "within a minute it is trusted")
+      yield* at(1_061_000)(write)
+      assert.strictEqual(yield* store.deleteAllOf("ada"), 1)
+    }))
+
   test("the clock of this process decides nothing about the absolute time: an hour ahead, an hour behind", () =>
     Effect.gen(function* () {
       for (const shift of [0, Date.now() - 3_600_000, Date.now() + 3_600_000]) {
@@ -292,7 +353,13 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisSessionStore", "r
         yield* Effect.gen(function* () {
           yield* store.create(id, {}, { ttl: "10 hours" })
           yield* store.getAndTouch(id, "10 hours")
-        }).pipe(Effect.withClock({ ...(yield* Effect.clock), currentTimeMillis: Effect.succeed(shift) }))
+        }).pipe(
+          Effect.withClock({
+            ...(yield* Effect.clock),
+            unsafeCurrentTimeMillis: () => shift,
+            currentTimeMillis: Effect.succeed(shift)
+          })
+        )
         const left = Number(yield* send("PTTL", `session:${id}`))
         assert.isTrue(left > 7_190_000 && left <= 7_200_000, `${shift}: ${left}`)
         const created = Date.parse(String(Option.getOrThrow(yield* store.get(id))["created_at"]))

@@ -216,6 +216,18 @@ end
     )
 
   /**
+   * The compare-and-set of every day: the time to live stays, the index as well. KEYS: session. ARGV: expected, text. The
+   * text that is there instead comes back; 0 where there is none, for whatever reason.
+   */
+  const keep = RedisClient.script(
+    "session.update",
+    `local current = redis.call('GET', KEYS[1])
+if current ~= ARGV[1] then return current or 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+return 1`
+  )
+
+  /**
    * Compare-and-set by the stored text or by its SHA-1. KEYS: session, tombstone[, index, index of the owner before].
    * ARGV: expected, text, time to live or 0 for the remaining one[, id, time to live of the index beyond the session's,
    * owner]. The text that is there instead comes back, so that a retry need not read; after a write the remaining time
@@ -270,10 +282,17 @@ end
 
   /**
    * Prolongs a session. ARGV: time to live, what remains at least of one that is left alone, and whether it is to be
-   * exact. With `reads` the text comes back, nil without a session; else 1 or 0.
+   * exact; nothing where these are `usual` and written in. With `reads` the text comes back, nil without a session; else
+   * 1 or 0.
    */
-  const prolong = (name: string, reads: boolean): RedisClient.Script =>
-    RedisClient.script(
+  const prolong = (
+    name: string,
+    reads: boolean,
+    usual?: { readonly ttl: number; readonly keep: number }
+  ): RedisClient.Script => {
+    const [ttl, keep, exact] =
+      usual === undefined ? ["ARGV[1]", "ARGV[2]", "ARGV[3]"] : [`'${usual.ttl}'`, `'${usual.keep}'`, "'0'"]
+    return RedisClient.script(
       name,
       `${clock}${
         absolute === undefined && !reads
@@ -282,17 +301,17 @@ end
 if not current then return ${reads ? "false" : "0"} end
 `
       }local left = redis.call('PTTL', KEYS[1])
-${reads ? "" : "if left == -2 then return 0 end\n"}local ttl = tonumber(ARGV[1])
+${reads ? "" : "if left == -2 then return 0 end\n"}local ttl = tonumber(${ttl})
 ${
   absolute === undefined
-    ? "if left < tonumber(ARGV[2]) or (ARGV[3] == '1' and left > ttl) then redis.call('PEXPIRE', KEYS[1], ttl) end\n"
-    : `if ARGV[3] == '0' then ttl = math.max(ttl, left) end
+    ? `if left < tonumber(${keep}) or (${exact} == '1' and left > ttl) then redis.call('PEXPIRE', KEYS[1], ttl) end\n`
+    : `if ${exact} == '0' then ttl = math.max(ttl, left) end
 if type(current) == 'string' then ttl = capped(current, ttl) end
 if ttl <= 0 then
   redis.call('DEL', KEYS[1])
   return ${reads ? "false" : "0"}
 end
-if left < tonumber(ARGV[2]) or left > ttl then redis.call('PEXPIRE', KEYS[1], ttl) end
+if left < tonumber(${keep}) or left > ttl then redis.call('PEXPIRE', KEYS[1], ttl) end
 `
 }${
   reads
@@ -303,6 +322,7 @@ if type(text) == 'string' then return text end
 return 1`
 }`
     )
+  }
 
   const create = write("create", false)
   return {
@@ -315,11 +335,14 @@ return 1`
       `if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end\n${create.source}`
     ),
     createOwned: write("create", true),
+    replaceKeeping: keep,
     replace: replace(false, false),
     replaceHashed: replace(true, false),
     replaceOwned: replace(false, true),
     replaceOwnedHashed: replace(true, true),
     getAndTouch: prolong("session.getAndTouch", true),
+    /** The touch that a store makes again and again: never to less than what remains, with times that do not change. */
+    usualTouch: (usual: { readonly ttl: number; readonly keep: number }) => prolong("session.getAndTouch", true, usual),
     extendTtl: prolong("session.extendTtl", false)
   }
 }

@@ -4,7 +4,7 @@ import * as Need from "@underlay/servers/Need"
 import * as Cluster from "@underlay/servers/RedisCluster"
 import * as Server from "@underlay/servers/RedisServer"
 import { Effect, Either, Fiber } from "effect"
-import { drivers, failureOf, open as openClient, pause, until } from "./RedisClientSupport.ts"
+import { drivers, failureOf, open as openClient, pause, timed, until, watchdog } from "./RedisClientSupport.ts"
 
 const options = (cluster: Cluster.RedisCluster, more: RedisClient.Options = {}): RedisClient.Options => ({
   nodes: cluster.nodes.slice(0, 3).map(({ announced, host }) => ({ host, port: announced })),
@@ -222,6 +222,93 @@ for (const [version, driver] of drivers) {
             yield* until(Effect.sync(() => heard.at(-1) === "hello"))
             const { inFlight, waiting } = yield* redis.stats
             assert.deepStrictEqual({ inFlight, waiting }, { inFlight: 0, waiting: 0 })
+          }),
+        120_000
+      )
+
+      it.scopedLive(
+        "default settings, a master that is frozen: every call settles in 550 ms; served after the failover, and after it thaws",
+        () =>
+          Effect.gen(function* () {
+            const cluster = yield* Cluster.make({ masters: 3, replicas: 1 })
+            const { redis } = yield* open(options(cluster, { commandTimeout: undefined }))
+            const all = () => redis.sendMany(keys.map((key) => ["SET", key, key] as const))
+            yield* all()
+            const frozen = cluster.nodes[0]
+            assert.isDefined(frozen)
+            if (frozen === undefined) return
+            const load = yield* watchdog(redis, (n) => ["SET", keys[n % keys.length] ?? "", "again"])
+            yield* frozen.freeze
+            yield* until(Effect.map(redis.state, (state) => state === "away"))
+            yield* until(
+              Effect.map(all(), (results) => reasons(results).length === 0),
+              30_000
+            )
+            yield* until(Effect.map(redis.state, (state) => state === "ready"))
+            yield* frozen.thaw
+            yield* until(
+              Effect.map(frozen.command("ROLE"), (role) => role.includes("slave")),
+              30_000
+            )
+            yield* load.stop
+            assert.deepStrictEqual(reasons(yield* all()), [])
+            const report = yield* load.report
+            assert.strictEqual(report.late, 0, JSON.stringify(report))
+            const { inFlight, waiting } = yield* redis.stats
+            assert.deepStrictEqual({ inFlight, waiting }, { inFlight: 0, waiting: 0 })
+          }),
+        120_000
+      )
+
+      it.scopedLive(
+        "an eager client starts while a master is dead or frozen, and serves the slots of the others",
+        () =>
+          Effect.gen(function* () {
+            const cluster = yield* Cluster.make({
+              replicas: 0,
+              nodeTimeout: 60_000,
+              arguments: ["--cluster-require-full-coverage", "no"]
+            })
+            const [first] = cluster.nodes
+            assert.isDefined(first)
+            if (first === undefined) return
+            const owners = yield* cluster.owners
+            const owned = yield* Effect.forEach(keys.slice(0, 60), (key) =>
+              Effect.map(cluster.slotOf(key), (slot) => ({ key, owner: owners[slot] }))
+            )
+            const [mine, others] = [
+              owned.filter(({ owner }) => owner === 0).map(({ key }) => key),
+              owned.filter(({ owner }) => owner !== 0).map(({ key }) => key)
+            ]
+            assert.isNotEmpty(mine)
+            for (const [goAway, comeBack] of [
+              [first.kill, first.start],
+              [first.freeze, first.thaw]
+            ] as const) {
+              yield* goAway
+              const [{ redis, release }, took] = yield* timed(open(options(cluster, { commandTimeout: undefined })))
+              assert.isBelow(took, 2_000)
+              const served = yield* redis.sendMany(others.map((key) => ["SET", key, key] as const))
+              assert.deepStrictEqual(reasons(served), [])
+              for (const result of yield* redis.sendMany(mine.map((key) => ["GET", key] as const))) {
+                assert.isTrue(Either.isLeft(result) && result.left.isRetryable && result.left.outcome === "not-sent")
+              }
+              // by now it is known
+              const [again, at] = yield* timed(failureOf(redis.send("GET", mine[0] ?? "")))
+              assert.deepStrictEqual([again.reason, again.outcome], ["Unavailable", "not-sent"])
+              assert.isBelow(at, 50)
+              assert.strictEqual(yield* redis.state, "away")
+              yield* comeBack
+              yield* until(Effect.map(redis.state, (state) => state === "ready"))
+              // it says CLUSTERDOWN until it has heard of the others
+              yield* until(Effect.map(Effect.either(redis.send("SET", mine[0] ?? "", "1")), Either.isRight))
+              yield* release
+            }
+            for (const node of cluster.nodes) yield* node.freeze
+            const [error, took] = yield* timed(failureOf(open(options(cluster, { connectTimeout: "1 second" }))))
+            for (const node of cluster.nodes) yield* node.thaw
+            assert.strictEqual(error._tag === "RedisError" && error.reason, "Timeout")
+            assert.isBelow(took, 3_000)
           }),
         120_000
       )

@@ -4,7 +4,7 @@ import * as Need from "@underlay/servers/Need"
 import * as Sentinel from "@underlay/servers/RedisSentinel"
 import * as Server from "@underlay/servers/RedisServer"
 import { Effect, Either } from "effect"
-import { drivers, failureOf, open as openClient, until } from "./RedisClientSupport.ts"
+import { drivers, failureOf, open as openClient, pause, timed, until, watchdog } from "./RedisClientSupport.ts"
 
 const options = (watched: Sentinel.RedisSentinel, more: RedisClient.Options = {}): RedisClient.Options => ({
   sentinels: watched.sentinels.map(({ host, port }) => ({ host, port })),
@@ -104,6 +104,60 @@ for (const [version, driver] of drivers) {
             yield* until(writes(redis), 30_000)
           }),
         90_000
+      )
+
+      it.scopedLive(
+        "default settings, a master that is frozen: every call settles in 550 ms; served after the failover, and after it thaws",
+        () =>
+          Effect.gen(function* () {
+            const watched = yield* Sentinel.make()
+            const { redis } = yield* open({ ...options(watched), commandTimeout: undefined })
+            const old = yield* watched.masterServer
+            const load = yield* watchdog(redis, (n) => ["SET", `key-${n % 100}`, n])
+            yield* old.freeze
+            yield* until(Effect.map(redis.state, (state) => state === "away"))
+            yield* until(
+              Effect.map(portOf(redis), (port) => port !== 0 && port !== old.port),
+              30_000
+            )
+            yield* until(writes(redis))
+            const next = yield* portOf(redis)
+            yield* old.thaw
+            // what was the master comes back, believes it still is, and is told otherwise
+            yield* until(
+              Effect.map(old.command("ROLE"), (role) => role.includes("slave")),
+              30_000
+            )
+            yield* load.stop
+            assert.strictEqual(yield* portOf(redis), next)
+            assert.strictEqual((yield* load.report).late, 0, JSON.stringify(yield* load.report))
+            assert.isTrue(yield* writes(redis))
+          }),
+        90_000
+      )
+
+      it.scopedLive(
+        "a master that is frozen and thaws before anybody noticed is used on, within a second",
+        () =>
+          Effect.gen(function* () {
+            const watched = yield* Sentinel.make({ replicas: 1, downAfter: 30_000 })
+            const { redis } = yield* open({ ...options(watched), commandTimeout: undefined })
+            const server = yield* watched.masterServer
+            const load = yield* watchdog(redis, () => ["INCR", "counter"])
+            yield* server.freeze
+            yield* until(Effect.map(redis.state, (state) => state === "away"))
+            yield* pause(1_500)
+            yield* server.thaw
+            const [, took] = yield* timed(until(Effect.map(redis.state, (state) => state === "ready")))
+            assert.isBelow(took, 1_000)
+            yield* load.stop
+            const { done, late, unknown } = yield* load.report
+            assert.strictEqual(late, 0)
+            const counter = Number(yield* redis.send("GET", "counter"))
+            assert.isAtLeast(counter, done)
+            assert.isAtMost(counter, done + unknown)
+          }),
+        60_000
       )
 
       it.scopedLive("an unknown master, a wrong password and no Sentinel at all are typed errors", () =>

@@ -1434,7 +1434,10 @@ const encode = (
   const stamped: Session =
     session["last_activity"] === undefined ? { ...session, last_activity: new Date(now).toISOString() } : session
   if (created === undefined) {
-    return { json: JSON.stringify(stamped), owner: ownerOf(stamped), session: stamped, stamped: false }
+    const owner = ownerOf(stamped)
+    // whose it is stands first, so that a store can tell by the beginning of the text
+    const ordered = owner === undefined || firstOf(stamped) === "user_id" ? stamped : ownerFirst(stamped)
+    return { json: JSON.stringify(ordered), owner, session: stamped, stamped: false }
   }
   const own = created === "own" ? createdOf(session) : created
   const { created_at: _, ...rest } = stamped
@@ -1448,6 +1451,13 @@ const encode = (
     stamped: own === undefined
   }
 }
+
+const firstOf = (session: Session): string | undefined => {
+  for (const key in session) return key
+  return undefined
+}
+
+const ownerFirst = ({ user_id = null, ...rest }: Session): Session => ({ user_id, ...rest })
 
 /** The creation in a session, if it can be written in four digits of years. */
 const createdOf = (session: Session): number | undefined => {

@@ -1,4 +1,5 @@
 export * as RedisCache from "./RedisCache.ts"
+export * as RedisCaches from "./RedisCaches.ts"
 export * as RedisCircuitControl from "./RedisCircuitControl.ts"
 export * as RedisClient from "./RedisClient.ts"
 export * as RedisCommand from "./RedisCommand.ts"

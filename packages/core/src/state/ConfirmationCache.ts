@@ -154,11 +154,18 @@ export const make: {
   (
     options?: Options & { readonly schema?: undefined }
   ): Effect.Effect<ConfirmationHandle<void>, OneTimeStore.OneTimeStoreError, OneTimeStore.OneTimeStore>
-  // without a schema A is void
 } = <A = void, I = void>(options: Options & { readonly schema?: Schema.Schema<A, I> | undefined } = {}) =>
   Effect.flatMap(OneTimeStore.OneTimeStore, (store) =>
-    makeOn(store, { ...options, schema: options.schema ?? (Schema.Void as unknown as Schema.Schema<A, I>) })
+    makeOn(store, { ...options, schema: schemaOf(options.schema) })
   )
+
+/**
+ * The schema of what is kept with a code; without one A is void.
+ *
+ * @internal
+ */
+export const schemaOf = <A, I>(schema: Schema.Schema<A, I> | undefined): Schema.Schema<A, I> =>
+  schema ?? (Schema.Void as unknown as Schema.Schema<A, I>)
 
 /** @internal */
 export const makeOn = <A, I>(

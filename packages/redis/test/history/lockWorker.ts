@@ -59,8 +59,8 @@ const program = Effect.gen(function* () {
 
   const hold = (client: string, random: () => number) =>
     Effect.gen(function* () {
-      const resource = `{lock:${key}}:resource`
       const [name, asked] = [key, now()]
+      const resource = `{lock:${name}}:resource`
       let began: number | undefined
       let ended = 0
       let token: string | undefined
@@ -80,7 +80,7 @@ const program = Effect.gen(function* () {
         }
         const mark = `${plan.name}${(++marks).toString(36)}`
         written = { mark, seen, outcome: "Unknown" }
-        const result = yield* Effect.either(run("write", [resource, `{lock:${key}}:log`], [mark, seen]))
+        const result = yield* Effect.either(run("write", [resource, `{lock:${name}}:log`], [mark, seen]))
         written = {
           mark,
           seen,

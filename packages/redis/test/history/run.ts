@@ -137,7 +137,15 @@ const faults: ReadonlyArray<Fault> = [
   ["lost replies", ({ proxy, random }) => proxy.resetAfter(between(random, 0, 40))],
   [
     "replies are swallowed",
-    (world) => during(world, 50, 700, world.proxy.swallowReplies(true), world.proxy.swallowReplies(false))
+    (world) =>
+      during(
+        world,
+        50,
+        700,
+        world.proxy.swallowReplies(true),
+        // a connection that has lost bytes cannot go on
+        Effect.zipRight(world.proxy.resetAll, world.proxy.swallowReplies(false))
+      )
   ],
   ["a blackhole", (world) => during(world, 50, 900, world.proxy.blackhole(true), world.proxy.blackhole(false))],
   [

@@ -201,7 +201,8 @@ export const readAll = (
   path: ReadonlyArray<string>,
   fields: Fields
 ): Effect.Effect<Readonly<Record<string, unknown>>, ReadonlyArray<string>> =>
-  Effect.mapError(nest(path, Config.all(fields)), problemsOf)
+  // of no fields at all a configuration cannot be made
+  Object.keys(fields).length === 0 ? Effect.succeed({}) : Effect.mapError(nest(path, Config.all(fields)), problemsOf)
 
 /** A problem with the place of a setting, where the provider knows it. */
 export const problemAt = (

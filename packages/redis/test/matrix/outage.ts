@@ -27,11 +27,12 @@ const outcome = (exit: Exit.Exit<void, unknown>): "passed" | "failed by the outa
     : { fault: Cause.pretty(exit.cause) }
 }
 
+/** A lock goes with the server that had it, or stays there when its release does not get through. */
 const isFault = (failure: unknown): boolean =>
   typeof failure === "object" &&
   failure !== null &&
   "reason" in failure &&
-  !/^(?:Unavailable|Timeout|NotReady|Overloaded)$/.test(String(failure.reason))
+  !/^(?:Unavailable|Timeout|NotReady|Overloaded|Lost|NotAcquired)$/.test(String(failure.reason))
 
 /** Fails, by the machine's own clock, what hangs. */
 const within = <E, R>(run: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> =>

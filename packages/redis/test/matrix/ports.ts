@@ -31,7 +31,7 @@ import {
   RedisRateLimiter,
   RedisSessionStore
 } from "@underlay/redis"
-import { Clock, Context, Duration, Effect, Layer, TestClock, TestContext } from "effect"
+import { Clock, Context, Duration, Effect, Layer, type Scope, TestClock, TestContext } from "effect"
 import { pause } from "../support.ts"
 
 /** What keeps the data of a topology, for what a test does behind the backs of the adapters. */
@@ -42,6 +42,26 @@ export class Store extends Context.Tag("test/matrix/Store")<
     readonly everywhere: (script: string, argument: number) => Effect.Effect<void, unknown>
   }
 >() {}
+
+/** The store that is one server, by a connection to it as its administrator. */
+export const store = <E, R>(
+  connect: Effect.Effect<
+    { readonly call: (...parts: ReadonlyArray<string>) => Effect.Effect<unknown, unknown> },
+    E,
+    R | Scope.Scope
+  >
+): Layer.Layer<Store, E, Exclude<R, Scope.Scope>> =>
+  Layer.scoped(
+    Store,
+    Effect.gen(function* () {
+      const { call } = yield* connect
+      const turn = yield* Effect.makeSemaphore(1)
+      return {
+        everywhere: (script, argument) =>
+          Effect.asVoid(turn.withPermits(1)(call("EVAL", script, "0", String(argument))))
+      }
+    })
+  )
 
 /** The services of the ports. */
 export type Ports =
@@ -92,8 +112,11 @@ export const memory = Layer.mergeAll(
   SessionStore.layerMemory()
 )
 
-/** Time that passes for all that is kept: lives are shortened, and what has its times within is made older. */
-const age = `local past = tonumber(ARGV[1])
+/**
+ * Time that passes for what one port keeps, in keys that are its own by an expression of Lua: lives are shortened, and
+ * what has its times within is made older.
+ */
+const age = (own: string) => `local past = tonumber(ARGV[1])
 local function older(value, index)
   local numbers = {}
   for digits in string.gmatch(value, '%d+') do numbers[#numbers + 1] = digits end
@@ -102,8 +125,8 @@ local function older(value, index)
   return table.concat(numbers, ' ')
 end
 for _, key in ipairs(redis.call('KEYS', '*')) do
-  local left = redis.call('PTTL', key)
-  if key == 'circuit-control' then
+  local left = (${own}) and redis.call('PTTL', key) or -1
+  if left >= 0 and key == 'circuit-control' then
     local stored = redis.call('HGETALL', key)
     for index = 1, #stored, 2 do
       redis.call('HSET', key, stored[index], (string.gsub(stored[index + 1], '"until":(%d+)', function(ends)
@@ -113,7 +136,7 @@ for _, key in ipairs(redis.call('KEYS', '*')) do
   elseif left >= 0 and left <= past then
     redis.call('DEL', key)
   elseif left >= 0 then
-    if string.find(key, 'ratelimit:', 1, true) or string.find(key, '^{suite%-') then
+    if ${limits} then
       if redis.call('TYPE', key).ok == 'list' then
         for index, value in ipairs(redis.call('LRANGE', key, 0, -1)) do
           redis.call('LSET', key, index - 1, older(value, 1))
@@ -139,13 +162,24 @@ const now: Effect.Effect<number, unknown, Real> = Effect.map(send("TIME"), (repl
   Array.isArray(reply) ? Number(reply[0]) * 1_000 + Math.floor(Number(reply[1]) / 1_000) : Number.NaN
 )
 
-/** For the keys of the server. */
-const serverTime = (duration: Duration.Duration): Effect.Effect<void, unknown, Real> =>
-  Effect.flatMap(Store, ({ everywhere }) => everywhere(age, Duration.toMillis(duration)))
+const has = (part: string): string => `string.find(key, '${part}', 1, true)`
 
-/** For the keys of the server, and for clients of it that go by the clock of the test. */
-const bothTimes = (duration: Duration.Duration): Effect.Effect<void, unknown, Real> =>
-  Effect.zipRight(serverTime(duration), TestClock.adjust(duration))
+/** Limiters, and meters that the suite makes itself. */
+const limits = "string.find(key, '^{?ratelimit:') or string.find(key, '^{suite%-')"
+
+/** For the keys of a port. */
+const serverTime = (own: string) => {
+  const script = age(own)
+  return (duration: Duration.Duration): Effect.Effect<void, unknown, Real> =>
+    Effect.flatMap(Store, ({ everywhere }) => everywhere(script, Duration.toMillis(duration)))
+}
+
+/** For the keys of a port, and for those who use it and go by the clock of the test. */
+const bothTimes = (own: string) => {
+  const pass = serverTime(own)
+  return (duration: Duration.Duration): Effect.Effect<void, unknown, Real> =>
+    Effect.zipRight(pass(duration), TestClock.adjust(duration))
+}
 
 const realTime = (duration: Duration.Duration): Effect.Effect<void, unknown, Real> => pause(Duration.toMillis(duration))
 
@@ -181,7 +215,7 @@ export const ports: ReadonlyArray<Port> = [
     redis: inTestTime(
       Suite.applicable(
         SessionStoreSuite.make({
-          advance: serverTime,
+          advance: serverTime(has("session")),
           plant: (id, text) => put("SET", `session:${id}`, text),
           store: (options) =>
             Effect.flatMap(RedisClient.RedisClient, (client) => RedisSessionStore.make(client, options)),
@@ -197,7 +231,9 @@ export const ports: ReadonlyArray<Port> = [
     memory: inMemory(
       Suite.applicable(CacheSuite.make({ advance: TestClock.adjust }), ["leases", "stamps", "invalidations"])
     ),
-    redis: inTestTime(Suite.applicable(CacheSuite.make({ advance: bothTimes }), ["leases", "stamps", "invalidations"]))
+    redis: inTestTime(
+      Suite.applicable(CacheSuite.make({ advance: bothTimes(has("cache:")) }), ["leases", "stamps", "invalidations"])
+    )
   },
   {
     name: "ConversationMemory",
@@ -206,7 +242,7 @@ export const ports: ReadonlyArray<Port> = [
     redis: inTestTime(
       Suite.applicable(
         ConversationMemorySuite.make({
-          advance: serverTime,
+          advance: serverTime(has("conversation:")),
           plant: (id, text) => put("RPUSH", `conversation:${id}`, text)
         }),
         ["plant"]
@@ -224,7 +260,7 @@ export const ports: ReadonlyArray<Port> = [
     name: "RateLimiter",
     suite: "RateLimiterSuite",
     memory: inMemory(Suite.applicable(RateLimiterSuite.make({ advance: TestClock.adjust }), [])),
-    redis: inTestTime(Suite.applicable(RateLimiterSuite.make({ advance: serverTime, ages: true, slack }), []))
+    redis: inTestTime(Suite.applicable(RateLimiterSuite.make({ advance: serverTime(limits), ages: true, slack }), []))
   },
   {
     name: "Counters",
@@ -235,7 +271,7 @@ export const ports: ReadonlyArray<Port> = [
     redis: inTestTime(
       Suite.applicable(
         CountersSuite.make({
-          advance: serverTime,
+          advance: serverTime(has("counter:")),
           now,
           slack,
           plant: (key, text) => put("SET", `counter:${key}`, text)
@@ -253,7 +289,7 @@ export const ports: ReadonlyArray<Port> = [
     redis: inTestTime(
       Suite.applicable(
         EventBusSuite.make({
-          advance: bothTimes,
+          advance: bothTimes(has("events")),
           settle: pause(5),
           plant: (topic, text) => put("XADD", `events:${topic.name}:0`, "*", "data", text)
         }),
@@ -265,6 +301,8 @@ export const ports: ReadonlyArray<Port> = [
     name: "CircuitControl",
     suite: "CircuitControlSuite",
     memory: inMemory(Suite.applicable(CircuitControlSuite.make({ advance: TestClock.adjust }), ["tells"])),
-    redis: inTestTime(Suite.applicable(CircuitControlSuite.make({ advance: serverTime }), ["tells"]))
+    redis: inTestTime(
+      Suite.applicable(CircuitControlSuite.make({ advance: serverTime(has("circuit-control")) }), ["tells"])
+    )
   }
 ]

@@ -7,12 +7,7 @@ import { RedisServer, server } from "../support.ts"
 import * as Matrix from "./matrix.ts"
 import * as Ports from "./ports.ts"
 
-const store = Layer.effect(
-  Ports.Store,
-  Effect.map(RedisServer, ({ call }) => ({
-    everywhere: (script, argument) => Effect.asVoid(call("EVAL", script, "0", String(argument)))
-  }))
-)
+const store = Ports.store(Effect.flatMap(RedisServer, ({ connect }) => connect))
 
 describe.skipIf(Need.missing("redis-server"))(Need.title("the ports on one server", "redis-server"), () => {
   for (const cell of Matrix.cells("single")) {

@@ -480,8 +480,16 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
       return Effect.matchEffect(client.send("SET", key(id), json, "PX", ttl, "XX", "GET"), {
         onSuccess: (before): Effect.Effect<SessionStore.Written, SessionStore.SessionStoreError> => {
           if (typeof before !== "string") return write("set", entry)
-          // it was another's meanwhile, or is written by another program: the long way indexes it
-          return before.startsWith(beginning) ? succeedWritten : Effect.map(write("set", entry), alreadyWritten)
+          if (before.startsWith(beginning)) return succeedWritten
+          // it was another's meanwhile, or is written by another program. It is written, and others may have changed it
+          // since: only its index entry is missing
+          return Effect.matchEffect(Effect.flatMap(client.sendMany([own(owner, id, ttl)]), StoreErrors.allReplies), {
+            onSuccess: () => {
+              indexedAt(id, owner, ttl, now)
+              return succeedWritten
+            },
+            onFailure: (error) => Effect.fail(unindexed("set", error, true))
+          })
         },
         onFailure: (error) =>
           // what holds another type of value is written over
@@ -777,8 +785,6 @@ const noArgs: ReadonlyArray<string> = []
 const written: SessionStore.Written = { _tag: "Written", isNew: false, evicted: noIds }
 const succeedDone = Effect.succeed<SessionStore.Replaced>({ _tag: "Done" })
 const succeedWritten = Effect.succeed(written)
-/** What was written and was deleted afterwards was written. */
-const alreadyWritten = (again: SessionStore.Written): SessionStore.Written => (again._tag === "Gone" ? written : again)
 const writtenNew: SessionStore.Written = { _tag: "Written", isNew: true, evicted: noIds }
 
 /** Keys that one step of a scan looks at, and sessions whose texts are fetched in one go. */

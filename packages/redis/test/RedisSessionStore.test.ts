@@ -284,6 +284,30 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisSessionStore", "r
       assert.isAbove(Number(yield* send("PTTL", "session:a")), 1_700_000)
     }))
 
+  test("a set of what was another owner's meanwhile is done once: an update that follows it is not lost (complaint 6)", () =>
+    Effect.gen(function* () {
+      const other = yield* Effect.flatMap(another, (redis) => RedisSessionStore.make(redis))
+      const redis = yield* RedisClient.RedisClient
+      let isArmed = false
+      const store = yield* RedisSessionStore.make({
+        ...redis,
+        send: (...command) =>
+          Effect.tap(redis.send(...command), () => {
+            if (!isArmed || command[0] !== "SET") return Effect.void
+            isArmed = false
+            return Effect.orDie(other.update("a", increment))
+          })
+      })
+      yield* store.set("a", { user_id: "u", n: 0 })
+      yield* other.set("a", { user_id: "v", n: 0 })
+      isArmed = true
+      yield* store.set("a", { user_id: "u", n: 1 })
+      assert.isFalse(isArmed)
+      assert.deepStrictEqual(number(yield* store.get("a")), Option.some(2))
+      assert.lengthOf(yield* store.sessionsOf("u"), 1)
+      assert.lengthOf(yield* store.sessionsOf("v"), 0)
+    }))
+
   test("a session that is written again and again costs one plain command, and is safe all the same", () =>
     Effect.gen(function* () {
       const [mine, other] = [yield* make(), yield* Effect.flatMap(another, (redis) => RedisSessionStore.make(redis))]

@@ -76,8 +76,10 @@ const program = Effect.gen(function* () {
       const random = randomOf(plan.seed * 31 + index)
       while (!isOver) {
         const input = choose(random)
-        // the first pair has an owner, and so an index beside it; the second is large
-        const session = input.id.includes("-0-") ? { user_id: "u" } : input.id.includes("-1-") ? { pad } : {}
+        const owner = ["u", "v", undefined][Math.floor(random() * 3)]
+        // the first two pairs go from owner to owner, and so from index to index; the next is large
+        const session =
+          /-[01]-/.test(input.id) && owner !== undefined ? { user_id: owner } : /-2-/.test(input.id) ? { pad } : {}
         yield* recorder.record(`${plan.name}${index}`, input, SessionHistory.perform(store, input, session))
         yield* pause(random() * plan.rest)
       }

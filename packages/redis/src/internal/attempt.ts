@@ -18,6 +18,8 @@ export interface Greeting {
   readonly name: string | undefined
   /** Whether the server must say that it is a master. */
   readonly master: boolean
+  /** The beginnings of the keys whose changes this connection is to be told of. */
+  readonly track?: ReadonlyArray<string> | undefined
 }
 
 /** A connection that is ready. Who gets it hears of its end by setting `onClosed`. */
@@ -31,12 +33,13 @@ export interface AttemptOptions {
   readonly locate: Locate
   readonly greeting: Greeting
   readonly onMessage?: LinkEvents["onMessage"]
+  readonly onInvalidated?: LinkEvents["onInvalidated"]
 }
 
 /** Begins an attempt. `done` is called once, unless the attempt is cancelled by what is given back. */
 export const begin = (
   core: Core,
-  { greeting, locate, onMessage }: AttemptOptions,
+  { greeting, locate, onInvalidated, onMessage }: AttemptOptions,
   done: (result: Either.Either<Opened, RedisError>) => void
 ): (() => void) => {
   let over = false
@@ -93,7 +96,8 @@ export const begin = (
         if (opened !== undefined) opened.onClosed(problem)
         else fail(RedisError.fromUnknown("connect", problem, false))
       },
-      onMessage
+      onMessage,
+      onInvalidated
     })
   })
 
@@ -131,10 +135,28 @@ const greet = (link: Link, greeting: Greeting, done: (problem: RedisError | unde
       if (wrong !== undefined) {
         left = 0
         done(wrong)
-      } else if (left === 0) done(undefined)
+      } else if (left === 0 && greeting.track === undefined) done(undefined)
+      else if (left === 0) track(link, greeting.track, done)
     })
   }
   link.uncork()
+}
+
+/** Has the server tell this connection of changes: as another one would be lost without this one knowing it. */
+const track = (
+  link: Link,
+  prefixes: ReadonlyArray<string> = [],
+  done: (problem: RedisError | undefined) => void
+): void => {
+  const failed = (problem: unknown): void => done(RedisError.fromUnknown("CLIENT TRACKING", problem, true))
+  link.send("CLIENT", ["ID"], false, (problem, id) => {
+    if (problem !== undefined || typeof id !== "number") {
+      failed(problem)
+      return
+    }
+    const args = ["TRACKING", "ON", "REDIRECT", id, "BCAST", ...prefixes.flatMap((prefix) => ["PREFIX", prefix])]
+    link.send("CLIENT", args, false, (problem) => (problem === undefined ? done(undefined) : failed(problem)))
+  })
 }
 
 type Check = (problem: unknown, reply: unknown) => RedisError | undefined

@@ -4,7 +4,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as RedisDriver from "../RedisDriver.ts"
 import type { RedisError } from "../RedisError.ts"
@@ -101,12 +101,40 @@ export const makeClient = (
       idle: Math.min(millis(behaviour.idle ?? "30 seconds"), 2 ** 31 - 1)
     })
     const subscriber = Subscriber.make(apart(), router.listening)
+    /** Each has a connection of its own: what is tracked is said once for a connection and cannot be taken back. */
+    const trackers = new Set<Subscriber.Subscriber>()
+    const track: Model.Service["track"] = (prefixes, handler) =>
+      Effect.flatMap(Effect.scope, (scope) =>
+        Effect.suspend(() => {
+          const { greeting, ...listening } = router.listening
+          const refused = (reason: "Rejected" | "Closed", description: string) =>
+            failure({ reason, outcome: "not-sent", method: "CLIENT TRACKING", description })
+          if (router.state() === "closed") return refused("Closed", "the client is released")
+          if (router.topology === "cluster")
+            return refused("Rejected", "every node of a Cluster tells of its own keys only")
+          if (prefixes.length === 0) return refused("Rejected", "there is no prefix: an empty one stands for every key")
+          const tracker = Subscriber.make(apart(), { ...listening, greeting: { ...greeting, track: prefixes } })
+          trackers.add(tracker)
+          return Effect.zipRight(
+            Scope.addFinalizer(
+              scope,
+              Effect.sync(() => {
+                trackers.delete(tracker)
+                tracker.close()
+              })
+            ),
+            tracker.track(handler)
+          )
+        })
+      )
 
     yield* Effect.addFinalizer(() =>
       Effect.sync(() => {
         router.close()
         pool.close()
         subscriber.close()
+        for (const tracker of trackers) tracker.close()
+        trackers.clear()
         watchers.clear()
       })
     )
@@ -122,6 +150,7 @@ export const makeClient = (
       transaction: shared.transaction,
       isolated: (options) => Effect.flatMap(router.place(options?.key), pool.lend),
       listen: subscriber.listen,
+      track,
       nodes: router.nodes(shared),
       topology: router.topology,
       state: Effect.sync(router.state),
@@ -149,7 +178,7 @@ export const makeClient = (
           ...plain,
           isolated: total,
           isolatedIdle: idle,
-          listeners: subscriber.listeners()
+          listeners: subscriber.listeners() + trackers.size
         }
       })
     }

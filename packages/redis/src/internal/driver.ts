@@ -33,7 +33,12 @@ export interface LinkEvents {
   readonly onClosed: (problem: unknown) => void
   /** A message of a subscription. */
   readonly onMessage?: ((channel: string, payload: string, pattern: string | undefined) => void) | undefined
+  /** What is said on the channel of invalidations: keys as bytes, or null for all. */
+  readonly onInvalidated?: ((keys: ReadonlyArray<Uint8Array> | null) => void) | undefined
 }
+
+/** The channel on which a server tells of keys that are tracked. */
+export const invalidations = "__redis__:invalidate"
 
 /** One connection. It never comes back: who wants another opens another. */
 export interface Link {

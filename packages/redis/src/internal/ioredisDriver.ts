@@ -3,7 +3,7 @@
  * write to the console is switched off; only the protocol remains.
  */
 import * as Buffers from "node:buffer"
-import type { Argument, Link, Open } from "./driver.ts"
+import { type Argument, invalidations, type Link, type Open } from "./driver.ts"
 
 /** The options that we set; all of them exist in 5.11 and 6, save `protocol`, which 5.11 passes over. */
 export interface IoredisOptions {
@@ -115,6 +115,15 @@ export const fromIoredis =
     if (onMessage !== undefined) {
       client.on("message", (channel: string, payload: string) => onMessage(channel, payload, undefined))
       client.on("pmessage", (pattern: string, channel: string, payload: string) => onMessage(channel, payload, pattern))
+    }
+    const onInvalidated = events.onInvalidated
+    if (onInvalidated !== undefined) {
+      // as text the keys would be one, with commas between
+      client.on("messageBuffer", (channel: Buffer, keys: unknown) => {
+        if (channel.toString() === invalidations) {
+          onInvalidated(Array.isArray(keys) ? keys.filter((key) => key instanceof Uint8Array) : null)
+        }
+      })
     }
     // what went wrong comes by the events
     client.connect().catch(() => {})

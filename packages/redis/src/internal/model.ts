@@ -153,6 +153,19 @@ export type Heard =
   | { readonly _tag: "Message"; readonly channel: string; readonly payload: string }
 
 /**
+ * What is heard of keys that are tracked. `Ready` and `Lost` as in `Heard`: what was kept of the keys is to be forgotten
+ * at `Lost`. `Invalidated`: these keys were written, deleted, evicted or have expired, whoever did it; null stands for
+ * all keys, as after `FLUSHALL`. Keys are bytes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Tracked =
+  | { readonly _tag: "Ready" }
+  | { readonly _tag: "Lost" }
+  | { readonly _tag: "Invalidated"; readonly keys: ReadonlyArray<Uint8Array> | null }
+
+/**
  * A connection of one's own: for blocking commands, and for transactions with `WATCH`. When it is lost, its calls fail
  * as `Unavailable` until another is taken.
  *
@@ -241,6 +254,17 @@ export interface Service {
   readonly listen: (
     channels: ReadonlyArray<string> | { readonly pattern: string },
     handler: (event: Heard) => void
+  ) => Effect.Effect<void, RedisError, Scope.Scope>
+  /**
+   * Hears of every change of a key that begins with one of the prefixes, until the scope closes: the server's tracking of
+   * clients (`CLIENT TRACKING … BCAST`, from Redis 6), redirected to the connection itself, so that it ends and begins
+   * with it. That connection belongs to this listener alone, and other commands do not come over it. Prefixes must not
+   * overlap; an empty one stands for every key. `handler` and what is returned are as in `listen`. Fails as `Rejected`
+   * on a Cluster, where every node tells of its own keys only.
+   */
+  readonly track: (
+    prefixes: ReadonlyArray<string>,
+    handler: (event: Tracked) => void
   ) => Effect.Effect<void, RedisError, Scope.Scope>
   /** Every node that holds keys: the one server, or all masters of a Cluster. For `SCAN` and the like. */
   readonly nodes: Effect.Effect<ReadonlyArray<Node>, RedisError>

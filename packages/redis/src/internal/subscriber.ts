@@ -9,12 +9,15 @@ import type { RedisError } from "../RedisError.ts"
 import type * as Attempt from "./attempt.ts"
 import { Among, type Core, notSent } from "./call.ts"
 import * as Connection from "./connection.ts"
+import { invalidations } from "./driver.ts"
 import type * as Model from "./model.ts"
 
 export interface Subscriber {
   /** Listens without waiting; gives back what ends it. */
   readonly attach: (kind: Kind, names: ReadonlyArray<string>, handler: Listener["handler"]) => () => void
   readonly listen: Model.Service["listen"]
+  /** Listens to the invalidations of keys: for a subscriber whose connection has the server track them. */
+  readonly track: (handler: (event: Model.Tracked) => void) => Effect.Effect<void, RedisError, Scope.Scope>
   readonly listeners: () => number
   /** Goes elsewhere where the server that is listened to is none of these. */
   readonly leave: (present: ReadonlySet<string>) => void
@@ -24,7 +27,7 @@ export interface Subscriber {
 interface Listener {
   readonly kind: Kind
   readonly names: ReadonlyArray<string>
-  readonly handler: (event: Model.Heard) => void
+  readonly handler: (event: Model.Heard | Model.Tracked) => void
   ready: boolean
   /** The server does not allow it: it is not asked again on this connection. */
   refused: boolean
@@ -47,7 +50,7 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
   let beat: ReturnType<typeof setTimeout> | undefined
   let closed = false
 
-  const say = (listener: Listener, event: Model.Heard): void => {
+  const say = (listener: Listener, event: Model.Heard | Model.Tracked): void => {
     try {
       listener.handler(event)
     } catch (error) {
@@ -64,6 +67,10 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
     for (const listener of [...those]) {
       if (listener.ready) say(listener, { _tag: "Message", channel, payload })
     }
+  }
+
+  const onInvalidated = (keys: ReadonlyArray<Uint8Array> | null): void => {
+    for (const listener of [...listeners]) if (listener.ready) say(listener, { _tag: "Invalidated", keys })
   }
 
   const first = (listener: Listener, result: Either.Either<void, RedisError>): void => {
@@ -99,6 +106,8 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
     }
   }
 
+  const heard = attempt.greeting.track === undefined ? { onMessage } : { onInvalidated }
+
   const onState = (state: Model.ConnectionState): void => {
     if (state === "ready") {
       subscribe([...listeners])
@@ -108,9 +117,12 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
     }
     clearTimeout(beat)
     if (state !== "away") return
+    const problem = connection?.problem()
+    // what the server does not let be tracked will not be for waiting
+    const refused = attempt.greeting.track !== undefined && problem?.outcome === "rejected" ? problem : undefined
     for (const listener of [...listeners]) {
       listener.round++
-      first(listener, Either.right(undefined))
+      first(listener, refused === undefined ? Either.right(undefined) : Either.left(refused))
       if (!listener.ready) continue
       listener.ready = false
       say(listener, { _tag: "Lost" })
@@ -132,7 +144,7 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
       else those.add(listener)
     }
     if (connection === undefined) {
-      connection = Connection.make(core, { ...attempt, onMessage, onState })
+      connection = Connection.make(core, { ...attempt, ...heard, onState })
       connection.connect()
     } else if (connection.state() === "ready") subscribe([listener])
     else if (connection.state() === "away") first(listener, Either.right(undefined))
@@ -165,38 +177,52 @@ export const make = (core: Core, attempt: Attempt.AttemptOptions): Subscriber =>
     connection = undefined
   }
 
+  const begin = (
+    kind: Kind,
+    names: ReadonlyArray<string>,
+    handler: Listener["handler"]
+  ): Effect.Effect<void, RedisError, Scope.Scope> =>
+    Effect.suspend(() => {
+      if (closed) return notSent(core.counts, "Closed", kind.toUpperCase(), "the client is released")
+      if (names.length === 0) {
+        return notSent(core.counts, "Rejected", kind.toUpperCase(), "there is no channel to listen to")
+      }
+      const listener: Listener = { kind, names, handler, ready: false, refused: false, round: 0, first: undefined }
+      return Effect.zipRight(
+        Effect.addFinalizer(() => Effect.sync(() => remove(listener))),
+        Effect.async<void, RedisError>((resume) => {
+          // who listens does not wait for a server that cannot be reached: Ready says when it is
+          const timer = setTimeout(() => first(listener, Either.right(undefined)), core.commandTimeout)
+          listener.first = (result) => {
+            clearTimeout(timer)
+            if (Either.isLeft(result)) remove(listener)
+            resume(result)
+          }
+          add(listener)
+          return Effect.sync(() => {
+            clearTimeout(timer)
+            remove(listener)
+          })
+        })
+      )
+    })
+
   return {
     attach: (kind, names, handler) => {
       const listener: Listener = { kind, names, handler, ready: false, refused: false, round: 0, first: undefined }
       add(listener)
       return () => remove(listener)
     },
-    listen: (channels, handler): Effect.Effect<void, RedisError, Scope.Scope> =>
-      Effect.suspend(() => {
-        const [kind, names]: readonly [Kind, ReadonlyArray<string>] =
-          "pattern" in channels ? ["psubscribe", [channels.pattern]] : ["subscribe", [...new Set(channels)]]
-        if (closed) return notSent(core.counts, "Closed", kind.toUpperCase(), "the client is released")
-        if (names.length === 0) {
-          return notSent(core.counts, "Rejected", kind.toUpperCase(), "there is no channel to listen to")
-        }
-        const listener: Listener = { kind, names, handler, ready: false, refused: false, round: 0, first: undefined }
-        return Effect.zipRight(
-          Effect.addFinalizer(() => Effect.sync(() => remove(listener))),
-          Effect.async<void, RedisError>((resume) => {
-            // who listens does not wait for a server that cannot be reached: Ready says when it is
-            const timer = setTimeout(() => first(listener, Either.right(undefined)), core.commandTimeout)
-            listener.first = (result) => {
-              clearTimeout(timer)
-              if (Either.isLeft(result)) remove(listener)
-              resume(result)
-            }
-            add(listener)
-            return Effect.sync(() => {
-              clearTimeout(timer)
-              remove(listener)
-            })
-          })
-        )
+    listen: (channels, handler) => {
+      const [kind, names]: readonly [Kind, ReadonlyArray<string>] =
+        "pattern" in channels ? ["psubscribe", [channels.pattern]] : ["subscribe", [...new Set(channels)]]
+      return begin(kind, names, (event) => {
+        if (event._tag !== "Invalidated") handler(event)
+      })
+    },
+    track: (handler) =>
+      begin("subscribe", [invalidations], (event) => {
+        if (event._tag !== "Message") handler(event)
       }),
     listeners: () => listeners.size,
     leave: (present) => {

@@ -38,6 +38,17 @@ const programs: Record<string, ReadonlyArray<string | RegExp>> = {
     "signed out of 1 session"
   ],
   "cache.ts": ["100 answers, all Ada", /^looking for user 7$/m, "loads: 3, joined a load that ran: 99"],
+  "caches.ts": [
+    "users: 1 loaded, 1 written, 1 found",
+    "prices: 0 loaded, 1 written, 0 found",
+    "cleared: 1",
+    "named in the file and not used: none"
+  ],
+  "fallback-sessions.ts": [
+    'cart: ["apples"]',
+    /^(?:Redis is away: 1 session is kept here|the sessions are in Redis)$/m,
+    "a write after the sign-out: SessionGone"
+  ],
   "lock.ts": [
     /^\w+ wrote the report\n\w+ had nothing to do\n\w+ had nothing to do$/m,
     "balance: 100, tokens: 10",
@@ -101,8 +112,10 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("the example programs o
   it("are those of the state layers", () => {
     assert.includeMembers(onRedis, [
       "cache.ts",
+      "caches.ts",
       "conversation-memory.ts",
       "events.ts",
+      "fallback-sessions.ts",
       "lock.ts",
       "rate-limiter.ts",
       "session-store.ts"
@@ -116,7 +129,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("the example programs o
         Effect.gen(function* () {
           const server = yield* RedisServer.make()
           const before = yield* commands(server)
-          yield* check(name, { REDIS_URL: server.url })
+          yield* check(name, { REDIS_URL: server.url, CACHE_KIND: "redis" })
           assert.isAbove((yield* commands(server)) - before, 8, "it asked Redis")
           // every key that is left has a time to live
           const left = yield* server.call("EVAL", immortal, "0")

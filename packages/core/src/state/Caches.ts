@@ -198,10 +198,21 @@ export const define: {
       isCache: true,
       make: ({ defaults, found, prefix, stores }) =>
         Effect.gen(function* () {
-          const settled = settle<Omit<Cache.Options<A, I>, "namespace" | "schema" | "strict">>(found, code, defaults)
+          const { lease, ...settled } = settle<Omit<Cache.Options<A, I>, "namespace" | "schema" | "strict">>(
+            found,
+            code,
+            defaults
+          )
           const full = `${prefix ?? ""}${namespace}`
           const cache = yield* Effect.mapError(
-            CacheHandles.make(stores.cache, { ...settled, namespace: full, schema, strict }),
+            CacheHandles.make(stores.cache, {
+              ...settled,
+              // no waiting is none of time
+              lease: lease && (lease.wait as unknown) === false ? { ...lease, wait: 0 } : lease,
+              namespace: full,
+              schema,
+              strict
+            }),
             (error) =>
               failed(
                 error.reason === "InvalidOptions" ? "InvalidOptions" : "Unavailable",
@@ -557,16 +568,17 @@ const registry = <K extends AnyKind>(
               (context: Context.Context<Requirements<K>>) =>
                 withoutCallReferences(context as Context.Context<never>) as Context.Context<Requirements<K>>
             ),
-            Effect.exit,
-            Effect.flatMap((exit) => {
+            Effect.onExit((exit) => {
               if (Exit.isSuccess(exit)) {
                 entry.made = exit.value
                 return Deferred.done(entry.built, exit)
               }
               // it leaves the registry before its callers hear of the failure: who comes after them builds anew
               entries.delete(definition.name)
-              return Effect.zipRight(Scope.close(scope, exit), Deferred.done(entry.built, exit))
-            })
+              return Effect.ensuring(Scope.close(scope, exit), Deferred.done(entry.built, exit))
+            }),
+            Effect.exit,
+            Effect.asVoid
           )
         )
         return entry

@@ -15,10 +15,12 @@ import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
-import type * as Scope from "effect/Scope"
+import * as RuntimeFlags from "effect/RuntimeFlags"
+import * as Scope from "effect/Scope"
 import * as Guarded from "../internal/lock/guarded.ts"
 import * as Memory from "../internal/lock/memory.ts"
 import {
+  type Attempt,
   type Backend,
   FencingToken,
   type Guard,
@@ -31,6 +33,7 @@ import {
 } from "../internal/lock/model.ts"
 import * as Rooms from "../internal/lock/rooms.ts"
 import * as Watchdog from "../internal/lock/watchdog.ts"
+import * as Monotonic from "../internal/monotonic.ts"
 import * as Ttl from "../internal/ttl.ts"
 
 export * from "../internal/lock/model.ts"
@@ -57,7 +60,7 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     const every = yield* millisOf("make", "watch", options.watch ?? "50 millis")
     const clock = yield* Effect.clock
     const run = yield* FiberSet.makeRuntime<never>()
-    const now = () => Number(clock.unsafeCurrentTimeNanos()) / 1e6
+    const now = Monotonic.millis(clock)
     const nextOwner = owners()
 
     const rooms = Rooms.make({ backend, run })
@@ -84,12 +87,14 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
       // reckoned from before it is sent: the store's own reckoning begins later, so it ends later
       const sentAt = now()
       if (patience > 0) hold.wasQueued = true
-      return Effect.flatMap(backend.acquire(hold, patience), (result) => {
-        if (result._tag === "Refused") return Effect.succeed(result.retryAfter)
-        if (watchdog.grant(hold, result.token, sentAt)) return granted
-        // the answer took so long that the lock may be over: nobody may believe in it
-        return Effect.as(Effect.ignore(backend.abandon(hold)), 0)
-      })
+      return Effect.flatMap(backend.acquire(hold, patience), (result) => judged(hold, result, sentAt))
+    }
+
+    const judged = (hold: Hold, result: Attempt, sentAt: number): Effect.Effect<number | undefined, LockError> => {
+      if (result._tag === "Refused") return Effect.succeed(result.retryAfter)
+      if (watchdog.grant(hold, result.token, sentAt)) return granted
+      // the answer took so long that the lock may be over: nobody may believe in it
+      return Effect.as(Effect.ignore(backend.abandon(hold)), 0)
     }
 
     const notAcquired = (hold: Hold): LockError =>
@@ -100,18 +105,21 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
         outcome: "not-done"
       })
 
-    /**
-     * Attempts are not interrupted: what is sent is sent, and only who has heard the answer knows what there is to give
-     * back. They take as long as the store's own timeout at most.
-     */
-    const obtain = (hold: Hold, restore: Guarded.Restore): Effect.Effect<void, LockError> =>
-      Effect.flatMap(attempt(hold, 0), (left) => {
+    /** What follows a first attempt that did not have the lock at once. */
+    const obtain = (
+      hold: Hold,
+      first: Attempt,
+      sentAt: number,
+      flags: RuntimeFlags.RuntimeFlags
+    ): Effect.Effect<void, LockError> =>
+      Effect.flatMap(judged(hold, first, sentAt), (left) => {
         if (left === undefined) return Effect.void
-        return hold.wait === 0 ? Effect.fail(notAcquired(hold)) : queue(hold, restore)
+        return hold.wait === 0 ? Effect.fail(notAcquired(hold)) : queue(hold, flags)
       })
 
     /** The waiting: in the room of the lock, where one is woken, and looking again now and then all the same. */
-    const queue = (hold: Hold, restore: Guarded.Restore): Effect.Effect<void, LockError> => {
+    const queue = (hold: Hold, flags: RuntimeFlags.RuntimeFlags): Effect.Effect<void, LockError> => {
+      const restore = RuntimeFlags.interruptible(flags) ? Effect.interruptible : Effect.uninterruptible
       const until = now() + hold.wait
       const waiter = rooms.enter(hold)
       const look = (pause: number): Effect.Effect<void, LockError> => {
@@ -164,19 +172,34 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
       })
     }
 
-    /** Takes the lock, and goes on where nothing can interrupt between having it and `use`. */
+    /**
+     * Takes the lock, and goes on where nothing can interrupt between having it and `use`. `flags` are those of the region
+     * around it. Attempts are not interrupted: what is sent is sent, and only who has heard the answer knows what there is
+     * to give back. They take as long as the store's own timeout at most.
+     */
     const taking = <A, E, R>(
       method: string,
       plan: Either.Either<Plan, LockError>,
-      use: (hold: Hold, restore: Guarded.Restore) => Effect.Effect<A, E, R>
+      use: (hold: Hold, flags: RuntimeFlags.RuntimeFlags) => Effect.Effect<A, E, R>
     ): Effect.Effect<A, E | LockError, R> => {
       if (Either.isLeft(plan)) return Effect.fail(plan.left)
-      return Effect.uninterruptibleMask((restore) => {
+      return Effect.withFiberRuntime<A, E | LockError, R>((_, { runtimeFlags }) => {
         const hold = new Hold(plan.right, nextOwner(), method, control)
-        return Effect.matchCauseEffect(obtain(hold, restore), {
-          onFailure: (cause) => Effect.zipRight(tidy(hold, cause), Effect.failCause(cause)),
-          onSuccess: () => use(hold, restore)
-        })
+        const onFailure = (cause: Cause.Cause<LockError>) => Effect.zipRight(tidy(hold, cause), Effect.failCause(cause))
+        const sentAt = now()
+        return Effect.uninterruptible(
+          Effect.matchCauseEffect(backend.acquire(hold, 0), {
+            onFailure,
+            onSuccess: (first) =>
+              // nearly always so, and worth a step less
+              first._tag === "Granted" && watchdog.grant(hold, first.token, sentAt)
+                ? use(hold, runtimeFlags)
+                : Effect.matchCauseEffect(obtain(hold, first, sentAt, runtimeFlags), {
+                    onFailure,
+                    onSuccess: () => use(hold, runtimeFlags)
+                  })
+          })
+        )
       })
     }
 
@@ -189,10 +212,13 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     const guard =
       (method: string, plan: Either.Either<Plan, LockError>): Guard =>
       <A, E, R>(body: Effect.Effect<A, E, R>) =>
-        taking(method, plan, (hold, restore) =>
-          Guarded.run<A, E, R, Exclude<R, FencingToken>, LockError>(restore, body, {
+        taking(method, plan, (hold, flags) =>
+          Guarded.run<A, E, R, Exclude<R, FencingToken>, LockError>(flags, body, {
             provide: (context) => Context.add(context, FencingToken, hold) as Context.Context<R>,
-            onLost: (interrupt) => watchdog.onLost(hold, interrupt),
+            onLost: (interrupt) => {
+              if (hold.state === "lost") interrupt()
+              else hold.listener = interrupt
+            },
             end: () => end(hold),
             lost: () => lostOf(hold.method)
           })
@@ -203,9 +229,8 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
       plan: Either.Either<Plan, LockError>
     ): Effect.Effect<Lease, LockError, Scope.Scope> =>
       taking(method, plan, (hold) =>
-        Effect.as(
-          Effect.addFinalizer(() => end(hold)),
-          hold
+        Effect.flatMap(Effect.scope, (scope) =>
+          Effect.as(Scope.addFinalizer(scope, Effect.uninterruptible(Effect.suspend(() => end(hold)))), hold)
         )
       )
 
@@ -319,6 +344,7 @@ class Hold implements Watchdog.Hold, Lease {
   checkAt = 0
   isBusy = false
   wasQueued = false
+  listener: (() => void) | undefined = undefined
   listeners: Set<() => void> | undefined = undefined
   readonly #control: HoldControl
 

@@ -21,6 +21,8 @@ export interface Hold extends Request {
   checkAt: number
   /** A renewal or a check of it is under way. */
   isBusy: boolean
+  /** What it guards hears first of its loss. */
+  listener: (() => void) | undefined
   listeners: Set<() => void> | undefined
 }
 
@@ -57,8 +59,10 @@ export const make = (options: {
     holds.delete(hold)
     if (hold.state !== "held") return
     hold.state = "lost"
-    const { listeners } = hold
+    const { listener, listeners } = hold
+    hold.listener = undefined
     hold.listeners = undefined
+    listener?.()
     if (listeners !== undefined) for (const listener of listeners) listener()
   }
 

@@ -59,7 +59,9 @@ export const millis = (
   })
 }
 
+/** A negative time is read as none at all, and is none that anybody meant. */
 const isZero = (time: Duration.DurationInput): boolean =>
+  !String(time).trim().startsWith("-") &&
   Option.exists(Duration.decodeUnknown(time), (one) => Duration.toMillis(one) === 0)
 
 /** An e-mail address or a phone number as it is compared: case, outer space and the form of its letters do not count. */

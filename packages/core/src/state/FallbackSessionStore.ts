@@ -255,6 +255,9 @@ const concurrency = 16
 /** How often a store that is there may refuse a change before it is given up. */
 const patience = 5
 
+/** How often a sign-out looks for sessions that were rotated while it was under way. */
+const signOutRounds = 8
+
 /** What a report names. */
 const reportedLosses = 10_000
 
@@ -386,11 +389,15 @@ export const make = (
               operation.done(result, now, began, seen)
               return result
             }),
-          onFailure: (error) =>
-            isAway(error) && !isClosed
+          onFailure: (error) => {
+            // it was not done: what was known is so still, but for what the store knows better
+            const wrong = error.reason === "SessionGone" || error.reason === "Conflict" || error.reason === "Corrupt"
+            seen.forEach((one, index) => {
+              if (!wrong || index > 0 || one?.json === undefined) kept.putBack(one)
+            })
+            return isAway(error) && !isClosed
               ? Effect.flatMap(Clock.currentTimeMillis, (now) => {
                   down(now)
-                  for (const one of seen) kept.putBack(one)
                   const fallback = operation.failed?.(error, now, seen) ?? operation.inMemory
                   // what memory cannot do either has failed for the store's reason
                   return Effect.mapError(inMemory(fallback), (other) =>
@@ -398,6 +405,7 @@ export const make = (
                   )
                 })
               : Effect.fail(error)
+          }
         })
       })
 
@@ -458,6 +466,7 @@ export const make = (
           inMemory,
           done: (result, now, _, [before]) => {
             if (wrote(result)) kept.wrote(id, own, before, ttlOf(write?.ttl, defaultTtl), now)
+            else kept.putBack(before)
           },
           failed: (error, now) =>
             error.outcome === "unknown"
@@ -530,8 +539,8 @@ export const make = (
         writes: true,
         inStore: primary.rotate(id, to),
         inMemory,
-        done: (rotated, now, _, [from]) => {
-          if (Option.isNone(rotated)) return
+        done: (rotated, now, _, [from, target]) => {
+          if (Option.isNone(rotated)) return kept.putBack(target)
           kept.moved(from, to, now)
           kept.deleted(id, now)
         },
@@ -740,9 +749,22 @@ export const make = (
         )
       })
 
+    /**
+     * Deletes all sessions that an owner has in the store, but for those that live on here: they became the owner's after
+     * the sign-out, or were not the owner's any more. One that is rotated meanwhile is found under its new id.
+     */
+    const deleteAllOf = (owner: string, rounds: number): Effect.Effect<void, SessionStore.SessionStoreError> =>
+      Effect.flatMap(primary.sessionsOf(owner), (sessions) => {
+        const ids = sessions.map(({ id }) => id).filter((id) => changes.get(id)?.json === undefined)
+        if (ids.length === 0) return Effect.void
+        return Effect.flatMap(primary.deleteMany(ids), (count) =>
+          count < ids.length && rounds > 1 ? deleteAllOf(owner, rounds - 1) : Effect.void
+        )
+      })
+
     /** Signs owners out in the store; says whether all that was to be is done. */
     const signOut = (owner: string): Effect.Effect<void, "away"> =>
-      Effect.flatMap(Effect.either(primary.deleteAllOf(owner)), (result) => {
+      Effect.flatMap(Effect.either(deleteAllOf(owner, signOutRounds)), (result) => {
         if (Either.isLeft(result)) {
           if (isAway(result.left)) return Effect.fail("away" as const)
           const refusals = (revoked.get(owner) ?? 0) + 1

@@ -22,7 +22,7 @@ const program = Effect.gen(function* () {
     options
   )(
     Effect.gen(function* () {
-      if (mode === "holds") yield* Effect.zipRight(say("holding"), Effect.never)
+      if (mode === "holds") return yield* Effect.zipRight(say("holding"), Effect.never)
       const seen = Number((yield* redis.send("GET", "counter")) ?? 0)
       yield* Effect.yieldNow()
       yield* RedisLock.fencedRun(redis, write, ["counter"], [seen + 1])

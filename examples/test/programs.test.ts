@@ -44,6 +44,14 @@ const programs: Record<string, ReadonlyArray<string | RegExp>> = {
     "cleared: 1",
     "named in the file and not used: none"
   ],
+  "sign-up.ts": [
+    "to ada@example.org: your code is on its way (<redacted>)",
+    "somebody else, the same address: Pending",
+    "another code at once: Throttled",
+    "a wrong code: 2 tries left",
+    "the code without the ticket: NotFound",
+    /^confirmed: Ada$/m
+  ],
   "fallback-sessions.ts": [
     'cart: ["apples"]',
     /^(?:Redis is away: 1 session is kept here|the sessions are in Redis)$/m,
@@ -90,7 +98,7 @@ const programs: Record<string, ReadonlyArray<string | RegExp>> = {
 
 /** Those that use Redis where `REDIS_URL` is set: they must say the same there. */
 const onRedis = Object.keys(programs).filter((name) =>
-  Fs.readFileSync(Path.join(folder, name), "utf8").includes('"REDIS_URL"')
+  /"REDIS_URL"|RedisConnection\.kind/.test(Fs.readFileSync(Path.join(folder, name), "utf8"))
 )
 
 const check = (name: string, variables?: Readonly<Record<string, string>>) =>

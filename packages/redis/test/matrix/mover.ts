@@ -22,12 +22,16 @@ export const make = (cluster: RedisCluster.RedisCluster): Effect.Effect<Mover, n
     let resting = false
     let fault: string | undefined
     const betweenMoves = turn.withPermits(1)
-    /** One slot of the next of the masters. */
+    /** One slot of the next of the masters that has keys. */
     const step = Effect.gen(function* () {
       if (resting) return
       const masters = [...new Set(yield* cluster.owners)]
-      const from = masters[turns++ % masters.length] ?? 0
-      const key = yield* cluster.command(from, "RANDOMKEY")
+      let from = 0
+      let key: unknown
+      for (let looks = 0; typeof key !== "string" && looks < masters.length; looks++) {
+        from = masters[turns++ % masters.length] ?? 0
+        key = yield* cluster.command(from, "RANDOMKEY")
+      }
       if (typeof key !== "string") return
       const to = masters[(masters.indexOf(from) + 1 + (moves % (masters.length - 1))) % masters.length] ?? from
       const move = yield* cluster.startMove(yield* cluster.slotOf(key), to)

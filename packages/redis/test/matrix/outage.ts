@@ -41,7 +41,7 @@ const within = <E, R>(run: Effect.Effect<void, E, R>): Effect.Effect<void, E, R>
     Effect.zipRight(pause(limit), Effect.dieMessage(`it hangs: ${limit / 1_000} s`))
   )
 
-const limit = 30_000
+const limit = 60_000
 
 /** Runs the cases of all ports, those of one port one by one, until `failover` is over. Fails on the first fault. */
 export const during = <E, R, R2>(

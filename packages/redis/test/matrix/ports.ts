@@ -1,37 +1,43 @@
 /** The ports with their suites: over this process, and over whatever Redis there is (one server, Sentinel, a Cluster). */
 import {
   Cache,
+  Caches,
   CircuitControl,
   ConversationMemory,
   Counters,
   EventBus,
   Lock,
+  OneTimeStore,
   RateLimiter,
   SessionStore
 } from "@underlay/core"
 import {
   CacheSuite,
+  CachesSuite,
   CircuitControlSuite,
   ConversationMemorySuite,
   CountersSuite,
   EventBusSuite,
   LockSuite,
+  OneTimeStoreSuite,
   RateLimiterSuite,
   SessionStoreSuite,
   Suite
 } from "@underlay/core/testing"
 import {
   RedisCache,
+  RedisCaches,
   RedisCircuitControl,
   RedisClient,
   RedisConversationMemory,
   RedisCounters,
   RedisEventBus,
   RedisLock,
+  RedisOneTimeStore,
   RedisRateLimiter,
   RedisSessionStore
 } from "@underlay/redis"
-import { Clock, Context, Duration, Effect, Layer, type Scope, TestClock, TestContext } from "effect"
+import { Clock, ConfigProvider, Context, Duration, Effect, Layer, type Scope, TestClock, TestContext } from "effect"
 import { pause } from "../support.ts"
 
 /** What keeps the data of a topology, for what a test does behind the backs of the adapters. */
@@ -71,6 +77,7 @@ export type Ports =
   | Counters.Counters
   | EventBus.EventBus
   | Lock.Lock
+  | OneTimeStore.OneTimeStore
   | RateLimiter.RateLimiter
   | SessionStore.SessionStore
 
@@ -86,7 +93,22 @@ export interface Port {
   readonly suite: string
   readonly memory: ReadonlyArray<Case<never>>
   readonly redis: ReadonlyArray<Case<Ports | RedisClient.RedisClient | Store>>
+  /** On Redis its cases go by the machine's own time, in steps of some tens of milliseconds. */
+  readonly realTime?: true
 }
+
+/** Runs all cases of a port on Redis, one by one. */
+export const all = ({ realTime, redis }: Port): Effect.Effect<void, unknown, Ports | RedisClient.RedisClient | Store> =>
+  Effect.forEach(redis, ({ run }) => (realTime === true ? Effect.retry(run, { times: 2 }) : run), { discard: true })
+
+/** How a case is run: one that goes by real time may fail twice, for a machine that stops for a moment is late. */
+export const attempts = (
+  { realTime }: Port,
+  timeout = 20_000
+): { readonly timeout: number; readonly retry: number } => ({
+  timeout,
+  retry: realTime === true ? 2 : 0
+})
 
 /** The ports over a client. */
 export const redis = Layer.mergeAll(
@@ -96,6 +118,7 @@ export const redis = Layer.mergeAll(
   RedisCounters.layer,
   RedisEventBus.layer,
   RedisLock.layer(),
+  RedisOneTimeStore.layer,
   RedisRateLimiter.layer,
   RedisSessionStore.layer()
 )
@@ -108,6 +131,7 @@ export const memory = Layer.mergeAll(
   Counters.layerMemory(),
   EventBus.layerMemory,
   Lock.layerMemory(),
+  OneTimeStore.layerMemory(),
   RateLimiter.layerMemory(),
   SessionStore.layerMemory()
 )
@@ -166,6 +190,15 @@ const has = (part: string): string => `string.find(key, '${part}', 1, true)`
 
 /** Limiters, and meters that the suite makes itself. */
 const limits = "string.find(key, '^{?ratelimit:') or string.find(key, '^{suite%-')"
+
+/** Confirmations and sign-ups, and entries that the suite makes itself. */
+const oneTime = "string.find(key, '^{?confirmation:') or string.find(key, '^{?signup:') or string.find(key, '^{?test:')"
+
+/** A registry of caches with this configuration. */
+const configured = <E, R>(
+  caches: Effect.Effect<typeof Caches.Caches.Service, E, R>,
+  configuration: ReadonlyMap<string, string>
+) => Effect.withConfigProvider(caches, ConfigProvider.fromMap(new Map(configuration)))
 
 /** For the keys of a port. */
 const serverTime = (own: string) => {
@@ -252,6 +285,7 @@ export const ports: ReadonlyArray<Port> = [
   {
     name: "Lock",
     suite: "LockSuite",
+    realTime: true,
     memory: inMemory(Suite.applicable(LockSuite.make({ advance: TestClock.adjust }), [])),
     // holders and server go by clocks of their own: time is let pass
     redis: Suite.applicable(LockSuite.make({ advance: realTime, steal: (key) => put("DEL", `lock:${key}`) }), ["steal"])
@@ -303,6 +337,45 @@ export const ports: ReadonlyArray<Port> = [
     memory: inMemory(Suite.applicable(CircuitControlSuite.make({ advance: TestClock.adjust }), ["tells"])),
     redis: inTestTime(
       Suite.applicable(CircuitControlSuite.make({ advance: serverTime(has("circuit-control")) }), ["tells"])
+    )
+  },
+  {
+    name: "OneTimeStore",
+    suite: "OneTimeStoreSuite",
+    memory: inMemory(Suite.applicable(OneTimeStoreSuite.make({ advance: TestClock.adjust }), [])),
+    redis: inTestTime(
+      Suite.applicable(
+        OneTimeStoreSuite.make({
+          advance: serverTime(oneTime),
+          slack,
+          plant: (key) => put("SET", key, "no entry")
+        }),
+        ["plant"]
+      )
+    )
+  },
+  {
+    name: "Caches",
+    suite: "CachesSuite",
+    memory: inMemory(
+      Suite.applicable(
+        CachesSuite.make({
+          kind: "memory",
+          advance: TestClock.adjust,
+          caches: (configuration) => configured(Caches.make(), configuration)
+        }),
+        ["oneTime"]
+      )
+    ),
+    redis: inTestTime(
+      Suite.applicable(
+        CachesSuite.make({
+          kind: "redis",
+          advance: bothTimes(`${has("cache:")} or ${oneTime}`),
+          caches: (configuration) => configured(Caches.make([RedisCaches.kind]), configuration)
+        }),
+        ["oneTime"]
+      )
     )
   }
 ]

@@ -10,7 +10,7 @@ import { RedisServer, server } from "../support.ts"
 import * as Matrix from "./matrix.ts"
 import * as Ports from "./ports.ts"
 
-/** What the keys and channels of the ports begin with; `suite-` is that of meters which a suite makes itself. */
+/** What the keys and channels of the ports begin with; `suite-` and `test:` are of what suites make themselves. */
 const prefixes = [
   ...[
     "session:",
@@ -23,7 +23,7 @@ const prefixes = [
     "lock:",
     "semaphore:"
   ],
-  ...["ratelimit:", "circuit-control", "suite-"]
+  ...["ratelimit:", "circuit-control", "confirmation:", "signup:", "suite-", "test:"]
 ]
 
 const rules = (name: string): string =>
@@ -60,7 +60,7 @@ describe.skipIf(Need.missing("redis-server") || Need.missing("openssl"))(
       layer(real, { excludeTestServices: true })(cell.driver, (it) => {
         for (const port of Matrix.portsOf(cell, Ports.ports)) {
           describe(port.name, () => {
-            for (const one of port.redis) it.effect(one.name, () => one.run)
+            for (const one of port.redis) it.effect(one.name, () => one.run, Ports.attempts(port))
           })
         }
 

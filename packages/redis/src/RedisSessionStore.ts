@@ -591,7 +591,8 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
           })
     if (owner === undefined) return run
     if (oneNode) {
-      return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      return Clock.clockWith((clock) => {
+        const now = clock.unsafeCurrentTimeMillis()
         // whoever wrote it for this owner has indexed it, and it has lived since
         if (owner === previousOwner && isFresh(id, ttl ?? 0, now)) return run
         const before = previousOwner === undefined || previousOwner === owner ? [] : [indexKey(previousOwner)]

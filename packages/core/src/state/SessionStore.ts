@@ -554,17 +554,24 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     // what this process knows of sessions, only while somebody listens
     const watch = watcher(hub, backend)
 
+    /** The session in a text; undefined where it is none. */
+    const sessionIn = (id: string, value: PlainJson.Json | undefined): Session | undefined => {
+      if (!PlainJson.isObject(value)) return undefined
+      if (hub.isActive()) watch.saw(id, ownerOf(value))
+      return value
+    }
+
+    const unreadable = (method: string, id: string, value: PlainJson.Json | undefined) =>
+      corrupt(method, id, value === undefined ? "content" : "format", "no JSON object")
+
     const decode = (
       method: string,
       id: string,
       json: string
     ): Effect.Effect<Option.Option<Session>, SessionStoreError> => {
       const value = PlainJson.parse(json)
-      if (!PlainJson.isObject(value)) {
-        return corrupt(method, id, value === undefined ? "content" : "format", "no JSON object")
-      }
-      if (hub.isActive()) watch.saw(id, ownerOf(value))
-      return Effect.succeed(Option.some(value))
+      const session = sessionIn(id, value)
+      return session === undefined ? unreadable(method, id, value) : Effect.succeed(Option.some(session))
     }
 
     const read = (
@@ -658,13 +665,16 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
       left: number,
       isInLine: boolean
     ): Effect.Effect<Option.Option<Session>, SessionStoreError> =>
-      Effect.flatMap(decode("update", id, current), (decoded) => {
-        if (Option.isNone(decoded)) return Effect.succeedNone
-        const next = f(decoded.value)
+      // a defect of `f` is this effect's
+      Effect.suspend(() => {
+        const value = PlainJson.parse(current)
+        const before = sessionIn(id, value)
+        if (before === undefined) return unreadable("update", id, value)
+        const next = f(before)
         // nothing changes: there is nothing to write
-        if (next === decoded.value) return Effect.succeed(decoded)
-        const previousOwner = ownerOf(decoded.value)
-        const createdThen = created === undefined ? undefined : (createdOf(decoded.value) ?? "own")
+        if (next === before) return Effect.succeedSome(before)
+        const previousOwner = ownerOf(before)
+        const createdThen = created === undefined ? undefined : (createdOf(before) ?? "own")
         const at = (now: number): Effect.Effect<Option.Option<Session>, SessionStoreError> => {
           const encoded = encode("update", next, createdThen, now)
           if ("reason" in encoded) return Effect.fail(encoded)
@@ -869,16 +879,15 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
         ),
       getAndTouch: (id, ttl) => withId("getAndTouch", id, () => getAndTouch(id, ttl)),
       update: (id, f, options) =>
-        withId("update", id, () =>
-          Effect.flatMap(
-            options?.ttl === undefined ? keepTtl : ttlOf("update", options.ttl),
-            (ttl): Effect.Effect<Option.Option<Session>, SessionStoreError> => {
-              const isInLine = lines.has(id)
-              const change = toChange("update", id, (current) => attempt(id, f, ttl, current, attempts, isInLine))
-              return isInLine ? inLine(id, change) : change
-            }
-          )
-        ),
+        withId("update", id, () => {
+          const ttl = options?.ttl === undefined ? undefined : ttlIn("update", options.ttl)
+          if (typeof ttl === "object") return Effect.fail(ttl)
+          return Effect.suspend(() => {
+            const isInLine = lines.has(id)
+            const change = toChange("update", id, (current) => attempt(id, f, ttl, current, attempts, isInLine))
+            return isInLine ? inLine(id, change) : change
+          })
+        }),
       rotate: (id, newId) =>
         withId("rotate", id, () =>
           Effect.flatMap(newId === undefined ? makeId : Effect.succeed(newId), (to) => {
@@ -909,7 +918,6 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     }
   })
 
-const keepTtl: Effect.Effect<number | undefined> = Effect.succeed(undefined)
 const succeedTrue: Effect.Effect<boolean> = Effect.succeed(true)
 const succeedFalse: Effect.Effect<boolean> = Effect.succeed(false)
 

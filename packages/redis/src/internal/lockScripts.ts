@@ -33,8 +33,14 @@ const keep = `local function keep(key, millis)
 end
 `
 
-/** Those who have not been heard of do not wait any more. */
+/**
+ * Those who have not been heard of do not wait any more. Where the clock was set back, who waits has some seconds from now
+ * to be heard of again: he who is dead would hold up the others until the clock is where it was.
+ */
 const bury = `local function bury(waiting, queue, now)
+  for _, one in ipairs(redis.call('ZRANGEBYSCORE', waiting, now + 60000, '+inf')) do
+    redis.call('ZADD', waiting, now + 3000, one)
+  end
   for _, dead in ipairs(redis.call('ZRANGEBYSCORE', waiting, '-inf', now)) do
     redis.call('ZREM', waiting, dead)
     redis.call('ZREM', queue, dead)

@@ -740,6 +740,12 @@ export const make = (
             if (Either.isRight(result)) note(change, { json, revision }, result.right, now)
             else noteFailure(change, json, result.left, now)
           }),
+          // closing: it may have been done
+          Effect.onInterrupt(() =>
+            Effect.map(Clock.currentTimeMillis, (now) => {
+              if (json !== undefined) kept.sent(change.id, json, now)
+            })
+          ),
           Effect.ensuring(
             Effect.sync(() => {
               change.gate = undefined
@@ -874,7 +880,7 @@ export const make = (
 
     const bounded = <A>(effect: Effect.Effect<A>): Effect.Effect<void> =>
       Effect.raceFirst(
-        Effect.asVoid(Effect.disconnect(Effect.interruptible(effect))),
+        Effect.asVoid(Effect.interruptible(Effect.disconnect(effect))),
         Effect.interruptible(Effect.sleep(Duration.millis(closeWithin)))
       )
 

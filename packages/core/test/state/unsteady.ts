@@ -14,6 +14,10 @@ export interface Unsteady {
   /** Only these operations meet what is wrong; by default all. */
   only: ReadonlySet<string> | undefined
   calls: number
+  /** After so many calls it goes away. */
+  until: { calls: number; readonly away: Away } | undefined
+  /** Whether it never answers. */
+  hangs: boolean
 }
 
 const failure = (method: string, away: Away) =>
@@ -31,7 +35,12 @@ export const over = (real: SessionStore.Service): Unsteady => {
   ): Effect.Effect<A, SessionStore.SessionStoreError> =>
     Effect.suspend(() => {
       unsteady.calls++
-      const { away, only } = unsteady
+      if (unsteady.until !== undefined && unsteady.until.calls-- <= 0) {
+        unsteady.away = unsteady.until.away
+        unsteady.until = undefined
+      }
+      const { away, hangs, only } = unsteady
+      if (hangs) return Effect.never
       if (away === undefined || only?.has(method) === false) return effect()
       const fails = Effect.fail(failure(method, away))
       return away === "hangs up after" ? Effect.zipRight(Effect.either(effect()), fails) : fails
@@ -41,6 +50,8 @@ export const over = (real: SessionStore.Service): Unsteady => {
     away: undefined,
     only: undefined,
     calls: 0,
+    until: undefined,
+    hangs: false,
     store: {
       get: (id) => operation("get", () => real.get(id)),
       set: (id, session, options) => operation("set", () => real.set(id, session, options)),

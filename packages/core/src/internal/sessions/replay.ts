@@ -113,7 +113,7 @@ const touch = ({ id, ttl }: Change, left: number, store: SessionStore.Service): 
 
 /** Whether what the store has is what this process knew, or wrote. */
 const isOurs = (change: Change, current: SessionStore.Session, isAbsolute: boolean): boolean =>
-  [change.base, change.json, ...change.maybe].some((json) => {
+  [change.base, ...change.maybe].some((json) => {
     const session = sessionIn(json)
     return session !== undefined && same(session, current, isAbsolute)
   })

@@ -21,7 +21,8 @@ const report = (what: string, { anomalies, ...rest }: Run.Report) => {
 const timeout = seconds * 4_000 + 120_000
 
 describe.skipIf(Need.missing("redis-server"))(Need.title("histories", "redis-server"), () => {
-  for (const seed of seeds) {
+  for (const [index, seed] of seeds.entries()) {
+    const thefts = index > 0
     it.scopedLive(
       `sessions are linearizable under faults, seed ${seed}`,
       () =>
@@ -35,10 +36,10 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("histories", "redis-ser
     )
 
     it.scopedLive(
-      `a fenced resource is safe under faults, seed ${seed}`,
+      `a fenced resource is safe under faults${thefts ? ", also where locks are deleted" : ""}, seed ${seed}`,
       () =>
         Effect.gen(function* () {
-          const result = yield* Run.locks({ seed, seconds: seconds / seeds.length })
+          const result = yield* Run.locks({ seed, seconds: seconds / seeds.length, thefts })
           const text = report("locks", result)
           assert.deepStrictEqual(result.anomalies, [], text)
           assert.isAbove(result.operations, 5, text)

@@ -1,5 +1,6 @@
-// What takes too long for every change: the property tests with 100,000 commands each, and mutation testing.
-// node scripts/nightly.mjs [properties|mutation]
+// What takes too long for every change: the property tests with 100,000 commands each, ten minutes of sessions and of locks
+// under faults with the races in their full size, and mutation testing.
+// node scripts/nightly.mjs [properties|history|mutation]
 import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import { root, run } from "./pnpm.mjs"
@@ -12,6 +13,12 @@ const steps = {
     process.env.UNDERLAY_PROPERTY_COMMANDS ??= "100000"
     const tests = ["CircuitBreakerModel", "BulkheadModel", "RateLimitModel"]
     return run(process.execPath, [vitest, "run", "--project", "core", "--testTimeout", "1800000", ...tests])
+  },
+  history: () => {
+    process.env.UNDERLAY_NIGHTLY = "1"
+    process.env.UNDERLAY_HISTORY_SECONDS ??= "600"
+    const tests = ["test/history", "RedisSessionStore.test"]
+    return run(process.execPath, [vitest, "run", "--silent=false", "--project", "redis", ...tests])
   },
   mutation: () => run(process.execPath, [join(root, "scripts/mutation.mjs")])
 }

@@ -759,19 +759,24 @@ const pass = (
   const maxWait = options.maxWait === undefined ? 0 : Duration.toMillis(options.maxWait)
   const exceeded = (retryAfter: Duration.Duration) =>
     Effect.fail(new RateLimit.RateLimitExceeded({ service: limiter.name, retryAfter }))
-  const attempt = (until: number): Effect.Effect<void, RateLimiterError | RateLimit.RateLimitExceeded> =>
+  /** `until` by the monotonic clock, in microseconds: the other may be set back or forth while it is waited for. */
+  const attempt = (
+    until: number,
+    deadline: number
+  ): Effect.Effect<void, RateLimiterError | RateLimit.RateLimitExceeded> =>
     Effect.flatMap(limiter.consume(key, cost), ({ allowed, retryAfter }) => {
       if (allowed) return Effect.void
       if (until === 0) return exceeded(retryAfter)
-      return Effect.flatMap(Clock.currentTimeMillis, (now) =>
-        now + Duration.toMillis(retryAfter) > until
+      const millis = Duration.toMillis(retryAfter)
+      return Effect.flatMap(Effect.zip(currentMicros, Clock.currentTimeMillis), ([micros, now]) =>
+        micros + millis * 1_000 > until || now + millis > deadline
           ? exceeded(retryAfter)
-          : Effect.zipRight(Effect.sleep(retryAfter), attempt(until))
+          : Effect.zipRight(Effect.sleep(retryAfter), attempt(until, deadline))
       )
     })
-  if (!(maxWait > 0)) return attempt(0)
-  return Effect.flatMap(Deadline.Current, (deadline) =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => attempt(Math.min(now + maxWait, deadline)))
+  if (!(maxWait > 0)) return attempt(0, 0)
+  return Effect.flatMap(Effect.zip(Deadline.Current, currentMicros), ([deadline, start]) =>
+    attempt(start + maxWait * 1_000, deadline)
   )
 }
 

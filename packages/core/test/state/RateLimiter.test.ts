@@ -364,6 +364,45 @@ describe("RateLimiter", () => {
     }).pipe(memory)
   )
 
+  it.effect("how long run waits is not for the wall clock to say: it may be set back or forth meanwhile", () =>
+    Effect.gen(function* () {
+      const clock = yield* Effect.clock
+      for (const jump of [-3_600_000, 3_600_000]) {
+        const limiter = yield* RateLimiter.make({ ...minutely, limit: 1 })
+        let ahead = 0
+        const wall = () => clock.unsafeCurrentTimeMillis() + ahead
+        const jumping: Clock.Clock = {
+          [Clock.ClockTypeId]: Clock.ClockTypeId,
+          currentTimeMillis: Effect.sync(wall),
+          unsafeCurrentTimeMillis: wall,
+          currentTimeNanos: clock.currentTimeNanos,
+          unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+          sleep: (duration) => clock.sleep(duration)
+        }
+        const refusal = yield* Effect.zipRight(limiter.consume("a"), limiter.consume("a"))
+        let asked = 0
+        const refusing: RateLimiter.Limiter = {
+          ...limiter,
+          consume: () =>
+            Effect.sync(() => {
+              asked++
+              return refusal
+            })
+        }
+        const waiting = RateLimiter.run(Effect.void, refusing, { key: "a", maxWait: "150 seconds" })
+        const fiber = yield* Effect.fork(Effect.withClock(Effect.flip(waiting), jumping))
+        yield* TestClock.adjust("30 seconds")
+        ahead = jump
+        // after one minute and after two there is time for another, and after that there is not
+        yield* TestClock.adjust("5 minutes")
+        assert.isNotNull(fiber.unsafePoll(), `${jump}`)
+        assert.strictEqual((yield* Fiber.join(fiber))._tag, "RateLimitExceeded")
+        assert.strictEqual(asked, 3, `${jump}`)
+        yield* limiter.reset("a")
+      }
+    }).pipe(memory)
+  )
+
   it.effect("headers say how the limit stands, in whole seconds that are not too early", () =>
     Effect.gen(function* () {
       const limiter = yield* RateLimiter.make({ ...minutely, limit: 2 })

@@ -16,6 +16,8 @@ export interface Unsteady {
   calls: number
   /** After so many calls it goes away. */
   until: { calls: number; readonly away: Away } | undefined
+  /** So many failures, and it is there again. */
+  healsAfter: number
   /** Whether it never answers. */
   hangs: boolean
 }
@@ -42,6 +44,10 @@ export const over = (real: SessionStore.Service): Unsteady => {
       const { away, hangs, only } = unsteady
       if (hangs) return Effect.never
       if (away === undefined || only?.has(method) === false) return effect()
+      if (--unsteady.healsAfter <= 0) {
+        unsteady.away = undefined
+        unsteady.healsAfter = Number.POSITIVE_INFINITY
+      }
       const fails = Effect.fail(failure(method, away))
       return away === "hangs up after" ? Effect.zipRight(Effect.either(effect()), fails) : fails
     })
@@ -51,6 +57,7 @@ export const over = (real: SessionStore.Service): Unsteady => {
     only: undefined,
     calls: 0,
     until: undefined,
+    healsAfter: Number.POSITIVE_INFINITY,
     hangs: false,
     store: {
       get: (id) => operation("get", () => real.get(id)),

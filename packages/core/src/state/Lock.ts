@@ -339,6 +339,7 @@ class Hold implements Watchdog.Hold, Lease {
   readonly method: string
   token = 0n
   state: Watchdog.State = "asked"
+  since = 0
   deadline = 0
   renewAt = 0
   checkAt = 0

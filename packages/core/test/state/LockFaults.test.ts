@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Lock } from "@underlay/core"
 import { LockSuite, Suite } from "@underlay/core/testing"
-import { Deferred, type Duration, Effect, Either, Exit, Fiber, FiberRef, Scope, TestClock } from "effect"
+import { Clock, Deferred, type Duration, Effect, Either, Exit, Fiber, FiberRef, Scope, TestClock } from "effect"
 
 const unavailable = new Lock.LockError({
   reason: "Unavailable",
@@ -202,6 +202,49 @@ describe("Lock over a store that fails", () => {
       const before = abandoned
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(abandoned, before)
+    })
+  )
+
+  it.scoped("the wall clock may be set back or forth: what is held is neither lost by it nor held for longer", () =>
+    Effect.gen(function* () {
+      const clock = yield* Effect.clock
+      let ahead = 0
+      const wall = () => clock.unsafeCurrentTimeMillis() + ahead
+      const jumping: Clock.Clock = {
+        [Clock.ClockTypeId]: Clock.ClockTypeId,
+        currentTimeMillis: Effect.sync(wall),
+        unsafeCurrentTimeMillis: wall,
+        currentTimeNanos: clock.currentTimeNanos,
+        unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+        sleep: (duration) => clock.sleep(duration)
+      }
+      let away = false
+      const { backend } = scripted({
+        renew: (all) => Effect.sync(() => all.map(() => (away ? Either.left(unavailable) : Either.right(true))))
+      })
+      const lock = yield* Effect.withClock(Lock.make(backend), jumping)
+      const lease = yield* Effect.withClock(lock.acquire("a", { ttl: "10 seconds" }), jumping)
+      for (const jump of [3_600_000, -3_600_000]) {
+        ahead = jump
+        yield* TestClock.adjust("4 seconds")
+        assert.isTrue(yield* lease.isHeld)
+      }
+      away = true
+      yield* TestClock.adjust("10 seconds")
+      assert.isFalse(yield* lease.isHeld)
+    })
+  )
+
+  it.scoped("a clock that goes back although none should: nobody believes in a lock that may be over", () =>
+    Effect.gen(function* () {
+      const { backend } = scripted()
+      yield* TestClock.setTime(10_000)
+      const lock = yield* Lock.make(backend)
+      const lease = yield* lock.acquire("a", { ttl: "10 seconds" })
+      assert.isTrue(yield* lease.isHeld)
+      yield* TestClock.setTime(0)
+      assert.isFalse(yield* lease.isHeld)
+      assert.isFalse(yield* lease.release)
     })
   )
 

@@ -15,6 +15,8 @@ export type State = "asked" | "held" | "lost" | "ended"
 export interface Hold extends Request {
   token: bigint
   state: State
+  /** When was sent what it was had or renewed by. */
+  since: number
   /** From here on the store may have given it to another. */
   deadline: number
   renewAt: number
@@ -40,6 +42,9 @@ export interface Watchdog {
 
 /** What the holder's clock and the store's may differ in, over a time to live: 1 % and 2 milliseconds, as in Redlock. */
 const drift = (ttl: number): number => ttl * 0.01 + 2
+
+/** Whether the lock cannot be over at that time. A clock that went back, although none should, says nothing any more. */
+const covers = (hold: Hold, time: number): boolean => time < hold.deadline && time >= hold.since
 
 export const make = (options: {
   readonly backend: Pick<Backend, "renew" | "check">
@@ -67,6 +72,7 @@ export const make = (options: {
   }
 
   const believe = (hold: Hold, sentAt: number): void => {
+    hold.since = sentAt
     hold.deadline = sentAt + hold.ttl - drift(hold.ttl)
     hold.renewAt = sentAt + hold.ttl / 3
     hold.checkAt = sentAt + every
@@ -100,7 +106,7 @@ export const make = (options: {
     const renewals: Array<Hold> = []
     const checks: Array<Hold> = []
     for (const hold of holds) {
-      if (time >= hold.deadline) lose(hold)
+      if (!covers(hold, time)) lose(hold)
       else if (hold.isBusy) continue
       else if (time >= hold.renewAt) renewals.push(hold)
       else if (time >= hold.checkAt) checks.push(hold)
@@ -122,7 +128,7 @@ export const make = (options: {
         if (hold.state !== "held") return
         const answer = answers[index]
         // what comes after the deadline comes too late, whatever it says
-        if (now() >= hold.deadline || (answer !== undefined && Either.isRight(answer) && !answer.right)) lose(hold)
+        if (!covers(hold, now()) || (answer !== undefined && Either.isRight(answer) && !answer.right)) lose(hold)
         else hear(hold, answer)
         if (hold.state === "held") wakeBy(dueAt(hold))
       })
@@ -144,7 +150,7 @@ export const make = (options: {
   return {
     grant: (hold, token, sentAt) => {
       believe(hold, sentAt)
-      if (isClosed || now() >= hold.deadline) return false
+      if (isClosed || !covers(hold, now())) return false
       hold.token = token
       hold.state = "held"
       holds.add(hold)
@@ -162,10 +168,10 @@ export const make = (options: {
         hold.listeners?.delete(callback)
       }
     },
-    isHeld: (hold) => hold.state === "held" && now() < hold.deadline,
+    isHeld: (hold) => hold.state === "held" && covers(hold, now()),
     end: (hold) => {
       if (hold.state === "ended") return undefined
-      const held = hold.state === "held" && now() < hold.deadline
+      const held = hold.state === "held" && covers(hold, now())
       hold.state = "ended"
       holds.delete(hold)
       return held

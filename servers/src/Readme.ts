@@ -1,5 +1,5 @@
 /**
- * The examples of a package's README as programs: each block of TypeScript is written to a file of its own, type-checked
+ * The examples of a package's README, and of guides, as programs: each block of TypeScript is written to a file of its own, type-checked
  * with the package's test settings and run. A program hands its result to `Effect.runPromise`.
  */
 import { execFile } from "node:child_process"
@@ -28,6 +28,23 @@ export const blocks = (root: string): ReadonlyArray<Block> =>
         return { title, code: code.replace("Effect.runPromise(", "export default Effect.runPromise(") }
       })
     })
+
+/**
+ * The blocks of a guide, whose headings of every level count. A program ends with `Effect.runPromise(…)`, or with `main()`
+ * where it is one without Effect, of the kind that one comes from.
+ */
+export const blocksOfGuide = (file: string): ReadonlyArray<Block> => {
+  const found: Array<Block> = []
+  let title = ""
+  for (const [, heading, code] of Fs.readFileSync(file, "utf8").matchAll(/^#+ (.*)$|^```ts\n([\s\S]*?)^```$/gm)) {
+    if (heading !== undefined) title = heading
+    if (code === undefined) continue
+    const runs = code.replace(/^(?:void )?(Effect\.runPromise\(|main\(\))/m, "export default $1")
+    if (runs === code) throw new Error(`${file}: "${title}" runs no program`)
+    found.push({ title, code: runs })
+  }
+  return found
+}
 
 /** Writes the blocks below `build/` of the package; they are removed with the scope. */
 export const write = (

@@ -4,16 +4,29 @@
  */
 import {
   Cache,
+  Caches,
   ChatMessage,
   CircuitControl,
+  ConfirmationCache,
   ConversationMemory,
   Counters,
   EventBus,
+  FallbackSessionStore,
   Lock,
+  OneTimeStore,
   RateLimiter,
-  SessionStore
+  ResilientSessionStore,
+  SessionStore,
+  SignupCache
 } from "@underlay/core"
-import { RedisClient, RedisCommand, RedisHealth, RedisLock } from "@underlay/redis"
+import {
+  RedisClient,
+  RedisCommand,
+  FallbackSessionStore as RedisFallback,
+  RedisHealth,
+  RedisLock,
+  ResilientSessionStore as RedisResilient
+} from "@underlay/redis"
 import { Array, Effect, Option, Schema, type Scope, Stream } from "effect"
 import { pause } from "./support.ts"
 
@@ -80,6 +93,10 @@ const clientOf = (redis: RedisClient.Service): ReadonlyArray<Operation> => {
         yield* redis.send("PUBLISH", "silent", "hello")
         return heard
       }),
+      track: Effect.zipRight(
+        redis.track(["silent"], () => {}),
+        redis.send("INCR", "silent")
+      ),
       nodes: Effect.gen(function* () {
         for (const { send, sendMany } of yield* redis.nodes) {
           yield* send("GET", "silent")
@@ -127,24 +144,27 @@ const clientOf = (redis: RedisClient.Service): ReadonlyArray<Operation> => {
 }
 
 /** Of a session store under this name: there are several kinds. */
-export const sessionsOf = (module: string, sessions: SessionStore.Service): ReadonlyArray<Operation> =>
-  operationsOf(
+export const sessionsOf = (module: string, sessions: SessionStore.Service): ReadonlyArray<Operation> => {
+  // ids of its own: those of another are gone for a minute
+  const id = (letter: string) => `${module}-${letter}`
+  const owner = `ada of ${module}`
+  return operationsOf(
     module,
     sessions,
-    Effect.zipRight(sessions.create("a", { user_id: "ada" }), sessions.create("b", { user_id: "ada" })),
+    Effect.zipRight(sessions.create(id("a"), { user_id: owner }), sessions.create(id("b"), { user_id: owner })),
     {
-      get: sessions.get("a"),
-      set: sessions.set("c", { user_id: "ada" }),
-      create: sessions.create("d", { user_id: "ada" }),
-      delete: sessions.delete("b"),
-      exists: sessions.exists("a"),
-      extendTtl: sessions.extendTtl("a", "1 hour"),
-      getAndTouch: sessions.getAndTouch("a", "2 hours"),
-      update: sessions.update("a", (session) => ({ ...session, n: 1 })),
-      rotate: sessions.rotate("b"),
-      deleteMany: sessions.deleteMany(["b", "c"]),
-      sessionsOf: sessions.sessionsOf("ada"),
-      deleteAllOf: sessions.deleteAllOf("ada"),
+      get: sessions.get(id("a")),
+      set: sessions.set(id("c"), { user_id: owner }),
+      create: sessions.create(id("d"), { user_id: owner }),
+      delete: sessions.delete(id("b")),
+      exists: sessions.exists(id("a")),
+      extendTtl: sessions.extendTtl(id("a"), "1 hour"),
+      getAndTouch: sessions.getAndTouch(id("a"), "2 hours"),
+      update: sessions.update(id("a"), (session) => ({ ...session, n: 1 })),
+      rotate: sessions.rotate(id("b")),
+      deleteMany: sessions.deleteMany([id("b"), id("c")]),
+      sessionsOf: sessions.sessionsOf(owner),
+      deleteAllOf: sessions.deleteAllOf(owner),
       cleanUp: sessions.cleanUp(),
       // what happens while somebody listens
       events: Effect.scoped(
@@ -152,13 +172,19 @@ export const sessionsOf = (module: string, sessions: SessionStore.Service): Read
           yield* Effect.forkScoped(drain(sessions.events))
           yield* pause(10)
           yield* each(
-            [sessions.create("e", { user_id: "ada" }), sessions.get("a"), sessions.rotate("e"), sessions.delete("a")],
+            [
+              sessions.create(id("e"), { user_id: owner }),
+              sessions.get(id("a")),
+              sessions.rotate(id("e")),
+              sessions.delete(id("a"))
+            ],
             2
           )
         })
       )
     }
   )
+}
 
 const memoryOf = (memory: ConversationMemory.Service): ReadonlyArray<Operation> =>
   operationsOf("ConversationMemory", memory, memory.append("a", [ChatMessage.user("good day, what is new?")]), {
@@ -247,7 +273,7 @@ const cacheBackendOf = (backend: typeof Cache.Cache.Service): ReadonlyArray<Oper
 }
 
 const lockOf = (lock: Lock.Service): ReadonlyArray<Operation> => {
-  const options = { ttl: "150 millis", wait: "60 millis" } as const
+  const options = { ttl: "1 second", wait: "3 seconds" } as const
   const body = Effect.yieldNow()
   return operationsOf("Lock", lock, Effect.void, {
     withLock: each(
@@ -264,11 +290,11 @@ const lockOf = (lock: Lock.Service): ReadonlyArray<Operation> => {
     }),
     withWriteLock: lock.withWriteLock("a", options)(body),
     withPermit: lock.withPermit("few", { ...options, permits: 2 })(body),
-    // held beyond its time, so it is renewed; and in vain by another
+    // held for more than a third of its time, so it is renewed; and asked for in vain by another
     acquire: Effect.gen(function* () {
       const { isHeld, lost, release } = yield* lock.acquire("c", options)
       yield* Effect.either(lock.acquire("c", { ...options, wait: 0 }))
-      yield* Effect.raceFirst(pause(200), lost)
+      yield* Effect.raceFirst(pause(400), lost)
       yield* isHeld
       return yield* release
     }),
@@ -354,21 +380,91 @@ const circuitsOf = (control: CircuitControl.Service): ReadonlyArray<Operation> =
     changes: Effect.timeoutOption(drain(Stream.take(control.changes, 1)), "30 millis")
   })
 
+const oneTimeOf = (store: OneTimeStore.Service): ReadonlyArray<Operation> => {
+  const entry = {
+    key: "confirmation:raw:a",
+    token: "right",
+    text: "{}",
+    ttl: 60_000,
+    tries: 2,
+    present: "replace",
+    pause: 0
+  } as const
+  return operationsOf("OneTimeStore", store, store.put(entry), {
+    put: each([
+      store.put(entry),
+      store.put({ ...entry, present: "keep", pause: 1_000, quota: { limit: 1, within: 1_000 } })
+    ]),
+    take: each([store.take("confirmation:raw:a", "wrong"), store.take("confirmation:raw:a", "right")]),
+    peek: store.peek("confirmation:raw:a", "right"),
+    drop: store.drop("confirmation:raw:a", undefined)
+  })
+}
+
+const confirmationsOf = (confirmations: ConfirmationCache.ConfirmationHandle<void>): ReadonlyArray<Operation> =>
+  operationsOf("ConfirmationCache", confirmations, confirmations.issue("ada"), {
+    name: Effect.sync(() => confirmations.name),
+    issue: confirmations.issue("bob"),
+    verify: confirmations.verify("ada", "000000"),
+    revoke: confirmations.revoke("ada")
+  })
+
+const signupsOf = (signups: SignupCache.SignupHandle<string>): ReadonlyArray<Operation> =>
+  operationsOf("SignupCache", signups, signups.begin("ada", "x"), {
+    name: Effect.sync(() => signups.name),
+    onPending: Effect.sync(() => signups.onPending),
+    begin: signups.begin("bob", "x"),
+    get: signups.get("ada", "no-such-ticket"),
+    take: signups.take("ada", "no-such-ticket"),
+    cancel: signups.cancel("ada", "no-such-ticket")
+  })
+
+const fallbackOf = (fallback: FallbackSessionStore.Service): ReadonlyArray<Operation> => [
+  ...operationsOf("FallbackSessionStore", fallback, fallback.store.create("known", { user_id: "ada" }), {
+    store: Effect.sync(() => fallback.store),
+    mode: fallback.mode,
+    stats: fallback.stats,
+    lastReport: fallback.lastReport,
+    reports: Effect.timeoutOption(drain(fallback.reports), "10 millis")
+  }),
+  ...sessionsOf("FallbackSessionStore.store", fallback.store)
+]
+
+const cachesOf = (caches: typeof Caches.Caches.Service, kind: string): ReadonlyArray<Operation> => {
+  const definition = Caches.define({ name: "silent", kind, schema: Schema.String, firstTier: {} })
+  return operationsOf(
+    "Caches",
+    caches,
+    Effect.flatMap(caches.get(definition), (cache) => cache.set("a", "a")),
+    {
+      get: Effect.flatMap(caches.get(definition), (cache) => cache.getOrElse("b", Effect.succeed("b"))),
+      list: caches.list,
+      stats: caches.stats,
+      clear: caches.clear("silent"),
+      clearAll: caches.clearAll,
+      unused: caches.unused,
+      kinds: Effect.sync(() => caches.kinds)
+    }
+  )
+}
+
 /** The ports whose layers the operations are run over; with a client of Redis, its own operations too. */
 export type Ports =
   | Cache.Cache
+  | Caches.Caches
   | CircuitControl.CircuitControl
   | ConversationMemory.ConversationMemory
   | Counters.Counters
   | EventBus.EventBus
   | Lock.Lock
+  | OneTimeStore.OneTimeStore
   | RateLimiter.RateLimiter
   | SessionStore.SessionStore
 
 /** Every operation over the layers of the context. */
 export const ports: Effect.Effect<
   ReadonlyArray<Operation>,
-  Cache.CacheError | RateLimiter.RateLimiterError,
+  Cache.CacheError | OneTimeStore.OneTimeStoreError | RateLimiter.RateLimiterError | SessionStore.SessionStoreError,
   Ports | Scope.Scope
 > = Effect.gen(function* () {
   const common = {
@@ -393,16 +489,24 @@ export const ports: Effect.Effect<
     onUnavailable: "local",
     rememberRefused: 10
   })
+  const sessions = yield* SessionStore.SessionStore
+  const caches = yield* Caches.Caches
   return [
-    ...sessionsOf("SessionStore", yield* SessionStore.SessionStore),
+    ...sessionsOf("SessionStore", sessions),
+    ...sessionsOf("ResilientSessionStore", yield* ResilientSessionStore.make(sessions, { maxWait: "20 millis" })),
+    ...fallbackOf(yield* FallbackSessionStore.make(sessions)),
     ...memoryOf(yield* ConversationMemory.ConversationMemory),
     ...cacheBackendOf(yield* Cache.Cache),
     ...cacheOf("a cache", yield* Cache.make({ ...common, namespace: "plain" })),
     ...cacheOf("a strict cache", yield* Cache.make({ ...common, namespace: "strict", strict: true })),
     ...cacheOf("a cache with a first tier", yield* Cache.make({ ...common, namespace: "tiered", firstTier: {} })),
+    ...cachesOf(caches, caches.kinds.includes("redis") ? "redis" : "memory"),
     ...lockOf(yield* Lock.Lock),
     ...limiters,
     ...limiterOf("RateLimiter of several limits", local),
+    ...oneTimeOf(yield* OneTimeStore.OneTimeStore),
+    ...confirmationsOf(yield* ConfirmationCache.make()),
+    ...signupsOf(yield* SignupCache.make({ schema: Schema.String })),
     ...countersOf(yield* Counters.Counters),
     ...busOf(yield* EventBus.EventBus),
     ...circuitsOf(yield* CircuitControl.CircuitControl)
@@ -410,23 +514,30 @@ export const ports: Effect.Effect<
 })
 
 /** The operations of the client of Redis, and of what is made of it alone. */
-export const redis: Effect.Effect<ReadonlyArray<Operation>, never, RedisClient.RedisClient | Lock.Lock> = Effect.gen(
-  function* () {
-    const client = yield* RedisClient.RedisClient
-    const lock = yield* Lock.Lock
-    const guarded = (name: string, effect: Effect.Effect<unknown, unknown, Lock.FencingToken>): Operation => ({
-      name: `RedisLock.${name}`,
-      seed: Effect.void,
-      run: lock.withLock("fenced", { ttl: "150 millis", wait: "60 millis" })(effect)
-    })
-    const script = RedisLock.fencedScript("silence.fenced", "return 1")
-    return [
-      ...clientOf(client),
-      guarded("fencedSet", RedisLock.fencedSet(client, "fenced:set", "x", "1 minute")),
-      guarded("fencedRun", RedisLock.fencedRun(client, script, ["fenced:run"], []))
-    ]
-  }
-)
+export const redis: Effect.Effect<
+  ReadonlyArray<Operation>,
+  SessionStore.SessionStoreError,
+  RedisClient.RedisClient | Lock.Lock | Scope.Scope
+> = Effect.gen(function* () {
+  const client = yield* RedisClient.RedisClient
+  const lock = yield* Lock.Lock
+  const guarded = (name: string, effect: Effect.Effect<unknown, unknown, Lock.FencingToken>): Operation => ({
+    name: `RedisLock.${name}`,
+    seed: Effect.void,
+    run: lock.withLock("fenced", { ttl: "5 seconds", wait: "3 seconds" })(effect)
+  })
+  const script = RedisLock.fencedScript("silence.fenced", "return 1")
+  return [
+    ...clientOf(client),
+    ...sessionsOf("ResilientSessionStore of Redis", yield* RedisResilient.make(client, { maxWait: "20 millis" })),
+    ...sessionsOf("FallbackSessionStore of Redis", (yield* RedisFallback.make(client)).store),
+    guarded("fencedSet", RedisLock.fencedSet(client, "fenced:set", "x", "1 minute")),
+    guarded("fencedRun", RedisLock.fencedRun(client, script, ["fenced:run"], []))
+  ]
+})
+
+/** All of them, on Redis. */
+export const everything = Effect.zipWith(redis, ports, (client, others) => [...client, ...others])
 
 /** Runs one after another, each within a time, and gives the names of those that failed. One that hangs is a defect. */
 export const runAll = (

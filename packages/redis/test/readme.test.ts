@@ -1,5 +1,6 @@
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import * as Underlay from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import * as Readme from "@underlay/servers/Readme"
 import * as RedisServer from "@underlay/servers/RedisServer"
@@ -13,12 +14,27 @@ const results: Record<string, unknown> = {
   RedisClient: "hello",
   RedisCommand: [1, true],
   RedisSessionStore: [false, true],
+  "ResilientSessionStore and FallbackSessionStore": true,
   RedisConversationMemory: ["hello"],
   RedisCache: 42,
+  RedisCaches: 3,
+  RedisOneTimeStore: ["Confirmed", "NotFound"],
+  RedisLock: true,
+  "RedisRateLimiter and RedisCounters": [[true, true, false], 5],
+  RedisEventBus: "a",
+  RedisCircuitControl: [["payments", "forced-open"]],
+  RedisHealth: "up",
   RedisConnection: "PONG"
 }
 
 describe("README", () => {
+  it("has a heading for every module of the package that has a layer", () => {
+    const headings = blocks.map(({ title }) => title).join(" ")
+    for (const [name, module] of Object.entries(Underlay)) {
+      if (Object.keys(module).some((key) => key.startsWith("layer"))) assert.include(headings, name)
+    }
+  })
+
   it("has an example for each layer", () => {
     assert.deepStrictEqual(
       blocks.map(({ title }) => title),
@@ -33,7 +49,7 @@ describe("README", () => {
         const { folder } = yield* Readme.write(root, blocks)
         assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
       }),
-    120_000
+    300_000
   )
 
   it.scopedLive.skipIf(Need.missing("redis-server"))(

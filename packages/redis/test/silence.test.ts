@@ -1,35 +1,30 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
   Cache,
+  Caches,
   CircuitControl,
   ConversationMemory,
   Counters,
   EventBus,
   Lock,
+  OneTimeStore,
   RateLimiter,
   SessionStore
 } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
 import * as Underlay from "@underlay/redis"
-import {
-  RedisCache,
-  RedisCircuitControl,
-  RedisClient,
-  RedisConversationMemory,
-  RedisCounters,
-  RedisEventBus,
-  RedisLock,
-  RedisRateLimiter,
-  RedisSessionStore
-} from "@underlay/redis"
+import { RedisClient } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import * as Server from "@underlay/servers/RedisServer"
 import { Cause, Effect, FiberRef, Layer, LogLevel } from "effect"
 import * as Operations from "./operations.ts"
+import * as Stores from "./stores.ts"
 
 /** The modules whose operations are run below, and those that have none. A module that is in neither fails a test. */
 const run = [
+  "FallbackSessionStore",
   "RedisCache",
+  "RedisCaches",
   "RedisCircuitControl",
   "RedisClient",
   "RedisCommand",
@@ -38,8 +33,10 @@ const run = [
   "RedisEventBus",
   "RedisHealth",
   "RedisLock",
+  "RedisOneTimeStore",
   "RedisRateLimiter",
-  "RedisSessionStore"
+  "RedisSessionStore",
+  "ResilientSessionStore"
 ]
 const withoutOperations: Record<string, string> = {
   RedisConnection: "makes a client, whose operations are RedisClient's",
@@ -52,26 +49,16 @@ const Memory = Layer.mergeAll(
   SessionStore.layerMemory(),
   ConversationMemory.layerMemory(),
   Cache.layerMemory(),
+  Caches.layerMemory,
   Lock.layerMemory(),
+  OneTimeStore.layerMemory(),
   RateLimiter.layerMemory(),
   Counters.layerMemory(),
   EventBus.layerMemory,
   CircuitControl.layerMemory
 )
 
-const onRedis = (options: RedisClient.Options) =>
-  Layer.mergeAll(
-    RedisSessionStore.layer(),
-    RedisConversationMemory.layer(),
-    RedisCache.layer,
-    RedisLock.layer(),
-    RedisRateLimiter.layer,
-    RedisCounters.layer,
-    RedisEventBus.layer,
-    RedisCircuitControl.layer()
-  ).pipe(Layer.provideMerge(RedisClient.layer(options)))
-
-const everything = Effect.zipWith(Operations.redis, Operations.ports, (redis, ports) => [...redis, ...ports])
+const onRedis = (options: RedisClient.Options) => Stores.layer.pipe(Layer.provideMerge(RedisClient.layer(options)))
 
 /** What an effect emits in any way, in the order of its emission, when the lowest level to log is `level`. */
 const emitted = <A, E, R>(level: LogLevel.LogLevel, effect: Effect.Effect<A, E, R>) =>
@@ -212,7 +199,7 @@ describe.skipIf(Need.missing("redis-server"))(
       Effect.gen(function* () {
         const server = yield* Server.make()
         const operations = Effect.gen(function* () {
-          const all = yield* everything
+          const all = yield* Operations.everything
           yield* Effect.orDie(world.begin?.(server) ?? Effect.void)
           return yield* Operations.runAll(all, Effect.orDie(world.before?.(server) ?? Effect.void))
         }).pipe(Effect.scoped, Effect.provide(onRedis({ host: server.host, port: server.port, ...options })))
@@ -285,7 +272,7 @@ describe.skipIf(Need.missing("redis-server"))(
         Effect.gen(function* () {
           const { lines, rest, result } = yield* emitted(
             LogLevel.All,
-            Effect.flatMap(everything, Operations.runAll).pipe(
+            Effect.flatMap(Operations.everything, Operations.runAll).pipe(
               Effect.scoped,
               Effect.provide(onRedis({ host: "127.0.0.1", port: 1, connect: "lazy" }))
             )

@@ -6,7 +6,9 @@ import * as Crypto from "node:crypto"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
+import * as ExecutionStrategy from "effect/ExecutionStrategy"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
 import type { Certificates } from "./internal/certificates.ts"
 import * as Machine from "./internal/machine.ts"
 import type * as Resp from "./internal/resp.ts"
@@ -60,6 +62,12 @@ export interface RedisSentinel {
   readonly restore: Effect.Effect<void, RedisServer.RedisServerError>
 }
 
+/** Where a Sentinel is and the name by which the others know it. */
+interface Place {
+  readonly port: number
+  readonly id: string
+}
+
 /** Starts it all for the life of the scope. Returns when the Sentinels know each other and all replicas. */
 export const make = (
   options: RedisSentinelOptions = {}
@@ -96,10 +104,7 @@ export const make = (
     )
 
     // The Sentinels are introduced to each other in their files: by themselves they take seconds to meet.
-    const places = yield* Effect.forEach(Array.from({ length: options.sentinels ?? 3 }), () =>
-      Effect.map(Machine.freePort, (port) => ({ port, id: Crypto.randomBytes(20).toString("hex") }))
-    )
-    const settings = (id: string): string =>
+    const settings = (id: string, places: ReadonlyArray<Place>): string =>
       [
         `sentinel myid ${id}`,
         `sentinel monitor ${name} ${first.host} ${first.port} ${options.quorum ?? 2}`,
@@ -114,30 +119,47 @@ export const make = (
           .map((other) => `sentinel known-sentinel ${name} ${Machine.host} ${other.port} ${other.id}`),
         ""
       ].join("\n")
-    const sentinels = yield* Effect.forEach(
-      places,
-      ({ id, port }) =>
-        Effect.map(
-          RedisServer.run({
-            options: { password: sentinelPassword, port, certificates },
-            argv: (place) => {
-              const file = Path.join(place.data, "sentinel.conf")
-              // a Sentinel keeps in its file what it learned, and has it when it is started again
-              if (!Fs.existsSync(file)) Fs.writeFileSync(file, settings(id))
-              return [
-                ...[file, "--sentinel", "--dir", place.data],
-                ...(sentinelPassword === undefined ? [] : ["--requirepass", sentinelPassword])
-              ]
-            },
-            isReady: () => true
-          }),
-          (sentinel): RedisServer.RedisServer => ({
-            ...sentinel,
-            start: Effect.zipRight(sentinel.start, hasten(sentinel))
-          })
-        ),
-      { concurrency: "unbounded" }
-    )
+    const start = (places: ReadonlyArray<Place>) =>
+      Effect.forEach(
+        places,
+        ({ id, port }) =>
+          Effect.map(
+            RedisServer.run({
+              options: { password: sentinelPassword, port, certificates },
+              argv: (place) => {
+                const file = Path.join(place.data, "sentinel.conf")
+                // a Sentinel keeps in its file what it learned, and has it when it is started again
+                if (!Fs.existsSync(file)) Fs.writeFileSync(file, settings(id, places))
+                return [
+                  ...[file, "--sentinel", "--dir", place.data],
+                  ...(sentinelPassword === undefined ? [] : ["--requirepass", sentinelPassword])
+                ]
+              },
+              isReady: () => true
+            }),
+            (sentinel): RedisServer.RedisServer => ({
+              ...sentinel,
+              start: Effect.zipRight(sentinel.start, hasten(sentinel))
+            })
+          ),
+        { concurrency: "unbounded" }
+      )
+    /** Starts them all, on other ports when somebody else took one of them: what they know of each other is the ports. */
+    const startAll = (
+      left: number
+    ): Effect.Effect<ReadonlyArray<RedisServer.RedisServer>, RedisServer.RedisServerError, Scope.Scope> =>
+      Effect.gen(function* () {
+        const places = yield* Effect.forEach(Array.from({ length: options.sentinels ?? 3 }), () =>
+          Effect.map(Machine.freePort, (port) => ({ port, id: Crypto.randomBytes(20).toString("hex") }))
+        )
+        const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
+        return yield* Effect.catchAll(Scope.extend(start(places), scope), (error) =>
+          left > 0 && RedisServer.isPortTaken(error.log ?? "")
+            ? Effect.zipRight(Scope.close(scope, Exit.void), startAll(left - 1))
+            : Effect.fail(error)
+        )
+      })
+    const sentinels = yield* startAll(5)
     yield* Effect.forEach(sentinels, hasten, { concurrency: "unbounded", discard: true })
 
     const living = Effect.filter(sentinels, (sentinel) => Effect.map(sentinel.pid, (pid) => pid !== undefined))

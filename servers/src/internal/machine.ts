@@ -47,6 +47,7 @@ export const daemon = (
     spawned.stderr.on("data", collect)
     spawned.on("error", (error) => {
       output += error.message
+      if (spawned.pid === undefined) children.delete(spawned)
     })
     child = spawned
     children.add(spawned)
@@ -90,7 +91,8 @@ export const daemon = (
 export const folder = (prefix: string): Effect.Effect<string, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const path = Fs.mkdtempSync(Path.join(Os.tmpdir(), prefix))
+      sweep()
+      const path = Fs.mkdtempSync(Path.join(Os.tmpdir(), `${prefix}${process.pid}-`))
       folders.add(path)
       return path
     }),
@@ -104,10 +106,47 @@ export const folder = (prefix: string): Effect.Effect<string, never, Scope.Scope
 /** What this process started and made and what is there still: none survives it, even when no scope closes. */
 const children = new Set<ChildProcess.ChildProcess>()
 const folders = new Set<string>()
-process.on("exit", () => {
+const clean = (): void => {
   for (const child of children) child.kill("SIGKILL")
-  for (const path of folders) Fs.rmSync(path, { recursive: true, force: true })
+  for (const path of folders) Fs.rmSync(path, { recursive: true, force: true, maxRetries: 5 })
+}
+process.on("exit", clean)
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  const ended = () => {
+    clean()
+    process.removeListener(signal, ended)
+    // where nobody else listens, the signal does what it would have done
+    if (process.listenerCount(signal) === 0) process.kill(process.pid, signal)
+  }
+  process.on(signal, ended)
+}
+// a worker whose test runner is gone: it would go on until its tests are over, and nobody would hear of them
+process.once("disconnect", () => {
+  clean()
+  // its exit() is one that vitest refuses
+  if (process.env["VITEST"] !== undefined) process.kill(process.pid, "SIGKILL")
 })
+
+let swept = false
+/** Removes the folders of processes that were killed and could not do it themselves. */
+const sweep = (): void => {
+  if (swept) return
+  swept = true
+  for (const name of Fs.readdirSync(Os.tmpdir())) {
+    const pid = /^underlay-[a-z]+-(\d+)-/.exec(name)?.[1]
+    if (pid === undefined || exists(Number(pid))) continue
+    Fs.rmSync(Path.join(Os.tmpdir(), name), { recursive: true, force: true })
+  }
+}
+
+const exists = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    // another user's process is one too
+    return error instanceof Error && "code" in error && error.code === "EPERM"
+  }
+}
 
 /**
  * The command with which the kernel kills the program when this process dies without a farewell, as a test runner's

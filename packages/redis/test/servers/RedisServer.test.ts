@@ -96,10 +96,9 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisServer", "redis-s
     })
   )
 
-  const guarded = process.platform === "linux" && Need.program("setpriv") !== undefined
-  it.scoped.skipIf(!guarded)("a process that is killed itself leaves no server behind", () =>
+  /** A process of its own that has started a server, in a folder for temporary files. */
+  const another = (folder: string) =>
     Effect.gen(function* () {
-      const folder = yield* Machine.folder("underlay-test-")
       const file = Path.join(folder, "start.ts")
       const module = fileURLToPath(new URL("../../../../servers/src/RedisServer.ts", import.meta.url))
       Fs.writeFileSync(
@@ -113,21 +112,63 @@ Effect.runFork(Effect.scoped(Effect.gen(function* () {
 })))`
       )
       const loader = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href
-      const child = ChildProcess.spawn(process.execPath, ["--import", loader, file], {
-        stdio: ["ignore", "pipe", "inherit"],
-        env: { ...process.env, TMPDIR: folder }
-      })
-      yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
+      const child = yield* Effect.acquireRelease(
+        Effect.sync(() =>
+          ChildProcess.spawn(process.execPath, ["--import", loader, file], {
+            stdio: ["ignore", "pipe", "inherit", "ipc"],
+            env: { ...process.env, TMPDIR: folder }
+          })
+        ),
+        (child) => Effect.sync(() => child.kill("SIGKILL"))
+      )
       let output = ""
-      child.stdout.on("data", (chunk: Buffer) => {
+      child.stdout?.on("data", (chunk: Buffer) => {
         output += chunk.toString("utf8")
       })
       yield* eventually(() => /pid \d+\n/.test(output))
-      const pid = Number(/pid (\d+)\n/.exec(output)?.[1])
-      assert.isTrue(isRunning(pid))
-      child.kill("SIGKILL")
-      yield* eventually(() => !isRunning(pid))
+      const server = Number(/pid (\d+)\n/.exec(output)?.[1])
+      assert.isTrue(isRunning(server))
+      return { child, server }
     })
+  const left = (folder: string) => Fs.readdirSync(folder).filter((name) => name.startsWith("underlay-redis-"))
+
+  it.scoped(
+    "a process that is asked to end leaves neither server nor folder behind, nor one whose parent died",
+    () =>
+      Effect.forEach(
+        ["SIGINT", "SIGTERM", "disconnect"] as const,
+        (how) =>
+          Effect.gen(function* () {
+            const folder = yield* Machine.folder("underlay-test-")
+            const { child, server } = yield* another(folder)
+            assert.strictEqual(left(folder).length, 1)
+            if (how === "disconnect") child.disconnect()
+            else child.kill(how)
+            yield* eventually(() => !isRunning(server) && child.signalCode !== null)
+            if (how !== "disconnect") assert.strictEqual(child.signalCode, how)
+            assert.deepStrictEqual(left(folder), [], how)
+          }),
+        { concurrency: "unbounded", discard: true }
+      ),
+    60_000
+  )
+
+  const guarded = process.platform === "linux" && Need.program("setpriv") !== undefined
+  it.scoped.skipIf(!guarded)(
+    "a process that is killed leaves no server, and its folder goes with the next one",
+    () =>
+      Effect.gen(function* () {
+        const folder = yield* Machine.folder("underlay-test-")
+        const killed = yield* another(folder)
+        const before = left(folder)
+        killed.child.kill("SIGKILL")
+        yield* eventually(() => !isRunning(killed.server) && killed.child.signalCode !== null)
+        assert.deepStrictEqual(left(folder), before)
+        yield* another(folder)
+        assert.strictEqual(left(folder).length, 1)
+        assert.notDeepEqual(left(folder), before)
+      }),
+    60_000
   )
 })
 

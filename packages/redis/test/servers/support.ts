@@ -67,23 +67,23 @@ export const dial = (
     (dialled) => Effect.sync(() => dialled.socket.destroy())
   )
 
-/** Waits until it holds of what the effect gives, at most ten seconds. */
+/** Waits until it holds of what the effect gives, at most half a minute. */
 export const becomes = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   holds: (value: A) => boolean,
   every = 10
 ): Effect.Effect<void, E, R> =>
   Effect.suspend(() => {
-    const deadline = performance.now() + 10_000
+    const deadline = performance.now() + 30_000
     const look: Effect.Effect<void, E, R> = Effect.flatMap(effect, (value) => {
       if (holds(value)) return Effect.void
-      if (performance.now() > deadline) return Effect.dieMessage("it did not come to hold within 10 s")
+      if (performance.now() > deadline) return Effect.dieMessage("it did not come to hold within 30 s")
       return Effect.zipRight(pause(every), look)
     })
     return look
   })
 
-/** Waits until it holds, at most ten seconds. */
+/** Waits until it holds, at most half a minute. */
 export const eventually = (holds: () => boolean, every = 10): Effect.Effect<void> =>
   becomes(Effect.sync(holds), (value) => value, every)
 

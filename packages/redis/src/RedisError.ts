@@ -175,6 +175,9 @@ const replyReasons: Readonly<Record<string, Reason>> = {
   WRONGTYPE: "WrongType"
 }
 
+/** What a server says to any write: a script that hears it has written nothing. */
+const atFirstWrite: ReadonlySet<string> = new Set(["OOM", "READONLY", "MISCONF", "NOREPLICAS"])
+
 const descriptions: Readonly<Partial<Record<Reason, string>>> = {
   Authentication: "the server wants other credentials or does not allow this: check user and password",
   NotReady: "the server cannot serve this now",
@@ -193,8 +196,8 @@ const fromReply = (method: string, message: string, sent = true): RedisError => 
     : /invalid password/i.test(message)
       ? "Authentication"
       : (replyReasons[code ?? ""] ?? "Rejected")
-  // a script that failed half way has done what came before
-  const halfWay = (reason === "Rejected" || reason === "WrongType") && message.includes("@user_script")
+  // a script that failed half way has done what came before, unless it was refused at its first write
+  const halfWay = message.includes("@user_script") && !atFirstWrite.has(code ?? "")
   return new RedisError({
     reason,
     outcome: sent ? (halfWay ? "unknown" : "rejected") : "not-sent",

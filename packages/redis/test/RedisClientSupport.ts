@@ -1,4 +1,6 @@
 /** What the tests of the client share: a client in a scope of its own, and waiting for what a server does in its time. */
+import * as V8 from "node:v8"
+import * as Vm from "node:vm"
 import { RedisClient, RedisDriver } from "@underlay/redis"
 import type { RedisError } from "@underlay/redis/RedisError"
 import { type ConfigError, Context, Effect, Either, Exit, Fiber, Layer, Scope } from "effect"
@@ -38,6 +40,28 @@ export const failureOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effec
     onFailure: Effect.succeed,
     onSuccess: () => Effect.die(new Error("it did not fail"))
   })
+
+/** What is in use when all garbage is gone. */
+export const heap = (): number => {
+  V8.setFlagsFromString("--expose-gc")
+  const collect: unknown = Vm.runInNewContext("gc")
+  if (typeof collect === "function") collect()
+  const { external, heapUsed } = process.memoryUsage()
+  return external + heapUsed
+}
+
+/**
+ * Begins to measure how late this machine is: two cores are shared with much else, and as late as timers are that run
+ * beside it, what is measured may be, too. The effect inside ends it and gives the milliseconds.
+ */
+export const stalls: Effect.Effect<Effect.Effect<number>, never, Scope.Scope> = Effect.gen(function* () {
+  let late = 0
+  const tick = Effect.map(timed(pause(10)), ([, took]) => {
+    if (took > 15) late += took - 10
+  })
+  const fiber = yield* Effect.forkScoped(Effect.forever(tick))
+  return Effect.map(Effect.zipRight(tick, Fiber.interrupt(fiber)), () => late)
+})
 
 /** What came of the calls of a load. */
 export interface Report {

@@ -11,6 +11,8 @@ const blocks = Readme.blocks(root)
 const results: Record<string, unknown> = {
   SessionStore: { visits: 2 },
   Cache: ["Ada", "Ada"],
+  Caches: [{ name: "users", kind: "memory", namespace: "app-users", loads: 1 }],
+  "ConfirmationCache and SignupCache": { wrong: "Wrong", right: "Confirmed" },
   ConversationMemory: ["hello", "good morning"],
   "VectorStore and Embeddings": "redis",
   Settings: { host: "cache.example", port: 6380 },

@@ -155,9 +155,7 @@ export const make: {
     options?: Options & { readonly schema?: undefined }
   ): Effect.Effect<ConfirmationHandle<void>, OneTimeStore.OneTimeStoreError, OneTimeStore.OneTimeStore>
 } = <A = void, I = void>(options: Options & { readonly schema?: Schema.Schema<A, I> | undefined } = {}) =>
-  Effect.flatMap(OneTimeStore.OneTimeStore, (store) =>
-    makeOn(store, { ...options, schema: schemaOf(options.schema) })
-  )
+  Effect.flatMap(OneTimeStore.OneTimeStore, (store) => makeOn(store, { ...options, schema: schemaOf(options.schema) }))
 
 /**
  * The schema of what is kept with a code; without one A is void.

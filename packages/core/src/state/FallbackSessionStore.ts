@@ -470,10 +470,12 @@ export const make = (
           },
           failed: (error, now) =>
             error.outcome === "unknown"
-              ? Effect.map(inMemory, (result) => {
+              ? Effect.flatMap(inMemory, (result) => {
+                  // the store may have written it though this process would not have: nobody knows
+                  if (!wrote(result)) return Effect.fail(error)
                   // the store may have it as it was sent
-                  if (wrote(result)) kept.sent(id, JSON.stringify(own), now)
-                  return result
+                  kept.sent(id, JSON.stringify(own), now)
+                  return Effect.succeed(result)
                 })
               : inMemory
         })

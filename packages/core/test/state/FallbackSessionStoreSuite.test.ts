@@ -101,12 +101,17 @@ const flapping = (touchWhen: number, seed: () => number) =>
         get: (id) => before(store.get(id)),
         set: (id, session, options) => before(store.set(id, session, options)),
         create: (id, session, options) =>
-          // of an id that was deleted within the minute nobody could say whose the tombstone is: that is given up
-          before(
-            Effect.suspend(() => {
-              if (unsteady.away !== undefined && deleted.has(id)) unsteady.away = "refuses"
-              return store.create(id, session, options)
-            })
+          Effect.catchIf(
+            // of an id that was deleted within the minute nobody could say whose the tombstone is: that is given up
+            before(
+              Effect.suspend(() => {
+                if (unsteady.away !== undefined && deleted.has(id)) unsteady.away = "refuses"
+                return store.create(id, session, options)
+              })
+            ),
+            // this process has such a session, and nobody knows whether the store did
+            (error) => error.outcome === "unknown",
+            () => Effect.zipRight(heal, store.create(id, session, options))
           ),
         delete: (id) => {
           deleted.add(id)

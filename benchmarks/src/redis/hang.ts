@@ -193,28 +193,34 @@ const again = async (call: () => Promise<unknown>): Promise<Settled> => {
   return { ...first, millis: median(others) }
 }
 
-type Scenario = (subject: ReadonlyArray<Subject>) => Effect.Effect<ReadonlyArray<Row>, unknown, Scope.Scope>
+interface Scenario {
+  readonly fault: string
+  readonly begin: (
+    server: RedisServer.RedisServer,
+    proxy: FaultProxy.FaultProxy
+  ) => Effect.Effect<unknown, FaultProxy.FaultProxyError>
+}
 
-const scenario =
-  (
-    fault: string,
-    begin: (server: RedisServer.RedisServer, proxy: FaultProxy.FaultProxy) => Effect.Effect<unknown, unknown>
-  ): Scenario =>
-  (all) =>
-    Effect.gen(function* () {
-      const server = yield* RedisServer.make()
-      const proxy = yield* FaultProxy.make({ port: server.port })
-      const stores = yield* Effect.promise(() => Promise.all(all.map((subject) => subject.open(proxy))))
-      yield* begin(server, proxy)
-      return yield* Effect.promise(() =>
-        Promise.all(
-          all.flatMap((subject, index) => {
-            const store = stores[index]
-            return store === undefined ? [] : [measure(fault, subject, store)]
-          })
-        )
+/** Everything is there and has worked before the fault begins; what it gives begins the fault and measures. */
+const prepared = ({ begin, fault }: Scenario) =>
+  Effect.gen(function* () {
+    const server = yield* RedisServer.make()
+    const proxy = yield* FaultProxy.make({ port: server.port })
+    const stores: Array<readonly [Subject, Store]> = []
+    for (const subject of subjects) {
+      // a machine that is busy elsewhere can be late here
+      const store = yield* Effect.retry(
+        Effect.tryPromise(() => subject.open(proxy)),
+        { times: 5 }
       )
-    })
+      for (let index = 0; index < 20; index++) yield* Effect.promise(() => settled(store.call))
+      stores.push([subject, store])
+    }
+    return Effect.zipRight(
+      begin(server, proxy),
+      Effect.promise(() => Promise.all(stores.map(([subject, store]) => measure(fault, subject, store))))
+    )
+  })
 
 const format = (one: Settled | undefined): string => {
   if (one === undefined) return "-"
@@ -238,21 +244,26 @@ for (const method of ["error", "warn"] as const) {
 }
 
 const host = machine()
-const scenarios = [
+const scenarios: ReadonlyArray<Scenario> = [
   // a frozen server behind a proxy: the connections stay open, nothing answers
-  scenario("frozen (SIGSTOP)", (server) => server.freeze),
-  scenario("killed (SIGKILL)", (server, proxy) => Effect.zipRight(server.kill, proxy.refuse(true))),
-  scenario("blackhole", (_, proxy) => proxy.blackhole(true))
+  { fault: "frozen (SIGSTOP)", begin: (server) => server.freeze },
+  { fault: "killed (SIGKILL)", begin: (server, proxy) => Effect.zipRight(server.kill, proxy.refuse(true)) },
+  { fault: "blackhole", begin: (_, proxy) => proxy.blackhole(true) }
 ]
 const rows: Array<Row> = []
 console.log(`\nA server that stops answering, default settings: until a call settles, the next one, until it is closed`)
-for (const found of await Promise.all(scenarios.map((run) => Effect.runPromise(Effect.scoped(run(subjects)))))) {
-  rows.push(...found)
+const found = await Effect.runPromise(
+  Effect.scoped(
+    Effect.flatMap(Effect.forEach(scenarios, prepared), (all) => Effect.all(all, { concurrency: "unbounded" }))
+  )
+)
+for (const table of found) {
+  rows.push(...table)
   const width = Math.max(...subjects.map((subject) => subject.name.length))
   console.log(
-    `  ${(found[0]?.fault ?? "").padEnd(width)}  ${"first call".padStart(18)}${"next call".padStart(18)}${"close".padStart(18)}`
+    `  ${(table[0]?.fault ?? "").padEnd(width)}  ${"first call".padStart(18)}${"next call".padStart(18)}${"close".padStart(18)}`
   )
-  for (const row of found) {
+  for (const row of table) {
     console.log(
       `  ${row.name.padEnd(width)}  ${format(row.first).padStart(18)}${format(row.next).padStart(18)}${format(row.close).padStart(18)}`
     )

@@ -190,6 +190,8 @@ const writes: Comparing = (place) =>
       await Effect.runPromise(store.set(`u${worker}`, valueOf(worker)))
       await Effect.runPromise(store.set(`v${worker}`, unownedOf(worker)))
     })
+    // as a program writes that has only the driver, and as one that has our client and no care
+    const rawWrite = "raw ioredis 5: SET PX + stringify"
     const blind = "blind: RedisClient.send SET + stringify"
     const write = yield* compared(
       {
@@ -197,7 +199,7 @@ const writes: Comparing = (place) =>
         base: blind,
         subjects: [
           {
-            name: "raw ioredis 5: SET PX + stringify",
+            name: rawWrite,
             promise: (w) => () => five.set(key(w), JSON.stringify(valueOf(w)), "PX", ttlMillis)
           },
           {
@@ -219,6 +221,8 @@ const writes: Comparing = (place) =>
           }
         ],
         limits: [
+          { subject: "SessionStore.set", to: rawWrite, atMost: 1.15 },
+          { subject: "SessionStore.set, no owner", to: rawWrite, atMost: 1.15 },
           { subject: "SessionStore.set", to: blind, atMost: 1.15 },
           { subject: "SessionStore.set, no owner", to: blind, atMost: 1.15 },
           { subject: "SessionStore.set", to: blind, atMost: 1.15, of: "server" },
@@ -227,6 +231,7 @@ const writes: Comparing = (place) =>
       },
       place
     )
+    const rawChange = "raw ioredis 5: GET + parse + change + stringify + SET"
     const readModifyWrite = "blind: GET + parse + change + stringify + SET"
     const visit = (found: Readonly<Record<string, unknown>>) => ({ ...found, visits: Number(found["visits"]) + 1 })
     const blindly = (w: number) =>
@@ -239,7 +244,7 @@ const writes: Comparing = (place) =>
         base: readModifyWrite,
         subjects: [
           {
-            name: "raw ioredis 5: GET + parse + change + stringify + SET",
+            name: rawChange,
             promise: (w) => async () => {
               const found = JSON.parse((await five.get(key(w))) ?? "{}")
               return five.set(key(w), JSON.stringify(visit(found)), "KEEPTTL")
@@ -251,6 +256,7 @@ const writes: Comparing = (place) =>
           { name: "SessionStore.update, no owner", effect: (w) => store.update(`v${w}`, visit as never) }
         ],
         limits: [
+          { subject: "SessionStore.update", to: rawChange, atMost: 1.15 },
           { subject: "SessionStore.update", to: readModifyWrite, atMost: 1.15 },
           { subject: "SessionStore.update", to: readModifyWrite, atMost: 1.15, of: "server" }
         ]

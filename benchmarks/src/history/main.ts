@@ -1,0 +1,4 @@
+import { run } from "../history.ts"
+
+await run()
+process.exit(0)

@@ -30,8 +30,8 @@ export const layer: Layer.Layer<Cache.Cache, never, RedisClient.RedisClient> = L
 /** Commands that are sent in one go. */
 const burst = 500
 
-/** How often the keys of a Cluster are walked to clear them. */
-const mostWalks = 4
+/** How often the keys of a Cluster are walked to clear them while its slots are on the move. */
+const mostWalks = 8
 
 /**
  * The backend as a value. What is asked for many keys is sent in one go, 500 at a time; `clear` walks the keys of each
@@ -86,18 +86,38 @@ export const make = (client: RedisClient.Service): Effect.Effect<Cache.Backend, 
         (replies) => replies.flat(1)
       )
 
+    /** Which slots the nodes of a Cluster have, with those on their way in brackets. Elsewhere nothing moves. */
+    const placement: Effect.Effect<string, RedisError> =
+      client.topology === "cluster"
+        ? Effect.flatMap(client.nodes, (nodes) =>
+            Effect.map(
+              Effect.forEach(nodes, (node) =>
+                Effect.map(node.send("CLUSTER", "NODES"), (reply) => {
+                  const own = String(reply)
+                    .split("\n")
+                    .find((line) => line.includes("myself"))
+                  return `${node.id} ${own?.split(" ").slice(8).join(" ") ?? ""}`
+                })
+              ),
+              (all) => all.join("\n")
+            )
+          )
+        : Effect.succeed("")
+
     /**
      * Frees every key that matches, on every node, and gives their number. While slots of a Cluster are moved, a key can
-     * go from a node that is still to be walked to one that has been: there it walks again until it finds nothing.
+     * go from a node that is still to be walked to one that has been: it walks again until nothing moved meanwhile.
      */
     const sweep = (pattern: string): Effect.Effect<number, RedisError> =>
       Effect.gen(function* () {
         let count = 0
-        // what others write meanwhile shall not keep it busy for ever
-        for (let walks = client.topology === "cluster" ? mostWalks : 1; walks > 0; walks--) {
-          const found = yield* walk(pattern)
-          if (found === 0) break
-          count += found
+        let before = yield* placement
+        // a Cluster that is moved about for hours shall not keep it busy as long
+        for (let walks = 0; walks < mostWalks; walks++) {
+          count += yield* walk(pattern)
+          const after = yield* placement
+          if (after === before && !after.includes("[")) break
+          before = after
         }
         return count
       })

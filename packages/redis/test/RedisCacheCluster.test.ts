@@ -72,6 +72,27 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("Cache on a Cluster", "
     }
 
     it.effect(
+      "a key whose slot moves does not slip past a clear",
+      () =>
+        Effect.gen(function* () {
+          const servers = yield* RedisCluster
+          const cache = yield* Cache.make({ namespace: "slipping", schema: Schema.Number, jitter: 0, strict: true })
+          const slot = Slots.ofKey("cache:slipping:key")
+          const moving = yield* Effect.fork(
+            Effect.forever(Effect.flatMap(servers.ownerOf(slot), ({ index }) => servers.move(slot, (index + 1) % 3)))
+          )
+          for (let round = 0; round < 300; round++) {
+            yield* cache.set("key", round)
+            yield* cache.clear
+            assert.deepStrictEqual(yield* cache.get("key"), Option.none(), `round ${round}`)
+          }
+          assert.isNull(moving.unsafePoll())
+          yield* Fiber.interrupt(moving)
+        }),
+      120_000
+    )
+
+    it.effect(
       "slots that move while it is used: nothing stale, nothing computed twice at once",
       () =>
         Effect.gen(function* () {

@@ -11,7 +11,7 @@ export type Topology = (typeof topologies)[number]
 export const drivers = ["none", "ioredis 5.11", "ioredis 6"] as const
 export type Driver = (typeof drivers)[number]
 
-/** One run of suites. `outage`: besides, a master dies while all of them run at once. */
+/** One run of suites. `outage`, with Sentinel and a Cluster: besides, a master dies while all of them run at once. */
 export interface Cell {
   readonly topology: Topology
   readonly driver: Driver
@@ -30,7 +30,12 @@ export const matrix: ReadonlyArray<Cell> = [
   { topology: "sentinel", driver: "ioredis 5.11", ports: "all", outage: true },
   { topology: "sentinel", driver: "ioredis 6", ports: "all", outage: true },
   { topology: "cluster", driver: "ioredis 5.11", ports: "all", outage: true },
-  { topology: "cluster", driver: "ioredis 6", ports: "all", outage: true }
+  {
+    topology: "cluster",
+    driver: "ioredis 6",
+    ports: "all",
+    without: "the outage, half a minute: there the client acts, not the driver, and Sentinel has it with both"
+  }
 ]
 
 /** The cells of a topology. */

@@ -121,16 +121,18 @@ const worker = (port: number, ...args: ReadonlyArray<string | number>) =>
 
 describe.skipIf(Need.missing("redis-server"))(Need.title("RedisLock under faults", "redis-server"), () => {
   describe("a holder that lost its lock", () => {
-    live("redis-semaphore: the loop is blocked beyond the TTL, and the holder does not believe that it holds", () =>
-      Effect.gen(function* () {
-        const { lock } = yield* world()
-        const { fiber, lease } = yield* working(lock, "a", { ttl: 300 })
-        assert.isTrue(yield* lease.isHeld)
-        yield* block(900)
-        // at once, before any timer of this process had a chance
-        assert.isFalse(yield* lease.isHeld)
-        assert.isTrue(isLost(yield* Fiber.join(fiber)))
-      })
+    live(
+      "redis-semaphore #205: the loop is blocked beyond the TTL, and the holder does not believe that it holds",
+      () =>
+        Effect.gen(function* () {
+          const { lock } = yield* world()
+          const { fiber, lease } = yield* working(lock, "a", { ttl: 300 })
+          assert.isTrue(yield* lease.isHeld)
+          yield* block(900)
+          // at once, before any timer of this process had a chance
+          assert.isFalse(yield* lease.isHeld)
+          assert.isTrue(isLost(yield* Fiber.join(fiber)))
+        })
     )
 
     live("the loop is blocked beyond the TTL: its release does not free the lock of the next", () =>
@@ -145,7 +147,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisLock under faults
       })
     )
 
-    live("work is interrupted within 100 ms of FLUSHALL, and tokens go on where they were", () =>
+    live("redisson #5698: work is interrupted within 100 ms of FLUSHALL, and tokens go on where they were", () =>
       Effect.gen(function* () {
         const { lock, server } = yield* world()
         const { fiber, lease, state } = yield* working(lock, "a")
@@ -158,7 +160,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisLock under faults
       })
     )
 
-    live("work is interrupted within 100 ms when another has the lock, reader and permit alike", () =>
+    live("redis-semaphore #24, #175, redisson #4698: a lost lock is told within 100 ms, reader and permit alike", () =>
       Effect.gen(function* () {
         const { lock, server } = yield* world()
         const exclusive = yield* working(lock, "a")
@@ -565,7 +567,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisLock under faults
   })
 
   describe("guarded resources", () => {
-    live("a holder that is late cannot overwrite what a later one wrote", () =>
+    live("redis-semaphore #127: a holder that is late cannot overwrite what a later one wrote", () =>
       Effect.gen(function* () {
         const { get, lock, redis, server } = yield* world()
         const late = yield* lock.acquire("a")

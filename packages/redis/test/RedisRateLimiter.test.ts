@@ -52,28 +52,30 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RateLimiter on Redis",
     }).pipe(Effect.provide(real))
   )
 
-  it.scoped("one limit is one key, and those of several have one hash tag, whatever is in the key", () =>
-    Effect.gen(function* () {
-      const one = yield* RateLimiter.make({ name: "one", limit: 5, interval: "1 minute" })
-      yield* one.consume("user:1")
-      const several = yield* RateLimiter.all({
-        name: "several",
-        limits: [
-          { limit: 10, interval: "1 second" },
-          { algorithm: "fixed-window", limit: 1_000, interval: "1 hour" }
-        ]
-      })
-      yield* several.consume("user:1")
-      yield* several.consume("a}b{c")
-      const keys = yield* send("KEYS", "*")
-      assert.sameMembers(Array.isArray(keys) ? keys.slice() : [], [
-        "ratelimit:one:user:1",
-        "{ratelimit:several:user:1}:sliding-window:1000",
-        "{ratelimit:several:user:1}:fixed-window:3600000",
-        "{ratelimit:several:a}b{c}:sliding-window:1000",
-        "{ratelimit:several:a}b{c}:fixed-window:3600000"
-      ])
-    }).pipe(Effect.provide(real))
+  it.scoped(
+    "Effect's RateLimiter on a Cluster: one limit is one key, those of several have one hash tag, whatever is in the key",
+    () =>
+      Effect.gen(function* () {
+        const one = yield* RateLimiter.make({ name: "one", limit: 5, interval: "1 minute" })
+        yield* one.consume("user:1")
+        const several = yield* RateLimiter.all({
+          name: "several",
+          limits: [
+            { limit: 10, interval: "1 second" },
+            { algorithm: "fixed-window", limit: 1_000, interval: "1 hour" }
+          ]
+        })
+        yield* several.consume("user:1")
+        yield* several.consume("a}b{c")
+        const keys = yield* send("KEYS", "*")
+        assert.sameMembers(Array.isArray(keys) ? keys.slice() : [], [
+          "ratelimit:one:user:1",
+          "{ratelimit:several:user:1}:sliding-window:1000",
+          "{ratelimit:several:user:1}:fixed-window:3600000",
+          "{ratelimit:several:a}b{c}:sliding-window:1000",
+          "{ratelimit:several:a}b{c}:fixed-window:3600000"
+        ])
+      }).pipe(Effect.provide(real))
   )
 
   it.scoped("four clients with 250 calls each at once take the limit and no more", () =>
@@ -136,7 +138,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RateLimiter on Redis",
     }).pipe(Effect.provide(real))
   )
 
-  it.scoped("the server's clock decides: that of a client may be years off", () =>
+  it.scoped("Effect's RateLimiter: the server's clock decides, that of a client may be years off", () =>
     Effect.gen(function* () {
       for (const algorithm of algorithms) {
         const limiter = yield* RateLimiter.make({
@@ -233,35 +235,37 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RateLimiter on Redis",
     }).pipe(Effect.provide(real))
   )
 
-  it.scoped("a server that is frozen: limits go on in the process, within the timeout and then at once", () =>
-    Effect.gen(function* () {
-      const { freeze, thaw } = yield* RedisServer
-      const settings = { name: "frozen", limit: 3, interval: "1 day" } as const
-      const local = yield* RateLimiter.make({ ...settings, onUnavailable: "local" })
-      const fail = yield* RateLimiter.make(settings)
-      yield* local.consume("a")
-      yield* freeze
-      const [decision, millis] = yield* timed(local.consume("a"))
-      assert.deepInclude(decision, { allowed: true, source: "local", remaining: 2 })
-      assert.isBelow(millis, 2_000)
-      const [error, again] = yield* timed(Effect.flip(fail.consume("a")))
-      assert.include(["Timeout", "Unavailable"], error.reason)
-      assert.isBelow(again, 2_000)
-      assert.notInclude(error.message, "ratelimit:")
-      const rest = yield* Effect.forEach([1, 2, 3], () => local.consume("a"))
-      assert.deepStrictEqual(
-        rest.map((one) => one.allowed),
-        [true, true, false]
-      )
-      yield* thaw
-    }).pipe(
-      Effect.provide(
-        RedisRateLimiter.layer.pipe(
-          Layer.provideMerge(client({ commandTimeout: "500 millis" })),
-          Layer.provideMerge(server())
+  it.scoped(
+    "rate-limiter-flexible: on a frozen server limits go on in the process, within the timeout and then at once",
+    () =>
+      Effect.gen(function* () {
+        const { freeze, thaw } = yield* RedisServer
+        const settings = { name: "frozen", limit: 3, interval: "1 day" } as const
+        const local = yield* RateLimiter.make({ ...settings, onUnavailable: "local" })
+        const fail = yield* RateLimiter.make(settings)
+        yield* local.consume("a")
+        yield* freeze
+        const [decision, millis] = yield* timed(local.consume("a"))
+        assert.deepInclude(decision, { allowed: true, source: "local", remaining: 2 })
+        assert.isBelow(millis, 2_000)
+        const [error, again] = yield* timed(Effect.flip(fail.consume("a")))
+        assert.include(["Timeout", "Unavailable"], error.reason)
+        assert.isBelow(again, 2_000)
+        assert.notInclude(error.message, "ratelimit:")
+        const rest = yield* Effect.forEach([1, 2, 3], () => local.consume("a"))
+        assert.deepStrictEqual(
+          rest.map((one) => one.allowed),
+          [true, true, false]
+        )
+        yield* thaw
+      }).pipe(
+        Effect.provide(
+          RedisRateLimiter.layer.pipe(
+            Layer.provideMerge(client({ commandTimeout: "500 millis" })),
+            Layer.provideMerge(server())
+          )
         )
       )
-    )
   )
 
   it.scoped("a server without memory still shows how a key stands, and fails typed where it would have to write", () =>

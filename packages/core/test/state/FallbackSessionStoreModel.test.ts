@@ -68,6 +68,8 @@ const outage = (how: Unsteady.Away, steps: ReadonlyArray<Step>) =>
       const anew = new Set<string>()
       const touched = new Set<string>()
       const origin = new Map<string, string>()
+      /** What the others wrote after all that we may have sent. */
+      const newer = new Set<string>()
       /** What was said to be unknown. */
       const murky = new Set<string>()
       const isOthers = (id: string): boolean => {
@@ -105,6 +107,7 @@ const outage = (how: Unsteady.Away, steps: ReadonlyArray<Step>) =>
           } else if (Either.isRight(done) && done.right) {
             theirs.set(id, n)
             touched.add(id)
+            if (!first) newer.add(id)
           }
           continue
         }
@@ -194,6 +197,10 @@ const outage = (how: Unsteady.Away, steps: ReadonlyArray<Step>) =>
         if (changed.has(id) && ours.get(id) === undefined) assert.strictEqual(there, undefined, where)
         if (theirs.get(id) === undefined && touched.has(id) && !anew.has(id))
           assert.strictEqual(there, undefined, where)
+        // nor is anything newer written over, but by a deletion
+        if (newer.has(id) && theirs.get(id) !== undefined && ours.get(id) !== undefined && !anew.has(id)) {
+          assert.strictEqual(there, theirs.get(id), where)
+        }
         if (loss !== undefined) assert.isTrue(isOthers(id) || loss.why === "uncertain", where)
         else if (!changed.has(id)) assert.strictEqual(there, theirs.get(id), where)
         // what others made of a session that we moved goes along

@@ -4,6 +4,7 @@ import * as Path from "node:path"
 import * as AllocationBench from "./allocation.ts"
 import * as Conformance from "./conformance.ts"
 import * as ExternalClientBench from "./externalClient.ts"
+import * as HistoryBench from "./history.ts"
 import * as RateLimitBench from "./rateLimit.ts"
 import * as ResilienceBench from "./resilience.ts"
 
@@ -42,6 +43,7 @@ const entries: Record<string, () => Promise<void>> = {
   "redis-external": published("external.ts"),
   "redis-hang": published("hang.ts"),
   "redis-clear": published("clear.ts"),
+  history: HistoryBench.run,
   conformance: Conformance.run
 }
 

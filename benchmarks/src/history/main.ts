@@ -1,4 +1,0 @@
-import { run } from "../history.ts"
-
-await run()
-process.exit(0)

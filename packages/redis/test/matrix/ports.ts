@@ -224,7 +224,7 @@ const inTestTime = <R>(cases: ReadonlyArray<Case<R>>): ReadonlyArray<Case<R>> =>
 const inMemory = (cases: ReadonlyArray<Case<Ports>>): ReadonlyArray<Case<never>> =>
   cases.map(({ name, run }) => ({
     name,
-    run: run.pipe(Effect.provide(memory), Effect.provide(TestContext.TestContext))
+    run: Effect.provide(run, Layer.provideMerge(memory, TestContext.TestContext))
   }))
 
 /** How much a server's clock may go on by itself while a case runs. */

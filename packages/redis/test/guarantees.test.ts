@@ -44,7 +44,6 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("what stores guarantee"
             set: reasonOf(sessions.set("a", { user_id: "ada" })),
             create: reasonOf(sessions.create("b", { user_id: "ada" })),
             update: reasonOf(sessions.update("a", (session) => ({ ...session, n: 1 }))),
-            delete: reasonOf(sessions.delete("a")),
             append: reasonOf(memory.append("a", [ChatMessage.user("again")])),
             add: reasonOf(counters.add("a", 1, { ttl: "1 minute" })),
             lock: reasonOf(lock.withLock("b", { wait: 0 })(Effect.void))
@@ -53,7 +52,6 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("what stores guarantee"
             set: "Rejected",
             create: "Rejected",
             update: "Rejected",
-            delete: "Rejected",
             append: "Rejected",
             add: "Rejected",
             lock: "Rejected"

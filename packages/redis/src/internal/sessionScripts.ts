@@ -347,19 +347,24 @@ return 1`
   }
 }
 
-/** Deletes and leaves a tombstone, whether or not there was something. */
+/**
+ * Deletes and leaves a tombstone, whether or not there was something. The deletion comes first: a server without memory
+ * refuses a script's first write if it needs some, and no later one, so that signing out always works.
+ */
 export const remove = RedisClient.script(
   "session.delete",
-  `redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
-return redis.call('DEL', KEYS[1])`
+  `local were = redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
+return were`
 )
 
 /** The same; gives the text of what was deleted, 1 where that was none. */
 export const removeAndRead = RedisClient.script(
   "session.delete",
-  `redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
-local text = redis.pcall('GET', KEYS[1])
-if redis.call('DEL', KEYS[1]) == 0 then return 0 end
+  `local text = redis.pcall('GET', KEYS[1])
+local were = redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
+if were == 0 then return 0 end
 if type(text) == 'string' then return text end
 return 1`
 )

@@ -625,9 +625,14 @@ local function startOf(key, start)
 end
 `
 
+/**
+ * A server without memory refuses a script's first write if it may need some, and no later one. What handles events, and
+ * so lets them be trimmed, begins with a write that needs none, and works there.
+ */
 const openScript = RedisClient.script(
   "events.open",
   `${starting}
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], startOf(KEYS[1], ARGV[2]), 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
@@ -670,6 +675,7 @@ const acquireScript = RedisClient.script(
   "events.acquire",
   `local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1`
 )
@@ -759,6 +765,7 @@ local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1)
 if isGroupMissing(pending) then return 0 end
 if pending.err then return pending end
 if #pending == 0 then return 0 end
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
 redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[4], '*', unpack(ARGV, 5))
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
@@ -768,7 +775,7 @@ return 1`
 const rangeScript = RedisClient.script(
   "events.range",
   `local entries = redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2])
-if #entries == 0 then redis.call('SET', KEYS[2], '1', 'PX', ARGV[3]) end
+if #entries == 0 then redis.pcall('SET', KEYS[2], '1', 'PX', ARGV[3]) end
 return entries`
 )
 

@@ -137,6 +137,10 @@ redis.call('PEXPIRE', KEYS[1], ttl)
 return {'put'}`
 )
 
+/**
+ * A wrong token is counted on a server without memory too: such a one refuses a script's first write if it may need some,
+ * and no later one, so the first removes what is not there.
+ */
 const takeScript = RedisClient.script(
   "oneTime.take",
   `local kept = redis.call('HMGET', KEYS[1], 'token', 'text', 'tries')
@@ -144,6 +148,7 @@ if not kept[1] then return {'absent'} end
 if kept[3] and tonumber(kept[3]) <= 0 then return {'exhausted'} end
 if kept[1] ~= ARGV[1] then
   if not kept[3] then return {'wrong', -1} end
+  redis.call('HDEL', KEYS[1], '')
   return {'wrong', redis.call('HINCRBY', KEYS[1], 'tries', -1)}
 end
 redis.call('DEL', KEYS[1], KEYS[2])

@@ -211,13 +211,17 @@ export const renew = RedisClient.script(
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])`
 )
 
-/** The same for what is held in a sorted set. What has expired stays expired, though nobody has removed it yet. */
+/**
+ * The same for what is held in a sorted set. What has expired stays expired, though nobody has removed it yet. It begins
+ * with a removal of nothing: a server without memory refuses a script's first write if it may need some, and no later one.
+ */
 export const renewShare = RedisClient.script(
   "lock.renew",
   `${keep}local expiry = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 if not expiry or tonumber(expiry) <= now then return 0 end
+redis.call('ZREM', KEYS[1], '')
 redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], ARGV[1])
 keep(KEYS[1], tonumber(ARGV[2]))
 return 1`

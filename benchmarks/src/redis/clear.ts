@@ -6,7 +6,7 @@
 import { type ChildProcess, fork } from "node:child_process"
 import { Cache } from "@underlay/core"
 import { RedisCache, RedisClient } from "@underlay/redis"
-import { Context, Effect, Layer, Option, Schema } from "effect"
+import { Context, Effect, Layer, Option, Runtime, Schema } from "effect"
 import * as RedisServer from "../../../servers/src/RedisServer.ts"
 import { keep, machine } from "../Harness.ts"
 import { percentile } from "./Load.ts"
@@ -71,8 +71,9 @@ const writer = async (): Promise<void> => {
     Effect.scoped(
       Effect.gen(function* () {
         const cache = yield* cacheAt(place, "stale", true)
+        const runPromise = Runtime.runPromise(yield* Effect.runtime<never>())
         process.on("message", ({ value }: { readonly value: number }) => {
-          Effect.runPromise(cache.set("key", value)).then(
+          runPromise(cache.set("key", value)).then(
             () => process.send?.({ at: now() }),
             () => process.exit(1)
           )

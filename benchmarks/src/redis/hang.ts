@@ -51,9 +51,11 @@ const settled = async (run: () => Promise<unknown>): Promise<Settled> => {
 }
 
 /** What is made in a scope of its own, and is rid of when that closes. */
-const scoped = async (make: Effect.Effect<Effect.Effect<unknown, unknown>, unknown, Scope.Scope>): Promise<Store> => {
+const scoped = async (
+  make: Effect.Effect<{ readonly call: Effect.Effect<unknown, unknown> }, unknown, Scope.Scope>
+): Promise<Store> => {
   const scope = Effect.runSync(Scope.make())
-  const call = await Effect.runPromise(Scope.extend(make, scope))
+  const { call } = await Effect.runPromise(Scope.extend(make, scope))
   return {
     call: () => Effect.runPromise(call),
     close: () => Effect.runPromise(Scope.close(scope, Exit.void))
@@ -72,7 +74,7 @@ const subjects: ReadonlyArray<Subject> = [
     open: (place) =>
       scoped(
         Effect.flatMap(ourClient(place), (client) =>
-          Effect.as(client.send("SET", key, "value"), client.send("GET", key))
+          Effect.as(client.send("SET", key, "value"), { call: client.send("GET", key) })
         )
       )
   },
@@ -83,7 +85,7 @@ const subjects: ReadonlyArray<Subject> = [
         Effect.gen(function* () {
           const store = yield* RedisSessionStore.make(yield* ourClient(place))
           yield* store.set(key, value)
-          return store.getAndTouch(key)
+          return { call: store.getAndTouch(key) }
         })
       )
   },
@@ -96,7 +98,7 @@ const subjects: ReadonlyArray<Subject> = [
           const options = { namespace: "hang", schema: Schema.Struct({ visits: Schema.Number }) }
           const cache = yield* Effect.provideService(Cache.make(options), Cache.Cache, backend)
           yield* cache.set(key, value)
-          return cache.get(key)
+          return { call: cache.get(key) }
         })
       )
   },
@@ -164,7 +166,7 @@ const subjects: ReadonlyArray<Subject> = [
         Effect.gen(function* () {
           const store = yield* peers.persistence(place)
           yield* store.set(key, value, Option.none())
-          return store.get(key)
+          return { call: store.get(key) }
         })
       )
   }
@@ -216,10 +218,8 @@ const prepared = ({ begin, fault }: Scenario) =>
       for (let index = 0; index < 20; index++) yield* Effect.promise(() => settled(store.call))
       stores.push([subject, store])
     }
-    return Effect.zipRight(
-      begin(server, proxy),
-      Effect.promise(() => Promise.all(stores.map(([subject, store]) => measure(fault, subject, store))))
-    )
+    const all = Effect.promise(() => Promise.all(stores.map(([subject, store]) => measure(fault, subject, store))))
+    return { measured: Effect.zipRight(begin(server, proxy), all) }
   })
 
 const format = (one: Settled | undefined): string => {
@@ -254,7 +254,9 @@ const rows: Array<Row> = []
 console.log(`\nA server that stops answering, default settings: until a call settles, the next one, until it is closed`)
 const found = await Effect.runPromise(
   Effect.scoped(
-    Effect.flatMap(Effect.forEach(scenarios, prepared), (all) => Effect.all(all, { concurrency: "unbounded" }))
+    Effect.flatMap(Effect.forEach(scenarios, prepared), (all) =>
+      Effect.forEach(all, ({ measured }) => measured, { concurrency: "unbounded" })
+    )
   )
 )
 for (const table of found) {

@@ -6,7 +6,7 @@
  */
 import { Cache, EventBus, RateLimiter } from "@underlay/core"
 import { RedisCache, RedisClient, RedisEventBus, RedisLock, RedisRateLimiter, RedisSessionStore } from "@underlay/redis"
-import { Context, Deferred, Effect, Layer, Option, Schema, type Scope } from "effect"
+import { Context, Deferred, Effect, Layer, Option, Runtime, Schema, type Scope } from "effect"
 import { RateLimiterRedis } from "rate-limiter-flexible"
 import { Mutex } from "redis-semaphore"
 import Redlock from "redlock"
@@ -55,6 +55,7 @@ const key = (worker: number): string => `raw:${worker}`
 /** Reading a session that lives on: the text as an object, and the time to live begins anew. */
 const sessions: Comparing = (place) =>
   Effect.gen(function* () {
+    const runPromise = Runtime.runPromise(yield* Effect.runtime<never>())
     const store = yield* RedisSessionStore.make(place.client)
     const five = peers.ioredis5(place)
     const six = peers.ioredis6(place)
@@ -73,8 +74,8 @@ const sessions: Comparing = (place) =>
       await manager.set(String(worker), value)
       await cacheable.set(String(worker), value)
       await bento.use("far").set({ key: String(worker), value })
-      await Effect.runPromise(persistence.set(String(worker), value, Option.none()))
-      await Effect.runPromise(store.set(`s${worker}`, value))
+      await runPromise(persistence.set(String(worker), value, Option.none()))
+      await runPromise(store.set(`s${worker}`, value))
     })
     const base = "raw ioredis 5: GETEX + parse"
     const slides = "does not slide"
@@ -172,6 +173,7 @@ const layerOfClient: Comparing = (place) =>
 /** What safety costs when a session is written: the same client writes blindly beside it. */
 const writes: Comparing = (place) =>
   Effect.gen(function* () {
+    const runPromise = Runtime.runPromise(yield* Effect.runtime<never>())
     const { client } = place
     const store = yield* RedisSessionStore.make(client)
     const five = peers.ioredis5(place)
@@ -185,10 +187,10 @@ const writes: Comparing = (place) =>
     const unownedOf = (worker: number) => unowned[worker] ?? peers.strangers(worker)
     yield* forAll(async (worker) => {
       await five.set(key(worker), JSON.stringify(valueOf(worker)))
-      await Effect.runPromise(store.set(`o${worker}`, valueOf(worker)))
-      await Effect.runPromise(store.set(`n${worker}`, unownedOf(worker)))
-      await Effect.runPromise(store.set(`u${worker}`, valueOf(worker)))
-      await Effect.runPromise(store.set(`v${worker}`, unownedOf(worker)))
+      await runPromise(store.set(`o${worker}`, valueOf(worker)))
+      await runPromise(store.set(`n${worker}`, unownedOf(worker)))
+      await runPromise(store.set(`u${worker}`, valueOf(worker)))
+      await runPromise(store.set(`v${worker}`, unownedOf(worker)))
     })
     // as a program writes that has only the driver, and as one that has our client and no care
     const rawWrite = "raw ioredis 5: SET PX + stringify"
@@ -326,6 +328,7 @@ const Value = Schema.Struct({
 
 const caches: Comparing = (place) =>
   Effect.gen(function* () {
+    const runPromise = Runtime.runPromise(yield* Effect.runtime<never>())
     const backend = yield* RedisCache.make(place.client)
     const made = <E>(cache: Effect.Effect<Cache.CacheHandle<typeof Value.Type>, E, Cache.Cache | Scope.Scope>) =>
       Effect.provideService(cache, Cache.Cache, backend)
@@ -349,10 +352,10 @@ const caches: Comparing = (place) =>
       await cacheable.set(String(worker), value)
       await keyv.set(String(worker), value, ttlMillis)
       await manager.set(String(worker), value)
-      await Effect.runPromise(persistence.set(String(worker), value, Option.none()))
-      await Effect.runPromise(near.set(String(worker), value))
-      await Effect.runPromise(far.set(String(worker), value))
-      await Effect.runPromise(trusted.set(String(worker), value))
+      await runPromise(persistence.set(String(worker), value, Option.none()))
+      await runPromise(near.set(String(worker), value))
+      await runPromise(far.set(String(worker), value))
+      await runPromise(trusted.set(String(worker), value))
     })
     const loaded = Effect.die("it is there")
     const unchecked = "no schema"
@@ -440,6 +443,7 @@ const rateLimits: Comparing = (place) =>
 /** Publishing by operation; then so many events are handled, once by a loop of raw commands, once by a subscription. */
 const events: Comparing = (place) =>
   Effect.gen(function* () {
+    const runPromise = Runtime.runPromise(yield* Effect.runtime<never>())
     const { client, cpu } = place
     const bus = RedisEventBus.make(client)
     const five = peers.ioredis5(place)
@@ -491,7 +495,7 @@ const events: Comparing = (place) =>
         }
       })
       const ours = Load.once(count, cpu, () =>
-        Effect.runPromise(
+        runPromise(
           Effect.scoped(
             Effect.gen(function* () {
               const done = yield* Deferred.make<void>()

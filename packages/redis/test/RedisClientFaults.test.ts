@@ -60,7 +60,7 @@ for (const [version, driver] of drivers) {
               const { redis, release } = yield* open(address)
               yield* redis.send("SET", "key", "1")
               yield* goAway
-              const late = yield* stalls
+              const { late } = yield* stalls
               const first = yield* many(redis, 200, "GET", "key")
               const slack = yield* late
               for (const [result, took] of first) {

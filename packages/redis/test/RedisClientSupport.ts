@@ -54,14 +54,16 @@ export const heap = (): number => {
  * Begins to measure how late this machine is: two cores are shared with much else, and as late as timers are that run
  * beside it, what is measured may be, too. The effect inside ends it and gives the milliseconds.
  */
-export const stalls: Effect.Effect<Effect.Effect<number>, never, Scope.Scope> = Effect.gen(function* () {
-  let late = 0
-  const tick = Effect.map(timed(pause(10)), ([, took]) => {
-    if (took > 15) late += took - 10
-  })
-  const fiber = yield* Effect.forkScoped(Effect.forever(tick))
-  return Effect.map(Effect.zipRight(tick, Fiber.interrupt(fiber)), () => late)
-})
+export const stalls: Effect.Effect<{ readonly late: Effect.Effect<number> }, never, Scope.Scope> = Effect.gen(
+  function* () {
+    let late = 0
+    const tick = Effect.map(timed(pause(10)), ([, took]) => {
+      if (took > 15) late += took - 10
+    })
+    const fiber = yield* Effect.forkScoped(Effect.forever(tick))
+    return { late: Effect.map(Effect.zipRight(tick, Fiber.interrupt(fiber)), () => late) }
+  }
+)
 
 /** What came of the calls of a load. */
 export interface Report {

@@ -116,8 +116,8 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("OneTimeStore on Redis"
   )
 
   it.scoped("nothing is emitted", () =>
-    Effect.gen(function* () {
-      yield* Recording.assertSilent(Effect.forEach(Suite.applicable(suite, []), (one) => one.run, { discard: true }))
-    }).pipe(Effect.provide(real))
+    Recording.assertSilent(Effect.forEach(Suite.applicable(suite, []), (one) => one.run, { discard: true })).pipe(
+      Effect.provide(real)
+    )
   )
 })

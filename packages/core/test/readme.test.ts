@@ -13,6 +13,11 @@ const results: Record<string, unknown> = {
   Cache: ["Ada", "Ada"],
   Caches: [{ name: "users", kind: "memory", namespace: "app-users", loads: 1 }],
   "ConfirmationCache and SignupCache": { wrong: "Wrong", right: "Confirmed" },
+  "ResilientSessionStore and FallbackSessionStore": [true, "fallback", 1],
+  Lock: ["first", "second", "Stale", "NotAcquired"],
+  RateLimiter: [[true, true, false], "RateLimitExceeded"],
+  Counters: [true, false, 60],
+  EventBus: [true, "a placed", "a paid"],
   ConversationMemory: ["hello", "good morning"],
   "VectorStore and Embeddings": "redis",
   Settings: { host: "cache.example", port: 6380 },
@@ -30,7 +35,8 @@ const results: Record<string, unknown> = {
   ExternalClient: 21,
   Operations: ["cold", "unknown", "calm"],
   ExternalHttp: { degrees: 21 },
-  Testing: ["weather.today"]
+  Testing: ["weather.today"],
+  Histories: ["Linearizable", "Anomaly", []]
 }
 
 describe("README", () => {
@@ -46,7 +52,7 @@ describe("README", () => {
         const { folder } = yield* Readme.write(root, blocks)
         assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
       }),
-    120_000
+    300_000
   )
 
   it.scopedLive(

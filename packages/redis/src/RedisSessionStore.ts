@@ -168,6 +168,8 @@ interface Known {
   readonly owner: string | undefined
   readonly at: number
   readonly until: number
+  /** A plain write is under way, or nobody heard how it ended: what it wrote over may have been another owner's. */
+  isUnsure: boolean
 }
 
 /** A session that is written again and again is indexed again so often, in milliseconds: the index may have been lost. */
@@ -201,7 +203,7 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
   const indexedUntil = new Map<string, Known>()
   const indexedAt = (id: string, owner: string | undefined, ttl: number, now: number): void => {
     indexedUntil.delete(id)
-    indexedUntil.set(id, { owner, at: now, until: now + ttl + indexTtl })
+    indexedUntil.set(id, { owner, at: now, until: now + ttl + indexTtl, isUnsure: false })
     if (indexedUntil.size <= knownSessions) return
     for (const oldest of indexedUntil.keys()) {
       indexedUntil.delete(oldest)
@@ -213,9 +215,12 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
   /** What is known of a session whose index entry is fresh, if it is. */
   const freshOf = (id: string, ttl: number, now: number): Known | undefined => {
     const known = indexedUntil.get(id)
-    return known !== undefined && now + ttl + indexTtl / 2 <= known.until ? known : undefined
+    return known !== undefined && !known.isUnsure && now + ttl + indexTtl / 2 <= known.until ? known : undefined
   }
   const isFresh = (id: string, ttl: number, now: number): boolean => freshOf(id, ttl, now) !== undefined
+  /** Whether this process indexed it for this owner so lately that it need not look whether the index was lost. */
+  const isLately = (known: Known | undefined, owner: string, now: number): known is Known =>
+    known !== undefined && known.owner === owner && Math.abs(now - known.at) < indexAgain
 
   const fails =
     (method: string) =>
@@ -393,7 +398,10 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
       Effect.flatMap(admitted, (reply) => {
         if (reply === 0) return Effect.succeed(undefined)
         const evicted = texts(reply)
-        return evicted.length === 0 ? Effect.succeed(noIds) : Effect.as(removeAll(evicted, tombstone), evicted)
+        if (evicted.length === 0) return Effect.succeed(noIds)
+        // their entries go last: as long as one lives, it counts, and a sign-out finds it. What fails here heals later
+        const forget = client.sendMany([{ script: Scripts.evicted, keys: [indexKey(owner)], args: [...evicted] }])
+        return Effect.zipRight(removeAll(evicted, tombstone), Effect.as(forget, evicted))
       }),
       (error) => fails(method)(error)
     )
@@ -475,12 +483,15 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
         })
       }
       const beginning = `{"user_id":${JSON.stringify(owner)},`
-      const isLately = Math.abs(now - known.at) < indexAgain
-      if (!isLately || known.owner !== owner || !json.startsWith(beginning)) return write("set", entry)
+      if (!isLately(known, owner, now) || !json.startsWith(beginning)) return write("set", entry)
+      known.isUnsure = true
       return Effect.matchEffect(client.send("SET", key(id), json, "PX", ttl, "XX", "GET"), {
         onSuccess: (before): Effect.Effect<SessionStore.Written, SessionStore.SessionStoreError> => {
           if (typeof before !== "string") return write("set", entry)
-          if (before.startsWith(beginning)) return succeedWritten
+          if (before.startsWith(beginning)) {
+            known.isUnsure = false
+            return succeedWritten
+          }
           // it was another's meanwhile, or is written by another program. It is written, and others may have changed it
           // since: only its index entry is missing
           return Effect.matchEffect(Effect.flatMap(client.sendMany([own(owner, id, ttl)]), StoreErrors.allReplies), {
@@ -593,8 +604,8 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
     if (oneNode) {
       return Clock.clockWith((clock) => {
         const now = clock.unsafeCurrentTimeMillis()
-        // whoever wrote it for this owner has indexed it, and it has lived since
-        if (owner === previousOwner && isFresh(id, ttl ?? 0, now)) return run
+        // it is indexed, and has been this owner's since
+        if (owner === previousOwner && isLately(freshOf(id, ttl ?? 0, now), owner, now)) return run
         const before = previousOwner === undefined || previousOwner === owner ? [] : [indexKey(previousOwner)]
         return Effect.mapBoth(
           client.run(

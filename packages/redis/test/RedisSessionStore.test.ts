@@ -31,6 +31,16 @@ const another = Effect.map(Layer.build(client()), Context.get(RedisClient.RedisC
 
 const increment = (session: SessionStore.Session) => ({ ...session, n: Number(session["n"] ?? 0) + 1 })
 
+/** Does something at a time of this process's clock. */
+const at = (now: number) => (effect: Effect.Effect<unknown, SessionStore.SessionStoreError>) =>
+  Effect.flatMap(Effect.clock, (clock) =>
+    Effect.withClock(effect, {
+      ...clock,
+      unsafeCurrentTimeMillis: () => now,
+      currentTimeMillis: Effect.succeed(now)
+    })
+  )
+
 const number = (session: Option.Option<SessionStore.Session>) => Option.map(session, (one) => one["n"])
 
 /** What is heard from now on. */
@@ -352,14 +362,6 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisSessionStore", "r
   test("the index of sessions that are written again and again comes back though it was lost", () =>
     Effect.gen(function* () {
       const store = yield* make()
-      const at = (now: number) => (effect: Effect.Effect<unknown, SessionStore.SessionStoreError>) =>
-        Effect.flatMap(Effect.clock, (clock) =>
-          Effect.withClock(effect, {
-            ...clock,
-            unsafeCurrentTimeMillis: () => now,
-            currentTimeMillis: Effect.succeed(now)
-          })
-        )
       const write = store.set("a", { user_id: "ada" })
       yield* at(1_000_000)(write)
       yield* send("DEL", "session-owner:ada")
@@ -368,6 +370,116 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisSessionStore", "r
       yield* at(1_061_000)(write)
       assert.strictEqual(yield* store.deleteAllOf("ada"), 1)
     }))
+
+  test("a set of what was another owner's is in the index of its own, though the answer was lost or nobody waited", () =>
+    Effect.gen(function* () {
+      const other = yield* Effect.flatMap(another, (redis) => RedisSessionStore.make(redis))
+      const redis = yield* RedisClient.RedisClient
+      const lost = new RedisError({
+        reason: "Unavailable",
+        outcome: "unknown",
+        method: "SET",
+        description: "the connection was lost"
+      })
+      let loses: "nothing" | "answer" | "interest" = "nothing"
+      const store = yield* RedisSessionStore.make({
+        ...redis,
+        send: (...command) => {
+          const how = command[0] === "SET" ? loses : "nothing"
+          if (how === "nothing") return redis.send(...command)
+          loses = "nothing"
+          return Effect.zipRight(redis.send(...command), how === "answer" ? Effect.fail(lost) : Effect.interrupt)
+        }
+      })
+      const steal: Record<string, (id: string) => Effect.Effect<unknown, SessionStore.SessionStoreError>> = {
+        update: (id) => other.update(id, (session) => ({ ...session, user_id: "thief" })),
+        // the id dies, and is made anew for another
+        rotate: (id) => Effect.zipRight(other.rotate(id), other.create(id, { user_id: "thief" }))
+      }
+      for (const how of ["answer", "interest"] as const) {
+        for (const [by, take] of Object.entries(steal)) {
+          const [id, owner] = [`${how}-${by}`, `owner-${how}-${by}`]
+          yield* store.set(id, { user_id: owner, n: 0 })
+          yield* take(id)
+          yield* Effect.exit(other.deleteMany((yield* other.sessionsOf(owner)).map((one) => one.id)))
+          loses = how
+          yield* Effect.exit(store.set(id, { user_id: owner, n: 1 }))
+          assert.strictEqual(loses, "nothing")
+          // the same once more, as a caller does whose answer was lost
+          yield* store.set(id, { user_id: owner, n: 1 })
+          assert.strictEqual(yield* other.deleteAllOf(owner), 1, id)
+        }
+      }
+    }))
+
+  test("a set beside one whose writer died says no more than what holds: the session is in its owner's index", () =>
+    Effect.gen(function* () {
+      const [one, thief] = [yield* make(), yield* Effect.flatMap(another, (redis) => RedisSessionStore.make(redis))]
+      const redis = yield* RedisClient.RedisClient
+      let isDead = false
+      const dying = yield* RedisSessionStore.make({
+        ...redis,
+        send: (...command) => (isDead ? Effect.zipRight(redis.send(...command), Effect.never) : redis.send(...command))
+      })
+      const ada = { user_id: "ada" }
+      yield* one.set("a", ada)
+      yield* dying.set("a", ada)
+      yield* thief.update("a", (session) => ({ ...session, user_id: "eve" }))
+      isDead = true
+      const fiber = yield* Effect.forkScoped(dying.set("a", ada))
+      yield* until(Effect.map(one.get("a"), (found) => Option.exists(found, (session) => session["user_id"] === "ada")))
+      yield* one.set("a", ada)
+      assert.isNull(fiber.unsafePoll())
+      assert.strictEqual(yield* thief.deleteAllOf("ada"), 1)
+    }))
+
+  test("the index of sessions that are updated again and again comes back though it was lost", () =>
+    Effect.gen(function* () {
+      const store = yield* make()
+      yield* at(1_000_000)(store.set("a", { user_id: "ada" }))
+      yield* send("DEL", "session-owner:ada")
+      yield* at(1_059_000)(store.update("a", increment))
+      assert.strictEqual(yield* send("EXISTS", "session-owner:ada"), 0, "within a minute it is trusted")
+      yield* at(1_061_000)(store.update("a", increment))
+      assert.strictEqual(yield* store.deleteAllOf("ada"), 1)
+    }))
+
+  for (const topology of ["standalone", "cluster"] as const) {
+    test(`an eviction that fails half way leaves nobody outside the limit, nor outside a sign-out (${topology})`, () =>
+      Effect.gen(function* () {
+        const redis = yield* RedisClient.RedisClient
+        const away = new RedisError({
+          reason: "Unavailable",
+          outcome: "not-sent",
+          method: "EVALSHA",
+          description: "the node is away"
+        })
+        let isAway = false
+        const isDeletion = (step: RedisClient.Step) => "script" in step && step.script.name === "session.delete"
+        const store = yield* RedisSessionStore.make(
+          {
+            ...redis,
+            topology,
+            sendMany: (steps) =>
+              isAway && steps.some(isDeletion)
+                ? Effect.succeed(steps.map(() => Either.left(away)))
+                : redis.sendMany(steps)
+          },
+          { maxSessions: { limit: 2 } }
+        )
+        yield* store.create("a", { user_id: "u" })
+        yield* store.create("b", { user_id: "u" })
+        isAway = true
+        yield* Effect.exit(store.create("c", { user_id: "u" }))
+        isAway = false
+        yield* store.create("d", { user_id: "u" })
+        yield* store.create("e", { user_id: "u" })
+        const alive = yield* Effect.filter(["a", "b", "c", "d", "e"], (id) => store.exists(id))
+        assert.deepStrictEqual(alive, ["d", "e"])
+        assert.strictEqual(yield* store.deleteAllOf("u"), 2)
+        assert.deepStrictEqual(yield* send("KEYS", "session:*"), [])
+      }))
+  }
 
   test("the clock of this process decides nothing about the absolute time: an hour ahead, an hour behind", () =>
     Effect.gen(function* () {

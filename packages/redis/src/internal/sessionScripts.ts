@@ -231,7 +231,8 @@ return 1`
    * Compare-and-set by the stored text or by its SHA-1. KEYS: session, tombstone[, index, index of the owner before].
    * ARGV: expected, text, time to live or 0 for the remaining one[, id, time to live of the index beyond the session's,
    * owner]. The text that is there instead comes back, so that a retry need not read; after a write the remaining time
-   * to live, or a list of that and the ids that gave way.
+   * to live, or a list of that and the ids that gave way. From the index of the owner before no entry goes that is younger
+   * than a minute: for so long a process that made it counts on it.
    */
   const replace = (hashed: boolean, owned: boolean): RedisClient.Script =>
     RedisClient.script(
@@ -259,8 +260,15 @@ end
     ? `${admission("true")}own(KEYS[3], ARGV[4], ARGV[5] + math.max(0, ${
         absolute === undefined ? "ARGV[3] == '0' and redis.call('PTTL', KEYS[1]) or tonumber(ARGV[3])" : "ttl"
       }))
-if KEYS[4] then redis.pcall('ZREM', KEYS[4], ARGV[4], '\\1' .. ARGV[4]) end
+${
+  limited
+    ? "if KEYS[4] then redis.pcall('ZREM', KEYS[4], ARGV[4], '\\1' .. ARGV[4]) end\n"
+    : `if KEYS[4] then
+  local at = redis.pcall('ZSCORE', KEYS[4], ARGV[4])
+  if type(at) == 'string' and redis.call('TIME')[1] - tonumber(at) > 60 then redis.call('ZREM', KEYS[4], ARGV[4]) end
+end
 `
+}`
     : ""
 }${
   absolute === undefined
@@ -510,7 +518,8 @@ export const leave = RedisClient.script("session.leave", "return redis.call('ZAD
  * Admission where sessions are on other nodes than the index. ARGV: id, time to live of the index, limit, whether the
  * oldest gives way, whether to decide now, ids that have no session of this owner. Where there are too many and it is
  * not to decide yet, it gives the others, for the client to look which of them live. Then: 1 admitted, 0 refused, or a
- * list of those that gave way.
+ * list of those that give way. These stay in the index with the score 1 until `evicted` says that they are dead: should
+ * nobody kill them, whoever is written next does.
  */
 export const admit = RedisClient.script(
   "session.admit",
@@ -521,7 +530,11 @@ for i = 6, #ARGV do
   if at and now[1] - tonumber(at) > 60 then redis.call('ZREM', index, ARGV[i], '\\1' .. ARGV[i]) end
 end
 local evicted = {}
-if not redis.call('ZSCORE', index, '\\1' .. id) then
+if redis.call('ZSCORE', index, '\\1' .. id) then
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', index, 1, 1)) do
+    if other ~= id then evicted[#evicted + 1] = other end
+  end
+else
   local others, since = {}, {}
   local all = redis.call('ZRANGE', index, 0, -1, 'WITHSCORES')
   for i = 1, #all, 2 do
@@ -536,7 +549,8 @@ if not redis.call('ZSCORE', index, '\\1' .. id) then
     if ARGV[4] == '0' then return 0 end
     table.sort(others, function(a, b) return (since[a] or 0) < (since[b] or 0) end)
     for i = 1, #others - limit + 1 do
-      redis.call('ZREM', index, others[i], '\\1' .. others[i])
+      redis.call('ZADD', index, 1, others[i])
+      redis.call('ZREM', index, '\\1' .. others[i])
       evicted[i] = others[i]
     end
   end
@@ -546,6 +560,15 @@ redis.call('ZADD', index, 'NX', now[1] .. string.format('%06d', now[2]), '\\1' .
 if redis.call('PTTL', index) < tonumber(ARGV[2]) then redis.call('PEXPIRE', index, ARGV[2]) end
 if #evicted == 0 then return 1 end
 return evicted`
+)
+
+/** Takes those out of the index that gave way and are dead, unless they were made anew meanwhile. */
+export const evicted = RedisClient.script(
+  "session.evicted",
+  `for _, id in ipairs(ARGV) do
+  if redis.call('ZSCORE', KEYS[1], id) == '1' then redis.call('ZREM', KEYS[1], id) end
+end
+return 0`
 )
 
 /** Clears the way for an explicit create: false when there is a session. */

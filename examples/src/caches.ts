@@ -30,7 +30,7 @@ const program = Effect.gen(function* () {
 
 const CachesFromEnvironment = Layer.unwrapEffect(
   Effect.map(Config.option(Config.string("REDIS_URL")), (url) =>
-    Option.isSome(url) ? RedisCaches.layer.pipe(Layer.provide(RedisClient.layerConfig())) : Caches.layerMemory
+    Option.isSome(url) ? RedisCaches.layer.pipe(Layer.provide(RedisClient.layerConfig())) : Caches.layer()
   )
 )
 

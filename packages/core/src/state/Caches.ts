@@ -107,7 +107,8 @@ export interface Made<out H> {
  *   next one builds again. A cache is built with the registry's own references, never the caller's.
  * - `list` and `stats` tell of the caches that have been made; codes and sign-ups have no counters.
  * - `clear` deletes what a cache holds, and says how many that were (see `Cache`). It fails with `NotFound` if nobody has
- *   asked for a cache of this name yet, and with `Unavailable` if the store could not be reached meanwhile.
+ *   asked for a cache of this name yet, with `Unavailable` if its store could not be reached and with `Rejected` if that
+ *   refused, whether or not the cache is strict.
  * - `clearAll` clears every cache that has been made; codes and sign-ups stay.
  * - `unused` are the names in configuration that nobody has asked for: worth a look once an application is up.
  *
@@ -178,8 +179,8 @@ export interface Options<A, I, K = string> extends Omit<Cache.Options<A, I>, "na
  * A setting is what configuration says at `caches.<name>`, else what the code says, else what configuration says at
  * `caches.defaults`, else the default of `Cache`. The settings are those of `Cache.Options` that are data, by the same
  * names, and `kind` and `prefix` (which stands before the namespace, to tell deployments apart that share a store).
- * `firstTier` and `lease` are switched off by `enabled: false`, a duration that may be absent by `none`. `strict` is the
- * code's alone, since it is in the type.
+ * `firstTier` and `lease` are switched off by `enabled: false`, a duration that may be absent and `compressAbove` by
+ * `none`. `strict` is the code's alone, since it is in the type.
  *
  * @since 0.1.0
  * @category constructors
@@ -204,8 +205,8 @@ export const define: {
             defaults
           )
           const full = `${prefix ?? ""}${namespace}`
-          const cache = yield* Effect.mapError(
-            CacheHandles.make(stores.cache, {
+          const { clear, handle: cache } = yield* Effect.mapError(
+            CacheHandles.makeWithClear(stores.cache, {
               ...settled,
               // no waiting is none of time
               lease: lease && (lease.wait as unknown) === false ? { ...lease, wait: 0 } : lease,
@@ -221,21 +222,21 @@ export const define: {
                 error
               )
           )
-          const clear = Effect.gen(function* () {
-            const before = yield* cache.stats
-            const count = yield* Effect.mapError(cache.clear as Effect.Effect<number, Cache.CacheError>, (error) =>
-              failed("Unavailable", name, error.description, error)
-            )
-            // one that is not strict counts what its backend could not do
-            return (yield* cache.stats).unreachable === before.unreachable
-              ? count
-              : yield* failed("Unavailable", name, "the store could not be reached: it may not be cleared")
-          })
           return {
             // keys are texts where there is no schema of them
             handle: key === undefined ? (cache as unknown as Handle<K, A>) : TypedKeys.make(name, key, cache),
             namespace: full,
-            counters: { stats: cache.stats, clear }
+            counters: {
+              stats: cache.stats,
+              clear: Effect.mapError(clear, (error) =>
+                failed(
+                  error.isRetryable ? "Unavailable" : "Rejected",
+                  name,
+                  `it may not be cleared: ${error.description}`,
+                  error
+                )
+              )
+            }
           }
         })
     }
@@ -255,7 +256,8 @@ const switchable: Readonly<Record<string, true>> = {
   staleFor: true,
   graceFor: true,
   graceBackoff: true,
-  firstTier: true
+  firstTier: true,
+  compressAbove: true
 }
 
 /**

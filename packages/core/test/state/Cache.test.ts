@@ -237,7 +237,7 @@ describe("Cache, the tier in the process", () => {
   it.effect("a write that may or may not have been done: its late message is heard", () =>
     Effect.gen(function* () {
       const backend = yield* Cache.Cache
-      const late: Array<() => void> = []
+      const late: Array<Effect.Effect<void, Cache.CacheError>> = []
       const handlers: Array<(heard: Cache.Heard) => void> = []
       const unsure: Cache.Backend = {
         ...backend,
@@ -249,12 +249,13 @@ describe("Cache, the tier in the process", () => {
         set: ({ key, text, ttl }, by) =>
           Effect.zipRight(
             Effect.sync(() =>
-              late.push(() => {
-                Effect.runSync(Effect.provide(backend.set({ key, text, ttl }, by), Layer.empty))
-                for (const handler of handlers) {
-                  handler({ _tag: "Changed", from: by.from, keys: [key], tags: [], cleared: false })
-                }
-              })
+              late.push(
+                Effect.map(backend.set({ key, text, ttl }, by), () => {
+                  for (const handler of handlers) {
+                    handler({ _tag: "Changed", from: by.from, keys: [key], tags: [], cleared: false })
+                  }
+                })
+              )
             ),
             new Cache.CacheError({ reason: "Timeout", method: "set", description: "no answer" })
           )
@@ -265,7 +266,7 @@ describe("Cache, the tier in the process", () => {
       yield* cache.set("key", 2)
       assert.deepStrictEqual(yield* cache.get("key"), Option.some(1))
       // now it is done after all
-      for (const one of late) one()
+      yield* Effect.all(late, { discard: true })
       assert.strictEqual((yield* cache.stats).messages, 1)
       assert.strictEqual((yield* cache.stats).firstTierSize, 0)
     }).pipe(Effect.scoped, memory)
@@ -310,6 +311,133 @@ describe("Cache, in the background", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* cache.getOrElse("key", compute), 2)
       assert.strictEqual(calls, 1)
+    }).pipe(Effect.scoped, memory)
+  )
+
+  it.effect("who is interrupted does not wait for a backend that hangs, and another takes over when it answers", () =>
+    Effect.gen(function* () {
+      const backend = yield* Cache.Cache
+      const answer = yield* Deferred.make<void>()
+      const { leases } = backend
+      if (leases === undefined) return assert.fail("it has leases")
+      const hanging: Cache.Backend = {
+        ...backend,
+        leases: { ...leases, release: (...args) => Effect.zipRight(Deferred.await(answer), leases.release(...args)) }
+      }
+      const cache = yield* Effect.provideService(numbers(), Cache.Cache, hanging)
+      const begun = yield* Deferred.make<void>()
+      const late = <A>(computed: A) =>
+        Effect.zipRight(Deferred.succeed(begun, undefined), Effect.as(Effect.never, computed))
+      const calls: ReadonlyArray<Effect.Effect<unknown>> = [
+        cache.getOrElse("one", late(1)),
+        cache.getOrElseMany(["many"], () => late([["many", 1] as const]))
+      ]
+      for (const call of calls) {
+        const fiber = yield* Effect.fork(call)
+        yield* Deferred.await(begun)
+        for (let turn = 0; turn < 10; turn++) yield* Effect.yieldNow()
+        // this is over at once, or never
+        yield* Fiber.interrupt(fiber)
+      }
+      const next = yield* Effect.fork(cache.getOrElse("one", Effect.succeed(2)))
+      const nextMany = yield* Effect.fork(cache.getOrElseMany(["many"], () => Effect.succeed([["many", 2] as const])))
+      yield* Deferred.succeed(answer, undefined)
+      assert.strictEqual(yield* Fiber.join(next), 2)
+      assert.deepStrictEqual(yield* Fiber.join(nextMany), [Option.some(2)])
+      assert.deepStrictEqual(yield* cache.get("one"), Option.some(2))
+    }).pipe(Effect.scoped, memory)
+  )
+
+  it.effect("a thousand stale reads of many at once: one computation", () =>
+    Effect.gen(function* () {
+      for (const lease of [{}, false] as const) {
+        const cache = yield* numbers({
+          namespace: `lease-${lease !== false}`,
+          ttl: "1 minute",
+          staleFor: "1 hour",
+          lease
+        })
+        yield* cache.setMany([
+          ["a", 1],
+          ["b", 1]
+        ])
+        yield* TestClock.adjust("61 seconds")
+        const asked: Array<ReadonlyArray<string>> = []
+        const load = (missing: ReadonlyArray<string>) =>
+          Effect.zipRight(
+            Effect.sync(() => asked.push(missing)),
+            Effect.as(
+              Effect.sleep("1 second"),
+              missing.map((key) => [key, 2] as const)
+            )
+          )
+        const one = cache.getOrElseMany(["a", "b"], load)
+        const found = yield* Effect.all(
+          Array.from({ length: 1_000 }, () => one),
+          { concurrency: 100 }
+        )
+        assert.deepStrictEqual(found.flat().filter(Option.contains(1)).length, 2_000)
+        yield* cache.getOrElse("a", Effect.dieMessage("it is being computed"))
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(yield* one, [Option.some(2), Option.some(2)])
+        assert.deepStrictEqual(asked, [["a", "b"]])
+        assert.strictEqual((yield* cache.stats).refreshes, 1)
+      }
+    }).pipe(Effect.scoped, memory)
+  )
+
+  it.effect("what is deleted or written while many are computed in the background is not overwritten", () =>
+    Effect.gen(function* () {
+      for (const lease of [{}, false] as const) {
+        const cache = yield* numbers({
+          namespace: `lease-${lease !== false}`,
+          ttl: "1 minute",
+          staleFor: "1 hour",
+          lease
+        })
+        const changes: ReadonlyArray<readonly [Effect.Effect<unknown>, Option.Option<number>]> = [
+          [cache.delete("key"), Option.none()],
+          [cache.clear, Option.none()],
+          [cache.set("key", 3), Option.some(3)]
+        ]
+        for (const [change, expected] of changes) {
+          yield* cache.set("key", 1)
+          yield* TestClock.adjust("61 seconds")
+          const slow = Effect.as(Effect.sleep("1 second"), [["key", 2] as const])
+          assert.deepStrictEqual(yield* cache.getOrElseMany(["key"], () => slow), [Option.some(1)])
+          yield* TestClock.adjust("500 millis")
+          yield* change
+          yield* TestClock.adjust("1 second")
+          assert.deepStrictEqual(yield* cache.get("key"), expected)
+          yield* cache.delete("key")
+        }
+        assert.strictEqual((yield* cache.stats).outdated, 3)
+      }
+    }).pipe(Effect.scoped, memory)
+  )
+
+  it.effect("a background computation of many that fails is not tried again at once", () =>
+    Effect.gen(function* () {
+      const cache = yield* numbers({
+        ttl: "1 minute",
+        staleFor: "1 hour",
+        graceFor: "1 hour",
+        graceBackoff: "10 seconds"
+      })
+      yield* cache.set("key", 1)
+      yield* TestClock.adjust("61 seconds")
+      let calls = 0
+      const failing = Effect.zipRight(
+        Effect.sync(() => calls++),
+        Effect.fail("no")
+      )
+      for (let second = 0; second < 25; second++) {
+        assert.deepStrictEqual(yield* cache.getOrElseMany(["key"], () => failing), [Option.some(1)])
+        yield* TestClock.adjust("1 second")
+      }
+      assert.strictEqual(calls, 3)
+      const { refreshFailures, refreshes } = yield* cache.stats
+      assert.deepStrictEqual({ refreshFailures, refreshes }, { refreshFailures: 3, refreshes: 3 })
     }).pipe(Effect.scoped, memory)
   )
 
@@ -408,6 +536,8 @@ describe("Cache, interrupted at any step", () => {
                 Effect.locally(Effect.exit(call(cache)), FiberRef.currentScheduler, scheduler)
               )
               yield* fiber.await
+              // who is interrupted does not wait for its lease to end: that goes on behind it
+              for (let turn = 0; turn < 10; turn++) yield* Effect.yieldNow()
               // another handle finds no lease in its way: it would wait for ten seconds
               const other = yield* numbers({ namespace })
               assert.strictEqual(yield* other.getOrElse("key", compute), 1, `interrupted at step ${step}`)

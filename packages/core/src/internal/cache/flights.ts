@@ -10,7 +10,7 @@ import * as FiberId from "effect/FiberId"
 import type * as Option from "effect/Option"
 import type { Fill } from "./firstTier.ts"
 import type { Entry, Kernel, Prepared, Stamped } from "./kernel.ts"
-import type { CacheError, Looked, WriteOptions } from "./model.ts"
+import type { CacheError, Found, Looked, WriteOptions } from "./model.ts"
 
 export interface Flight<A> {
   readonly result: Deferred.Deferred<Exit.Exit<Option.Option<A>, unknown> | undefined>
@@ -46,8 +46,10 @@ export const unkept: Turn = { _tag: "Unkept" }
 const lookAgain = { told: 1_000, untold: 50 }
 
 export interface Turns<A> {
-  /** The entry, or else a turn. */
+  /** The entry, or else a turn: for who has not looked yet, and asks for no turn unless there is nothing. */
   readonly look: (key: string, flight: Flight<A>) => Effect.Effect<View<A>, CacheError>
+  /** The same in one step: for who has reason to think that there is nothing. */
+  readonly lookOrTake: (key: string, flight: Flight<A>) => Effect.Effect<View<A>, CacheError>
   /** A turn, whether or not there is an entry. */
   readonly take: (key: string, flight: Flight<A>) => Effect.Effect<Turn, CacheError>
   /** Looks again whenever the other's lease ends, until there is an entry that is `wanted` or a turn. */
@@ -107,24 +109,35 @@ export const turns = <A>(kernel: Kernel<A>): Turns<A> => {
 
   const take: Turns<A>["take"] = (key, flight) => Effect.map(takeMany([{ key, flight }]), ([turn]) => turn ?? unkept)
 
-  const look: Turns<A>["look"] = (key, flight) => {
-    const orTake = (entry: Entry<A> | undefined): Effect.Effect<View<A>, CacheError> =>
-      entry === undefined
-        ? Effect.map(take(key, flight), (turn) => ({ entry, turn }))
-        : Effect.succeed({ entry, turn: undefined })
-    if (leases === undefined || lease === undefined) {
-      return Effect.flatMap(
-        Effect.flatMap(backend.get(prefix + key, timed), (found) => accept(key, found)),
-        orTake
-      )
-    }
+  const viewOf = (
+    key: string,
+    flight: Flight<A>,
+    found: Exclude<Found, undefined>
+  ): Effect.Effect<View<A>, CacheError> =>
+    Effect.flatMap(
+      accept(key, found),
+      (entry): Effect.Effect<View<A>, CacheError> =>
+        entry === undefined
+          ? Effect.map(take(key, flight), (turn) => ({ entry, turn }))
+          : Effect.succeed({ entry, turn: undefined })
+    )
+
+  const look: Turns<A>["look"] = (key, flight) =>
+    Effect.flatMap(backend.get(prefix + key, timed), (found) =>
+      found !== undefined
+        ? viewOf(key, flight, found)
+        : leases === undefined
+          ? Effect.succeed({ entry: undefined, turn: mine })
+          : lookOrTake(key, flight)
+    )
+
+  const lookOrTake: Turns<A>["lookOrTake"] = (key, flight) => {
+    if (leases === undefined || lease === undefined) return look(key, flight)
     const token = kernel.newToken()
     flight.token = token
     return Effect.flatMap(leases.getOrTake(prefix + key, token, lease.ttl), (looked) => {
       const turn = turnOf(looked, flight)
-      return looked._tag === "Found"
-        ? Effect.flatMap(accept(key, looked.found), orTake)
-        : Effect.succeed({ entry: undefined, turn })
+      return looked._tag === "Found" ? viewOf(key, flight, looked.found) : Effect.succeed({ entry: undefined, turn })
     })
   }
 
@@ -145,7 +158,7 @@ export const turns = <A>(kernel: Kernel<A>): Turns<A> => {
         })
         while (true) {
           ended = Deferred.unsafeMake<void>(FiberId.none)
-          const view = yield* look(key, flight)
+          const view = yield* lookOrTake(key, flight)
           if (view.entry !== undefined && wanted(view.entry)) return view
           const turn = view.turn ?? (yield* take(key, flight))
           if (turn._tag !== "Held") return { entry: view.entry, turn }
@@ -237,5 +250,5 @@ export const turns = <A>(kernel: Kernel<A>): Turns<A> => {
       undefined
     )
 
-  return { look, take, takeMany, wait, release, keep }
+  return { look, lookOrTake, take, takeMany, wait, release, keep }
 }

@@ -18,6 +18,18 @@ export const make = <A, I>(
   backend: Backend,
   options: Options<A, I>
 ): Effect.Effect<CacheHandle<A>, CacheError, Scope.Scope> =>
+  Effect.map(makeWithClear(backend, options), ({ handle }) => handle)
+
+/** A handle, and `clear` as one that fails where its backend does, whether or not the handle is strict. */
+export interface Clearable<A> {
+  readonly handle: CacheHandle<A>
+  readonly clear: Effect.Effect<number, CacheError>
+}
+
+export const makeWithClear = <A, I>(
+  backend: Backend,
+  options: Options<A, I>
+): Effect.Effect<Clearable<A>, CacheError, Scope.Scope> =>
   Effect.gen(function* () {
     const checked = Settings.make(backend, options)
     if (Either.isLeft(checked)) return yield* Kernel.failure("InvalidOptions", "make", checked.left)
@@ -31,7 +43,7 @@ export const make = <A, I>(
     if (tier !== undefined && backend.listen !== undefined) {
       yield* kernel.guard(backend.listen(kernel.by(), listener(kernel, tier, loader)), undefined)
     }
-    return handle(kernel, loader)
+    return clearable(kernel, loader)
   })
 
 /** What happens elsewhere, as it is told. Synchronous, so that nothing comes between. */
@@ -59,7 +71,7 @@ const listener =
     }
   }
 
-const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHandle<A> => {
+const clearable = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): Clearable<A> => {
   const { accept, acceptMany, backend, counts, guard, prepare, settings, stamp, tier } = kernel
   const { prefix, timed } = settings
   const obtainMany = LoadingMany.make(loader)
@@ -269,18 +281,15 @@ const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHa
         })
 
   /** A change of more than single keys: whatever the tier in this process reads until its end is not kept. */
-  const sweeping = <B, C>(change: Effect.Effect<B, CacheError>, sweep: () => void, otherwise: C) =>
+  const sweeping = <B>(change: Effect.Effect<B, CacheError>, sweep: () => void): Effect.Effect<B, CacheError> =>
     Effect.uninterruptibleMask((restore) => {
       sweep()
-      if (tier === undefined) return restore(guard(change, otherwise))
-      return guard(
-        Effect.onExit(restore(change), (exit) =>
-          Effect.sync(() => {
-            if (exit._tag === "Failure") kernel.doubt()
-            sweep()
-          })
-        ),
-        otherwise
+      if (tier === undefined) return restore(change)
+      return Effect.onExit(restore(change), (exit) =>
+        Effect.sync(() => {
+          if (exit._tag === "Failure") kernel.doubt()
+          sweep()
+        })
       )
     })
 
@@ -288,16 +297,30 @@ const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHa
     const names = [...new Set(tags)]
     if (names.length === 0) return Effect.void
     const keys = names.map((tag) => Settings.tagKey(settings.namespace, tag))
-    return sweeping(
-      Effect.suspend(() =>
-        backend.stamps === undefined
-          ? Kernel.failure("InvalidOptions", "invalidateTags", "tags need a backend with stamps")
-          : backend.stamps.drop(keys, names, kernel.by())
+    return guard(
+      sweeping(
+        Effect.suspend(() =>
+          backend.stamps === undefined
+            ? Kernel.failure("InvalidOptions", "invalidateTags", "tags need a backend with stamps")
+            : backend.stamps.drop(keys, names, kernel.by())
+        ),
+        () => tier?.dropTags(names)
       ),
-      () => tier?.dropTags(names),
       undefined
     )
   }
+
+  const clear = sweeping(
+    Effect.suspend(() =>
+      settings.generations && backend.stamps !== undefined
+        ? Effect.as(backend.stamps.drop([Settings.generationKey(settings.namespace)], undefined, kernel.by()), 0)
+        : backend.clear(kernel.by())
+    ),
+    () => {
+      loader.outdateAll()
+      tier?.flush()
+    }
+  )
 
   const getOrElseOption = <E, R>(
     key: string,
@@ -323,7 +346,7 @@ const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHa
     })
   }
 
-  return {
+  const handle: CacheHandle<A> = {
     namespace: settings.namespace,
     get,
     getMany,
@@ -351,18 +374,12 @@ const handle = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): CacheHa
             return asked.length === 0 ? Effect.succeed(all(values)) : Effect.map(obtainMany(asked, load, write), all)
           }),
     invalidateTags,
-    clear: sweeping(
-      Effect.suspend(() =>
-        settings.generations && backend.stamps !== undefined
-          ? Effect.as(backend.stamps.drop([Settings.generationKey(settings.namespace)], undefined, kernel.by()), 0)
-          : backend.clear(kernel.by())
-      ),
-      () => {
-        loader.outdateAll()
-        tier?.flush()
-      },
-      0
-    ),
+    clear: guard(clear, 0),
     stats: Effect.sync(() => ({ ...counts, firstTierSize: tier?.size ?? 0 }))
+  }
+  return {
+    handle,
+    // counted as any other call that the backend failed
+    clear: Effect.tapError(clear, (error) => Effect.sync(() => kernel.count(error)))
   }
 }

@@ -52,6 +52,8 @@ export interface Kernel<A> {
   readonly by: () => Origin
   readonly doubt: () => void
   readonly newToken: () => string
+  /** Counts a failure of the backend, or what it was not asked because it cannot be. */
+  readonly count: (error: CacheError) => void
   /** A failing backend: counted, and a failure only where the handle is strict. */
   readonly guard: <B, C, R>(effect: Effect.Effect<B, CacheError, R>, otherwise: C) => Effect.Effect<B | C, never, R>
   /** What was found as an entry, or nothing: what cannot be read is removed, and neither it nor the outdated counts. */
@@ -121,11 +123,15 @@ export const make = <A, I>(
   let by: Origin = { namespace, prefix, from: id }
   let tokens = 0
 
+  const count = (error: CacheError): void => {
+    if (error.reason === "InvalidValue" || error.reason === "InvalidTtl" || error.reason === "InvalidOptions") {
+      counts.refused++
+    } else counts.unreachable++
+  }
+
   const guard = <B, C, R>(effect: Effect.Effect<B, CacheError, R>, otherwise: C): Effect.Effect<B | C, never, R> =>
     Effect.catchAll(effect, (error) => {
-      if (error.reason === "InvalidValue" || error.reason === "InvalidTtl" || error.reason === "InvalidOptions") {
-        counts.refused++
-      } else counts.unreachable++
+      count(error)
       // the type of a strict handle has this error: see the signatures of make
       return strict ? (Effect.fail(error) as unknown as Effect.Effect<C>) : Effect.succeed(otherwise)
     })
@@ -292,6 +298,7 @@ export const make = <A, I>(
       by = { namespace, prefix, from: `${id}.${epoch}` }
     },
     newToken: () => `${id}.${tokens++}`,
+    count,
     guard,
     accept,
     acceptMany,

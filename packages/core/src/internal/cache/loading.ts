@@ -12,10 +12,15 @@ import { ExpiringMap } from "../expiringMap.ts"
 import type { Fill } from "./firstTier.ts"
 import * as Flights from "./flights.ts"
 import type { Entry, Kernel } from "./kernel.ts"
-import type { WriteOptions } from "./model.ts"
+import type { CacheError, WriteOptions } from "./model.ts"
 
 /** A computation of a key, as what may be absent. */
 export type Compute<A, E, R> = Effect.Effect<Option.Option<A>, E, R>
+
+/** What was begun to compute a key in the background. */
+export interface Refresh<A> extends Flights.Seat<A> {
+  readonly fill: Fill | undefined
+}
 
 export interface Loader<A> {
   readonly kernel: Kernel<A>
@@ -40,6 +45,17 @@ export interface Loader<A> {
     write: WriteOptions | undefined,
     seen: number
   ) => Effect.Effect<void, never, R>
+  /** Begins the computation of a key in the background, unless one is going on or one failed a moment ago. */
+  readonly beginRefresh: (key: string, now: number) => Refresh<A> | undefined
+  /** Runs the work for these and ends them, in the background; a failure of the backend in it is counted. */
+  readonly refreshing: <R>(
+    begun: ReadonlyArray<Refresh<A>>,
+    work: Effect.Effect<void, CacheError, R>
+  ) => Effect.Effect<void, never, R>
+  /** Whether what was found of a key is no fresher than it was when it gave the reason to compute it anew. */
+  readonly isStillDue: (entry: Entry<A> | undefined, seen: number) => boolean
+  /** Says of keys that their computation failed now. */
+  readonly pause: (keys: ReadonlyArray<string>) => Effect.Effect<void>
   /** The old entry that may be served when a computation failed with this cause, looked for once more. */
   readonly grace: <E>(key: string, flight: Flights.Flight<A>, cause: Cause.Cause<E>) => Effect.Effect<Option.Option<A>>
   /** Whether an entry may be served although it is not fresh, without computing it now. */
@@ -53,15 +69,21 @@ const pausedKeys = 1_000
 
 const notReached = Symbol("not reached")
 
+/** Whether the key was looked for before its flight, and how that went. */
+type Glanced = "not yet" | "missed" | "not reached"
+
+const isWanted = <A>(entry: Entry<A>, absence: boolean): boolean =>
+  entry.left > 0 && (absence || Option.isSome(entry.value))
+
 export const make = <A>(kernel: Kernel<A>): Loader<A> => {
   const { accept, backend, counts, guard, settings, tier } = kernel
   const turns = Flights.turns(kernel)
   const flights = new Map<string, Flights.Flight<A>>()
-  const refreshing = new Map<string, Flights.Flight<A>>()
+  const inBackground = new Map<string, Flights.Flight<A>>()
   const paused = new ExpiringMap<true>(pausedKeys)
 
   const outdate = (key: string): void => {
-    for (const running of [flights, refreshing]) {
+    for (const running of [flights, inBackground]) {
       const flight = running.get(key)
       if (flight === undefined) continue
       flight.outdated = true
@@ -70,7 +92,7 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
   }
 
   const outdateAll = (): void => {
-    for (const key of [...flights.keys(), ...refreshing.keys()]) outdate(key)
+    for (const key of [...flights.keys(), ...inBackground.keys()]) outdate(key)
   }
 
   const fork: Loader<A>["fork"] = (effect) => {
@@ -88,9 +110,11 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
 
   const isPaused: Loader<A>["isPaused"] = (key, entry, now) => isInGrace(entry) && paused.get(key, now) === true
 
-  const pause: Effect.Effect<(key: string) => void> = Effect.map(Clock.currentTimeMillis, (now) => (key) => {
-    if (settings.graceBackoff > 0) paused.set(key, true, now + settings.graceBackoff, now)
-  })
+  const pause: Loader<A>["pause"] = (keys) =>
+    Effect.map(Clock.currentTimeMillis, (now) => {
+      if (settings.graceBackoff === 0) return
+      for (const key of keys) paused.set(key, true, now + settings.graceBackoff, now)
+    })
 
   const grace: Loader<A>["grace"] = (key, flight, cause) => {
     if (settings.graceFor === 0 || flight.outdated || Option.isNone(Cause.failureOption(cause))) {
@@ -108,7 +132,7 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
       )
       if (entry === undefined || flight.outdated || !isInGrace(entry)) return Option.none()
       counts.graced++
-      ;(yield* pause)(key)
+      yield* pause([key])
       return entry.value
     })
   }
@@ -133,42 +157,55 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
       return value
     })
 
+  const beginRefresh: Loader<A>["beginRefresh"] = (key, now) => {
+    if (inBackground.has(key) || paused.get(key, now) === true) return undefined
+    const flight = Flights.make<A>()
+    inBackground.set(key, flight)
+    return { key, flight, fill: tier?.beginRead(key) }
+  }
+
+  const refreshing: Loader<A>["refreshing"] = (begun, work) =>
+    fork(
+      Effect.ensuring(
+        Effect.interruptible(
+          Effect.catchAll(work, () =>
+            Effect.sync(() => {
+              counts.unreachable++
+            })
+          )
+        ),
+        Effect.suspend(() => {
+          for (const { fill, flight, key } of begun) {
+            tier?.end(key, fill)
+            if (inBackground.get(key) === flight) inBackground.delete(key)
+          }
+          return turns.release(begun)
+        })
+      )
+    )
+
+  const isStillDue: Loader<A>["isStillDue"] = (entry, seen) =>
+    // removed meanwhile, or computed anew by another: what is the same has not much more time left than it had
+    entry !== undefined && entry.left <= seen + Math.min(1_000, settings.ttl / 10)
+
   const refresh: Loader<A>["refresh"] = (key, compute, write, seen) =>
     // nothing comes between what is begun here and the fiber that ends it, which begins uninterruptible too
     Effect.uninterruptible(
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        if (refreshing.has(key) || paused.get(key, now) === true) return Effect.void
-        const flight = Flights.make<A>()
-        refreshing.set(key, flight)
-        const fill = tier?.beginRead(key)
+        const begun = beginRefresh(key, now)
+        if (begun === undefined) return Effect.void
         const work = Effect.gen(function* () {
-          const turn = yield* turns.take(key, flight)
+          const turn = yield* turns.take(key, begun.flight)
           if (turn._tag !== "Mine") return
           const found = yield* backend.get(settings.prefix + key, true)
-          const entry = yield* accept(key, found)
-          // removed meanwhile, or computed anew by another: what is the same has not much more time left than it had
-          if (entry === undefined || entry.left > seen + Math.min(1_000, settings.ttl / 10)) return
+          if (!isStillDue(yield* accept(key, found), seen)) return
           counts.refreshes++
-          const exit = yield* Effect.exit(run(key, flight, compute, write, fill, true))
+          const exit = yield* Effect.exit(run(key, begun.flight, compute, write, begun.fill, true))
           if (Exit.isSuccess(exit)) return
           counts.refreshFailures++
-          ;(yield* pause)(key)
+          yield* pause([key])
         })
-        const counted = Effect.catchAll(work, () =>
-          Effect.sync(() => {
-            counts.unreachable++
-          })
-        )
-        return fork(
-          Effect.ensuring(
-            Effect.interruptible(counted),
-            Effect.suspend(() => {
-              tier?.end(key, fill)
-              if (refreshing.get(key) === flight) refreshing.delete(key)
-              return turns.release([{ key, flight }])
-            })
-          )
-        )
+        return refreshing([begun], work)
       })
     )
 
@@ -196,11 +233,16 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
     compute: Compute<A, E, R>,
     write: WriteOptions | undefined,
     absence: boolean,
-    fill: Fill | undefined
+    fill: Fill | undefined,
+    glanced: Glanced
   ): Effect.Effect<Option.Option<A>, E, R> =>
     Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      const wanted = (entry: Entry<A>): boolean => entry.left > 0 && (absence || Option.isSome(entry.value))
-      return Effect.flatMap(guard(turns.look(key, flight), notReached), (view) => {
+      const wanted = (entry: Entry<A>): boolean => isWanted(entry, absence)
+      const looked: Effect.Effect<Flights.View<A> | typeof notReached> =
+        glanced === "not reached"
+          ? Effect.succeed(notReached)
+          : guard(glanced === "missed" ? turns.lookOrTake(key, flight) : turns.look(key, flight), notReached)
+      return Effect.flatMap(looked, (view) => {
         if (view === notReached) {
           counts.misses++
           return run(key, flight, compute, write, fill, false)
@@ -240,11 +282,41 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
       })
     })
 
+  /**
+   * A hit needs no flight, no turn and no tier: it is looked for first. What is not there, or not as it is wanted, is
+   * looked for once more by the one flight of the key.
+   */
   const obtain: Loader<A>["obtain"] = <E, R>(
     key: string,
     compute: Compute<A, E, R>,
     write: WriteOptions | undefined,
     absence: boolean
+  ): Effect.Effect<Option.Option<A>, E, R> => {
+    if (tier !== undefined) return fly(key, compute, write, absence, "not yet")
+    return Effect.suspend(() => {
+      if (flights.has(key)) return fly(key, compute, write, absence, "not yet")
+      const full = settings.prefix + key
+      return Effect.flatMap(
+        guard(
+          Effect.flatMap(backend.get(full, settings.timed), (found) => accept(key, found)),
+          notReached
+        ),
+        (entry) => {
+          if (entry === notReached) return fly(key, compute, write, absence, "not reached")
+          return entry !== undefined && isWanted(entry, absence)
+            ? serve(key, entry, compute, write, undefined, 0)
+            : fly(key, compute, write, absence, entry === undefined ? "missed" : "not yet")
+        }
+      )
+    })
+  }
+
+  const fly = <E, R>(
+    key: string,
+    compute: Compute<A, E, R>,
+    write: WriteOptions | undefined,
+    absence: boolean,
+    glanced: Glanced
   ): Effect.Effect<Option.Option<A>, E, R> =>
     // Looking, setting and seeing to the end are one step: an interruption between them would strand a flight for ever.
     Effect.uninterruptibleMask((restore) => {
@@ -262,18 +334,35 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
       const flight = Flights.make<A>()
       const fill = tier?.beginRead(key)
       flights.set(key, flight)
-      return Effect.onExit(restore(load(key, flight, compute, write, absence, fill)), (exit) => {
+      return Effect.onExit(restore(load(key, flight, compute, write, absence, fill, glanced)), (exit) => {
         tier?.end(key, fill)
         if (flights.get(key) === flight) flights.delete(key)
         const abandoned = Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
         const settled = Deferred.succeed(flight.result, abandoned ? undefined : exit)
         if (flight.token === undefined) return settled
         const release = turns.release([{ key, flight }])
-        // whoever waits in this process would only meet the lease; a caller with a result does not wait for it to end
-        if (abandoned) return Effect.zipRight(release, settled)
+        // whoever waits in this process would only meet the lease; who was interrupted, and a caller with a result, do not
+        // wait for it to end: that can take as long as the backend may
+        if (abandoned) return fork(Effect.ensuring(release, settled))
         return Effect.zipRight(settled, Exit.isSuccess(exit) ? fork(release) : release)
       })
     })
 
-  return { kernel, turns, flights, outdate, outdateAll, obtain, isDue, refresh, grace, isPaused, fork }
+  return {
+    kernel,
+    turns,
+    flights,
+    outdate,
+    outdateAll,
+    obtain,
+    isDue,
+    refresh,
+    beginRefresh,
+    refreshing,
+    isStillDue,
+    pause,
+    grace,
+    isPaused,
+    fork
+  }
 }

@@ -7,20 +7,17 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import type { Fill } from "./firstTier.ts"
 import * as Flights from "./flights.ts"
 import type { Entry } from "./kernel.ts"
-import type { Loader } from "./loading.ts"
-import type { WriteOptions } from "./model.ts"
+import type { Loader, Refresh } from "./loading.ts"
+import type { CacheError, WriteOptions } from "./model.ts"
 
 /** The computation of several keys: what it does not give does not exist. */
 export type LoadMany<A, E, R> = (
   missing: ReadonlyArray<string>
 ) => Effect.Effect<Iterable<readonly [key: string, value: A]>, E, R>
 
-interface Seat<A> extends Flights.Seat<A> {
-  readonly fill: Fill | undefined
-}
+type Seat<A> = Refresh<A>
 
 export const make = <A>(
   loader: Loader<A>
@@ -32,20 +29,20 @@ export const make = <A>(
   const { flights, kernel, turns } = loader
   const { acceptMany, backend, counts, guard, settings, tier } = kernel
 
+  /** Those of the keys whose turn it is. */
+  const takeTurns = (seats: ReadonlyArray<Seat<A>>): Effect.Effect<ReadonlyArray<Seat<A>>, CacheError> =>
+    Effect.map(turns.takeMany(seats), (taken) => seats.filter((_, index) => taken[index]?._tag === "Mine"))
+
+  /** Computes all of them, and keeps those whose turn it is. */
   const compute = <E, R>(
     seats: ReadonlyArray<Seat<A>>,
+    mine: ReadonlyArray<Seat<A>>,
     load: LoadMany<A, E, R>,
-    write: WriteOptions | undefined,
-    turnsAsked: boolean
+    write: WriteOptions | undefined
   ): Effect.Effect<ReadonlyMap<string, Option.Option<A>>, E, R> =>
     Effect.gen(function* () {
       counts.loads++
-      const mine = new Set<Seat<A>>()
-      if (turnsAsked) {
-        const taken = yield* guard(turns.takeMany(seats), [])
-        for (const [index, seat] of seats.entries()) if (taken[index]?._tag === "Mine") mine.add(seat)
-      }
-      const stamped = mine.size > 0 ? yield* guard(kernel.stamp(write, "getOrElseMany"), undefined) : undefined
+      const stamped = mine.length > 0 ? yield* guard(kernel.stamp(write, "getOrElseMany"), undefined) : undefined
       const started = yield* Clock.currentTimeMillis
       const given = new Map(yield* load(seats.map(({ key }) => key)))
       const took = Math.max(0, (yield* Clock.currentTimeMillis) - started)
@@ -55,37 +52,49 @@ export const make = <A>(
         values.set(key, value === undefined && !given.has(key) ? Option.none() : Option.some(value as A))
       }
       if (stamped !== undefined) {
-        const computed = [...mine].map((seat) => ({ ...seat, value: values.get(seat.key) ?? Option.none() }))
+        const computed = mine.map((seat) => ({ ...seat, value: values.get(seat.key) ?? Option.none() }))
         yield* turns.keep(computed, { write, stamped, took, method: "getOrElseMany" })
       }
       return values
     })
 
-  /** One computation behind the call for all that is served although it is not fresh. */
+  /** One computation behind the call for all that is due and not being computed. */
   const refresh = <E, R>(
-    keys: ReadonlyArray<string>,
+    seen: ReadonlyMap<string, number>,
     load: LoadMany<A, E, R>,
     write: WriteOptions | undefined
-  ): Effect.Effect<void, never, R> => {
-    const work = Effect.suspend(() => {
-      const seats = keys.map((key): Seat<A> => ({ key, flight: Flights.make(), fill: tier?.beginRead(key) }))
-      counts.refreshes++
-      return Effect.ensuring(
-        Effect.interruptible(
-          Effect.tapErrorCause(compute(seats, load, write, true), () =>
-            Effect.sync(() => {
-              counts.refreshFailures++
-            })
+  ): Effect.Effect<void, never, R> =>
+    // nothing comes between what is begun here and the fiber that ends it, which begins uninterruptible too
+    Effect.uninterruptible(
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const begun: Array<Seat<A>> = []
+        for (const key of seen.keys()) {
+          const one = loader.beginRefresh(key, now)
+          if (one !== undefined) begun.push(one)
+        }
+        if (begun.length === 0) return Effect.void
+        const work = Effect.gen(function* () {
+          const mine = yield* takeTurns(begun)
+          if (mine.length === 0) return
+          const keys = mine.map(({ key }) => key)
+          const found = yield* backend.getMany(
+            keys.map((key) => settings.prefix + key),
+            true
           )
-        ),
-        Effect.suspend(() => {
-          for (const { fill, key } of seats) tier?.end(key, fill)
-          return turns.release(seats)
+          const entries = yield* acceptMany(keys, found)
+          const due = mine.filter(({ key }, index) =>
+            loader.isStillDue(entries[index], seen.get(key) ?? Number.NEGATIVE_INFINITY)
+          )
+          if (due.length === 0) return
+          counts.refreshes++
+          const exit = yield* Effect.exit(compute(due, due, load, write))
+          if (Exit.isSuccess(exit)) return
+          counts.refreshFailures++
+          yield* loader.pause(due.map(({ key }) => key))
         })
-      )
-    })
-    return Effect.uninterruptible(loader.fork(work))
-  }
+        return loader.refreshing(begun, work)
+      })
+    )
 
   const run = <E, R>(
     seats: ReadonlyArray<Seat<A>>,
@@ -107,7 +116,7 @@ export const make = <A>(
       )
       const values = new Map<string, Option.Option<A>>()
       const missing: Array<Seat<A>> = []
-      const behind: Array<string> = []
+      const behind = new Map<string, number>()
       const old: Array<Entry<A>> = []
       for (const [index, seat] of seats.entries()) {
         const { fill, key } = seat
@@ -120,10 +129,10 @@ export const make = <A>(
         if (entry.left > 0) {
           tier?.put(key, fill, entry.value, entry.left, entry.took, entry.tags, now)
           if (Option.isNone(entry.value)) counts.negativeHits++
-          if (yield* loader.isDue(entry.took, entry.left)) behind.push(key)
+          if (yield* loader.isDue(entry.took, entry.left)) behind.set(key, entry.left)
         } else if (isBehind) {
           counts.stale++
-          behind.push(key)
+          behind.set(key, entry.left)
         } else if (loader.isPaused(key, entry, now)) counts.graced++
         else {
           missing.push(seat)
@@ -133,11 +142,12 @@ export const make = <A>(
         counts.hits++
         values.set(key, entry.value)
       }
-      if (behind.length > 0) yield* refresh(behind, load, write)
+      if (behind.size > 0) yield* refresh(behind, load, write)
       if (missing.length === 0) return values
       counts.misses += missing.length
+      const mine = found === undefined ? [] : yield* guard(takeTurns(missing), [])
       const computed = yield* Effect.catchAllCause(
-        compute(missing, load, write, found !== undefined),
+        compute(missing, mine, load, write),
         (cause): Effect.Effect<ReadonlyMap<string, Option.Option<A>>, E> => {
           // old entries stand in for the failure only if there is one for each key
           if (old.length < missing.length) return Effect.failCause(cause)
@@ -191,7 +201,7 @@ export const make = <A>(
                 }
               })
               if (seats.every(({ flight }) => flight.token === undefined)) return settled
-              if (abandoned) return Effect.zipRight(turns.release(seats), settled)
+              if (abandoned) return loader.fork(Effect.ensuring(turns.release(seats), settled))
               return Effect.zipRight(
                 settled,
                 Exit.isSuccess(exit) ? loader.fork(turns.release(seats)) : turns.release(seats)

@@ -76,6 +76,17 @@ const numberWhere = (name: string, words: string, fits: (value: number) => boole
     Config.mapOrFail(Config.number(name), (value) => (fits(value) ? Either.right(value) : refused(`expected ${words}`)))
   )
 
+/** A number that fits, or none. */
+const numberOrNone = (name: string, words: string, fits: (value: number) => boolean) =>
+  optional(
+    Config.mapOrFail(Config.string(name), (found): Either.Either<number | false, ConfigError.ConfigError> => {
+      const trimmed = found.trim()
+      if (/^(?:none|false)$/.test(trimmed)) return Either.right(false)
+      const value = trimmed === "" ? Number.NaN : Number(trimmed)
+      return fits(value) ? Either.right(value) : refused(`expected ${words}; or none`)
+    })
+  )
+
 const count = (name: string) =>
   numberWhere(name, "a whole number, one or more", (value) => Number.isSafeInteger(value) && value >= 1)
 
@@ -126,7 +137,7 @@ export const cache = {
   earlyRefresh: numberWhere("earlyRefresh", "a factor, zero or more", (value) => value >= 0 && Number.isFinite(value)),
   negativeTtl: time("negativeTtl"),
   firstTier: part("firstTier", firstTier),
-  compressAbove: numberWhere("compressAbove", "a number of bytes, zero or more", (value) => value >= 0),
+  compressAbove: numberOrNone("compressAbove", "a number of bytes, zero or more", (value) => value >= 0),
   trusted: boolean("trusted"),
   version: text("version"),
   lease: part("lease", lease),

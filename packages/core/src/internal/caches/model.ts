@@ -20,6 +20,7 @@ import type * as OneTimeStore from "../../state/OneTimeStore.ts"
  * - `NotFound`: no cache of the name has been asked for.
  * - `InvalidKey`: a key is not of the definition's schema (a defect, for it is a mistake in the program).
  * - `Unavailable`: what the kind needs cannot be reached.
+ * - `Rejected`: what the kind needs answered with a refusal.
  * - `Closed`: the registry is released.
  *
  * @since 0.1.0
@@ -34,6 +35,7 @@ export const Reason = Schema.Literal(
   "NotFound",
   "InvalidKey",
   "Unavailable",
+  "Rejected",
   "Closed"
 )
 

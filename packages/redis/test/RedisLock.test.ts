@@ -14,6 +14,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisLock", "redis-ser
   layer(real, { excludeTestServices: true })("the suite of locks", (it) => {
     const suite = LockSuite.make({
       advance: (duration) => pause(Duration.toMillis(duration)),
+      pace: 5,
       steal: (key) => send("DEL", `lock:${key}`)
     })
     for (const one of Suite.applicable(suite, ["steal"])) it.effect(one.name, () => one.run)

@@ -84,7 +84,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("the ports on a Cluster
             })
           )
 
-          for (const one of redis) it.effect(one.name, () => one.run, Ports.attempts(port, 60_000))
+          for (const one of redis) it.effect(one.name, () => one.run, Ports.patience)
 
           it.effect(
             `${enough} slots and more of its keys were moved all the while, and the client was sent on`,

@@ -6,9 +6,11 @@ import {
   ConversationMemory,
   Counters,
   EventBus,
+  FallbackSessionStore,
   Lock,
   OneTimeStore,
   RateLimiter,
+  ResilientSessionStore,
   SessionStore
 } from "@underlay/core"
 import {
@@ -35,7 +37,9 @@ import {
   RedisLock,
   RedisOneTimeStore,
   RedisRateLimiter,
-  RedisSessionStore
+  RedisSessionStore,
+  FallbackSessionStore as RedisWithFallback,
+  ResilientSessionStore as RedisWithSecondAttempt
 } from "@underlay/redis"
 import { Clock, ConfigProvider, Context, Duration, Effect, Layer, type Scope, TestClock, TestContext } from "effect"
 import { pause } from "../support.ts"
@@ -93,22 +97,16 @@ export interface Port {
   readonly suite: string
   readonly memory: ReadonlyArray<Case<never>>
   readonly redis: ReadonlyArray<Case<Ports | RedisClient.RedisClient | Store>>
-  /** On Redis its cases go by the machine's own time, in steps of some tens of milliseconds. */
-  readonly realTime?: true
+  /** It goes on while its server is away: its cases need not fail then. */
+  readonly survives?: true
 }
 
 /** Runs all cases of a port on Redis, one by one. */
-export const all = ({ realTime, redis }: Port): Effect.Effect<void, unknown, Ports | RedisClient.RedisClient | Store> =>
-  Effect.forEach(redis, ({ run }) => (realTime === true ? Effect.retry(run, { times: 2 }) : run), { discard: true })
+export const all = ({ redis }: Port): Effect.Effect<void, unknown, Ports | RedisClient.RedisClient | Store> =>
+  Effect.forEach(redis, ({ run }) => run, { discard: true })
 
-/** How a case is run: one that goes by real time may fail twice, for a machine that stops for a moment is late. */
-export const attempts = (
-  { realTime }: Port,
-  timeout = 20_000
-): { readonly timeout: number; readonly retry: number } => ({
-  timeout,
-  retry: realTime === true ? 2 : 0
-})
+/** How long a case may take, in milliseconds. */
+export const patience = 60_000
 
 /** The ports over a client. */
 export const redis = Layer.mergeAll(
@@ -227,6 +225,50 @@ const inMemory = (cases: ReadonlyArray<Case<Ports>>): ReadonlyArray<Case<never>>
     run: Effect.provide(run, Layer.provideMerge(memory, TestContext.TestContext))
   }))
 
+/** Cases of sessions, on a store that each of them has for itself. */
+const onStoreOfItsOwn = <R>(
+  suite: Suite.Suite<SessionStoreSuite.Capability, SessionStore.SessionStore | R>,
+  make: Effect.Effect<SessionStore.Service, SessionStore.SessionStoreError, R | Scope.Scope>,
+  capabilities: ReadonlyArray<SessionStoreSuite.Capability>
+): ReadonlyArray<Case<R>> =>
+  Suite.applicable(suite, capabilities).map(({ name, run }) => ({
+    name,
+    run: Effect.scoped(Effect.provideServiceEffect(run, SessionStore.SessionStore, make)) as Effect.Effect<
+      void,
+      unknown,
+      R
+    >
+  }))
+
+type MakeSessions<R> = (
+  options?: SessionStore.Options
+) => Effect.Effect<SessionStore.Service, SessionStore.SessionStoreError, R | Scope.Scope>
+
+/** Sessions in memory, with something round them. */
+const sessionsInMemory = (make: MakeSessions<never>): ReadonlyArray<Case<never>> =>
+  inMemory(onStoreOfItsOwn(SessionStoreSuite.make({ advance: TestClock.adjust, store: make }), make(), ["options"]))
+
+/** Sessions on Redis, with something round them that goes by the machine's clock: it waits for what really happens. */
+const sessionsOnRedis = (
+  make: (
+    client: RedisClient.Service,
+    options?: SessionStore.Options
+  ) => Effect.Effect<SessionStore.Service, SessionStore.SessionStoreError, Scope.Scope>
+): ReadonlyArray<Case<Real>> => {
+  const store: MakeSessions<RedisClient.RedisClient> = (options) =>
+    Effect.flatMap(RedisClient.RedisClient, (client) => make(client, options))
+  const suite = SessionStoreSuite.make<Real>({
+    advance: serverTime(has("session")),
+    plant: (id, text) => put("SET", `session:${id}`, text),
+    store,
+    now
+  })
+  return onStoreOfItsOwn(suite, store(), ["plant", "options"])
+}
+
+const memoryStore = (options: SessionStore.Options = {}) =>
+  Effect.map(Layer.build(SessionStore.layerMemory(options)), Context.get(SessionStore.SessionStore))
+
 /** How much a server's clock may go on by itself while a case runs. */
 const slack = "10 seconds"
 
@@ -259,6 +301,27 @@ export const ports: ReadonlyArray<Port> = [
     )
   },
   {
+    name: "ResilientSessionStore",
+    suite: "SessionStoreSuite",
+    memory: sessionsInMemory((options) =>
+      Effect.flatMap(memoryStore(options), (store) => ResilientSessionStore.make(store))
+    ),
+    redis: sessionsOnRedis((client, options) => RedisWithSecondAttempt.make(client, options))
+  },
+  {
+    name: "FallbackSessionStore",
+    suite: "SessionStoreSuite",
+    survives: true,
+    memory: sessionsInMemory((options) =>
+      Effect.flatMap(memoryStore(options), (store) =>
+        Effect.map(FallbackSessionStore.make(store, options), (fallback) => fallback.store)
+      )
+    ),
+    redis: sessionsOnRedis((client, options) =>
+      Effect.map(RedisWithFallback.make(client, options), (fallback) => fallback.store)
+    )
+  },
+  {
     name: "Cache",
     suite: "CacheSuite",
     memory: inMemory(
@@ -285,10 +348,11 @@ export const ports: ReadonlyArray<Port> = [
   {
     name: "Lock",
     suite: "LockSuite",
-    realTime: true,
     memory: inMemory(Suite.applicable(LockSuite.make({ advance: TestClock.adjust }), [])),
     // holders and server go by clocks of their own: time is let pass
-    redis: Suite.applicable(LockSuite.make({ advance: realTime, steal: (key) => put("DEL", `lock:${key}`) }), ["steal"])
+    redis: Suite.applicable(LockSuite.make({ advance: realTime, pace: 5, steal: (key) => put("DEL", `lock:${key}`) }), [
+      "steal"
+    ])
   },
   {
     name: "RateLimiter",

@@ -20,7 +20,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("the ports on one serve
     layer(real, { excludeTestServices: true })(cell.driver, (it) => {
       for (const port of Matrix.portsOf(cell, Ports.ports)) {
         describe(port.name, () => {
-          for (const one of port.redis) it.effect(one.name, () => one.run, Ports.attempts(port))
+          for (const one of port.redis) it.effect(one.name, () => one.run, Ports.patience)
         })
       }
     })

@@ -69,7 +69,7 @@ export const backend = (client: RedisClient.Service): EventBus.Backend => {
   ): Effect.Effect<A, EventBus.EventBusError> =>
     Effect.mapBoth(client.run(step.script, step.keys, step.args), { onSuccess: read, onFailure: fails(method) })
 
-  /** One script for every partition of a topic. */
+  /** One script for every partition of a topic, to look at it. */
   const everywhere = (
     method: string,
     topic: Topic,
@@ -79,6 +79,17 @@ export const backend = (client: RedisClient.Service): EventBus.Backend => {
       Effect.flatMap(client.sendMany(partitionsOf(topic).map(step)), StoreErrors.allReplies),
       fails(method)
     )
+
+  /** One script for several partitions, to change them. What was done in one partition was done, whatever became of others. */
+  const change = (
+    method: string,
+    steps: ReadonlyArray<RedisClient.Step>
+  ): Effect.Effect<void, EventBus.EventBusError> =>
+    Effect.flatMap(Effect.mapError(client.sendMany(steps), fails(method)), (results) => {
+      const failed = results.find(Either.isLeft)
+      if (failed === undefined) return Effect.void
+      return Effect.fail(results.some(isDone) ? begun(fails(method)(failed.left)) : fails(method)(failed.left))
+    })
 
   const retentionOf = ({ maxAge, maxLength, unacknowledged }: EventBus.RetentionSettings) => [
     maxLength,
@@ -125,12 +136,14 @@ export const backend = (client: RedisClient.Service): EventBus.Backend => {
     },
 
     open: (topic, group, starts) =>
-      Effect.asVoid(
-        everywhere("open", topic, (partition) => ({
-          script: openScript,
-          keys: [streamKey(topic, partition)],
-          args: [group, starts[partition] ?? "0-0", topic.forgetAfter]
-        }))
+      change(
+        "open",
+        partitionsOf(topic).flatMap((partition) => {
+          const start = starts[partition]
+          return start === undefined
+            ? []
+            : [{ script: openScript, keys: [streamKey(topic, partition)], args: [group, start, topic.forgetAfter] }]
+        })
       ),
 
     beat: (topic, { group, token }, ttl, held) => {
@@ -328,11 +341,14 @@ export const backend = (client: RedisClient.Service): EventBus.Backend => {
 
     seek: (topic, group, starts) =>
       Effect.zipRight(
-        everywhere("seek", topic, (partition) => ({
-          script: seekScript,
-          keys: [streamKey(topic, partition)],
-          args: [group, starts[partition] ?? "0-0", topic.forgetAfter]
-        })),
+        change(
+          "seek",
+          partitionsOf(topic).map((partition) => ({
+            script: seekScript,
+            keys: [streamKey(topic, partition)],
+            args: [group, starts[partition] ?? "0-0", topic.forgetAfter]
+          }))
+        ),
         // who does not hear it looks by itself
         Effect.ignore(client.send("PUBLISH", channelOf(topic), "all"))
       ),
@@ -381,14 +397,17 @@ export const backend = (client: RedisClient.Service): EventBus.Backend => {
 
     removeGroup: (topic, group) =>
       Effect.zipRight(
-        everywhere("removeGroup", topic, (partition) => ({
-          script: removeGroupScript,
-          keys: [streamKey(topic, partition), deadKey(topic, partition, group)],
-          args: [group]
-        })),
+        change(
+          "removeGroup",
+          partitionsOf(topic).map((partition) => ({
+            script: removeGroupScript,
+            keys: [streamKey(topic, partition), deadKey(topic, partition, group)],
+            args: [group]
+          }))
+        ),
         Effect.mapBoth(client.send("DEL", membersKey(topic, group)), {
           onSuccess: () => undefined,
-          onFailure: fails("removeGroup")
+          onFailure: (error) => begun(fails("removeGroup")(error))
         })
       ),
 
@@ -431,6 +450,20 @@ const partitionsOf = ({ partitions }: EventBus.TopicSettings): ReadonlyArray<num
 /** A text that may be absent, as an argument: the empty text is not absent. */
 const maybe = (text: string | undefined): string => (text === undefined ? "-" : `+${text}`)
 
+const isDone = (result: Either.Either<RedisClient.Reply, RedisError>): boolean =>
+  Either.isRight(result) || result.left.outcome === "unknown"
+
+/** The failure of a part of what was to be done, of which another part was or may have been. */
+const begun = ({ cause, description, method, reason, repeatable }: EventBus.EventBusError): EventBus.EventBusError =>
+  new EventBus.EventBusError({
+    reason,
+    method,
+    description,
+    outcome: "unknown",
+    repeatable,
+    ...(cause === undefined ? {} : { cause })
+  })
+
 const numberOf = (reply: RedisClient.Reply): number => (typeof reply === "number" ? reply : 0)
 const textOf = (reply: RedisClient.Reply | undefined): string | undefined =>
   typeof reply === "string" ? reply : undefined
@@ -438,7 +471,8 @@ const textsOf = (reply: RedisClient.Reply): ReadonlyArray<string> =>
   Array.isArray(reply) ? reply.filter((one) => typeof one === "string") : []
 
 /** A lease is held under the name of the consumer, a space and 32 random characters. */
-const consumerOf = (lease: RedisClient.Reply | undefined): string | undefined => textOf(lease)?.slice(0, -33)
+const consumerOf = (lease: RedisClient.Reply | undefined): string | undefined =>
+  textOf(lease)?.slice(0, -33) || undefined
 
 const fieldsOf = (reply: RedisClient.Reply | undefined): ReadonlyMap<string, string> => {
   const fields = new Map<string, string>()
@@ -642,6 +676,7 @@ return 1`
 const seekScript = RedisClient.script(
   "events.seek",
   `${starting}
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
 local start = startOf(KEYS[1], ARGV[2])
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], start, 'MKSTREAM')
 if made.err then

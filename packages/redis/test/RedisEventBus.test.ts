@@ -29,7 +29,7 @@ const until = <E, R>(
   const started = performance.now()
   const look: Effect.Effect<void, E, R> = Effect.flatMap(condition, (holds) => {
     if (holds) return Effect.void
-    if (performance.now() - started > seconds * 1_000) return Effect.sync(() => assert.fail(`in vain: ${what}`))
+    if (performance.now() - started > seconds * 1_000) return Effect.dieMessage(`in vain: ${what}`)
     return Effect.zipRight(pause(10), look)
   })
   return look
@@ -355,7 +355,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
           Effect.zipRight(Deferred.await(gate), events.handler(message))
         )
         for (let n = 1; n <= 8; n++) yield* eventBus.publish(work, { n })
-        yield* send("CONFIG", "SET", "maxmemory", "1mb")
+        yield* send("CONFIG", "SET", "maxmemory", "1")
         const error = yield* Effect.flip(eventBus.publish(work, { n: 9 }, { id: "nine" }))
         assert.deepStrictEqual([error.reason, error.outcome], ["Rejected", "not-done"])
         yield* Deferred.succeed(gate, undefined)
@@ -365,6 +365,85 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
         yield* events.has(9)
         yield* settled(eventBus, work, "g")
       }).pipe(Effect.provide(real))
+    )
+
+    it.scopedLive(
+      "a server without memory: who comes anew takes the backlog over, and buries what it cannot handle",
+      () =>
+        Effect.gen(function* () {
+          const eventBus = yield* EventBus.EventBus
+          const work = topic()
+          const subscribe = { group: "g", maxDeliveries: 1, ...fast } as const
+          yield* Effect.scoped(eventBus.subscribe(work, subscribe)(() => Effect.void))
+          for (let n = 1; n <= 8; n++) yield* eventBus.publish(work, { n }, { key: `${n}` })
+          yield* send("CONFIG", "SET", "maxmemory", "1")
+          const full = yield* Effect.flip(send("SET", "more", "x"))
+          assert.strictEqual(full.code, "OOM")
+          const events = recorder()
+          const subscription = yield* eventBus.subscribe(
+            work,
+            subscribe
+          )((message) => (message.event.n % 2 === 0 ? Effect.fail("no") : events.handler(message)))
+          yield* settled(eventBus, work, "g")
+          assert.deepStrictEqual([...events.numbers()].sort(), [1, 3, 5, 7])
+          assert.strictEqual(yield* eventBus.deadLetters(work, "g").count, 4)
+          yield* eventBus.seek(work, "g", "end")
+          // longer than a lease lasts: nothing was lost meanwhile, and nothing was refused
+          yield* pause(1_300)
+          const stats = yield* subscription.stats
+          assert.deepStrictEqual([stats.lost, stats.storeErrors, stats.partitions], [0, 0, [0, 1, 2, 3]])
+          const there = yield* Stream.runCollect(Stream.take(eventBus.stream(work, { pollInterval: "50 millis" }), 8))
+          assert.strictEqual(Chunk.size(there), 8)
+          const none = yield* Stream.runCollect(eventBus.stream(work, { from: "end", follow: false }))
+          assert.strictEqual(Chunk.size(none), 0)
+          const tail = yield* Effect.fork(
+            Stream.runHead(eventBus.stream(work, { from: "end", pollInterval: "50 millis" }))
+          )
+          yield* pause(200)
+          yield* send("CONFIG", "SET", "maxmemory", "0")
+          yield* eventBus.publish(work, { n: 9 })
+          assert.isTrue(Option.isSome(yield* Fiber.join(tail)))
+        }).pipe(Effect.provide(real))
+    )
+
+    it.scopedLive("what was done in some partitions and refused in others has an unknown outcome", () =>
+      Effect.gen(function* () {
+        const { host, port } = yield* RedisServer
+        const of = (username: string) =>
+          Effect.flatMap(
+            Layer.build(
+              RedisEventBus.layer.pipe(Layer.provide(RedisClient.layer({ host, port, username, password: "secret" })))
+            ),
+            (context) => Effect.provide(EventBus.EventBus, context)
+          )
+        const some = yield* of("some")
+        const none = yield* of("none")
+        const outcomes = (eventBus: EventBus.Service) =>
+          Effect.forEach(
+            [
+              eventBus.seek(topic(), "g", "beginning"),
+              eventBus.removeGroup(topic(), "g"),
+              Effect.scoped(eventBus.subscribe(topic(), { group: "g" })(() => Effect.void)),
+              eventBus.groups(topic())
+            ],
+            (effect) =>
+              Effect.map(Effect.flip(Effect.asVoid(effect)), ({ outcome, reason }) => {
+                assert.strictEqual(reason, "Rejected")
+                return outcome
+              })
+          )
+        assert.deepStrictEqual(yield* outcomes(some), ["unknown", "unknown", "unknown", "not-done"])
+        assert.deepStrictEqual(yield* outcomes(none), ["not-done", "not-done", "not-done", "not-done"])
+      }).pipe(
+        Effect.provide(
+          server({
+            users: [
+              "some on >secret ~events-topic:* ~{events* ~events:work:[013] &* +@all",
+              "none on >secret ~events-topic:* ~{events* &* +@all"
+            ]
+          })
+        )
+      )
     )
 
     it.scopedLive("keys of another type: typed failures, and nothing is a defect", () =>

@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import * as Chunk from "effect/Chunk"
+import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -41,6 +42,9 @@ export interface Options<R> {
 
 const Event = Schema.Struct({ n: Schema.Number, of: Schema.optional(Schema.String) })
 type Event = typeof Event.Type
+
+/** What a handler can fail with. */
+class Refused extends Data.TaggedError("Refused")<{ readonly message: string }> {}
 
 const seconds = Duration.seconds
 
@@ -381,7 +385,7 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Ev
           const subscription = yield* bus.subscribe(topic, { group: "g", maxDeliveries: 3, retryDelay: "1 second" })(
             (message) => {
               seen.push(`${message.id} ${message.deliveries}`)
-              return broken && message.event.n < 0 ? Effect.fail(new Error("negative")) : Effect.void
+              return broken && message.event.n < 0 ? Effect.fail(new Refused({ message: "negative" })) : Effect.void
             }
           )
           const dead = bus.deadLetters(topic, "g")
@@ -410,7 +414,7 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Ev
           yield* Suite.equal("the event", letter?.event, Option.some({ n: -1 }))
           yield* Suite.equal("as it is stored", letter?.data, '{"n":-1}')
           yield* Suite.equal("why", [letter?.reason, letter?.deliveries], ["Failed", 3])
-          yield* Suite.equal("what was said", letter?.description, "Error: negative")
+          yield* Suite.equal("what was said", letter?.description, "Refused: negative")
           yield* Suite.equal("what went with it", [letter?.key, letter?.headers], ["k", { h: "v" }])
           yield* Suite.equal(
             "read in two goes",
@@ -778,6 +782,10 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Ev
         const idle = yield* bus.stats(topic, "g")
         yield* Suite.equal("idle", [idle.length, idle.lag, idle.pending, idle.deadLetters], [20, 20, 0, 0])
         yield* Suite.equal("partitions", idle.partitions.length, 4)
+        yield* Suite.isTrue(
+          "nobody reads them",
+          idle.partitions.every(({ consumer }) => consumer === undefined)
+        )
         const gate = yield* Deferred.make<void>()
         yield* bus.subscribe(topic, { group: "g", consumer: "me" })(() => Deferred.await(gate))
         yield* pendingIs(bus, topic, "g", 20)

@@ -53,6 +53,16 @@ const asked =
       ...(cause === undefined ? {} : { cause })
     })
 
+const ofUnknownOutcome = ({ cause, description, method, reason, repeatable }: EventBusError): EventBusError =>
+  new EventBusError({
+    reason,
+    method,
+    description,
+    outcome: "unknown",
+    repeatable,
+    ...(cause === undefined ? {} : { cause })
+  })
+
 export const make = (backend: Backend): Service => {
   /** Until when a topic's number of partitions need not be asked for again. */
   const declared = new Map<string, number>()
@@ -248,9 +258,31 @@ export const make = (backend: Backend): Service => {
               onSuccess: (event) => Effect.succeed(Option.some(Codec.message(topic.name, partition, entry, 1, event)))
             })
 
+          /** What can be handed out, up to the first event that cannot. */
+          const firstOf = (entries: ReadonlyArray<Codec.Located>) => {
+            const messages: Array<Codec.Decoded<A>> = []
+            return Effect.match(
+              Effect.forEach(
+                entries,
+                (located) =>
+                  Effect.map(decoded(located), (message) => {
+                    if (Option.isSome(message)) messages.push(message.value)
+                  }),
+                { discard: true }
+              ),
+              {
+                onFailure: (failed) => ({ messages, failed }),
+                onSuccess: () => ({ messages, failed: undefined })
+              }
+            )
+          }
+
+          /** With what it ends once all that stands before has been handed out. */
+          let broken: EventBusError | undefined
           const waited = Effect.raceFirst(news.await, Effect.sleep(poll))
           const pull: Effect.Effect<Chunk.Chunk<Codec.Decoded<A>>, Option.Option<EventBusError>> = Effect.suspend(
             () => {
+              if (broken !== undefined) return Effect.fail(Option.some(broken))
               news.unsafeClose()
               return Effect.flatMap(Effect.mapError(page, Option.some), ({ entries, more }) => {
                 if (more) news.unsafeOpen()
@@ -258,9 +290,13 @@ export const make = (backend: Backend): Service => {
                   if (more) return pull
                   return follow ? Effect.zipRight(waited, pull) : Effect.fail(Option.none())
                 }
-                return Effect.flatMap(Effect.mapError(Effect.forEach(entries, decoded), Option.some), (messages) => {
-                  const there = messages.flatMap(Option.toArray)
-                  return there.length === 0 ? pull : Effect.succeed(Chunk.unsafeFromArray(there))
+                return Effect.flatMap(firstOf(entries), ({ failed, messages }) => {
+                  if (failed === undefined) {
+                    return messages.length === 0 ? pull : Effect.succeed(Chunk.unsafeFromArray(messages))
+                  }
+                  if (messages.length === 0) return Effect.fail(Option.some(failed))
+                  broken = failed
+                  return Effect.succeed(Chunk.unsafeFromArray(messages))
                 })
               })
             }
@@ -326,10 +362,11 @@ export const make = (backend: Backend): Service => {
         if (where === undefined) return failure("InvalidOptions", `deadLetters.${method}`, "there is no such letter")
         byPartition.set(where.partition, [...(byPartition.get(where.partition) ?? []), where.position])
       }
+      const steps = makeSteps()
       return Effect.reduce(byPartition, 0, (done, [partition, positions]) =>
         Effect.map(
           Effect.reduce(pieces(positions), 0, (count, piece) =>
-            Effect.map(backend[method](settings, group, partition, piece), (more) => count + more)
+            Effect.map(steps.change(backend[method](settings, group, partition, piece)), (more) => count + more)
           ),
           (count) => done + count
         )
@@ -338,21 +375,26 @@ export const make = (backend: Backend): Service => {
 
     /** As many as there were when it began: a letter that dies again is not met again. */
     const all = (method: "replay" | "drop"): Effect.Effect<number, EventBusError> => {
+      const steps = makeSteps()
       const of = (partition: number, left: number, done: number): Effect.Effect<number, EventBusError> =>
         left <= 0
           ? Effect.succeed(done)
-          : Effect.flatMap(backend.letters(settings, group, partition, "0-0", Math.min(left, batch)), (letters) =>
-              letters.length === 0
-                ? Effect.succeed(done)
-                : Effect.flatMap(
-                    backend[method](
-                      settings,
-                      group,
-                      partition,
-                      letters.map(({ letter }) => letter)
-                    ),
-                    (count) => of(partition, left - letters.length, done + count)
-                  )
+          : Effect.flatMap(
+              steps.look(backend.letters(settings, group, partition, "0-0", Math.min(left, batch))),
+              (letters) =>
+                letters.length === 0
+                  ? Effect.succeed(done)
+                  : Effect.flatMap(
+                      steps.change(
+                        backend[method](
+                          settings,
+                          group,
+                          partition,
+                          letters.map(({ letter }) => letter)
+                        )
+                      ),
+                      (count) => of(partition, left - letters.length, done + count)
+                    )
             )
       return Effect.flatMap(backend.stats(settings, group), (partitions) =>
         Effect.reduce(partitions, 0, (sum, { deadLetters, partition }) =>
@@ -432,8 +474,9 @@ export const make = (backend: Backend): Service => {
       withTopic("trim", topic, () => {
         const retention = Topics.retention(options, topic.settings.retention)
         if (Either.isLeft(retention)) return failure("InvalidOptions", "trim", retention.left)
+        const steps = makeSteps()
         const trim = (partition: number, done: number): Effect.Effect<number, EventBusError> =>
-          Effect.flatMap(backend.trim(topic.settings, partition, retention.right), (removed) =>
+          Effect.flatMap(steps.change(backend.trim(topic.settings, partition, retention.right)), (removed) =>
             removed === 0 ? Effect.succeed(done) : trim(partition, done + removed)
           )
         return Effect.map(
@@ -464,6 +507,22 @@ const ofPublication = (error: EventBusError, method: string, repeatable: boolean
     repeatable,
     ...(error.cause === undefined ? {} : { cause: error.cause })
   })
+
+/** Several changes that are one operation for its caller: when one fails, others can have been made. */
+const makeSteps = () => {
+  let begun = 0
+  const look = <B>(effect: Effect.Effect<B, EventBusError>): Effect.Effect<B, EventBusError> =>
+    Effect.mapError(effect, (error) => (begun > 0 ? ofUnknownOutcome(error) : error))
+  const change = <B>(effect: Effect.Effect<B, EventBusError>): Effect.Effect<B, EventBusError> =>
+    Effect.suspend(() => {
+      begun++
+      return Effect.mapError(effect, (error) => {
+        begun--
+        return begun > 0 ? ofUnknownOutcome(error) : error
+      })
+    })
+  return { look, change }
+}
 
 const pieces = <A>(all: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> => {
   const cut: Array<ReadonlyArray<A>> = []

@@ -86,6 +86,8 @@ interface Item {
   deliveries: number
   /** It was read, and no handler has had it. */
   fresh: boolean
+  /** The store may have been told of a delivery that no handler has had. */
+  beginning: boolean
   /** Its handler runs. */
   running: boolean
 }
@@ -110,7 +112,7 @@ interface Owned {
   readonly news: Effect.Latch
   readonly room: Effect.Latch
   readonly idle: Effect.Latch
-  /** The last position that was read. */
+  /** The last position that was read, or where the subscription began. */
   cursor: string
   running: number
 }
@@ -199,19 +201,25 @@ export const subscribe = <A, I, E, R>(
         /** Whether a handler may have the event now. What was handed out before is counted first, so that a crash counts. */
         const begin = (one: Owned, item: Item): Effect.Effect<boolean> =>
           Effect.flatMap(isOurs(one), (ours) => {
-            if (!ours) return Effect.succeed(false)
+            // the work on its key ends here: what comes later must not make the partition ours again without it
+            if (!ours) return Effect.as(one.draining ? Effect.void : lost(one), false)
             if (item.fresh) {
               item.fresh = false
               item.deliveries = 1
               return Effect.succeed(true)
             }
+            item.beginning = true
             return Effect.flatMap(
               persist(backend.begin(settings, member, one.partition, item.entry.position, item.deliveries + 1)),
               (result) => {
                 if (result === "lost") return Effect.as(lost(one), false)
-                item.deliveries++
                 // waiting for the store can have taken long
-                return isOurs(one)
+                return Effect.flatMap(isOurs(one), (stillOurs) => {
+                  if (!stillOurs) return Effect.as(one.draining ? Effect.void : lost(one), false)
+                  item.beginning = false
+                  item.deliveries++
+                  return Effect.succeed(true)
+                })
               }
             )
           })
@@ -344,9 +352,10 @@ export const subscribe = <A, I, E, R>(
           // the fibers of a partition that is lost are about to be interrupted
           if (result === "lost") return Effect.zipRight(lost(one), Effect.never)
           if (result === "no-group") {
-            // it was removed, or everything was: what comes from now on must not be missed
+            // it was removed, or everything was: what comes from now on must not be missed. Where others read, they know
+            // how far they were
             const again = Array.from({ length: settings.partitions }, (_, partition) =>
-              partition === one.partition ? one.cursor : (owned.get(partition)?.cursor ?? "0-0")
+              partition === one.partition ? one.cursor : owned.get(partition)?.cursor
             )
             return persist(backend.open(settings, group, again))
           }
@@ -361,7 +370,7 @@ export const subscribe = <A, I, E, R>(
                 for (const { deliveries, entry } of entries) {
                   if (one.known.has(entry.position)) continue
                   counts.claimed++
-                  take(one, run, { entry, deliveries, fresh: false, running: false })
+                  take(one, run, { entry, deliveries, fresh: false, beginning: false, running: false })
                 }
                 return next === undefined ? Effect.void : adopt(one, run, next)
               })
@@ -383,7 +392,7 @@ export const subscribe = <A, I, E, R>(
                   if (entries.length === 0) return one.news.await
                   for (const entry of entries) {
                     one.cursor = entry.position
-                    take(one, run, { entry, deliveries: 0, fresh: true, running: false })
+                    take(one, run, { entry, deliveries: 0, fresh: true, beginning: false, running: false })
                   }
                   return Effect.void
                 })
@@ -431,7 +440,7 @@ export const subscribe = <A, I, E, R>(
               news: Effect.unsafeMakeLatch(false),
               room: Effect.unsafeMakeLatch(false),
               idle: Effect.unsafeMakeLatch(false),
-              cursor: "0-0",
+              cursor: begins[partition] ?? "0-0",
               running: 0
             }
             owned.set(partition, one)
@@ -452,6 +461,7 @@ export const subscribe = <A, I, E, R>(
           for (const [position, item] of one.known) {
             if (done.has(position)) continue
             if (item.fresh) returned.push({ position, deliveries: 0 })
+            else if (item.beginning) returned.push({ position, deliveries: item.deliveries })
             else if (item.running) returned.push({ position, deliveries: item.deliveries - 1 })
           }
           return backend.release(settings, member, one.partition, one.acks, returned)
@@ -558,7 +568,9 @@ export const subscribe = <A, I, E, R>(
         }
 
         const scope = yield* Effect.scope
-        yield* backend.open(settings, group, starts)
+        // a group that has to be made again must not begin at another end
+        const begins = starts.includes("$") ? withEnds(starts, yield* backend.ends(settings)) : starts
+        yield* backend.open(settings, group, begins)
         yield* Effect.addFinalizer(() =>
           Effect.all(
             [
@@ -646,12 +658,19 @@ const inOwnScope = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E
     )
   )
 
-/** What a handler failed with, in one line. */
-const described = (cause: Cause.Cause<unknown>): string => {
-  const error = Cause.squash(cause)
-  if (error instanceof Error) return `${error.name}: ${error.message}`
-  if (typeof error === "string") return error
-  return typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string"
-    ? error._tag
-    : "the handler failed"
-}
+const withEnds = (starts: ReadonlyArray<string>, ends: ReadonlyArray<string>): ReadonlyArray<string> =>
+  starts.map((start, partition) => (start === "$" ? (ends[partition] ?? "0-0") : start))
+
+/** What a handler failed with, in one line. An error that cannot be shown has failed all the same. */
+const described = (cause: Cause.Cause<unknown>): string =>
+  Either.getOrElse(
+    Either.try(() => {
+      const error = Cause.squash(cause)
+      if (error instanceof Error) return `${error.name}: ${error.message}`
+      if (typeof error === "string") return error
+      return typeof error === "object" && error !== null && "_tag" in error && typeof error._tag === "string"
+        ? error._tag
+        : "the handler failed"
+    }),
+    () => "the handler failed"
+  )

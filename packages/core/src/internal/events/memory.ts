@@ -173,9 +173,10 @@ export const backend = (): Backend => {
     open: (topic, group, starts) =>
       Effect.asVoid(
         everywhere(topic, (one, partition, now) => {
+          const start = starts[partition]
+          if (start === undefined) return
           one.touched = now
           if (one.groups.has(group)) return
-          const start = starts[partition] ?? "0-0"
           one.groups.set(group, newGroup(start === "$" || Topics.compare(start, one.end) > 0 ? one.end : start))
         })
       ),

@@ -233,7 +233,8 @@ export interface SubscribeOptions {
   readonly retryDelay?: Duration.DurationInput | ((deliveries: number) => Duration.DurationInput) | undefined
   /**
    * How long a consumer can be silent before what it had is claimed by others. It says that it lives ten times within
-   * it, however long its handlers take. Default: 30 seconds.
+   * it, however long its handlers take. A partition that goes to another consumer, because one has come, waits so long
+   * for handlers that run, and interrupts them then. Default: 30 seconds.
    */
   readonly claimAfter?: Duration.DurationInput | undefined
   /** How often to look for events that were not announced. Default: 5 seconds. */
@@ -290,7 +291,10 @@ export interface StreamOptions {
   readonly from?: From | undefined
   /** Whether to wait for what is published later (default), or to end with the newest event. */
   readonly follow?: boolean | undefined
-  /** What to do with an event that is not of the topic's schema. Default: `"fail"`, as `Undecodable`. */
+  /**
+   * What to do with an event that is not of the topic's schema. Default: `"fail"`, as `Undecodable`, behind all that
+   * comes before it.
+   */
   readonly undecodable?: "fail" | "skip" | undefined
   /** Events that are read from a partition at once. Default: 100. */
   readonly pageSize?: number | undefined
@@ -591,11 +595,11 @@ export interface Backend {
     partition: number,
     entries: ReadonlyArray<NewEntry>
   ) => Effect.Effect<ReadonlyArray<{ readonly position: string; readonly duplicate: boolean }>, EventBusError>
-  /** Makes the group in every partition where it is not, to begin at that partition's start. */
+  /** Makes the group in every partition that has a start and where it is not, to begin at that start. */
   readonly open: (
     topic: TopicSettings,
     group: string,
-    starts: ReadonlyArray<string>
+    starts: ReadonlyArray<string | undefined>
   ) => Effect.Effect<void, EventBusError>
   /** Says that the consumer lives, and prolongs its leases for `ttl`. A new consumer rings for the others. */
   readonly beat: (

@@ -95,13 +95,16 @@ export const partitionOf = (key: string, partitions: number): number => {
   return (hash >>> 0) % partitions
 }
 
+const largest = 18_446_744_073_709_551_615n
+
 /** The two numbers of a position. */
 const parts = (position: string): readonly [bigint, bigint] => {
   const dash = position.indexOf("-")
   return [BigInt(position.slice(0, dash)), BigInt(position.slice(dash + 1))]
 }
 
-const isPosition = (text: string): boolean => /^\d{1,19}-\d{1,20}$/.test(text)
+/** Both numbers have 64 bits. */
+const isPosition = (text: string): boolean => /^\d{1,19}-\d{1,20}$/.test(text) && parts(text)[1] <= largest
 
 export const compare = (one: string, other: string): number => {
   const [oneTime, oneNumber] = parts(one)
@@ -109,8 +112,6 @@ export const compare = (one: string, other: string): number => {
   if (oneTime !== otherTime) return oneTime < otherTime ? -1 : 1
   return oneNumber === otherNumber ? 0 : oneNumber < otherNumber ? -1 : 1
 }
-
-const largest = 18_446_744_073_709_551_615n
 
 export const timeOf = (position: string): number => Number(parts(position)[0])
 

@@ -126,7 +126,10 @@ export interface Service {
     conversation: string,
     limit?: number
   ) => Effect.Effect<ReadonlyArray<ChatMessage>, ConversationMemoryError>
-  /** Drops the oldest messages until the rest fits, calls and their results together, system messages never. */
+  /**
+   * Drops the oldest messages until the rest fits, calls and their results together, system messages never. A result
+   * whose call is gone already is neither `kept` nor `dropped`.
+   */
   readonly trim: (conversation: string, options: TrimOptions) => Effect.Effect<Trimmed, ConversationMemoryError>
   /** The summary of what was said before the messages that are kept. */
   readonly summary: (conversation: string) => Effect.Effect<Option.Option<string>, ConversationMemoryError>
@@ -307,11 +310,8 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     }
     const warned = new Set<string>()
 
-    const decode = (
-      id: string,
-      texts: ReadonlyArray<string>
-    ): Effect.Effect<ReadonlyArray<readonly [text: string, message: ChatMessage]>> => {
-      const messages: Array<readonly [string, ChatMessage]> = []
+    const decode = (id: string, texts: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<Stored>> => {
+      const messages: Array<Stored> = []
       let corrupt = 0
       for (const text of texts) {
         const message = decodeMessage(text)
@@ -342,10 +342,10 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
     const trim = (id: string, options: TrimOptions, left: number): Effect.Effect<Trimmed, ConversationMemoryError> =>
       Effect.flatMap(backend.recent(id, undefined, ttl), (texts) =>
         Effect.flatMap(decode(id, texts), (pairs) => {
-          const messages = pairs.map(([, message]) => message)
-          const trimmed = trimMessages(messages, options)
+          const shown = withoutOrphans(pairs)
+          const trimmed = trimMessages(shown.map(messageOf), options)
           if (trimmed.dropped.length === 0) return Effect.succeed(trimmed)
-          const textOf = new Map(pairs.map(([text, message]) => [message, text]))
+          const textOf = new Map(shown.map(([text, message]) => [message, text]))
           const head = trimmed.kept.map((message) => textOf.get(message)).filter((text) => text !== undefined)
           return Effect.flatMap(backend.replaceHead(id, texts, head, ttl), (replaced) => {
             if (replaced) return Effect.succeed(trimmed)
@@ -374,7 +374,7 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
           }
           if (limit === 0) return Effect.succeed([])
           return Effect.flatMap(backend.recent(id, limit, ttl), (texts) =>
-            Effect.map(decode(id, texts), (pairs) => withoutOrphans(pairs.map(([, message]) => message)))
+            Effect.map(decode(id, texts), (pairs) => withoutOrphans(pairs).map(messageOf))
           )
         }),
       trim: (id, options) =>
@@ -418,17 +418,17 @@ export const layerMemory: {
 
 const memoryBackend = (capacity: number): Effect.Effect<Backend> =>
   Effect.sync(() => {
-    interface Stored {
+    interface Conversation {
       texts: Array<string>
       summary: string | undefined
     }
-    const conversations = new ExpiringMap<Stored>(capacity)
-    const touched = <A>(id: string, ttl: number, f: (stored: Stored | undefined) => A): Effect.Effect<A> =>
+    const conversations = new ExpiringMap<Conversation>(capacity)
+    const touched = <A>(id: string, ttl: number, f: (stored: Conversation | undefined) => A): Effect.Effect<A> =>
       Effect.map(Clock.currentTimeMillis, (now) => {
         conversations.expireAt(id, now + ttl, now)
         return f(conversations.get(id, now))
       })
-    const made = <A>(id: string, ttl: number, f: (stored: Stored) => A): Effect.Effect<A> =>
+    const made = <A>(id: string, ttl: number, f: (stored: Conversation) => A): Effect.Effect<A> =>
       Effect.map(Clock.currentTimeMillis, (now) => {
         const stored = conversations.get(id, now) ?? { texts: [], summary: undefined }
         conversations.set(id, stored, now + ttl, now)
@@ -436,7 +436,7 @@ const memoryBackend = (capacity: number): Effect.Effect<Backend> =>
       })
     return {
       append: (id, texts, maximum, ttl) => {
-        const add = (stored: Stored): number => {
+        const add = (stored: Conversation): number => {
           for (const text of texts) stored.texts.push(text)
           if (stored.texts.length > maximum) stored.texts.splice(0, stored.texts.length - maximum)
           return stored.texts.length
@@ -479,20 +479,26 @@ const encodeMessage = (message: ChatMessage): Either.Either<string, string> => {
     : Either.left(`a message holds what JSON does not have: ${problem}`)
 }
 
+/** A message, and the text that it is kept as. */
+type Stored = readonly [text: string, message: ChatMessage]
+
+const messageOf = ([, message]: Stored): ChatMessage => message
+
 const callsOf = (message: ChatMessage): ReadonlyArray<string> =>
   message.role === "assistant" ? message.content.flatMap((part) => (part.type === "tool-call" ? [part.id] : [])) : []
 
 /** Drops results whose call is not among the messages: the cut of `recent` or of the maximum fell between them. */
-const withoutOrphans = (messages: ReadonlyArray<ChatMessage>): ReadonlyArray<ChatMessage> => {
+const withoutOrphans = (messages: ReadonlyArray<Stored>): ReadonlyArray<Stored> => {
   const calls = new Set<string>()
-  return messages.flatMap((message): ReadonlyArray<ChatMessage> => {
+  return messages.flatMap((stored): ReadonlyArray<Stored> => {
+    const [text, message] = stored
     if (message.role === "tool") {
       const content = message.content.filter((part) => calls.has(part.id))
-      if (content.length === message.content.length && content.length > 0) return [message]
-      return content.length === 0 ? [] : [{ ...message, content }]
+      if (content.length === message.content.length && content.length > 0) return [stored]
+      return content.length === 0 ? [] : [[text, { ...message, content }]]
     }
     for (const id of callsOf(message)) calls.add(id)
-    return [message]
+    return [stored]
   })
 }
 

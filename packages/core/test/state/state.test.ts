@@ -297,6 +297,30 @@ describe("ConversationMemory", () => {
     }).pipe(Effect.provide(ConversationMemory.layerMemory({ maxMessages: 3 })))
   )
 
+  it.effect("trim does not show a result whose call is gone, as recent does not", () =>
+    Effect.gen(function* () {
+      const memory = yield* ConversationMemory.ConversationMemory
+      const call = (id: string): ChatMessage.ChatMessage => ({
+        role: "assistant",
+        content: [{ type: "tool-call", id, name: "look", arguments: {} }]
+      })
+      const result = (...ids: ReadonlyArray<string>): ChatMessage.ChatMessage => ({
+        role: "tool",
+        content: ids.map((id) => ({ type: "tool-result", id, name: "look", result: id }))
+      })
+      // more than are kept: the first call goes, and its result stands alone
+      yield* memory.append("a", [call("1"), call("2"), result("1", "2"), ChatMessage.user("q")])
+      const seen = yield* memory.recent("a")
+      assert.deepStrictEqual(seen, [call("2"), result("2"), ChatMessage.user("q")])
+      const all = yield* memory.trim("a", { maxTokens: 10, count: () => 1 })
+      assert.deepStrictEqual(all, { kept: seen, dropped: [], tokens: 3 })
+      yield* memory.append("b", [call("1"), result("1"), ChatMessage.user("q"), ChatMessage.user("r")])
+      const some = yield* memory.trim("b", { maxTokens: 1, count: () => 1 })
+      assert.deepStrictEqual(some, { kept: [ChatMessage.user("r")], dropped: [ChatMessage.user("q")], tokens: 1 })
+      assert.deepStrictEqual(yield* memory.recent("b"), [ChatMessage.user("r")])
+    }).pipe(Effect.provide(ConversationMemory.layerMemory({ maxMessages: 3 })))
+  )
+
   it.effect("options that cannot be fail the layer", () =>
     Effect.gen(function* () {
       for (const options of [{ ttl: 0 }, { maxMessages: 0 }, { maxMessages: 1.5 }]) {

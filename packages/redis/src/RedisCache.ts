@@ -12,6 +12,7 @@ import type * as Scope from "effect/Scope"
 import * as Keys from "./internal/cacheKeys.ts"
 import * as Scripts from "./internal/cacheScripts.ts"
 import * as Compression from "./internal/compression.ts"
+import type { Node } from "./internal/model.ts"
 import * as StoreErrors from "./internal/storeErrors.ts"
 import * as RedisClient from "./RedisClient.ts"
 import type { RedisError } from "./RedisError.ts"
@@ -26,6 +27,36 @@ export const layer: Layer.Layer<Cache.Cache, never, RedisClient.RedisClient> = L
   Cache.Cache,
   Effect.flatMap(RedisClient.RedisClient, (client) => make(client))
 )
+
+/**
+ * The same with options.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerWith = (options: Options): Layer.Layer<Cache.Cache, never, RedisClient.RedisClient> =>
+  Layer.scoped(
+    Cache.Cache,
+    Effect.flatMap(RedisClient.RedisClient, (client) => make(client, options))
+  )
+
+/**
+ * Options of the backend.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /**
+   * Tiers in the process hear of changes from the server too, not only from the handles that make them: so writes of
+   * programs that tell nobody, evictions and `FLUSHALL` are seen as well. The server tracks the keys of the namespace
+   * (`CLIENT TRACKING … BCAST`), over one more connection for each handle that has a tier, and the tier is emptied and not
+   * used while that is lost. The price: the server tells of a handle's own writes like of all others, so what it writes is
+   * in its tier only once it has been read; and every change of the namespace is sent to every such handle. Not on a
+   * Cluster, where `Cache.make` with a tier fails with `InvalidOptions`. Default: false.
+   */
+  readonly tracking?: boolean | undefined
+}
 
 /** Commands that are sent in one go. */
 const burst = 500
@@ -45,7 +76,10 @@ const mostWalks = 8
  * @since 0.1.0
  * @category constructors
  */
-export const make = (client: RedisClient.Service): Effect.Effect<Cache.Backend, never, Scope.Scope> =>
+export const make = (
+  client: RedisClient.Service,
+  options: Options = {}
+): Effect.Effect<Cache.Backend, never, Scope.Scope> =>
   Effect.map(Effect.scope, (scope): Cache.Backend => {
     const get = (key: string, timed: boolean): Effect.Effect<RedisClient.BinaryReply, RedisError> =>
       timed ? client.runBuffer(Scripts.timed, [key], []) : client.sendBuffer("GET", key)
@@ -86,17 +120,46 @@ export const make = (client: RedisClient.Service): Effect.Effect<Cache.Backend, 
         (replies) => replies.flat(1)
       )
 
+    /**
+     * Independent changes in bursts, one burst after the other, whatever becomes of single ones: with one master of a
+     * Cluster away the others still do theirs. Where nothing of a burst gets through no other is sent.
+     */
+    const each = <A>(
+      all: ReadonlyArray<A>,
+      stepOf: (one: A) => Effect.Effect<RedisClient.Step>
+    ): Effect.Effect<Partly> =>
+      Effect.gen(function* () {
+        const partly = { done: 0, counted: 0, failed: undefined as RedisError | undefined }
+        for (const piece of StoreErrors.pieces(all, burst)) {
+          const before = partly.done
+          for (const result of yield* client.sendMany(yield* Effect.forEach(piece, stepOf))) {
+            if (Either.isLeft(result)) {
+              partly.failed ??= result.left
+              continue
+            }
+            partly.done++
+            if (typeof result.right === "number") partly.counted += result.right
+          }
+          if (partly.done === before) break
+        }
+        return partly
+      })
+
     /** Which slots the nodes of a Cluster have, with those on their way in brackets. Elsewhere nothing moves. */
     const placement: Effect.Effect<string, RedisError> =
       client.topology === "cluster"
         ? Effect.flatMap(client.nodes, (nodes) =>
             Effect.map(
               Effect.forEach(nodes, (node) =>
-                Effect.map(node.send("CLUSTER", "NODES"), (reply) => {
-                  const own = String(reply)
-                    .split("\n")
-                    .find((line) => line.includes("myself"))
-                  return `${node.id} ${own?.split(" ").slice(8).join(" ") ?? ""}`
+                Effect.match(node.send("CLUSTER", "NODES"), {
+                  // walking it says so
+                  onFailure: () => node.id,
+                  onSuccess: (reply) => {
+                    const own = String(reply)
+                      .split("\n")
+                      .find((line) => line.includes("myself"))
+                    return `${node.id} ${own?.split(" ").slice(8).join(" ") ?? ""}`
+                  }
                 })
               ),
               (all) => all.join("\n")
@@ -105,52 +168,97 @@ export const make = (client: RedisClient.Service): Effect.Effect<Cache.Backend, 
         : Effect.succeed("")
 
     /**
-     * Frees every key that matches, on every node, and gives their number. While slots of a Cluster are moved, a key can
-     * go from a node that is still to be walked to one that has been: it walks again until nothing moved meanwhile.
+     * Frees every key that matches, on every node that can be reached, and counts them. While slots of a Cluster are moved,
+     * a key can go from a node that is still to be walked to one that has been: it walks again until nothing moved
+     * meanwhile.
      */
-    const sweep = (pattern: string): Effect.Effect<number, RedisError> =>
+    const sweep = (pattern: string): Effect.Effect<Swept, RedisError> =>
       Effect.gen(function* () {
-        let count = 0
+        const swept: Swept = { counted: 0, failed: undefined }
         let before = yield* placement
         // a Cluster that is moved about for hours shall not keep it busy as long
         for (let walks = 0; walks < mostWalks; walks++) {
-          count += yield* walk(pattern)
+          // what the last walk could not reach
+          swept.failed = undefined
+          for (const node of yield* client.nodes) yield* walk(node, pattern, swept)
           const after = yield* placement
           if (after === before && !after.includes("[")) break
           before = after
         }
-        return count
+        return swept
       })
 
-    const walk = (pattern: string): Effect.Effect<number, RedisError> =>
+    const walk = (node: Node, pattern: string, swept: Swept): Effect.Effect<void> =>
       Effect.gen(function* () {
-        let count = 0
-        for (const node of yield* client.nodes) {
-          let cursor = "0"
-          do {
-            const reply = yield* node.send("SCAN", cursor, "MATCH", pattern, "COUNT", burst)
-            const [next, found] = Array.isArray(reply) ? reply : []
-            const keys = Array.isArray(found) ? found.filter((one) => typeof one === "string") : []
-            if (keys.length > 0) count += yield* unlink(keys)
-            cursor = typeof next === "string" ? next : "0"
-          } while (cursor !== "0")
-        }
-        return count
+        let cursor = "0"
+        do {
+          const reply = yield* Effect.either(node.send("SCAN", cursor, "MATCH", pattern, "COUNT", burst))
+          if (Either.isLeft(reply)) {
+            swept.failed ??= reply.left
+            return
+          }
+          const [next, found] = Array.isArray(reply.right) ? reply.right : []
+          const keys = Array.isArray(found) ? found.filter((one) => typeof one === "string") : []
+          if (keys.length > 0) {
+            const { counted, failed } = yield* unlink(keys)
+            swept.counted += counted
+            swept.failed ??= failed
+          }
+          cursor = typeof next === "string" ? next : "0"
+        } while (cursor !== "0")
       })
 
     /** On a Cluster one command may have keys of one slot only. */
-    const unlink = (keys: ReadonlyArray<string>): Effect.Effect<number, RedisError> =>
+    const unlink = (keys: ReadonlyArray<string>): Effect.Effect<Partly> =>
       client.topology === "cluster"
-        ? Effect.map(inBursts(keys.map((key) => ["UNLINK", key])), (replies) =>
-            replies.reduce<number>((sum, one) => sum + (typeof one === "number" ? one : 0), 0)
-          )
-        : Effect.map(inBursts(StoreErrors.pieces(keys, burst).map((piece) => ["UNLINK", ...piece])), (replies) =>
-            replies.reduce<number>((sum, one) => sum + (typeof one === "number" ? one : 0), 0)
-          )
+        ? each(keys, (key) => Effect.succeed(["UNLINK", key]))
+        : each(StoreErrors.pieces(keys, burst), (piece) => Effect.succeed(["UNLINK", ...piece]))
+
+    /** What handles tell of their changes. */
+    const listen: Listen = (by, handler) =>
+      Effect.mapError(
+        client.listen([Keys.changesChannel(by.namespace)], (event) =>
+          handler(event._tag === "Message" ? Keys.heardOf(event.payload) : event)
+        ),
+        fails("make")
+      )
+
+    /** What handles tell, and what the server does of whoever changes a key: all is heard while both are. */
+    const listenBoth: Listen = (by, handler) => {
+      if (client.topology === "cluster") {
+        return Effect.fail(
+          new Cache.CacheError({
+            reason: "InvalidOptions",
+            method: "make",
+            description:
+              "a tier in the process cannot go by tracking on a Cluster, whose nodes tell of their own keys only"
+          })
+        )
+      }
+      const heard = new Set<"messages" | "keys">()
+      const from = (source: "messages" | "keys") => (event: Cache.Heard) => {
+        if (event._tag === "Changed") return handler(event)
+        const wasAll = heard.size === 2
+        if (event._tag === "Ready") heard.add(source)
+        else heard.delete(source)
+        if (event._tag === "Ready" && heard.size === 2) handler(event)
+        else if (wasAll && heard.size < 2) handler({ _tag: "Lost" })
+      }
+      const onKeys = from("keys")
+      return Effect.zipRight(
+        listen(by, from("messages")),
+        Effect.mapError(
+          client.track([by.prefix], (event) =>
+            onKeys(event._tag === "Invalidated" ? Keys.invalidatedOf(event.keys) : event)
+          ),
+          fails("make")
+        )
+      )
+    }
 
     return {
       scope,
-      get: (key, timed) => Effect.matchEffect(get(key, timed), reading("get")),
+      get: (key, timed) => Effect.matchEffect(get(key, timed), reading),
       getMany: (keys, timed) =>
         Effect.mapError(
           Effect.map(
@@ -168,39 +276,31 @@ export const make = (client: RedisClient.Service): Effect.Effect<Cache.Backend, 
         ),
       set: (entry, by) => Effect.mapBoth(Effect.flatMap(write(entry, by), run), done("set")),
       setMany: (entries, by) =>
-        Effect.mapBoth(
-          // one piece after another, so that no more than one is held as bytes
-          Effect.forEach(
-            StoreErrors.pieces(entries, burst),
-            (piece) =>
-              Effect.flatMap(
-                Effect.forEach(piece, (entry) => write(entry, by)),
-                inBursts
-              ),
-            { discard: true }
-          ),
-          done("setMany")
+        Effect.flatMap(
+          // one burst after another, so that no more than one is held as bytes
+          each(entries, (entry) => write(entry, by)),
+          ({ failed }) => (failed === undefined ? Effect.void : Effect.fail(fails("setMany")(failed)))
         ),
       delete: (keys, by) =>
-        Effect.mapBoth(inBursts(keys.map((key) => removal(key, by))), {
-          onSuccess: (replies) => replies.filter((one) => one === 1).length,
-          onFailure: fails("delete")
-        }),
+        Effect.flatMap(
+          each(keys, (key) => Effect.succeed(removal(key, by))),
+          counted("delete")
+        ),
       discard: (keys) => Effect.mapBoth(inBursts(keys.map((key) => ["UNLINK", key])), done("discard")),
       clear: (by) =>
-        Effect.mapError(
-          Effect.gen(function* () {
-            // first of all, so that what is being computed is not kept
-            yield* sweep(Keys.leasePattern(by.prefix))
-            const count = yield* sweep(Keys.pattern(by.prefix))
-            yield* inBursts([
+        Effect.gen(function* () {
+          // first of all, so that what is being computed is not kept
+          const leases = yield* sweep(Keys.leasePattern(by.prefix))
+          const entries = yield* sweep(Keys.pattern(by.prefix))
+          const told = yield* each<RedisClient.Step>(
+            [
               ["PUBLISH", Keys.changesChannel(by.namespace), Keys.message(by, { cleared: true })],
               ["PUBLISH", Keys.leasesChannel(by.prefix), ""]
-            ])
-            return count
-          }),
-          fails("clear")
-        ),
+            ],
+            Effect.succeed
+          )
+          return { counted: entries.counted, failed: entries.failed ?? leases.failed ?? told.failed }
+        }).pipe(Effect.mapError(fails("clear")), Effect.flatMap(counted("clear"))),
       leases: {
         getOrTake: (key, token, ttl) =>
           Effect.matchEffect(client.runBuffer(Scripts.getOrTake, [key, Keys.lease(key)], [token, ttl]), {
@@ -246,10 +346,12 @@ export const make = (client: RedisClient.Service): Effect.Effect<Cache.Backend, 
       },
       stamps: {
         get: (keys) =>
-          Effect.mapBoth(Effect.flatMap(client.sendMany(keys.map((key) => ["GET", key])), stampsOf), {
-            onSuccess: (stamps) => stamps,
-            onFailure: fails("get")
-          }),
+          Effect.mapBoth(
+            Effect.forEach(StoreErrors.pieces(keys, burst), (piece) =>
+              Effect.flatMap(client.sendMany(piece.map((key) => ["GET", key])), stampsOf)
+            ),
+            { onSuccess: (stamps) => stamps.flat(1), onFailure: fails("get") }
+          ),
         ensure: (keys, ttl) =>
           Effect.mapBoth(
             inBursts(
@@ -275,15 +377,39 @@ export const make = (client: RedisClient.Service): Effect.Effect<Cache.Backend, 
             done("invalidateTags")
           )
       },
-      listen: (by, handler) =>
-        Effect.mapError(
-          client.listen([Keys.changesChannel(by.namespace)], (event) =>
-            handler(event._tag === "Message" ? Keys.heardOf(event.payload) : event)
-          ),
-          fails("make")
-        )
+      listen: options.tracking === true ? listenBoth : listen
     }
   })
+
+/** Listens until the scope closes. */
+type Listen = NonNullable<Cache.Backend["listen"]>
+
+/** What came of independent changes: the sum of the numbers that were answered, and the first failure. */
+interface Swept {
+  counted: number
+  failed: RedisError | undefined
+}
+
+interface Partly extends Readonly<Swept> {
+  /** How many were done. */
+  readonly done: number
+}
+
+/** The number; or the failure, which has it too. */
+const counted =
+  (method: string) =>
+  ({ counted, failed }: Readonly<Swept>): Effect.Effect<number, Cache.CacheError> =>
+    failed === undefined
+      ? Effect.succeed(counted)
+      : Effect.fail(
+          new Cache.CacheError({
+            reason: StoreErrors.reasonOf(failed),
+            method,
+            description: StoreErrors.descriptionOf(failed),
+            deleted: counted,
+            cause: failed
+          })
+        )
 
 const fails =
   (method: string) =>
@@ -315,11 +441,11 @@ const found = (result: Either.Either<RedisClient.BinaryReply, RedisError>): Effe
   return result.left.reason === "WrongType" ? Effect.succeed("unreadable") : Effect.fail(result.left)
 }
 
-const reading = (method: string) => ({
+const reading = {
   onSuccess: foundOf,
   onFailure: (error: RedisError): Effect.Effect<Cache.Found, Cache.CacheError> =>
-    error.reason === "WrongType" ? Effect.succeed("unreadable") : Effect.fail(fails(method)(error))
-})
+    error.reason === "WrongType" ? Effect.succeed("unreadable") : Effect.fail(fails("get")(error))
+}
 
 const asLooked = (one: Cache.Found): Cache.Looked => ({ _tag: "Found", found: one ?? "unreadable" })
 

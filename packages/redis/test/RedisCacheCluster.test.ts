@@ -157,4 +157,53 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("Cache on a Cluster", "
       120_000
     )
   })
+
+  it.scopedLive(
+    "one master is away: of many keys those of the others are deleted, written and cleared, and counted",
+    () =>
+      Effect.gen(function* () {
+        // nobody declares it dead, so the others go on
+        const servers = yield* Servers.make({ masters: 3, replicas: 0, nodeTimeout: 120_000 })
+        const nodes = servers.nodes.map(({ host, port }) => ({ host, port }))
+        const context = yield* Layer.build(
+          Layer.provideMerge(RedisCache.layer, RedisClient.layer({ nodes, commandTimeout: "1 second" }))
+        )
+        const options = { schema: Schema.Number, jitter: 0 }
+        const make = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provide(effect, context)
+        const cache = yield* make(Cache.make({ ...options, namespace: "parts" }))
+        const strict = yield* make(Cache.make({ ...options, namespace: "parts", strict: true }))
+        const keys = Array.from({ length: 1_200 }, (_, index) => String(index))
+        const entries = (value: number) => keys.map((key) => [key, value] as const)
+        yield* strict.setMany(entries(1))
+
+        const dead = yield* servers.ownerOf(Slots.ofKey("cache:parts:0"))
+        const owners = yield* servers.owners
+        const away = keys.filter((key) => owners[Slots.ofKey(`cache:parts:${key}`)] === dead.index)
+        const there = keys.filter((key) => !away.includes(key))
+        assert.isAbove(away.length, 100)
+        assert.isAbove(there.length, 500)
+        yield* dead.kill
+
+        yield* cache.setMany(entries(2))
+        assert.strictEqual((yield* cache.stats).unreachable, 1)
+        const values = yield* Effect.forEach(there, (key) => strict.get(key))
+        assert.isTrue(values.every((value) => Option.contains(value, 2)))
+
+        assert.strictEqual(yield* cache.deleteMany(keys), there.length)
+        assert.strictEqual((yield* cache.stats).unreachable, 2)
+        for (const key of there) assert.deepStrictEqual(yield* strict.get(key), Option.none())
+
+        yield* cache.setMany(entries(3))
+        const refused = yield* Effect.flip(strict.deleteMany(keys))
+        assert.strictEqual(refused.deleted, there.length)
+        assert.include(["Unavailable", "Timeout"], refused.reason)
+
+        yield* cache.setMany(entries(4))
+        assert.strictEqual(yield* cache.clear, there.length)
+        yield* cache.setMany(entries(5))
+        assert.strictEqual((yield* Effect.flip(strict.clear)).deleted, there.length)
+        for (const key of there) assert.deepStrictEqual(yield* strict.get(key), Option.none())
+      }),
+    60_000
+  )
 })

@@ -41,7 +41,10 @@ export const makeWithClear = <A, I>(
     const kernel = Kernel.make(backend, settings, options, tier)
     const loader = Loading.make(kernel)
     if (tier !== undefined && backend.listen !== undefined) {
-      yield* kernel.guard(backend.listen(kernel.by(), listener(kernel, tier, loader)), undefined)
+      yield* Effect.catchAll(backend.listen(kernel.by(), listener(kernel, tier, loader)), (error) =>
+        // what can never be is no backend that fails
+        error.reason === "InvalidOptions" ? Effect.fail(error) : kernel.guard(Effect.fail(error), undefined)
+      )
     }
     return clearable(kernel, loader)
   })
@@ -66,8 +69,9 @@ const listener =
       if (!full.startsWith(settings.prefix)) continue
       const key = full.slice(settings.prefix.length)
       tier.remove(key)
-      // with leases, whether what is computed is kept is decided where the entries are
-      if (settings.lease === undefined) loader.outdate(key)
+      // with leases, whether what is computed is kept is decided where the entries are; and who does not say who made the
+      // change tells of this handle's own too, and of the end of an entry that is why it is being computed
+      if (settings.lease === undefined && heard.from !== undefined) loader.outdate(key)
     }
   }
 
@@ -268,17 +272,31 @@ const clearable = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): Clea
       ? Effect.succeed(0)
       : Effect.suspend(() => {
           const names = [...new Set(keys)]
-          return changing(
-            names,
+          return counting(
             Effect.suspend(() =>
               backend.delete(
                 names.map((key) => prefix + key),
                 kernel.by()
               )
             ),
-            0
+            (change) => changing(names, change, undefined)
           )
         })
+
+  /** A change that counts: where not all could be reached, it is the number of those that could. */
+  const counting = (
+    change: Effect.Effect<number, CacheError>,
+    guarded: (change: Effect.Effect<number, CacheError>) => Effect.Effect<number | undefined>
+  ): Effect.Effect<number> =>
+    Effect.suspend(() => {
+      let deleted = 0
+      const noting = Effect.tapError(change, (error) =>
+        Effect.sync(() => {
+          deleted = error.deleted ?? 0
+        })
+      )
+      return Effect.map(guarded(noting), (count) => count ?? deleted)
+    })
 
   /** A change of more than single keys: whatever the tier in this process reads until its end is not kept. */
   const sweeping = <B>(change: Effect.Effect<B, CacheError>, sweep: () => void): Effect.Effect<B, CacheError> =>
@@ -374,7 +392,7 @@ const clearable = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): Clea
             return asked.length === 0 ? Effect.succeed(all(values)) : Effect.map(obtainMany(asked, load, write), all)
           }),
     invalidateTags,
-    clear: guard(clear, 0),
+    clear: counting(clear, (change) => guard(change, undefined)),
     stats: Effect.sync(() => ({ ...counts, firstTierSize: tier?.size ?? 0 }))
   }
   return {

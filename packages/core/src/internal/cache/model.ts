@@ -44,6 +44,8 @@ export class CacheError extends Schema.TaggedError<CacheError>("@underlay/core/s
   reason: Reason,
   method: Schema.String,
   description: Schema.String,
+  /** How many entries `deleteMany` or `clear` deleted all the same: those that could be reached. */
+  deleted: Schema.optionalWith(Schema.Number, { exact: true }),
   cause: Schema.optionalWith(Schema.Defect, { exact: true })
 }) {
   override get message(): string {
@@ -186,11 +188,14 @@ export interface Backend {
   readonly getMany: (keys: ReadonlyArray<string>, timed: boolean) => Effect.Effect<ReadonlyArray<Found>, CacheError>
   readonly set: (entry: BackendEntry, by: Origin) => Effect.Effect<void, CacheError>
   readonly setMany: (entries: ReadonlyArray<BackendEntry>, by: Origin) => Effect.Effect<void, CacheError>
-  /** How many there were. */
+  /** How many there were. Where some cannot be reached the others are deleted, and the failure has their number. */
   readonly delete: (keys: ReadonlyArray<string>, by: Origin) => Effect.Effect<number, CacheError>
   /** Removes what cannot be read. Nobody is told, and leases stay. */
   readonly discard: (keys: ReadonlyArray<string>) => Effect.Effect<void, CacheError>
-  /** Deletes every key of the namespace and gives their number. Not atomic. */
+  /**
+   * Deletes every key of the namespace and gives their number. Not atomic: where some cannot be reached the others are
+   * deleted, and the failure has their number.
+   */
   readonly clear: (by: Origin) => Effect.Effect<number, CacheError>
   readonly leases?: Leases | undefined
   readonly stamps?: Stamps | undefined
@@ -366,7 +371,7 @@ export interface CacheHandle<A, E = never> {
   readonly set: (key: string, value: A, options?: WriteOptions) => Effect.Effect<void, E>
   /** Whether there was an entry. A computation of the key that is running, in any process, will not be kept. */
   readonly delete: (key: string) => Effect.Effect<boolean, E>
-  /** How many there were. */
+  /** How many there were, of those that could be reached: the others are still there, and `unreachable` counts it. */
   readonly deleteMany: (keys: ReadonlyArray<string>) => Effect.Effect<number, E>
   /**
    * The entry, or what `compute` gives, which is then kept. Concurrent calls for one key share one computation, in this
@@ -407,7 +412,7 @@ export interface CacheHandle<A, E = never> {
   readonly invalidateTags: (tags: ReadonlyArray<string>) => Effect.Effect<void, E>
   /**
    * Deletes every entry of the namespace and says how many (0 with `clearBy: "generation"`, which deletes none but makes
-   * all of them worthless). Entries written meanwhile may stay.
+   * all of them worthless). Entries written meanwhile may stay, and those that cannot be reached do.
    */
   readonly clear: Effect.Effect<number, E>
   readonly stats: Effect.Effect<Stats>

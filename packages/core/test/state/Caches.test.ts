@@ -54,6 +54,10 @@ const over = (
     return yield* Effect.withConfigProvider(Caches.make(options.kinds ?? []), settings.provider)
   })
 
+const memoryBackend = Effect.flatMap(Layer.build(Cache.layerMemory()), (context) =>
+  Effect.provide(Cache.Cache, context)
+)
+
 const yaml = (text: string) => ({ "application-cache.yaml": text })
 
 const Numbers = Caches.define({ name: "numbers", schema: Schema.Number, ttl: "5 minutes", jitter: 0 })
@@ -157,6 +161,49 @@ caches:
 `)
       )
       assert.strictEqual((yield* caches.get(Numbers)).namespace, "p-numbers")
+    }))
+
+  test("what the code switches on, and what is for all, is switched off by name: compressAbove too", () =>
+    Effect.gen(function* () {
+      const limits = yield* Ref.make<ReadonlyArray<number | undefined>>([])
+      const noting = Caches.kind({
+        kind: "noting",
+        make: () =>
+          Effect.map(memoryBackend, (cache) => ({
+            cache: {
+              ...cache,
+              set: (entry, by) =>
+                Effect.zipRight(
+                  Ref.update(limits, (all) => [...all, entry.compressAbove]),
+                  cache.set(entry, by)
+                )
+            }
+          }))
+      })
+      const limit = (settings: string) =>
+        Effect.gen(function* () {
+          const caches = yield* over(yaml(settings), { kinds: [noting] })
+          const compressed = Caches.define({
+            name: "numbers",
+            kind: "noting",
+            schema: Schema.Number,
+            compressAbove: 500
+          })
+          yield* (yield* caches.get(compressed)).set("key", 1)
+          const plain = Caches.define({ name: "plain", kind: "noting", schema: Schema.Number })
+          yield* (yield* caches.get(plain)).set("key", 1)
+          return yield* Ref.getAndSet(limits, [])
+        })
+      assert.deepStrictEqual(yield* limit("caches: {}"), [500, undefined])
+      const defaults = "caches:\n  defaults: { compressAbove: 100 }\n"
+      assert.deepStrictEqual(yield* limit(defaults), [500, 100])
+      const off = "  numbers: { compressAbove: none }\n  plain: { compressAbove: false }\n"
+      assert.deepStrictEqual(yield* limit(defaults + off), [undefined, undefined])
+      assert.deepStrictEqual(yield* limit(`${defaults}  numbers: { compressAbove: 0 }\n`), [0, 100])
+      for (const wrong of ["-1", "some", "''", "1e"]) {
+        const error = yield* Effect.flip(limit(`caches:\n  numbers: { compressAbove: ${wrong} }\n`))
+        assert.include(error.message, "expected a number of bytes, zero or more; or none")
+      }
     }))
 
   test("variables go before files, profiles before what is for all, overrides before everything", () =>
@@ -365,7 +412,7 @@ const counting = Effect.gen(function* () {
         const correlation = yield* Correlation.Current
         const deadline = yield* Deadline.remaining
         assert.isTrue(Option.isNone(correlation) && Option.isNone(deadline), "the caller's references")
-        const cache = yield* Effect.provide(Cache.Cache, yield* Layer.build(Cache.layerMemory()))
+        const cache = yield* memoryBackend
         return { cache }
       })
   })
@@ -397,6 +444,50 @@ describe("Caches", () => {
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual([yield* Ref.get(built), yield* Ref.get(released)], [1, 1])
       assert.strictEqual((yield* Effect.flip(caches.get(counted))).reason, "Closed")
+    })
+  )
+
+  it.scoped("clear says what became of that very call, strict or not, whatever other calls of the cache meet", () =>
+    Effect.gen(function* () {
+      const refusal = (reason: "Unavailable" | "Timeout" | "Rejected") =>
+        new Cache.CacheError({ reason, method: "clear", description: "no" })
+      const outcome = yield* Ref.make<Effect.Effect<number, Cache.CacheError>>(Effect.succeed(0))
+      const clearing = yield* Ref.make<Effect.Effect<unknown>>(Effect.void)
+      const kind = Caches.kind({
+        kind: "failing",
+        make: () =>
+          Effect.map(memoryBackend, (cache) => ({
+            cache: {
+              ...cache,
+              get: () => refusal("Unavailable"),
+              clear: () => Effect.zipRight(Effect.flatten(Ref.get(clearing)), Effect.flatten(Ref.get(outcome)))
+            }
+          }))
+      })
+      const caches = yield* registry([kind], { "caches.defaults.kind": "failing" })
+      const numbers = yield* caches.get(Numbers)
+      const strict = Caches.define({ name: "strict", schema: Schema.Number, strict: true })
+      yield* caches.get(strict)
+      // another call fails while this one does what it is asked
+      yield* Ref.set(clearing, numbers.get("key"))
+      yield* Ref.set(outcome, Effect.succeed(3))
+      assert.deepStrictEqual([yield* caches.clear("numbers"), yield* caches.clearAll], [3, 6])
+      yield* Ref.set(clearing, Effect.void)
+      for (const [reason, expected] of [
+        ["Unavailable", "Unavailable"],
+        ["Timeout", "Unavailable"],
+        ["Rejected", "Rejected"]
+      ] as const) {
+        yield* Ref.set(outcome, refusal(reason))
+        for (const clear of [caches.clear("numbers"), caches.clear("strict"), caches.clearAll]) {
+          const error = yield* Effect.flip(clear)
+          assert.deepStrictEqual([error.reason, error.isRetryable], [expected, expected === "Unavailable"])
+          assert.instanceOf(error.cause, Cache.CacheError)
+        }
+      }
+      // counted as every call is that its backend failed: three reads of the other, and six of these
+      assert.strictEqual((yield* numbers.stats).unreachable, 9)
+      assert.strictEqual(yield* numbers.clear, 0)
     })
   )
 

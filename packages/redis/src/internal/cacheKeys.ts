@@ -56,6 +56,18 @@ export const heardOf = (payload: string): Heard => {
   return { _tag: "Changed", from, keys, tags, cleared }
 }
 
+/** Keys that the server says were changed; it does not say by whom. None stands for all of them. */
+export const invalidatedOf = (keys: ReadonlyArray<Uint8Array> | null): Heard => ({
+  _tag: "Changed",
+  from: undefined,
+  // what is no text is no key of a handle
+  keys: keys === null ? [] : keys.map((key) => textDecoder.decode(key)),
+  tags: [],
+  cleared: keys === null
+})
+
+const textDecoder = new TextDecoder()
+
 const isTexts = (value: unknown): value is ReadonlyArray<string> =>
   Array.isArray(value) && value.every((one) => typeof one === "string")
 

@@ -164,10 +164,13 @@ export interface Options extends Omit<SessionStore.Options, "onCorrupt"> {
   readonly probe?: Schedule.Schedule<unknown> | undefined
   /**
    * How long closing takes at most while changes are kept: once more the store is tried. What is not in it then is
-   * reported as dropped. Default: 300 milliseconds.
+   * reported as dropped; `onReport` has as long again. Default: 300 milliseconds.
    */
   readonly closeWithin?: Duration.DurationInput | undefined
-  /** Is given every report, that of closing too, where nobody listens to `reports` any more. */
+  /**
+   * Is given every report, that of closing too, where nobody listens to `reports` any more. Nothing waits for it but
+   * closing, for as long as `closeWithin`; then it is interrupted.
+   */
   readonly onReport?: ((report: Report) => Effect.Effect<void>) | undefined
 }
 
@@ -374,10 +377,11 @@ export const make = (
     const after = <A>(gate: Gate, operation: Operation<A>): Effect.Effect<A, SessionStore.SessionStoreError> =>
       Effect.zipRight(Deferred.await(gate), run(operation))
 
+    // nobody leaves between what is kept and the note that there is something to replay; nothing in it waits for long
     const inMemory = <A>(
       effect: Effect.Effect<A, SessionStore.SessionStoreError>
     ): Effect.Effect<A, SessionStore.SessionStoreError> =>
-      Effect.zipLeft(effect, Effect.map(Clock.currentTimeMillis, straggler))
+      Effect.uninterruptible(Effect.ensuring(effect, Effect.map(Clock.currentTimeMillis, straggler)))
 
     const inStore = <A>(operation: Operation<A>): Effect.Effect<A, SessionStore.SessionStoreError> =>
       Effect.suspend(() => {
@@ -735,9 +739,7 @@ export const make = (
         change.gate = gate
         const { json, revision } = change
         return Replay.replay(change, target).pipe(
-          Effect.either,
-          // a defect of the store, or of `onConflict`
-          Effect.catchAllDefect(() => Effect.succeed(Either.left(undefined))),
+          attempted,
           Effect.zipWith(Clock.currentTimeMillis, (result, now) => {
             if (Either.isRight(result)) note(change, { json, revision }, result.right, now)
             else noteFailure(change, json, result.left, now)
@@ -759,11 +761,12 @@ export const make = (
 
     /**
      * Deletes all sessions that an owner has in the store, but for those that live on here: they became the owner's after
-     * the sign-out, or were not the owner's any more. One that is rotated meanwhile is found under its new id.
+     * the sign-out, or were not the owner's any more. What was only written over here without knowing it does not live on.
+     * One that is rotated meanwhile is found under its new id.
      */
     const deleteAllOf = (owner: string, rounds: number): Effect.Effect<void, SessionStore.SessionStoreError> =>
       Effect.flatMap(primary.sessionsOf(owner), (sessions) => {
-        const ids = sessions.map(({ id }) => id).filter((id) => changes.get(id)?.json === undefined)
+        const ids = sessions.map(({ id }) => id).filter((id) => !kept.livesOn(id))
         if (ids.length === 0) return Effect.void
         return Effect.flatMap(primary.deleteMany(ids), (count) =>
           count < ids.length && rounds > 1 ? deleteAllOf(owner, rounds - 1) : Effect.void
@@ -772,9 +775,9 @@ export const make = (
 
     /** Signs owners out in the store; says whether all that was to be is done. */
     const signOut = (owner: string): Effect.Effect<void, "away"> =>
-      Effect.flatMap(Effect.either(deleteAllOf(owner, signOutRounds)), (result) => {
+      Effect.flatMap(attempted(deleteAllOf(owner, signOutRounds)), (result) => {
         if (Either.isLeft(result)) {
-          if (isAway(result.left)) return Effect.fail("away" as const)
+          if (result.left !== undefined && isAway(result.left)) return Effect.fail("away" as const)
           const refusals = (revoked.get(owner) ?? 0) + 1
           revoked.set(owner, refusals)
           if (refusals < patience) return Effect.void
@@ -855,13 +858,16 @@ export const make = (
         hub.emit({ _tag: "FallbackSwitched", to: "store", replayed, dropped, at: until })
       }
       if (reports.isActive()) reports.emit(report)
-      return options.onReport === undefined
-        ? Effect.void
-        : Effect.catchAllCause(
-            Effect.suspend(() => options.onReport?.(report) ?? Effect.void),
-            () => Effect.void
-          )
+      return options.onReport === undefined ? Effect.void : tell(options.onReport, report)
     }
+
+    /** Reports that are being told: by fibers of their own, for who is told may take any time. */
+    const telling = new Set<Fiber.Fiber<unknown>>()
+    const tell = (onReport: (report: Report) => Effect.Effect<void>, report: Report): Effect.Effect<void> =>
+      Effect.map(Effect.forkDaemon(Effect.interruptible(Effect.suspend(() => onReport(report)))), (fiber) => {
+        telling.add(fiber)
+        fiber.addObserver(() => telling.delete(fiber))
+      })
 
     const pauses = options.probe ?? defaultProbe
 
@@ -895,14 +901,18 @@ export const make = (
         mode = "store"
         open(verdict)
         open(settled)
-        if (!wasAway) return
-        for (const change of [...changes.values()]) {
-          open(change.gate)
-          giveUp(change, "closed", now)
+        if (wasAway) {
+          for (const change of [...changes.values()]) {
+            open(change.gate)
+            giveUp(change, "closed", now)
+          }
+          for (const owner of revoked.keys()) lose({ id: owner, owner, change: "signed-out", why: "closed" })
+          revoked.clear()
+          yield* conclude(now, true)
         }
-        for (const owner of revoked.keys()) lose({ id: owner, owner, change: "signed-out", why: "closed" })
-        revoked.clear()
-        yield* conclude(now, true)
+        if (telling.size === 0) return
+        yield* bounded(Fiber.awaitAll(telling))
+        for (const fiber of telling) yield* Fiber.interruptFork(fiber)
       })
 
     yield* Effect.acquireRelease(Effect.forkDaemon(Effect.interruptible(watch)), close)
@@ -927,6 +937,14 @@ export const make = (
       reports: reports.stream
     }
   })
+
+/** What came of an attempt; undefined stands for a defect of the store, or of `onConflict`. */
+const attempted = <A>(
+  effect: Effect.Effect<A, SessionStore.SessionStoreError>
+): Effect.Effect<Either.Either<A, SessionStore.SessionStoreError | undefined>> =>
+  Effect.catchAllDefect(Effect.either<A, SessionStore.SessionStoreError | undefined, never>(effect), () =>
+    Effect.succeed(Either.left(undefined))
+  )
 
 type Gate = Deferred.Deferred<void>
 

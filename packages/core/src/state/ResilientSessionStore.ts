@@ -88,7 +88,9 @@ export const make = (
     ): Effect.Effect<A, SessionStore.SessionStoreError> =>
       Effect.catchAll(operation, (error) =>
         error.reason === "Unavailable" && error.isRetryable
-          ? Effect.flatMap(back, (isBack) => (isBack ? operation : Effect.fail(error)))
+          ? Effect.flatMap(back, (isBack) =>
+              isBack ? Effect.mapError(operation, (second) => afterThe(error, second)) : Effect.fail(error)
+            )
           : Effect.fail(error)
       )
 
@@ -109,6 +111,21 @@ export const make = (
       events: store.events
     }
   })
+
+/** The failure of a second attempt: that it was not done says nothing of a first one that may have been. */
+const afterThe = (
+  first: SessionStore.SessionStoreError,
+  second: SessionStore.SessionStoreError
+): SessionStore.SessionStoreError =>
+  first.outcome === second.outcome || second.outcome === "unknown"
+    ? second
+    : new SessionStore.SessionStoreError({
+        reason: second.reason,
+        method: second.method,
+        description: second.description,
+        outcome: first.outcome,
+        ...(second.cause === undefined ? {} : { cause: second.cause })
+      })
 
 const timeOf = (name: string, input: Duration.DurationInput): Effect.Effect<number, SessionStore.SessionStoreError> => {
   const millis = Option.match(Duration.decodeUnknown(input), { onNone: () => Number.NaN, onSome: Duration.toMillis })

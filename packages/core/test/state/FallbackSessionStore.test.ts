@@ -10,7 +10,8 @@ const probe = Schedule.spaced("10 seconds")
 
 const make = (options: FallbackSessionStore.Options = {}) =>
   Effect.gen(function* () {
-    const unsteady = yield* Unsteady.memory(options)
+    // the bounds are the fallback's
+    const unsteady = yield* Unsteady.memory({ ...options, capacity: undefined })
     const fallback = yield* FallbackSessionStore.make(unsteady.store, { probe, ...options })
     const back = Effect.gen(function* () {
       unsteady.away = undefined
@@ -625,20 +626,117 @@ describe("FallbackSessionStore", () => {
   )
 
   it.scoped("is silent over an outage with all that comes of it", () =>
-    Effect.gen(function* () {
-      yield* Recording.assertSilent(
-        Effect.scoped(
-          Effect.gen(function* () {
-            const { away, back, real, store } = yield* make()
-            yield* store.set("a", { n: 1 })
-            yield* away()
-            yield* store.update("a", plus)
-            yield* real.update("a", plus)
-            yield* store.delete("b")
-            yield* back
-          })
-        )
+    Recording.assertSilent(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { away, back, real, store } = yield* make()
+          yield* store.set("a", { n: 1 })
+          yield* away()
+          yield* store.update("a", plus)
+          yield* real.update("a", plus)
+          yield* store.delete("b")
+          yield* back
+        })
       )
+    )
+  )
+
+  it.scoped("who was signed out everywhere stays so, though the session was written over here without knowing it", () =>
+    Effect.gen(function* () {
+      const { away, back, real, store } = yield* make()
+      yield* real.set("a", { n: 1, user_id: "ada" })
+      yield* away()
+      yield* store.deleteAllOf("ada")
+      yield* store.set("a", { n: 2, user_id: "ada" })
+      yield* store.create("b", { n: 3, user_id: "ada" })
+      const report = yield* back
+      assert.deepStrictEqual(whys(report), [["a", "written", "deleted"]])
+      assert.isFalse(yield* real.exists("a"))
+      assert.deepStrictEqual(n(yield* real.get("b")), Option.some(3))
+    })
+  )
+
+  it.scoped("nobody gives way to a session that is refused for want of room", () =>
+    Effect.gen(function* () {
+      for (const bound of [{ capacity: 2 }, { maxBytes: 3_000 }]) {
+        const { away, back, store } = yield* make({ ...bound, maxSessions: { limit: 2 } })
+        yield* store.set("a", { n: 1, user_id: "ada" })
+        yield* store.set("b", { n: 2, user_id: "ada" })
+        yield* away()
+        yield* store.set("other", { n: 0, pad: "x".repeat(800) })
+        const pad = "x".repeat("maxBytes" in bound ? 200 : 0)
+        assert.strictEqual((yield* Effect.flip(store.create("c", { n: 3, user_id: "ada", pad }))).reason, "Unavailable")
+        assert.strictEqual((yield* Effect.flip(store.deleteMany(["b", "c", "d", "e", "f", "g"]))).reason, "Unavailable")
+        const report = yield* back
+        assert.deepStrictEqual([report.kept, report.replayed], [1, 1])
+        for (const id of ["a", "b"]) assert.isTrue(yield* store.exists(id), id)
+      }
+    })
+  )
+
+  it.effect(
+    "who is told of a report may take any time: the next outage ends as the first, and closing does not wait",
+    () =>
+      Effect.gen(function* () {
+        const reports: Array<FallbackSessionStore.Report> = []
+        const scope = yield* Scope.make()
+        const { away, back, store } = yield* Scope.extend(
+          make({
+            onReport: (report) => {
+              reports.push(report)
+              if (reports.length === 2) throw new Error("no")
+              return Effect.never
+            }
+          }),
+          scope
+        )
+        for (let round = 1; round < 4; round++) {
+          yield* away()
+          yield* store.set("a", { n: round })
+          const report = yield* back
+          assert.strictEqual(report.replayed, 1)
+          assert.deepStrictEqual(reports[round - 1], report)
+        }
+        yield* away()
+        yield* store.set("a", { n: 5 })
+        const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+        yield* settle
+        yield* TestClock.adjust("300 millis")
+        yield* settle
+        yield* TestClock.adjust("300 millis")
+        yield* Fiber.join(closing)
+        assert.strictEqual(reports[3]?.closed, true)
+      })
+  )
+
+  it.scoped("a store with a defect loses what it was asked for, and recovery goes on", () =>
+    Effect.gen(function* () {
+      const unsteady = yield* Unsteady.memory()
+      let isBroken = true
+      const fallback = yield* FallbackSessionStore.make(
+        {
+          ...unsteady.store,
+          sessionsOf: (owner) => (isBroken ? Effect.die(new Error("no")) : unsteady.store.sessionsOf(owner)),
+          update: (id, f, options) => (isBroken ? Effect.die(new Error("no")) : unsteady.store.update(id, f, options))
+        },
+        { probe: Schedule.spaced("1 seconds") }
+      )
+      unsteady.away = "refuses"
+      yield* Effect.ignore(fallback.store.exists("anything"))
+      yield* fallback.store.deleteAllOf("ada")
+      yield* fallback.store.set("a", { n: 1 })
+      unsteady.away = undefined
+      yield* TestClock.adjust("1 minutes")
+      yield* settle
+      assert.strictEqual(yield* fallback.mode, "store")
+      const report = Option.getOrThrow(yield* fallback.lastReport)
+      assert.deepStrictEqual(whys(report), [
+        ["ada", "signed-out", "refused"],
+        ["a", "written", "refused"]
+      ])
+      isBroken = false
+      yield* fallback.store.set("a", { n: 2 })
+      assert.deepStrictEqual(n(yield* unsteady.real.get("a")), Option.some(2))
     })
   )
 

@@ -86,6 +86,21 @@ describe("ResilientSessionStore", () => {
     })
   )
 
+  it.scoped(
+    "an operation that may have been done the first time may have been done, though the second was refused",
+    () =>
+      Effect.gen(function* () {
+        const { store, unsteady } = yield* failing("hangs up before", 2)
+        const fiber = yield* Effect.fork(Effect.flip(store.set("a", { n: 2 })))
+        yield* TestClock.adjust("1 millis")
+        unsteady.away = "refuses"
+        yield* TestClock.adjust("60 millis")
+        const error = yield* Fiber.join(fiber)
+        assert.deepStrictEqual([error.reason, error.outcome, unsteady.calls], ["Unavailable", "unknown", 2])
+        assert.isTrue(error.isRetryable)
+      })
+  )
+
   it.scoped("callers that failed together do not come back together", () =>
     Effect.gen(function* () {
       const { store, unsteady } = yield* failing("refuses", 200, { pause: "100 millis" })

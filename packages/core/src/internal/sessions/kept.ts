@@ -272,6 +272,17 @@ export const make = (settings: Settings) => {
     return created === undefined ? Math.min(ttl, absolute) : Math.min(ttl, created + absolute - now)
   }
 
+  /** Whether there is room for the deletion of all these, besides `more` bytes of another change. */
+  const canBury = (ids: ReadonlyArray<string>, slots: number, more: number, now: number): boolean => {
+    let [wanted, room] = [slots, more]
+    for (const id of ids) {
+      if (changes.has(id)) continue
+      wanted++
+      room += 2 * size(id, lookUp(id, now)?.json)
+    }
+    return hasRoom(wanted, room, now)
+  }
+
   const bury = (id: string, now: number): boolean | undefined => {
     const was = textOf(id, now) !== undefined
     const change = begin(id, 0, now)
@@ -330,16 +341,27 @@ export const make = (settings: Settings) => {
   const ownedBy = (owner: string, now: number): ReadonlyArray<string> =>
     [...(owners.get(owner) ?? [])].filter((id) => textOf(id, now) !== undefined)
 
-  /** Makes room for one more session of an owner, among those that are known; undefined where there is none to be had. */
-  const admit = (id: string, owner: string | undefined, now: number): ReadonlyArray<string> | "limit" | "full" => {
+  /**
+   * Who is to make room for one more session of an owner, among those that are known: nobody dies yet. `limit` where there
+   * is no room to be had.
+   */
+  const admit = (id: string, owner: string | undefined, now: number): ReadonlyArray<string> | "limit" => {
     if (owner === undefined || limit === Number.POSITIVE_INFINITY) return noIds
     const others = ownedBy(owner, now).filter((other) => other !== id)
     if (others.length < limit) return noIds
     if (!evicts) return "limit"
     others.sort((a, b) => turnOf(a) - turnOf(b))
-    const evicted = others.slice(0, others.length - limit + 1)
-    for (const other of evicted) if (bury(other, now) === undefined) return "full"
-    return evicted
+    return others.slice(0, others.length - limit + 1)
+  }
+  /** The change of a session for which others give way: all of it, or nothing and undefined where there is no room. */
+  const beginOver = (evicted: ReadonlyArray<string>, id: string, json: string, now: number): Change | undefined => {
+    if (evicted.length > 0) {
+      const own = 2 * json.length + (changes.has(id) ? 0 : 2 * size(id, lookUp(id, now)?.json))
+      if (!canBury(evicted, changes.has(id) ? 0 : 1, own, now)) return undefined
+    }
+    const change = begin(id, 2 * json.length, now)
+    if (change !== undefined) for (const other of evicted) bury(other, now)
+    return change
   }
   const turnOf = (id: string): number => changes.get(id)?.turn ?? -1
 
@@ -361,9 +383,8 @@ export const make = (settings: Settings) => {
     if (!hasRoom(changes.has(id) ? 0 : 1, size(id, text), now)) return undefined
     const stays = old !== undefined && ownerBy(id) === owner
     const evicted = stays ? noIds : admit(id, owner, now)
-    if (evicted === "full") return undefined
     if (evicted === "limit") return { _tag: "Limit" }
-    const change = begin(id, 2 * text.length, now)
+    const change = beginOver(evicted, id, text, now)
     if (change === undefined) return undefined
     alter(change, {
       json: text,
@@ -431,9 +452,8 @@ export const make = (settings: Settings) => {
         if (!hasRoom(changes.has(id) ? 0 : 1, size(id, json), now)) return undefined
         const stays = ownerBy(id) === owner
         const evicted = stays ? noIds : admit(id, owner, now)
-        if (evicted === "full") return undefined
         if (evicted === "limit") return { _tag: "Limit" }
-        const change = begin(id, 2 * json.length, now)
+        const change = beginOver(evicted, id, json, now)
         if (change === undefined) return undefined
         alter(change, {
           json,
@@ -449,8 +469,7 @@ export const make = (settings: Settings) => {
     isGone: (id) => atNow((now) => isGone(id, now)),
     delete: (ids, _, method) =>
       orRefused(method, (now): ReadonlyArray<boolean> | undefined => {
-        const more = ids.filter((id) => !changes.has(id)).length
-        if (!hasRoom(more, 0, now)) return undefined
+        if (!canBury(ids, 0, 0, now)) return undefined
         const were: Array<boolean> = []
         for (const id of ids) {
           const was = bury(id, now)
@@ -513,6 +532,12 @@ export const make = (settings: Settings) => {
     revoked,
     isKnown,
     ownedBy,
+    /** Whether a session is changed here that this process knew, or may have written itself. */
+    livesOn: (id: string): boolean => {
+      const change = changes.get(id)
+      if (change?.json === undefined) return false
+      return change.anew || change.base !== undefined || change.maybe.length > 0 || change.origins.length > 0
+    },
     /** The place of now among all writes of this process. */
     place: (): number => turn,
     /** Whether this process has written the session since then. */

@@ -1,7 +1,9 @@
 // Packs every package as it would be published and checks what a user would get: publint, are-the-types-wrong, and a
-// consumer outside the workspace that installs the archives, type-checks them without skipLibCheck and runs.
-import { spawnSync } from "node:child_process"
+// consumer outside the workspace that installs the archives, type-checks them without skipLibCheck and runs, on a
+// redis-server of its own where the machine has one.
+import { spawn, spawnSync } from "node:child_process"
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { root } from "./pnpm.mjs"
@@ -66,7 +68,40 @@ step("install the consumer", "npx", ["--yes", version, "install", "--prefer-offl
   cwd: consumer
 })
 step("type-check the consumer", join(consumer, "node_modules", ".bin", "tsc"), ["-p", "."], { cwd: consumer })
+/** A free port of this machine. */
+const freePort = () =>
+  new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once("error", reject)
+    server.listen(0, "127.0.0.1", () => {
+      const { port } = server.address()
+      server.close(() => resolve(port))
+    })
+  })
+
+/** The address of a redis-server that ends with this program; nothing where there is none to start. */
+const redis = async () => {
+  const missing = spawnSync("redis-server", ["--version"]).error !== undefined
+  if (missing && process.env.UNDERLAY_REQUIRE_ALL) step("look for a redis-server", "redis-server", ["--version"])
+  if (missing) return undefined
+  const port = await freePort()
+  const server = spawn("redis-server", ["--port", `${port}`, "--bind", "127.0.0.1", "--save", "", "--dir", folder], {
+    stdio: "ignore"
+  })
+  process.once("exit", () => server.kill())
+  server.unref()
+  for (let look = 0; look < 300; look++) {
+    if (spawnSync("redis-cli", ["-p", `${port}`, "ping"], { encoding: "utf8" }).stdout.trim() === "PONG") break
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  return `redis://127.0.0.1:${port}`
+}
+const url = await redis()
+const { REDIS_URL: _, ...environment } = process.env
 process.stdout.write(
-  step("run the consumer", process.execPath, [join(consumer, "build", "main.js")], { cwd: consumer })
+  step("run the consumer", process.execPath, [join(consumer, "build", "main.js")], {
+    cwd: consumer,
+    env: url === undefined ? environment : { ...environment, REDIS_URL: url }
+  })
 )
 rmSync(folder, { recursive: true, force: true })

@@ -1,5 +1,6 @@
 // A program as a user of the published packages would write it: every package is imported by its root and by a
 // subpath, type-checked with skipLibCheck off, and run.
+import { inspect, isDeepStrictEqual } from "node:util"
 import { NodeRuntime } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
 import { PGlite, PgVector } from "@underlay/connections"
@@ -11,7 +12,17 @@ import { Llm, LlmTest } from "@underlay/llm"
 import * as OpenAi from "@underlay/llm/OpenAi"
 import { RedisClient } from "@underlay/redis"
 import * as RedisSessionStore from "@underlay/redis/RedisSessionStore"
-import { Console, Effect, Layer, Schema } from "effect"
+import { Config, Console, Effect, Layer, Logger, LogLevel, Option, Schema } from "effect"
+import * as Exports from "./exports.js"
+import * as State from "./state.js"
+
+/** The effect gives this, or it is a defect that says what it gave. */
+const same = <A, E, R>(effect: Effect.Effect<A, E, R>, expected: A) =>
+  Effect.flatMap(effect, (given) =>
+    isDeepStrictEqual(given, expected)
+      ? Effect.void
+      : Effect.dieMessage(`${inspect(given)} where ${inspect(expected)} is right`)
+  )
 
 const program = Effect.gen(function* () {
   const sessions = yield* SessionStore.SessionStore
@@ -36,9 +47,25 @@ const program = Effect.gen(function* () {
   ).pipe(Effect.scoped, Effect.flip)
 
   const usable = [CircuitBreaker.make, SessionTtl.make, OpenAi.layer, Suite].every((value) => value !== undefined)
-  const right = match?.id === "redis" && row?.answer === 42 && reply.text === "hi" && usable
+  const missing = yield* Exports.problems
+  if (missing.length > 0) return yield* Effect.dieMessage(missing.join("; "))
+
+  // The same program in memory and, if there is one, on a server.
+  yield* same(State.program.pipe(Effect.scoped, Effect.provide(State.inMemory)), State.expected)
+  const hasServer = Option.isSome(yield* Config.option(Config.string("REDIS_URL")))
+  if (hasServer) {
+    yield* same(State.program.pipe(Effect.scoped, Effect.provide(State.onRedis)), State.expected)
+    yield* same(State.redisProgram.pipe(Effect.provide(State.onRedis)), State.redisExpected)
+  }
+  const { sentinels } = yield* State.settings
+
+  const right = match?.id === "redis" && row?.answer === 42 && reply.text === "hi" && usable && sentinels !== undefined
   if (!right) return yield* Effect.dieMessage("a package does not do what its source does")
-  yield* Console.log(`The packed packages work: sessions, cache, vectors, SQL, a model; Redis: ${refused._tag}`)
+  yield* Console.log(
+    `The packed packages work: sessions, cache, vectors, SQL, a model; locks, limits, events and caches ${
+      hasServer ? "in memory and on Redis" : "in memory"
+    }; without a server: ${refused._tag}`
+  )
 })
 
 const Database = PGlite.layer()
@@ -53,5 +80,7 @@ program.pipe(
       LlmTest.layerScripted({ replies: ["hi"] })
     )
   ),
+  // session events are log lines of Info
+  Logger.withMinimumLogLevel(LogLevel.Warning),
   NodeRuntime.runMain
 )

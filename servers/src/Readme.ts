@@ -4,6 +4,7 @@
  */
 import { execFile } from "node:child_process"
 import * as Fs from "node:fs"
+import { createRequire } from "node:module"
 import * as Path from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Effect from "effect/Effect"
@@ -46,10 +47,11 @@ export const blocksOfGuide = (file: string): ReadonlyArray<Block> => {
   return found
 }
 
-/** Writes the blocks below `build/` of the package; they are removed with the scope. */
+/** Writes the blocks below `build/` of the package; they are removed with the scope. `base` is what they are checked by. */
 export const write = (
   root: string,
-  all: ReadonlyArray<Block>
+  all: ReadonlyArray<Block>,
+  base = "tsconfig.test.json"
 ): Effect.Effect<{ readonly folder: string; readonly files: ReadonlyArray<string> }, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
@@ -61,7 +63,7 @@ export const write = (
         return file
       })
       const config = {
-        extends: "../../tsconfig.test.json",
+        extends: `../../${base}`,
         compilerOptions: { rootDir: "../../../..", composite: false, incremental: false, tsBuildInfoFile: null },
         include: ["*.ts"],
         references: []
@@ -75,10 +77,13 @@ export const write = (
 /** What the compiler has to say of the blocks in `folder`. What is wrong elsewhere has gates of its own. */
 export const compile = (root: string, folder: string): Effect.Effect<ReadonlyArray<string>> =>
   Effect.async((resume) => {
-    const tsc = Path.join(root, "../../node_modules/typescript/bin/tsc")
-    execFile(process.execPath, [tsc, "--noEmit", "-p", folder], (error, stdout) =>
-      resume(Effect.succeed(error === null ? [] : stdout.split("\n").filter((line) => line.includes("/readme-"))))
-    )
+    const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc")
+    execFile(process.execPath, [tsc, "--noEmit", "-p", folder], { cwd: root }, (error, stdout, stderr) => {
+      if (error === null) resume(Effect.succeed([]))
+      // a compiler that did not run has found nothing
+      else if (stdout.trim() === "") resume(Effect.dieMessage(`tsc did not run: ${stderr}`))
+      else resume(Effect.succeed(stdout.split("\n").filter((line) => line.includes("readme-"))))
+    })
   })
 
 /** Runs a written block and gives what its program gave. */

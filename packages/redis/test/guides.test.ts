@@ -27,6 +27,14 @@ const tableAfter = (words: string): ReadonlyArray<ReadonlyArray<string>> => {
   )
 }
 
+/**
+ * Where the programs of a guide are written and checked, if it is not this package: node-redis, from which one comes, is
+ * there.
+ */
+const homes: Record<string, readonly [root: string, base: string]> = {
+  "migration.md": [Path.join(root, "../../benchmarks"), "tsconfig.json"]
+}
+
 /** What the programs of each guide give, in their order: a value, or a check of it. */
 const results: Record<string, ReadonlyArray<readonly [title: string, result: unknown]>> = {
   "redis-guide.md": [
@@ -34,6 +42,7 @@ const results: Record<string, ReadonlyArray<readonly [title: string, result: unk
     ["Sessions: one round trip each", ["Created", "Deleted"]],
     ["Sessions while Redis is away", [true, "fallback", 1]],
     ["Locks: a token that the resource checks", ["Stale", "second"]],
+    ["Locks: a token that the resource checks", "2"],
     ["Limits and budgets", [10, true, 5]],
     ["Anything else: commands, pipelines, transactions, scripts", [true, "WrongType", 1, null]],
     ["Sizing", { commands: 1, listening: 2 }],
@@ -59,11 +68,23 @@ const results: Record<string, ReadonlyArray<readonly [title: string, result: unk
     ["Where a value is: the tiers", [1, 1, 2]],
     ["How old a value may be", { first: 1.1, second: 1.1, graced: 2, loads: 2 }],
     ["Making values worthless", [null, null, "about"]]
+  ],
+  "migration.md": [
+    [
+      "From node-redis",
+      (given: unknown) => {
+        const [visits, ...rest] = Array.isArray(given) ? given : []
+        assert.isBelow(Number(visits), 10, "the lost update is lost")
+        assert.deepStrictEqual(rest, [1, "welcome"])
+      }
+    ],
+    ["From node-redis", [10, 1, ["mails", "welcome"]]]
   ]
 }
 
 for (const [name, expected] of Object.entries(results)) {
   const blocks = Readme.blocksOfGuide(Path.join(folder, name))
+  const [home, base] = homes[name] ?? [root, undefined]
 
   describe(name, () => {
     it("has a result for each of its programs", () => {
@@ -77,8 +98,8 @@ for (const [name, expected] of Object.entries(results)) {
       "its programs are type-checked",
       () =>
         Effect.gen(function* () {
-          const written = yield* Readme.write(root, blocks)
-          assert.deepStrictEqual(yield* Readme.compile(root, written.folder), [])
+          const written = yield* Readme.write(home, blocks, base)
+          assert.deepStrictEqual(yield* Readme.compile(home, written.folder), [])
         }),
       300_000
     )
@@ -89,7 +110,7 @@ for (const [name, expected] of Object.entries(results)) {
         Effect.gen(function* () {
           const server = yield* RedisServer.make()
           yield* Readme.environment({ REDIS_URL: server.url })
-          const { files } = yield* Readme.write(root, blocks)
+          const { files } = yield* Readme.write(home, blocks, base)
           for (const [index, [title, result]] of expected.entries()) {
             yield* server.call("FLUSHALL")
             const given = yield* Readme.run(files[index] ?? "")

@@ -334,9 +334,10 @@ export const make = (
         outages++
         quietly.clear()
         if (hub.isActive()) hub.emit({ _tag: "FallbackSwitched", to: "fallback", at: now })
+        // while changes are replayed the next probe may be a pause away
+        verdict = makeGate()
       }
       mode = "fallback"
-      verdict ??= makeGate()
       work.unsafeOpen()
     }
 

@@ -740,6 +740,38 @@ describe("FallbackSessionStore", () => {
     })
   )
 
+  it.scoped("a store that goes away between two attempts to replay keeps nobody waiting for the next", () =>
+    Effect.gen(function* () {
+      const unsteady = yield* Unsteady.memory()
+      const rejected = new SessionStore.SessionStoreError({
+        reason: "Rejected",
+        method: "update",
+        description: "the test wants it so",
+        outcome: "not-done"
+      })
+      const fallback = yield* FallbackSessionStore.make(
+        { ...unsteady.store, update: () => Effect.fail(rejected) },
+        { probe: Schedule.spaced("10 minutes") }
+      )
+      unsteady.away = "refuses"
+      yield* Effect.ignore(fallback.store.exists("anything"))
+      yield* settle
+      yield* fallback.store.set("a", { n: 1 })
+      unsteady.away = undefined
+      yield* TestClock.adjust("10 minutes")
+      yield* settle
+      assert.strictEqual(yield* fallback.mode, "replaying")
+      unsteady.away = "refuses"
+      yield* Effect.ignore(fallback.store.get("b"))
+      const unknown = yield* Effect.fork(Effect.flip(fallback.store.get("c")))
+      yield* settle
+      const exit = unknown.unsafePoll()
+      assert.isNotNull(exit)
+      assert.strictEqual((yield* Fiber.join(unknown)).reason, "Unavailable")
+      assert.strictEqual(yield* fallback.mode, "fallback")
+    })
+  )
+
   it.scoped("is a layer over the application's session store", () =>
     Effect.gen(function* () {
       const context = yield* Layer.build(FallbackSessionStore.layer().pipe(Layer.provide(SessionStore.layerMemory())))

@@ -395,7 +395,10 @@ export interface CacheHandle<A, E = never> {
   /**
    * The entries in the order of the keys. What is missing is computed by one call of `load` with the missing keys, each
    * once; what that does not give does not exist, which is kept for `negativeTtl`. Keys that another call in this
-   * process is computing are waited for; those that another process is computing are computed here too, and not kept.
+   * process is computing are waited for. Those that another process is computing are not: they are computed here too, by
+   * the same call of `load`, and not kept. A few keys more in one question to a database cost less than to wait for
+   * somebody else and then, for those that never came, to ask once more. Where one computation everywhere matters, ask
+   * key by key with `getOrElse`.
    */
   readonly getOrElseMany: <E2, R>(
     keys: ReadonlyArray<string>,

@@ -107,7 +107,8 @@ export const fencedRun = (
 ): Effect.Effect<RedisClient.Reply, Lock.LockError, Lock.FencingToken> => fencedFor(client, script, keys, args, markTtl)
 
 /**
- * Writes a value for as long as `ttl`, unless somebody with a later fencing token has written there (`Stale`).
+ * Writes a value for as long as `ttl`, unless somebody with a later fencing token was there before (`Stale`). A value that
+ * was made of what was there before has to be read with the token too: see `fencedRun`.
  *
  * ```ts
  * const program = lock.withLock("report")(RedisLock.fencedSet(client, "report:latest", text, "1 hour"))

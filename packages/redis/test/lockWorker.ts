@@ -1,6 +1,6 @@
 /**
  * A process of its own that takes a lock many times and works on a shared counter under it: reads it, and writes what it
- * read and one more. Each write tells its fencing token to the resource, which refuses those that come late.
+ * read and one more. Each read and each write shows its fencing token to the resource, which refuses those that come late.
  */
 import { Lock } from "@underlay/core"
 import { RedisClient, RedisLock } from "@underlay/redis"
@@ -8,6 +8,7 @@ import { Effect, Either, Layer } from "effect"
 
 const [port = "", rounds = "", ttl = "", mode = ""] = process.argv.slice(2)
 
+const read = RedisLock.fencedScript("test.read", "return redis.call('GET', KEYS[1])")
 const write = RedisLock.fencedScript("test.write", "return redis.call('SET', KEYS[1], ARGV[1], 'PX', 600000)")
 
 const say = (word: string) => Effect.sync(() => process.stdout.write(`${word}\n`))
@@ -23,7 +24,7 @@ const program = Effect.gen(function* () {
   )(
     Effect.gen(function* () {
       if (mode === "holds") return yield* Effect.zipRight(say("holding"), Effect.never)
-      const seen = Number((yield* redis.send("GET", "counter")) ?? 0)
+      const seen = Number((yield* RedisLock.fencedRun(redis, read, ["counter"], [])) ?? 0)
       yield* Effect.yieldNow()
       yield* RedisLock.fencedRun(redis, write, ["counter"], [seen + 1])
     })

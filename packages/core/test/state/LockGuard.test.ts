@@ -9,12 +9,15 @@ import {
   Cause,
   Effect,
   Either,
+  ExecutionStrategy,
   Exit,
   Fiber,
   FiberId,
   FiberRef,
   FastCheck as fc,
+  HashSet,
   Option,
+  Scope,
   TestClock,
   TestContext
 } from "effect"
@@ -375,6 +378,172 @@ describe("an interruption of the caller", () => {
       assert.isTrue(Option.isNone(yield* Fiber.join(around)))
       assert.isTrue(Option.isNone(yield* Fiber.join(inside)))
       assert.sameMembers([...released], ["a", "b"])
+    })
+  )
+})
+
+/** A lock whose release takes a second, which loses what it has as soon as it is told to, in whoever's step that is. */
+const slow = Effect.gen(function* () {
+  const { backend, released } = store()
+  const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
+  const delayed: Lock.Backend = {
+    ...backend,
+    release: (request) => Effect.zipRight(Effect.sleep("1 second"), backend.release(request))
+  }
+  const lock = yield* Scope.extend(Lock.make(delayed), scope)
+  return {
+    lock,
+    released,
+    lose: () => {
+      Effect.runFork(Scope.close(scope, Exit.void))
+    }
+  }
+})
+
+/** Whether a fiber of this id is among those who interrupted. */
+const isBy = (exit: Exit.Exit<unknown, unknown>, id: FiberId.FiberId): boolean =>
+  Exit.isFailure(exit) &&
+  HashSet.some(Cause.interruptors(exit.cause), (by) =>
+    HashSet.isSubset(FiberId.toSet(id) as HashSet.HashSet<FiberId.FiberId>, FiberId.toSet(by))
+  )
+
+describe("an interruption of the caller and a loss in one step", () => {
+  const stranger = FiberId.make(987_654, 0)
+
+  type Blow = (world: { readonly lose: () => void; readonly interrupt: () => void }) => void
+  const blows: ReadonlyArray<readonly [string, Blow]> = [
+    ["the loss first", ({ interrupt, lose }) => [lose(), interrupt()]],
+    ["the interruption first", ({ interrupt, lose }) => [interrupt(), lose()]]
+  ]
+
+  for (const [who, caller] of callers) {
+    for (const [order, strike] of blows) {
+      for (const [where, during] of [
+        ["while the work waits", "waits"],
+        ["in a step of the work itself", "runs"],
+        ["in a finalizer of the work", "finalizes"]
+      ] as const) {
+        it.scoped(`${where}, ${order}: the caller stays interrupted, by whom it was (${who})`, () =>
+          Effect.gen(function* () {
+            const { lock, lose, released } = yield* slow
+            const seen: Array<string> = []
+            const struck: { fiber?: Fiber.RuntimeFiber<unknown, unknown> } = {}
+            const blow = Effect.sync(() =>
+              strike({ lose, interrupt: () => struck.fiber?.unsafeInterruptAsFork(stranger) })
+            )
+            const work =
+              during === "waits"
+                ? Effect.never
+                : during === "runs"
+                  ? Effect.zipRight(Effect.sleep("10 millis"), Effect.zipRight(blow, Effect.succeed("done")))
+                  : Effect.ensuring(Effect.sleep("10 millis"), Effect.zipRight(blow, Effect.sleep("10 millis")))
+            const fiber = yield* Effect.fork(
+              caller(
+                Effect.onExit(Effect.exit(lock.withLock("a")(work)), () =>
+                  Effect.map(FiberRef.get(FiberRef.interruptedCause), (cause) => {
+                    const names = [...Cause.interruptors(cause)].flatMap((by) => [...FiberId.toSet(by)])
+                    seen.push(...names.map((by) => FiberId.threadName(by)))
+                  })
+                ).pipe(
+                  Effect.zipRight(
+                    Effect.sync(() => {
+                      seen.push("went on")
+                    })
+                  )
+                )
+              )
+            )
+            struck.fiber = fiber
+            yield* TestClock.adjust("10 millis")
+            if (during === "waits") yield* blow
+            yield* TestClock.adjust("5 seconds")
+            const exit = yield* Fiber.await(fiber)
+            assert.isTrue(Exit.isFailure(exit) && Cause.isInterrupted(exit.cause))
+            assert.isTrue(isBy(exit, stranger))
+            // nothing of the lock's own interruption is left in it
+            assert.deepStrictEqual(seen, [FiberId.threadName(stranger)])
+            assert.deepStrictEqual(released, ["a"])
+          })
+        )
+      }
+    }
+
+    for (const [how, body, isLosing] of [
+      ["after a loss", Effect.never, true],
+      ["after a success", Effect.sleep("10 millis"), false]
+    ] as const) {
+      it.scoped(`while the lock is given back ${how}: the caller is interrupted as soon as it is (${who})`, () =>
+        Effect.gen(function* () {
+          const { lock, lose, released } = yield* slow
+          let wentOn = false
+          const fiber = yield* Effect.fork(
+            caller(
+              Effect.zipRight(
+                Effect.exit(lock.withLock("a")(body)),
+                Effect.sync(() => {
+                  wentOn = true
+                })
+              )
+            )
+          )
+          yield* TestClock.adjust("10 millis")
+          if (isLosing) lose()
+          yield* TestClock.adjust("500 millis")
+          assert.deepStrictEqual(released, [])
+          fiber.unsafeInterruptAsFork(stranger)
+          yield* TestClock.adjust("200 millis")
+          assert.isNull(fiber.unsafePoll())
+          yield* TestClock.adjust("1 second")
+          assert.isTrue(isBy(yield* Fiber.await(fiber), stranger))
+          assert.isFalse(wentOn)
+          assert.deepStrictEqual(released, ["a"])
+        })
+      )
+    }
+  }
+})
+
+describe("the fibers of the caller", () => {
+  it.scoped("one that was forked in the step before, or ended in it, is known", () =>
+    Effect.gen(function* () {
+      const { backend, steal } = store()
+      const lock = yield* Lock.make(backend)
+      let wasInterrupted = false
+      const mine = Effect.onInterrupt(Effect.never, () =>
+        Effect.sync(() => {
+          wasInterrupted = true
+        })
+      )
+      for (const before of [
+        Effect.fork(mine),
+        // one that ends at once beside one that stays
+        Effect.zipRight(Effect.fork(Effect.void), Effect.fork(mine)),
+        Effect.zipLeft(Effect.fork(mine), Effect.flatMap(Effect.fork(Effect.yieldNow()), Fiber.join))
+      ]) {
+        wasInterrupted = false
+        const fiber = yield* Effect.fork(
+          Effect.zipRight(before, Effect.zipRight(Effect.exit(lock.withLock("a")(Effect.never)), Effect.never))
+        )
+        yield* Effect.yieldNow()
+        steal("a")
+        yield* TestClock.adjust("60 millis")
+        assert.isFalse(wasInterrupted)
+        yield* Fiber.interrupt(fiber)
+        assert.isTrue(wasInterrupted)
+      }
+    })
+  )
+
+  it.scoped("what the work forked as its very last step ends before the caller goes on", () =>
+    Effect.gen(function* () {
+      const { backend, released } = store()
+      const lock = yield* Lock.make(backend)
+      const caller = yield* Effect.fork(
+        Effect.map(lock.withLock("a")(Effect.fork(Effect.never)), (forked) => forked.unsafePoll())
+      )
+      const exit = yield* Fiber.join(caller)
+      assert.isTrue(exit !== null && Exit.isInterrupted(exit))
+      assert.deepStrictEqual(released, ["a"])
     })
   )
 })

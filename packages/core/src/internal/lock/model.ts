@@ -97,11 +97,19 @@ export interface Lease {
  * The lock under which an effect runs, as `withLock` and its like provide it: an effect that needs this cannot be run
  * without a lock.
  *
+ * The token has to be shown to the resource by whatever depends on the lock, reads too: who reads without it, computes and
+ * writes with it can have read just before a late holder wrote, and then writes over that. A read that shows the token
+ * first shuts out everyone who was before.
+ *
  * ```ts
- * const save = Effect.flatMap(Lock.FencingToken, ({ token }) =>
- *   sql`update accounts set balance = ${next}, fence = ${token} where id = ${id} and fence <= ${token}`
+ * const load = Effect.flatMap(Lock.FencingToken, ({ token }) =>
+ *   sql`update accounts set fence = ${token} where id = ${id} and fence <= ${token} returning balance`
  * )
- * const program = lock.withLock(`account:${id}`)(save)
+ * const save = (balance: number) =>
+ *   Effect.flatMap(Lock.FencingToken, ({ token }) =>
+ *     sql`update accounts set balance = ${balance} where id = ${id} and fence <= ${token}`
+ *   )
+ * const program = lock.withLock(`account:${id}`)(Effect.flatMap(load, save))
  * ```
  *
  * @since 0.1.0
@@ -147,6 +155,11 @@ export interface PermitOptions extends LockOptions {
  *
  * It succeeds only when the lock was held to the end. When the lock was lost it fails with `Lost`, also where the effect
  * came to its end before it could be interrupted; a failure of the effect itself goes first.
+ *
+ * Whether it was held to the end is what the store says when the lock is given back. Where that answer does not come, it
+ * is what the holder's own clock says: the lock cannot have expired, so the effect succeeds. If somebody had taken the
+ * lock away just before (a `DEL`, `FLUSHALL`, a fail-over), nobody told the holder. What must not happen then either has
+ * to be kept out by the resource, with the token.
  *
  * @since 0.1.0
  * @category models

@@ -192,7 +192,7 @@ export const backend = (client: RedisClient.Service): EventBus.Backend => {
         (reply) => reply === 1
       ),
 
-    release: (topic, { consumer, group, token }, partition, done, returned) =>
+    release: (topic, { consumer, group, token }, partition, done, returned, unseen) =>
       run(
         "release",
         {
@@ -203,6 +203,7 @@ export const backend = (client: RedisClient.Service): EventBus.Backend => {
             consumer,
             token,
             channelOf(topic),
+            unseen ?? "",
             done.length,
             ...done,
             ...returned.flatMap(({ deliveries, position }) => [position, deliveries])
@@ -728,11 +729,19 @@ return 1`
 
 const releaseScript = RedisClient.script(
   "events.release",
-  `local done = tonumber(ARGV[5])
-for index = 6, 5 + done do redis.call('XACK', KEYS[1], ARGV[1], ARGV[index]) end
+  `local done = tonumber(ARGV[6])
+for index = 7, 6 + done do redis.call('XACK', KEYS[1], ARGV[1], ARGV[index]) end
 if redis.call('GET', KEYS[2]) ~= ARGV[3] then return 0 end
-for index = 6 + done, #ARGV, 2 do
-  redis.pcall('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[index], 'RETRYCOUNT', ARGV[index + 1], 'JUSTID')
+local function count(id, deliveries)
+  redis.pcall('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', deliveries, 'JUSTID')
+end
+for index = 7 + done, #ARGV, 2 do count(ARGV[index], ARGV[index + 1]) end
+if ARGV[5] ~= '' then
+  -- the group may be gone
+  local unseen = redis.pcall('XPENDING', KEYS[1], ARGV[1], '(' .. ARGV[5], '+', 1000)
+  if not unseen.err then
+    for _, pending in ipairs(unseen) do count(pending[1], 0) end
+  end
 end
 redis.call('DEL', KEYS[2])
 redis.pcall('PUBLISH', ARGV[4], 'members')

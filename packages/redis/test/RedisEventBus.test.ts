@@ -324,7 +324,8 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
         yield* eventBus.publish(work, { n: 1 })
         yield* Effect.acquireRelease(freeze, () => thaw)
         const [, took] = yield* timed(Scope.close(scope, Exit.void))
-        assert.isBelow(took, 1_200)
+        // two command timeouts, and what a busy machine takes: not for ever
+        assert.isBelow(took, 3_000)
       }).pipe(Effect.provide(server()))
     )
 
@@ -495,8 +496,9 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
           const [, took] = yield* timed(Effect.zipRight(eventBus.publish(work, { n }), events.has(n)))
           delays.push(took)
         }
+        // nothing but the bell can have told them within the hour
         delays.sort((one, other) => one - other)
-        assert.isBelow(delays[10] ?? 0, 100)
+        assert.isBelow(delays[10] ?? 0, 1_000)
         yield* tail.has(20)
         assert.deepStrictEqual(
           [...tail.numbers()].sort((a, b) => a - b),
@@ -568,7 +570,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
       assert.strictEqual(typeof read === "object" ? read.value.length : read, 1)
       assert.strictEqual(yield* backend.adopt(settings, two, 0, "0-0", 10), "lost")
       assert.strictEqual(yield* backend.begin(settings, two, 0, position, 7), "lost")
-      yield* backend.release(settings, two, 0, [], [{ position, deliveries: 7 }])
+      yield* backend.release(settings, two, 0, [], [{ position, deliveries: 7 }], "0-0")
       const adopted = yield* backend.adopt(settings, one, 0, "0-0", 10)
       assert.deepStrictEqual(
         typeof adopted === "object" ? adopted.value.entries.map((one) => one.deliveries) : adopted,
@@ -578,10 +580,44 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
       assert.deepStrictEqual([kept, lost, free], [[], [0], []])
       // an answer that was lost: who has the lease already has it
       assert.isTrue(yield* backend.acquire(settings, one, 60_000, 0))
-      yield* backend.release(settings, one, 0, [position], [])
+      yield* backend.release(settings, one, 0, [position], [], undefined)
       assert.isTrue(yield* backend.acquire(settings, two, 60_000, 0))
       const left = yield* backend.adopt(settings, two, 0, "0-0", 10)
       assert.deepStrictEqual(typeof left === "object" ? left.value.entries : left, [])
+    }).pipe(Effect.provide(real))
+  )
+
+  it.scopedLive("what is given back was delivered as often as its reader says, and what it never saw not at all", () =>
+    Effect.gen(function* () {
+      const backend = RedisEventBus.backend(yield* RedisClient.RedisClient)
+      const { settings } = topic({ partitions: 1 })
+      const member: EventBus.Member = { group: "g", consumer: "one", token: `one ${"0".repeat(32)}` }
+      const entry = { id: "1", unique: false, key: undefined, headers: undefined, data: "1" }
+      const read = Effect.map(backend.read(settings, member, 0, 3), (result) =>
+        typeof result === "object" ? result.value.map((one) => one.position) : []
+      )
+      const given = Effect.map(backend.adopt(settings, member, 0, "0-0", 10), (adopted) =>
+        typeof adopted === "object" ? adopted.value.entries.map(({ deliveries }) => deliveries) : adopted
+      )
+      yield* backend.open(settings, "g", ["0-0"])
+      yield* backend.append(
+        settings,
+        0,
+        Array.from({ length: 6 }, () => entry)
+      )
+      assert.isTrue(yield* backend.acquire(settings, member, 60_000, 0))
+      const [first = "", second = "", third = ""] = yield* read
+      assert.strictEqual((yield* read).length, 3)
+      yield* backend.release(settings, member, 0, [first], [{ position: second, deliveries: 4 }], third)
+      assert.isTrue(yield* backend.acquire(settings, member, 60_000, 0))
+      assert.deepStrictEqual(yield* given, [4, 1, 0, 0, 0])
+      yield* backend.release(settings, member, 0, [], [], undefined)
+      assert.isTrue(yield* backend.acquire(settings, member, 60_000, 0))
+      assert.deepStrictEqual(yield* given, [4, 1, 0, 0, 0])
+      // a group that is gone stops nobody from ending
+      yield* backend.removeGroup(settings, "g")
+      yield* backend.release(settings, member, 0, [], [], "0-0")
+      assert.isTrue(yield* backend.acquire(settings, { ...member, token: `two ${"0".repeat(32)}` }, 60_000, 0))
     }).pipe(Effect.provide(real))
   )
 

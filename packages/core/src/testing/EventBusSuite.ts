@@ -80,7 +80,7 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, Ev
         if (holds) return Effect.void
         return left === 0 ? Suite.isTrue(what, false) : Effect.zipRight(settle, look(left - 1))
       })
-    return look(500)
+    return look(2_000)
   }
   const quiet = Effect.repeatN(settle, 5)
 

@@ -114,6 +114,10 @@ interface Owned {
   readonly idle: Effect.Latch
   /** The last position that was read, or where the subscription began. */
   cursor: string
+  /** The newest position that was ever taken, or "0-0". */
+  newest: string
+  /** What a read may have taken is not known: its answer is awaited, or was lost. */
+  unsure: boolean
   running: number
 }
 
@@ -362,6 +366,11 @@ export const subscribe = <A, I, E, R>(
           return then(result.value)
         }
 
+        /** What is read comes in order. */
+        const reached = (one: Owned, entry: StoredEntry | undefined): void => {
+          if (entry !== undefined && Topics.compare(entry.position, one.newest) > 0) one.newest = entry.position
+        }
+
         /** What was handed out before, to whomever: it comes before all that was not. */
         const adopt = (one: Owned, run: Run, from: string): Effect.Effect<void> =>
           Effect.flatMap(roomOf(one), (room) =>
@@ -370,9 +379,14 @@ export const subscribe = <A, I, E, R>(
                 for (const { deliveries, entry } of entries) {
                   if (one.known.has(entry.position)) continue
                   counts.claimed++
-                  take(one, run, { entry, deliveries, fresh: false, beginning: false, running: false })
+                  // taken by a read of ours whose answer was lost: no handler has had it
+                  const fresh = one.unsure && deliveries === 1 && Topics.compare(entry.position, one.newest) > 0
+                  take(one, run, { entry, deliveries, fresh, beginning: false, running: false })
                 }
-                return next === undefined ? Effect.void : adopt(one, run, next)
+                reached(one, entries.at(-1)?.entry)
+                if (next !== undefined) return adopt(one, run, next)
+                one.unsure = false
+                return Effect.void
               })
             )
           )
@@ -381,21 +395,25 @@ export const subscribe = <A, I, E, R>(
           Effect.flatMap(roomOf(one), (room) => {
             // closed before the look: what is announced from now on opens it
             one.news.unsafeClose()
+            one.unsure = true
             return Effect.matchEffect(backend.read(settings, member, one.partition, room), {
               onFailure: (error) => {
                 noted(error)
                 // what this read may have taken is found among what was handed out
                 return Effect.zipRight(Effect.sleep(pause), adopt(one, run, "0-0"))
               },
-              onSuccess: (result) =>
-                leased(one, result, (entries) => {
+              onSuccess: (result) => {
+                one.unsure = false
+                return leased(one, result, (entries) => {
                   if (entries.length === 0) return one.news.await
                   for (const entry of entries) {
                     one.cursor = entry.position
                     take(one, run, { entry, deliveries: 0, fresh: true, beginning: false, running: false })
                   }
+                  reached(one, entries.at(-1))
                   return Effect.void
                 })
+              }
             })
           })
 
@@ -441,6 +459,8 @@ export const subscribe = <A, I, E, R>(
               room: Effect.unsafeMakeLatch(false),
               idle: Effect.unsafeMakeLatch(false),
               cursor: begins[partition] ?? "0-0",
+              newest: "0-0",
+              unsure: false,
               running: 0
             }
             owned.set(partition, one)
@@ -464,7 +484,8 @@ export const subscribe = <A, I, E, R>(
             else if (item.beginning) returned.push({ position, deliveries: item.deliveries })
             else if (item.running) returned.push({ position, deliveries: item.deliveries - 1 })
           }
-          return backend.release(settings, member, one.partition, one.acks, returned)
+          const unseen = one.unsure ? one.newest : undefined
+          return backend.release(settings, member, one.partition, one.acks, returned, unseen)
         }
 
         /** Ends the work on a partition: handlers are interrupted, and what they had is given back. */

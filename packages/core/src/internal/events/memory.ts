@@ -216,13 +216,18 @@ export const backend = (): Backend => {
         one.leases.set(group, { token, consumer, until: now + ttl })
         return true
       }),
-    release: (topic, member, partition, done, returned) =>
+    release: (topic, member, partition, done, returned, unseen) =>
       at(topic, partition, (one, now) => {
         const state = one.groups.get(member.group)
         for (const position of done) state?.pending.delete(position)
         if (!isHeld(one, member, now)) return
         for (const { deliveries, position } of returned) {
           if (state?.pending.has(position) === true) state.pending.set(position, deliveries)
+        }
+        if (unseen !== undefined) {
+          for (const position of state?.pending.keys() ?? []) {
+            if (Topics.compare(position, unseen) > 0) state?.pending.set(position, 0)
+          }
         }
         one.leases.delete(member.group)
         ring(topic, "members")

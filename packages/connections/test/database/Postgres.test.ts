@@ -730,12 +730,12 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
       "external: what is slow is a warning, a failed COMMIT is a failure, an interrupted statement is neither",
       () =>
         Effect.gen(function* () {
-          const { sql } = yield* connect({ slowAfter: "30 millis" }, "slow")
+          const { sql } = yield* connect({ slowAfter: "500 millis" }, "slow")
           yield* sql`create table if not exists late_too (n int unique deferrable initially deferred)`
           const recording = yield* Recording.make
           yield* recording.within(
             Effect.gen(function* () {
-              yield* sql`select pg_sleep(0.06)`
+              yield* sql`select pg_sleep(0.6)`
               yield* failingCommit(sql)
               yield* Effect.timeoutOption(sql`select pg_sleep(5)`, "20 millis")
             })
@@ -775,7 +775,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
               )
             )
           )
-          yield* Deadline.within(late, "100 millis")
+          yield* Deadline.within(late, "500 millis")
           assert.deepStrictEqual(yield* sql`select n from in_time`, [{ n: 1 }])
           yield* soon(
             "nothing is in use",

@@ -49,6 +49,8 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("a server without memor
       const sessions = yield* SessionStore.SessionStore
       for (const id of ["a", "b", "c", "d"]) yield* sessions.create(id, { user_id: id < "c" ? "ada" : "bob" })
       yield* full
+      assert.isTrue(Option.isSome(yield* sessions.getAndTouch("a")))
+      assert.isTrue(yield* sessions.extendTtl("a", "1 hour"))
       assert.isTrue(yield* sessions.delete("a"))
       assert.isFalse(yield* sessions.delete("a"))
       assert.isFalse(yield* sessions.delete("none"))
@@ -85,12 +87,25 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("a server without memor
     Effect.gen(function* () {
       const lock = yield* Lock.Lock
       const held = [
-        yield* lock.acquire("w", { ttl: "1 second" }),
-        yield* lock.acquireRead("r", { ttl: "1 second" }),
-        yield* lock.acquirePermit("p", { permits: 2, ttl: "1 second" })
+        yield* lock.acquire("w", { ttl: "6 seconds" }),
+        yield* lock.acquireRead("r", { ttl: "6 seconds" }),
+        yield* lock.acquirePermit("p", { permits: 2, ttl: "6 seconds" })
       ]
+      const ends = Effect.all([
+        Effect.zipWith(send("TIME"), send("PTTL", "lock:w"), (time, left) =>
+          Array.isArray(time) ? Number(time[0]) * 1_000 + Number(left) : 0
+        ),
+        ...["{lock:r}:readers", "semaphore:p"].map((key) =>
+          Effect.map(send("ZRANGE", key, 0, 0, "WITHSCORES"), (reply) => (Array.isArray(reply) ? Number(reply[1]) : 0))
+        )
+      ])
       yield* full
-      yield* pause(1_500)
+      const before = yield* ends
+      // each is renewed after a third of its time
+      yield* until(
+        "all are renewed",
+        Effect.map(ends, (now) => now.every((end, index) => end > (before[index] ?? end) + 1_000))
+      )
       for (const lease of held) assert.isTrue(yield* lease.isHeld)
       for (const lease of held) assert.isTrue(yield* lease.release)
       assert.deepStrictEqual(yield* send("EXISTS", "lock:w", "{lock:r}:readers", "semaphore:p"), 0)

@@ -101,13 +101,17 @@ const clearable = <A>(kernel: Kernel.Kernel<A>, loader: Loading.Loader<A>): Clea
   }
 
   const far = (key: string): Effect.Effect<Option.Option<A>> =>
-    Effect.map(
-      guard(
-        Effect.flatMap(backend.get(prefix + key, timed), (one) => accept(key, one)),
-        undefined
-      ),
-      found
-    )
+    // nothing but what is needed stands between a hit and its caller
+    Effect.matchEffect(backend.get(prefix + key, timed), {
+      onFailure: (error) => Effect.map(guard(Effect.fail(error), undefined), found),
+      onSuccess: (one) => {
+        if (one === undefined) return Effect.succeed(found(undefined))
+        const parsed = kernel.parse(one)
+        return typeof parsed === "object" && parsed.stamps === undefined
+          ? Effect.succeed(found(parsed.entry))
+          : Effect.map(guard(kernel.settle(key, parsed), undefined), found)
+      }
+    })
 
   const get: CacheHandle<A>["get"] = (key) => {
     if (tier === undefined) return Effect.suspend(() => far(key))

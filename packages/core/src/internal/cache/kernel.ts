@@ -26,7 +26,7 @@ export interface Entry<A> {
 }
 
 /** What a text says, before its stamps are compared. */
-interface Parsed<A> {
+export interface Parsed<A> {
   readonly entry: Entry<A>
   readonly stamps: ReadonlyArray<readonly [name: string, stamp: string | undefined]> | undefined
 }
@@ -56,6 +56,13 @@ export interface Kernel<A> {
   readonly count: (error: CacheError) => void
   /** A failing backend: counted, and a failure only where the handle is strict. */
   readonly guard: <B, C, R>(effect: Effect.Effect<B, CacheError, R>, otherwise: C) => Effect.Effect<B | C, never, R>
+  /** What was found, read but not compared with anything: an entry, unless it has stamps. */
+  readonly parse: (found: Exclude<Found, undefined>) => Parsed<A> | "corrupt" | "untimed"
+  /** What was read as an entry, or nothing. */
+  readonly settle: (
+    key: string,
+    parsed: Parsed<A> | "corrupt" | "untimed"
+  ) => Effect.Effect<Entry<A> | undefined, CacheError>
   /** What was found as an entry, or nothing: what cannot be read is removed, and neither it nor the outdated counts. */
   readonly accept: (key: string, found: Found) => Effect.Effect<Entry<A> | undefined, CacheError>
   readonly acceptMany: (
@@ -186,9 +193,10 @@ export const make = <A, I>(
       typeof found === "object" && found.left === undefined ? Effect.succeed(undefined) : accept(key, found)
     )
 
-  const accept = (key: string, found: Found): Effect.Effect<Entry<A> | undefined, CacheError> => {
-    if (found === undefined) return Effect.succeed(undefined)
-    const parsed = parse(found)
+  const accept = (key: string, found: Found): Effect.Effect<Entry<A> | undefined, CacheError> =>
+    found === undefined ? Effect.succeed(undefined) : settle(key, parse(found))
+
+  const settle: Kernel<A>["settle"] = (key, parsed) => {
     if (parsed === "corrupt") return discard([key])
     if (parsed === "untimed") return timedAgain(key)
     const { entry, stamps } = parsed
@@ -300,6 +308,8 @@ export const make = <A, I>(
     newToken: () => `${id}.${tokens++}`,
     count,
     guard,
+    parse,
+    settle,
     accept,
     acceptMany,
     stamp,

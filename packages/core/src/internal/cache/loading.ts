@@ -295,19 +295,23 @@ export const make = <A>(kernel: Kernel<A>): Loader<A> => {
     if (tier !== undefined) return fly(key, compute, write, absence, "not yet")
     return Effect.suspend(() => {
       if (flights.has(key)) return fly(key, compute, write, absence, "not yet")
-      const full = settings.prefix + key
-      return Effect.flatMap(
-        guard(
-          Effect.flatMap(backend.get(full, settings.timed), (found) => accept(key, found)),
-          notReached
-        ),
-        (entry) => {
-          if (entry === notReached) return fly(key, compute, write, absence, "not reached")
-          return entry !== undefined && isWanted(entry, absence)
-            ? serve(key, entry, compute, write, undefined, 0)
-            : fly(key, compute, write, absence, entry === undefined ? "missed" : "not yet")
+      const after = (entry: Entry<A> | undefined | typeof notReached): Effect.Effect<Option.Option<A>, E, R> => {
+        if (entry === notReached) return fly(key, compute, write, absence, "not reached")
+        return entry !== undefined && isWanted(entry, absence)
+          ? serve(key, entry, compute, write, undefined, 0)
+          : fly(key, compute, write, absence, entry === undefined ? "missed" : "not yet")
+      }
+      // nothing but what is needed stands between a hit and its caller: this is what most calls are
+      return Effect.matchEffect(backend.get(settings.prefix + key, settings.timed), {
+        onFailure: (error) => Effect.flatMap(guard(Effect.fail(error), notReached), after),
+        onSuccess: (found) => {
+          if (found === undefined) return after(undefined)
+          const parsed = kernel.parse(found)
+          return typeof parsed === "object" && parsed.stamps === undefined
+            ? after(parsed.entry)
+            : Effect.flatMap(guard(kernel.settle(key, parsed), notReached), after)
         }
-      )
+      })
     })
   }
 

@@ -44,6 +44,7 @@ const results: Record<string, ReadonlyArray<readonly [title: string, result: unk
     ["Locks: a token that the resource checks", ["Stale", "second"]],
     ["Locks: a token that the resource checks", "2"],
     ["Limits and budgets", [10, true, 5]],
+    ["Events", [true, ["ada@example.org"], ["Failed"]]],
     ["Anything else: commands, pipelines, transactions, scripts", [true, "WrongType", 1, null]],
     ["Sizing", { commands: 1, listening: 2 }],
     [

@@ -12,6 +12,7 @@ const blocks = Readme.blocks(root)
 /** What the program below each heading gives. */
 const results: Record<string, unknown> = {
   RedisClient: "hello",
+  "RedisClient.track": "price:apple",
   RedisCommand: [1, true],
   RedisSessionStore: [false, true],
   "ResilientSessionStore and FallbackSessionStore": true,

@@ -468,6 +468,19 @@ describe("an interruption of the caller and a loss in one step", () => {
       }
     }
 
+    for (const [order, strike] of blows) {
+      it.scoped(`${order}: who looks at the caller finds an interruption and no failure (${who})`, () =>
+        Effect.gen(function* () {
+          const { lock, lose } = yield* slow
+          const fiber = yield* Effect.fork(caller(lock.withLock("a")(Effect.never)))
+          yield* TestClock.adjust("10 millis")
+          strike({ lose, interrupt: () => fiber.unsafeInterruptAsFork(stranger) })
+          yield* TestClock.adjust("5 seconds")
+          assert.strictEqual(reasonOf(yield* Fiber.await(fiber)), "interrupted")
+        })
+      )
+    }
+
     for (const [how, body, isLosing] of [
       ["after a loss", Effect.never, true],
       ["after a success", Effect.sleep("10 millis"), false]

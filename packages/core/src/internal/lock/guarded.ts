@@ -52,7 +52,11 @@ export const run = <A, E, R, R2, Lost>(
 
 const isInterrupted = (fiber: Parent): boolean => !Cause.isEmpty(fiber.getFiberRef(FiberRef.interruptedCause))
 
-/** How many fibers a fiber supervises; undefined where it does not say. To be asked by the fiber itself. */
+/**
+ * How many fibers a fiber supervises; undefined where it does not say, which counts as some. To be asked by the fiber
+ * itself, in a step of its own: it hears of every fork before its next step, and of an end at the latest then. A fiber
+ * that has forked nothing, or has given its children away, answers with a set that is empty.
+ */
 const childrenOf = (fiber: object): number | undefined => {
   if (!("getChildren" in fiber && typeof fiber.getChildren === "function")) return undefined
   const children: unknown = fiber.getChildren()

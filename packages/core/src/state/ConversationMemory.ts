@@ -365,7 +365,8 @@ export const make = (backend: Backend, options: Options = {}): Effect.Effect<Ser
             if (Either.isLeft(text)) return failure("InvalidMessage", "append", text.left)
             texts.push(text.right)
           }
-          return backend.append(id, texts, maximum, ttl)
+          // what would go again at once need not be sent
+          return backend.append(id, texts.length > maximum ? texts.slice(-maximum) : texts, maximum, ttl)
         }),
       recent: (id, limit) =>
         withId("recent", id, () => {

@@ -297,6 +297,37 @@ describe("ConversationMemory", () => {
     }).pipe(Effect.provide(ConversationMemory.layerMemory({ maxMessages: 3 })))
   )
 
+  it.effect("of more messages than are kept the store is sent those that are", () =>
+    Effect.gen(function* () {
+      const sent: Array<ReadonlyArray<string>> = []
+      const nothing = () => Effect.dieMessage("not asked for")
+      const memory = yield* ConversationMemory.make(
+        {
+          append: (_, texts) =>
+            Effect.sync(() => {
+              sent.push(texts)
+              return texts.length
+            }),
+          recent: nothing,
+          replaceHead: nothing,
+          summary: nothing,
+          setSummary: nothing,
+          clear: nothing
+        },
+        { maxMessages: 3 }
+      )
+      const messages = ["1", "2", "3", "4", "5"].map((text) => ChatMessage.user(text))
+      assert.strictEqual(yield* memory.append("a", messages), 3)
+      assert.deepStrictEqual(
+        sent.map((texts) => texts.map((text) => ChatMessage.textOf(JSON.parse(text)))),
+        [["3", "4", "5"]]
+      )
+      // all or none: one that is not sent must be a message too
+      const error = yield* Effect.flip(memory.append("a", [{ role: "nobody" } as never, ...messages]))
+      assert.deepStrictEqual([error.reason, sent.length], ["InvalidMessage", 1])
+    })
+  )
+
   it.effect("trim does not show a result whose call is gone, as recent does not", () =>
     Effect.gen(function* () {
       const memory = yield* ConversationMemory.ConversationMemory

@@ -27,12 +27,17 @@ const outcome = (exit: Exit.Exit<void, unknown>): "passed" | "failed by the outa
     : { fault: Cause.pretty(exit.cause) }
 }
 
-/** A lock goes with the server that had it, or stays there when its release does not get through. */
+/**
+ * A lock goes with the server that had it, or stays there when its release does not get through. Time that a case lets
+ * pass does not pass for a server that is dead, nor for what a fallback keeps: what should be over is still there.
+ */
 const isFault = (failure: unknown): boolean =>
   typeof failure === "object" &&
   failure !== null &&
   "reason" in failure &&
-  !/^(?:Unavailable|Timeout|NotReady|Overloaded|Lost|NotAcquired)$/.test(String(failure.reason))
+  !/^(?:Unavailable|Timeout|NotReady|Overloaded|Lost|NotAcquired|SessionGone|SessionExists|LimitReached)$/.test(
+    String(failure.reason)
+  )
 
 /** Fails, by the machine's own clock, what hangs. */
 const within = <E, R>(run: Effect.Effect<void, E, R>): Effect.Effect<void, E, R> =>

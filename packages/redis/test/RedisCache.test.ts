@@ -157,14 +157,17 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisCache", "redis-se
       }).pipe(Effect.provide(own()))
     )
 
-    it.scoped("a value of 50 MB is kept and found, by a client that waits long enough", () =>
-      Effect.gen(function* () {
-        const cache = yield* Cache.make({ namespace: "texts", schema: Schema.String })
-        const huge = "x".repeat(50 * 1024 * 1024)
-        yield* cache.set("huge", huge)
-        const found = yield* cache.get("huge")
-        assert.isTrue(Option.isSome(found) && found.value === huge)
-      }).pipe(Effect.provide(own({ commandTimeout: "20 seconds" })))
+    it.scoped(
+      "a value of 50 MB is kept and found, by a client that waits long enough",
+      () =>
+        Effect.gen(function* () {
+          const cache = yield* Cache.make({ namespace: "texts", schema: Schema.String })
+          const huge = "x".repeat(50 * 1024 * 1024)
+          yield* cache.set("huge", huge)
+          const found = yield* cache.get("huge")
+          assert.isTrue(Option.isSome(found) && found.value === huge)
+        }).pipe(Effect.provide(own({ commandTimeout: "60 seconds" }))),
+      60_000
     )
 
     it.scoped("whatever the cache writes has an end", () =>
@@ -208,7 +211,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisCache", "redis-se
           )
           assert.strictEqual(yield* send("GET", "computations"), "1")
         }).pipe(Effect.provide(own())),
-      60_000
+      120_000
     )
 
     it.scopedLive(
@@ -231,7 +234,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisCache", "redis-se
           )
           assert.strictEqual(yield* send("GET", "computations"), "2")
         }).pipe(Effect.provide(own())),
-      60_000
+      120_000
     )
   })
 
@@ -517,40 +520,43 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisCache", "redis-se
       }).pipe(Effect.provide(own()))
     )
 
-    it.scopedLive("corrupt, of another type, of 50 MB, all keys gone, no memory left: with a tier as without", () =>
-      Effect.gen(function* () {
-        const cache = yield* Cache.make({
-          namespace: "texts",
-          schema: Schema.String,
-          jitter: 0,
-          staleFor: "1 minute",
-          firstTier: { ttl: "1 second" }
-        })
-        for (const [what, plant] of [
-          ["corrupt", send("SET", "cache:texts:key", '{"value":')],
-          ["another type", send("RPUSH", "cache:texts:key", "1")]
-        ] as const) {
-          yield* plant
-          assert.strictEqual(yield* cache.getOrElse("key", Effect.succeed(what)), what)
-          assert.deepStrictEqual(yield* cache.get("key"), Option.some(what))
-          yield* cache.delete("key")
-        }
-        assert.strictEqual((yield* cache.stats).corrupt, 2)
-        const huge = "x".repeat(50 * 1024 * 1024)
-        assert.strictEqual((yield* cache.getOrElse("huge", Effect.succeed(huge))).length, huge.length)
-        const other = yield* Cache.make({ namespace: "texts", schema: Schema.String, firstTier: {} })
-        assert.isTrue(Option.exists(yield* other.get("huge"), (found) => found === huge))
-        yield* cache.set("key", "before")
-        yield* send("FLUSHALL")
-        // nobody tells of it: the tier's own time is the bound
-        const looked = Effect.map(cache.get("key"), Option.isNone)
-        yield* until("gone from the tier", looked)
-        yield* send("CONFIG", "SET", "maxmemory", "1")
-        assert.strictEqual(yield* cache.getOrElse("key", Effect.succeed("computed")), "computed")
-        yield* cache.set("key", "written")
-        assert.deepStrictEqual(yield* cache.get("key"), Option.none())
-        assert.isAtLeast((yield* cache.stats).unreachable, 2)
-      }).pipe(Effect.provide(own({ commandTimeout: "20 seconds" })))
+    it.scopedLive(
+      "corrupt, of another type, of 50 MB, all keys gone, no memory left: with a tier as without",
+      () =>
+        Effect.gen(function* () {
+          const cache = yield* Cache.make({
+            namespace: "texts",
+            schema: Schema.String,
+            jitter: 0,
+            staleFor: "1 minute",
+            firstTier: { ttl: "1 second" }
+          })
+          for (const [what, plant] of [
+            ["corrupt", send("SET", "cache:texts:key", '{"value":')],
+            ["another type", send("RPUSH", "cache:texts:key", "1")]
+          ] as const) {
+            yield* plant
+            assert.strictEqual(yield* cache.getOrElse("key", Effect.succeed(what)), what)
+            assert.deepStrictEqual(yield* cache.get("key"), Option.some(what))
+            yield* cache.delete("key")
+          }
+          assert.strictEqual((yield* cache.stats).corrupt, 2)
+          const huge = "x".repeat(50 * 1024 * 1024)
+          assert.strictEqual((yield* cache.getOrElse("huge", Effect.succeed(huge))).length, huge.length)
+          const other = yield* Cache.make({ namespace: "texts", schema: Schema.String, firstTier: {} })
+          assert.isTrue(Option.exists(yield* other.get("huge"), (found) => found === huge))
+          yield* cache.set("key", "before")
+          yield* send("FLUSHALL")
+          // nobody tells of it: the tier's own time is the bound
+          const looked = Effect.map(cache.get("key"), Option.isNone)
+          yield* until("gone from the tier", looked)
+          yield* send("CONFIG", "SET", "maxmemory", "1")
+          assert.strictEqual(yield* cache.getOrElse("key", Effect.succeed("computed")), "computed")
+          yield* cache.set("key", "written")
+          assert.deepStrictEqual(yield* cache.get("key"), Option.none())
+          assert.isAtLeast((yield* cache.stats).unreachable, 2)
+        }).pipe(Effect.provide(own({ commandTimeout: "60 seconds" }))),
+      60_000
     )
 
     it.scopedLive("a handle that is done with hears nothing more, and leaves no subscription", () =>

@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Random from "effect/Random"
 import * as Stream from "effect/Stream"
 import * as Scripts from "./internal/sessionScripts.ts"
 import * as StoreErrors from "./internal/storeErrors.ts"
@@ -377,35 +378,48 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
    * no room.
    */
   const admit = (
-    method: string,
+    method: "set" | "create" | "update",
     id: string,
     owner: string,
     ttl: number
   ): Effect.Effect<ReadonlyArray<string> | undefined, SessionStore.SessionStoreError> => {
-    const ask = (decide: 0 | 1, dead: ReadonlyArray<string>) =>
-      client.run(Scripts.admit, [indexKey(owner)], [id, ttl + indexTtl, limit, evicts ? 1 : 0, decide, ...dead])
-    const admitted = Effect.flatMap(ask(0, []), (reply) => {
-      const [full, ...others] = texts(reply)
-      if (full !== "full") return Effect.succeed(reply)
-      return Effect.flatMap(read(others), (found) =>
-        ask(
-          1,
-          found.filter(([, json]) => json === undefined || SessionStore.ownerIn(json) !== owner).map(([one]) => one)
-        )
+    const ask = (score: number, decide: 0 | 1, dead: ReadonlyArray<string>) =>
+      client.run(
+        Scripts.admit,
+        [indexKey(owner)],
+        [id, ttl + indexTtl, limit, evicts ? 1 : 0, decide, method === "create" ? 1 : 0, score, ...dead]
       )
-    })
+    const admitted = (score: number) =>
+      Effect.flatMap(ask(score, 0, []), (reply) => {
+        const [full, ...others] = texts(reply)
+        if (full !== "full") return Effect.succeed(reply)
+        return Effect.flatMap(read(others), (found) =>
+          ask(
+            score,
+            1,
+            found.filter(([, json]) => json === undefined || SessionStore.ownerIn(json) !== owner).map(([one]) => one)
+          )
+        )
+      })
     return Effect.mapError(
-      Effect.flatMap(admitted, (reply) => {
-        if (reply === 0) return Effect.succeed(undefined)
-        const evicted = texts(reply)
-        if (evicted.length === 0) return Effect.succeed(noIds)
-        // their entries go last: as long as one lives, it counts, and a sign-out finds it. What fails here heals later
-        const forget = client.sendMany([{ script: Scripts.evicted, keys: [indexKey(owner)], args: [...evicted] }])
-        return Effect.zipRight(removeAll(evicted, tombstone), Effect.as(forget, evicted))
-      }),
+      Effect.flatMap(scoreOf(1), (score) =>
+        Effect.flatMap(admitted(score), (reply) => {
+          if (reply === 0) return Effect.succeed(undefined)
+          const evicted = texts(reply)
+          if (evicted.length === 0) return Effect.succeed(noIds)
+          // their entries go last: as long as one lives, it counts, and a sign-out finds it. What fails here heals later
+          const forget = client.sendMany([
+            { script: Scripts.evicted, keys: [indexKey(owner)], args: [score, ...evicted] }
+          ])
+          return Effect.zipRight(removeAll(evicted, tombstone), Effect.as(forget, evicted))
+        })
+      ),
       (error) => fails(method)(error)
     )
   }
+
+  /** A score that one step alone gives, so that it takes out what it put there and nothing else. */
+  const scoreOf = (least: number): Effect.Effect<number> => Effect.map(Random.next, (part) => least + part / 2)
 
   const writtenAs = (reply: RedisClient.Reply, refusal: SessionStore.Written): SessionStore.Written => {
     switch (reply) {
@@ -694,44 +708,52 @@ const backend = (client: RedisClient.Service, settings: Settings): SessionStore.
     const takeBack = Effect.mapError(client.run(Scripts.dropText, [key(to)], [digest]), (error) =>
       halfDone(error, "the session was copied to its new id, and the copy could not be taken back")
     )
-    const retire = Effect.matchEffect(client.run(Scripts.retire, keys(from), [tombstone, digest]), {
-      onFailure: (error): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> =>
-        error.outcome === "unknown"
-          ? Effect.fail(halfDone(error, "the session was copied to its new id, and the old one may be alive still"))
-          : Effect.zipRight(takeBack, Effect.fail(nothingMoved(error))),
-      onSuccess: (reply): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> => {
-        const result = rotated(reply)
-        if (result._tag !== "Done") return Effect.as(takeBack, result)
-        indexedUntil.delete(from)
-        if (owner === undefined) return Effect.succeed(result)
-        // an entry too many heals by itself
-        const forget = client.sendMany([["ZREM", indexKey(owner), from, `${Scripts.mark}${from}`]])
-        return Effect.zipRight(forget, Effect.as(indexed(to, owner, 0), result))
-      }
-    })
-    const move = Effect.flatMap(
-      Effect.mapError(client.run(Scripts.beginMove, keys(from), [digest]), nothingMoved),
-      (reply): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> => {
-        if (typeof reply !== "number" || (reply <= 0 && reply !== -3)) return Effect.succeed(rotated(reply))
-        const placed = client.run(Scripts.place, keys(to), [expected, reply === -3 ? defaultTtl : reply])
-        return Effect.uninterruptible(
-          Effect.flatMap(
-            Effect.mapError(placed, (error) =>
-              error.outcome === "unknown"
-                ? halfDone(error, "the session may have been copied to its new id, and the old one is alive")
-                : nothingMoved(error)
-            ),
-            (free) => (free === 1 ? retire : Effect.succeed({ _tag: "Taken" }))
+    const retire = (score: number) =>
+      Effect.matchEffect(client.run(Scripts.retire, keys(from), [tombstone, digest]), {
+        onFailure: (error): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> =>
+          error.outcome === "unknown"
+            ? Effect.fail(halfDone(error, "the session was copied to its new id, and the old one may be alive still"))
+            : Effect.zipRight(takeBack, Effect.fail(nothingMoved(error))),
+        onSuccess: (reply): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> => {
+          const result = rotated(reply)
+          if (result._tag !== "Done") return Effect.as(takeBack, result)
+          indexedUntil.delete(from)
+          if (owner === undefined) return Effect.succeed(result)
+          // an entry too many heals by itself
+          const forget = client.sendMany([{ script: Scripts.moved, keys: [indexKey(owner)], args: [from, to, score] }])
+          return Effect.zipRight(forget, Effect.as(indexed(to, owner, 0), result))
+        }
+      })
+    const move = (score: number) =>
+      Effect.flatMap(
+        Effect.mapError(client.run(Scripts.beginMove, keys(from), [digest]), nothingMoved),
+        (reply): Effect.Effect<SessionStore.Rotated, SessionStore.SessionStoreError> => {
+          if (typeof reply !== "number" || (reply <= 0 && reply !== -3)) return Effect.succeed(rotated(reply))
+          const placed = client.run(limited ? Scripts.placeUnlessBuried : Scripts.place, keys(to), [
+            expected,
+            reply === -3 ? defaultTtl : reply
+          ])
+          return Effect.uninterruptible(
+            Effect.flatMap(
+              Effect.mapError(placed, (error) =>
+                error.outcome === "unknown"
+                  ? halfDone(error, "the session may have been copied to its new id, and the old one is alive")
+                  : nothingMoved(error)
+              ),
+              (free) => (free === 1 ? retire(score) : Effect.succeed({ _tag: "Taken" }))
+            )
           )
-        )
-      }
-    )
-    if (owner === undefined) return move
+        }
+      )
+    if (owner === undefined) return move(0)
     // first the index, awaited: a session that is moved and not indexed could not be signed out
-    return Effect.zipRight(
-      Effect.mapError(client.run(Scripts.follow, [indexKey(owner)], [from, to, indexTtl]), nothingMoved),
-      move
-    )
+    const follows = (score: number) =>
+      Effect.mapError(client.run(Scripts.follow, [indexKey(owner)], [from, to, indexTtl, score]), nothingMoved)
+    // with a limit a tombstone of the new id is to say that it gave way since
+    const cleared = limited
+      ? Effect.asVoid(Effect.mapError(client.send("DEL", tombstoneKey(to)), nothingMoved))
+      : Effect.void
+    return Effect.flatMap(scoreOf(2), (score) => Effect.zipRight(cleared, Effect.zipRight(follows(score), move(score))))
   }
 
   return {

@@ -5,7 +5,20 @@ import { RedisClient, RedisSessionStore } from "@underlay/redis"
 import { RedisError } from "@underlay/redis/RedisError"
 import * as FaultProxy from "@underlay/servers/FaultProxy"
 import * as Need from "@underlay/servers/Need"
-import { Chunk, Context, Duration, Effect, Either, Layer, Logger, LogLevel, Option, type Scope, Stream } from "effect"
+import {
+  Chunk,
+  Context,
+  Duration,
+  Effect,
+  Either,
+  Layer,
+  Logger,
+  LogLevel,
+  Option,
+  Random,
+  type Scope,
+  Stream
+} from "effect"
 import { until } from "./RedisClientSupport.ts"
 import { advance, client, RedisServer, server, timed } from "./support.ts"
 
@@ -40,6 +53,9 @@ const at = (now: number) => (effect: Effect.Effect<unknown, SessionStore.Session
       currentTimeMillis: Effect.succeed(now)
     })
   )
+
+const ids = Array.from({ length: 8 }, (_, index) => `s${index}`)
+const owners = ["ada", "bob"]
 
 const number = (session: Option.Option<SessionStore.Session>) => Option.map(session, (one) => one["n"])
 
@@ -479,6 +495,61 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisSessionStore", "r
         assert.strictEqual(yield* store.deleteAllOf("u"), 2)
         assert.deepStrictEqual(yield* send("KEYS", "session:*"), [])
       }))
+  }
+
+  for (const topology of ["standalone", "cluster"] as const) {
+    for (const maxSessions of [undefined, { limit: 3 }, { limit: 3, onLimit: "reject" as const }]) {
+      const rule = maxSessions === undefined ? "no limit" : (maxSessions.onLimit ?? "evict-oldest")
+      test(`whatever races, whoever is interrupted: every live session is in its owner's index (${topology}, ${rule})`, () =>
+        Effect.gen(function* () {
+          const clients = [yield* RedisClient.RedisClient, yield* another]
+          const stores = yield* Effect.forEach(clients, (redis) =>
+            RedisSessionStore.make({ ...redis, topology }, { maxSessions })
+          )
+          const random = Random.make(`${topology} ${rule}`)
+          const pick = <A>(all: ReadonlyArray<A>) =>
+            Effect.map(random.nextIntBetween(0, all.length), (at) => all[at] as A)
+          for (let round = 0; round < (nightly ? 500 : 25); round++) {
+            yield* send("FLUSHALL")
+            const operations = yield* Effect.replicateEffect(
+              Effect.gen(function* () {
+                const store = yield* pick(stores)
+                const [id, to, owner] = [yield* pick(ids), yield* pick(ids), yield* pick(owners)]
+                // a set that nobody waited for promises nothing to the index
+                const [operation, canLeave] = yield* pick<
+                  readonly [Effect.Effect<unknown, SessionStore.SessionStoreError>, boolean]
+                >([
+                  [store.set(id, { user_id: owner }), false],
+                  [store.set(id, { user_id: owner, n: 1 }), false],
+                  [store.set(id, {}), true],
+                  [store.create(id, { user_id: owner }), true],
+                  [store.update(id, increment), true],
+                  [store.update(id, (session) => ({ ...session, user_id: owner })), true],
+                  [store.getAndTouch(id), true],
+                  [store.rotate(id, to), true],
+                  [store.delete(id), true]
+                ])
+                // now and then nobody waits for the answer
+                return canLeave && (yield* random.nextIntBetween(0, 5)) === 0
+                  ? Effect.race(Effect.exit(operation), Effect.yieldNow())
+                  : Effect.exit(operation)
+              }),
+              60
+            )
+            yield* Effect.forEach(operations, (operation) => operation, { concurrency: 6, discard: true })
+            for (const owner of owners) {
+              const alive = yield* Effect.filter(ids, (id) =>
+                Effect.map(stores[0]?.get(id) ?? Effect.succeedNone, (session) =>
+                  Option.exists(session, (one) => one["user_id"] === owner)
+                )
+              )
+              const listed = (yield* stores[1]?.sessionsOf(owner) ?? Effect.succeed([])).map((one) => one.id)
+              assert.deepStrictEqual([...listed].sort(), [...alive].sort(), `round ${round}`)
+              if (maxSessions !== undefined) assert.isAtMost(alive.length, maxSessions.limit, `round ${round}`)
+            }
+          }
+        }))
+    }
   }
 
   test("the clock of this process decides nothing about the absolute time: an hour ahead, an hour behind", () =>

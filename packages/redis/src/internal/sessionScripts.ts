@@ -430,6 +430,12 @@ redis.call('DEL', KEYS[2])
 return 1`
 )
 
+/** The same where the id may have given way to a limit before it was there: then it is taken. */
+export const placeUnlessBuried = RedisClient.script(
+  place.name,
+  `if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end\n${place.source}`
+)
+
 /** The retirement of the old id, if its text is still the one that was moved. */
 export const retire = RedisClient.script(
   "session.rotate",
@@ -485,15 +491,30 @@ if redis.call('ZCARD', KEYS[1]) > ${large} then return redis.call('ZRANGE', KEYS
 return 0`
 )
 
-/** Lets a new id follow an old one in the index, with the old one's place in the row. */
+/**
+ * Lets a new id follow an old one in the index: before it is there, so that a sign-out finds it. The old one's score is
+ * that of this move then (ARGV[4], from 2 to below 3), until `moved` takes it out or somebody writes it.
+ */
 export const follow = RedisClient.script(
   "session.own",
   `local now = redis.call('TIME')
 redis.call('ZADD', KEYS[1], now[1], ARGV[2])
-local since = redis.call('ZSCORE', KEYS[1], '\\1' .. ARGV[1])
-if since then redis.call('ZADD', KEYS[1], since, '\\1' .. ARGV[2]) end
+redis.call('ZADD', KEYS[1], 'XX', ARGV[4], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 0`
+)
+
+/**
+ * The old one is dead: the new one has its place in the row, also where another move took its entry out. An old id that was
+ * made anew meanwhile stays. ARGV: ids, score of this move.
+ */
+export const moved = RedisClient.script(
+  "session.own",
+  `redis.call('ZADD', KEYS[1], redis.call('TIME')[1], ARGV[2])
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) ~= tonumber(ARGV[3]) then return 0 end
+local since = redis.call('ZSCORE', KEYS[1], '\\1' .. ARGV[1])
+if since then redis.call('ZADD', KEYS[1], since, '\\1' .. ARGV[2]) end
+return redis.call('ZREM', KEYS[1], ARGV[1], '\\1' .. ARGV[1])`
 )
 
 /** Drops entries and says how many, but none of the last minute: their session may be on its way. */
@@ -516,23 +537,28 @@ export const leave = RedisClient.script("session.leave", "return redis.call('ZAD
 
 /**
  * Admission where sessions are on other nodes than the index. ARGV: id, time to live of the index, limit, whether the
- * oldest gives way, whether to decide now, ids that have no session of this owner. Where there are too many and it is
- * not to decide yet, it gives the others, for the client to look which of them live. Then: 1 admitted, 0 refused, or a
- * list of those that give way. These stay in the index with the score 1 until `evicted` says that they are dead: should
- * nobody kill them, whoever is written next does.
+ * oldest gives way, whether to decide now, whether the session is to be a new one, whatever the index says of its id, the
+ * score of who gives way here (from 1 to below 2), ids that have no session of this owner. Where there are too many and
+ * it is not to decide yet, it gives the others, for the client to look which of them live. Then: 1 admitted, 0 refused, or a
+ * list of those that give way. These stay in the index with that score until they are dead and `evicted` takes them out:
+ * should nobody kill them, whoever is written next does.
  */
 export const admit = RedisClient.script(
   "session.admit",
   `local now = redis.call('TIME')
 local index, id, limit = KEYS[1], ARGV[1], tonumber(ARGV[3])
-for i = 6, #ARGV do
+if ARGV[6] == '1' then redis.call('ZREM', index, '\\1' .. id) end
+for i = 8, #ARGV do
   local at = redis.call('ZSCORE', index, ARGV[i])
   if at and now[1] - tonumber(at) > 60 then redis.call('ZREM', index, ARGV[i], '\\1' .. ARGV[i]) end
 end
 local evicted = {}
 if redis.call('ZSCORE', index, '\\1' .. id) then
-  for _, other in ipairs(redis.call('ZRANGEBYSCORE', index, 1, 1)) do
-    if other ~= id then evicted[#evicted + 1] = other end
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', index, 1, '(2')) do
+    if other ~= id then
+      redis.call('ZADD', index, ARGV[7], other)
+      evicted[#evicted + 1] = other
+    end
   end
 else
   local others, since = {}, {}
@@ -549,7 +575,7 @@ else
     if ARGV[4] == '0' then return 0 end
     table.sort(others, function(a, b) return (since[a] or 0) < (since[b] or 0) end)
     for i = 1, #others - limit + 1 do
-      redis.call('ZADD', index, 1, others[i])
+      redis.call('ZADD', index, ARGV[7], others[i])
       redis.call('ZREM', index, '\\1' .. others[i])
       evicted[i] = others[i]
     end
@@ -565,8 +591,9 @@ return evicted`
 /** Takes those out of the index that gave way and are dead, unless they were made anew meanwhile. */
 export const evicted = RedisClient.script(
   "session.evicted",
-  `for _, id in ipairs(ARGV) do
-  if redis.call('ZSCORE', KEYS[1], id) == '1' then redis.call('ZREM', KEYS[1], id) end
+  `for i = 2, #ARGV do
+  local at = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i]) or 0)
+  if at == tonumber(ARGV[1]) then redis.call('ZREM', KEYS[1], ARGV[i]) end
 end
 return 0`
 )

@@ -440,26 +440,29 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisCache", "redis-se
       }).pipe(Effect.provide(own({ commandTimeout: "500 millis" })))
     )
 
-    it.scopedLive("a remote write is seen within 50 ms (p99)", () =>
-      Effect.gen(function* () {
-        const [reader, writer] = [yield* tiered(), yield* numbers()]
-        let value = 0
-        let p99 = Number.POSITIVE_INFINITY
-        // what is slow by itself is slow each time; a machine that has other work is not
-        for (let attempt = 0; attempt < 5 && p99 >= 50; attempt++) {
-          const delays: Array<number> = []
-          for (let round = 1; round <= 200; round++) {
-            yield* reader.get("key")
-            yield* writer.set("key", ++value)
-            const written = performance.now()
-            while (!Option.contains(yield* reader.get("key"), value)) yield* pause(0)
-            delays.push(performance.now() - written)
+    it.scopedLive(
+      "a remote write is seen within 50 ms (p99)",
+      () =>
+        Effect.gen(function* () {
+          const [reader, writer] = [yield* tiered(), yield* numbers()]
+          let value = 0
+          let p99 = Number.POSITIVE_INFINITY
+          // what is slow by itself is slow each time; a machine that has other work is not
+          for (let attempt = 0; attempt < 5 && p99 >= 50; attempt++) {
+            const delays: Array<number> = []
+            for (let round = 1; round <= 200; round++) {
+              yield* reader.get("key")
+              yield* writer.set("key", ++value)
+              const written = performance.now()
+              while (!Option.contains(yield* reader.get("key"), value)) yield* pause(0)
+              delays.push(performance.now() - written)
+            }
+            delays.sort((a, b) => a - b)
+            p99 = delays[Math.floor(delays.length * 0.99)] ?? Number.NaN
           }
-          delays.sort((a, b) => a - b)
-          p99 = delays[Math.floor(delays.length * 0.99)] ?? Number.NaN
-        }
-        assert.isBelow(p99, 50)
-      }).pipe(Effect.provide(own()))
+          assert.isBelow(p99, 50)
+        }).pipe(Effect.provide(own())),
+      60_000
     )
 
     it.scopedLive("writers and readers of the same keys at once: when all is said, every tier has what is kept", () =>

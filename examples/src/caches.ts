@@ -34,12 +34,8 @@ const CachesFromEnvironment = Layer.unwrapEffect(
   )
 )
 
-program.pipe(
-  Effect.provide(CachesFromEnvironment),
-  Effect.provide(
-    Settings.layer({ directory: Path.join(import.meta.dirname, "../resources") }).pipe(
-      Layer.provide(NodeFileSystem.layer)
-    )
-  ),
-  NodeRuntime.runMain
+const SettingsFromFiles = Settings.layer({ directory: Path.join(import.meta.dirname, "../resources") }).pipe(
+  Layer.provide(NodeFileSystem.layer)
 )
+
+program.pipe(Effect.provide(CachesFromEnvironment.pipe(Layer.provideMerge(SettingsFromFiles))), NodeRuntime.runMain)

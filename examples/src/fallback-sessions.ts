@@ -41,9 +41,10 @@ const Sessions = FallbackSessionStore.layer().pipe(
   Layer.provide(Client)
 )
 
-program.pipe(
-  Effect.provide(SessionEvents.layerLog.pipe(Layer.provideMerge(Sessions))),
-  // the events of sessions are log lines of Info and above; this program prints what it has to say itself
-  Effect.provide(Logger.minimumLogLevel(LogLevel.None)),
-  NodeRuntime.runMain
+// The events of sessions are log lines of Info and above; this program prints what it has to say itself.
+const Logged = SessionEvents.layerLog.pipe(
+  Layer.provideMerge(Sessions),
+  Layer.provideMerge(Logger.minimumLogLevel(LogLevel.None))
 )
+
+program.pipe(Effect.provide(Logged), NodeRuntime.runMain)

@@ -38,14 +38,13 @@ const program = Effect.gen(function* () {
   yield* Console.log(`confirmed: ${confirmed.join(", ")}`)
 })
 
-program.pipe(
-  Effect.provide(
-    Caches.layer([RedisCaches.kindOfConnections]).pipe(Layer.provide(Connections.layer([RedisConnection.kind])))
-  ),
-  Effect.provide(
-    Settings.layer({ directory: Path.join(import.meta.dirname, "../resources/sign-up") }).pipe(
-      Layer.provide(NodeFileSystem.layer)
-    )
-  ),
-  NodeRuntime.runMain
+const SettingsFromFiles = Settings.layer({ directory: Path.join(import.meta.dirname, "../resources/sign-up") }).pipe(
+  Layer.provide(NodeFileSystem.layer)
 )
+
+const NamedCaches = Caches.layer([RedisCaches.kindOfConnections]).pipe(
+  Layer.provide(Connections.layer([RedisConnection.kind])),
+  Layer.provideMerge(SettingsFromFiles)
+)
+
+program.pipe(Effect.provide(NamedCaches), NodeRuntime.runMain)

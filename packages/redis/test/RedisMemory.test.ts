@@ -18,7 +18,10 @@ import { Effect, Fiber, Layer, Option, Schema, type Scope, Stream } from "effect
 import * as Stores from "./stores.ts"
 import { client, pause, server } from "./support.ts"
 
-const stores = Stores.layer.pipe(Layer.provideMerge(client()))
+/** Each test has a server of its own: what it refuses would fail the others. */
+const connected = client().pipe(Layer.provideMerge(server()))
+
+const stores = Stores.layer.pipe(Layer.provideMerge(connected))
 
 const send = (...command: RedisClient.Command) =>
   Effect.flatMap(RedisClient.RedisClient, (redis) => redis.send(...command))
@@ -33,7 +36,7 @@ const full = Effect.gen(function* () {
 const until = <E, R>(what: string, condition: Effect.Effect<boolean, E, R>, looks = 1_500): Effect.Effect<void, E, R> =>
   Effect.flatMap(condition, (holds) => {
     if (holds) return Effect.void
-    if (looks === 0) return Effect.sync(() => assert.fail(`in vain: ${what}`))
+    if (looks === 0) return Effect.dieMessage(`in vain: ${what}`)
     return Effect.zipRight(pause(10), until(what, condition, looks - 1))
   })
 
@@ -41,7 +44,7 @@ const Event = Schema.Struct({ n: Schema.Number })
 
 describe.skipIf(Need.missing("redis-server"))(Need.title("a server without memory", "redis-server"), () => {
   const test = <E>(name: string, run: Effect.Effect<void, E, Layer.Layer.Success<typeof stores> | Scope.Scope>) =>
-    it.scopedLive(name, () => run.pipe(Effect.provide(stores), Effect.provide(server())))
+    it.scopedLive(name, () => run.pipe(Effect.provide(stores)))
 
   test(
     "signing out works, of what is there and of what is not, and the id stays dead",
@@ -76,9 +79,8 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("a server without memor
       assert.strictEqual(yield* send("EXISTS", "session:x"), 0)
     }).pipe(
       Effect.provide(
-        RedisSessionStore.layer({ maxSessions: { limit: 3, onLimit: "reject" } }).pipe(Layer.provideMerge(client()))
-      ),
-      Effect.provide(server())
+        RedisSessionStore.layer({ maxSessions: { limit: 3, onLimit: "reject" } }).pipe(Layer.provideMerge(connected))
+      )
     )
   )
 

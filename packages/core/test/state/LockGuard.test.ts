@@ -17,6 +17,7 @@ import {
   FastCheck as fc,
   HashSet,
   Option,
+  Runtime,
   Scope,
   TestClock,
   TestContext
@@ -386,6 +387,7 @@ describe("an interruption of the caller", () => {
 const slow = Effect.gen(function* () {
   const { backend, released } = store()
   const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.sequential)
+  const runtime = yield* Effect.runtime<never>()
   const delayed: Lock.Backend = {
     ...backend,
     release: (request) => Effect.zipRight(Effect.sleep("1 second"), backend.release(request))
@@ -395,7 +397,7 @@ const slow = Effect.gen(function* () {
     lock,
     released,
     lose: () => {
-      Effect.runFork(Scope.close(scope, Exit.void))
+      Runtime.runFork(runtime, Scope.close(scope, Exit.void))
     }
   }
 })

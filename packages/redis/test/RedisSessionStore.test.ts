@@ -530,13 +530,13 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisSessionStore", "r
                   [store.delete(id), true]
                 ])
                 // now and then nobody waits for the answer
-                return canLeave && (yield* random.nextIntBetween(0, 5)) === 0
-                  ? Effect.race(Effect.exit(operation), Effect.yieldNow())
-                  : Effect.exit(operation)
+                const leaves = canLeave && (yield* random.nextIntBetween(0, 5)) === 0
+                const done = Effect.exit(operation)
+                return { run: leaves ? Effect.race(done, Effect.yieldNow()) : done }
               }),
               60
             )
-            yield* Effect.forEach(operations, (operation) => operation, { concurrency: 6, discard: true })
+            yield* Effect.forEach(operations, ({ run }) => run, { concurrency: 6, discard: true })
             for (const owner of owners) {
               const alive = yield* Effect.filter(ids, (id) =>
                 Effect.map(stores[0]?.get(id) ?? Effect.succeedNone, (session) =>

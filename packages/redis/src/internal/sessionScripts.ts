@@ -132,6 +132,20 @@ const indexCheck = `local kind = redis.call('TYPE', KEYS[3]).ok
 if kind ~= 'zset' and kind ~= 'none' then return redis.error_reply('OWNERINDEX it holds another type of value') end
 `
 
+/** Reads a session into `current`: there is none (0), or it is dead (-1). KEYS: session, tombstone. */
+const readCurrent = `local current = redis.call('GET', KEYS[1])
+if not current then
+  if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
+  return 0
+end
+`
+
+/** The same, and its text comes back where it is not that of the SHA-1 in this argument. */
+const readExpected = (
+  argument: number
+): string => `${readCurrent}if redis.sha1hex(current) ~= ARGV[${argument}] then return current end
+`
+
 /** What the scripts of one store have in common. */
 export interface Shape {
   /** The absolute time to live in milliseconds. */
@@ -237,12 +251,7 @@ return 1`
   const replace = (hashed: boolean, owned: boolean): RedisClient.Script =>
     RedisClient.script(
       "session.update",
-      `${clock}${owned ? index : ""}local current = redis.call('GET', KEYS[1])
-if not current then
-  if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
-  return 0
-end
-if ${hashed ? "redis.sha1hex(current)" : "current"} ~= ARGV[1] then return current end
+      `${clock}${owned ? index : ""}${readCurrent}if ${hashed ? "redis.sha1hex(current)" : "current"} ~= ARGV[1] then return current end
 ${
   absolute === undefined
     ? ""
@@ -384,13 +393,7 @@ return 1`
  */
 export const rotate = RedisClient.script(
   "session.rotate",
-  `local current = redis.call('GET', KEYS[1])
-if not current then
-  if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
-  return 0
-end
-if redis.sha1hex(current) ~= ARGV[2] then return current end
-if redis.call('EXISTS', KEYS[3]) == 1 then return 2 end
+  `${readExpected(2)}if redis.call('EXISTS', KEYS[3]) == 1 then return 2 end
 if KEYS[5] then
   local kind = redis.call('TYPE', KEYS[5]).ok
   if kind ~= 'zset' and kind ~= 'none' then return redis.error_reply('OWNERINDEX it holds another type of value') end
@@ -411,13 +414,7 @@ return 1`
 /** What a rotation over two nodes has to know: the remaining time, -3 for none, if the text is that of this SHA-1. */
 export const beginMove = RedisClient.script(
   "session.rotate",
-  `local current = redis.call('GET', KEYS[1])
-if not current then
-  if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
-  return 0
-end
-if redis.sha1hex(current) ~= ARGV[1] then return current end
-local left = redis.call('PTTL', KEYS[1])
+  `${readExpected(1)}local left = redis.call('PTTL', KEYS[1])
 if left < 0 then return -3 end
 return math.max(1, left)`
 )
@@ -439,13 +436,7 @@ export const placeUnlessBuried = RedisClient.script(
 /** The retirement of the old id, if its text is still the one that was moved. */
 export const retire = RedisClient.script(
   "session.rotate",
-  `local current = redis.call('GET', KEYS[1])
-if not current then
-  if redis.call('EXISTS', KEYS[2]) == 1 then return -1 end
-  return 0
-end
-if redis.sha1hex(current) ~= ARGV[2] then return current end
-redis.call('DEL', KEYS[1])
+  `${readExpected(2)}redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[2], '1', 'PX', ARGV[1])
 return 1`
 )

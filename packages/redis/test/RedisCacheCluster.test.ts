@@ -1,10 +1,9 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Cache } from "@underlay/core"
-import { CacheSuite, Suite } from "@underlay/core/testing"
 import { RedisCache, RedisClient } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import * as Servers from "@underlay/servers/RedisCluster"
-import { Context, Duration, Effect, Fiber, Layer, Option, Schema, TestClock } from "effect"
+import { Context, Effect, Fiber, Layer, Option, Schema } from "effect"
 import * as Keys from "../src/internal/cacheKeys.ts"
 import * as Slots from "../src/internal/slots.ts"
 import { pause } from "./support.ts"
@@ -23,22 +22,6 @@ const client = Layer.unwrapEffect(
 )
 
 const real = RedisCache.layer.pipe(Layer.provideMerge(client), Layer.provideMerge(cluster))
-
-const age = `for _, key in ipairs(redis.call('KEYS', '*')) do
-  local left = redis.call('PTTL', key)
-  if left >= 0 then
-    if left <= tonumber(ARGV[1]) then redis.call('DEL', key) else redis.call('PEXPIRE', key, left - ARGV[1]) end
-  end
-end
-return 0`
-
-/** Time passes for the keys of every node, and for the handles. */
-const advance = (duration: Duration.Duration) =>
-  Effect.gen(function* () {
-    const redis = yield* RedisClient.RedisClient
-    for (const node of yield* redis.nodes) yield* node.send("EVAL", age, 0, Duration.toMillis(duration))
-    yield* TestClock.adjust(duration)
-  })
 
 describe("the keys of the cache", () => {
   it("a lease is in the slot of its entry, and in no other entry's place", () => {
@@ -66,11 +49,6 @@ describe("the keys of the cache", () => {
 
 describe.skipIf(Need.missing("redis-server"))(Need.title("Cache on a Cluster", "redis-server"), () => {
   layer(real, { timeout: "60 seconds" })("three masters", (it) => {
-    const suite = CacheSuite.make({ advance })
-    for (const one of Suite.applicable(suite, ["leases", "stamps", "invalidations"])) {
-      it.effect(one.name, () => one.run)
-    }
-
     it.effect(
       "a key whose slot moves does not slip past a clear",
       () =>

@@ -1,10 +1,9 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { ChatMessage, ConversationMemory, EventBus } from "@underlay/core"
-import { ConversationMemorySuite, EventBusSuite, Suite } from "@underlay/core/testing"
 import { RedisClient, RedisConversationMemory, RedisEventBus } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import * as Servers from "@underlay/servers/RedisCluster"
-import { Chunk, Context, Duration, Effect, Fiber, Layer, Schema, Stream, TestClock, TestServices } from "effect"
+import { Chunk, Context, Effect, Fiber, Layer, Schema, Stream, TestServices } from "effect"
 import * as Slots from "../src/internal/slots.ts"
 import { pause } from "./support.ts"
 
@@ -26,42 +25,10 @@ const real = Layer.merge(RedisEventBus.layer, RedisConversationMemory.layer()).p
   Layer.provideMerge(cluster)
 )
 
-const age = `for _, key in ipairs(redis.call('KEYS', '*')) do
-  local left = redis.call('PTTL', key)
-  if left >= 0 then
-    if left <= tonumber(ARGV[1]) then redis.call('DEL', key) else redis.call('PEXPIRE', key, left - ARGV[1]) end
-  end
-end
-return 0`
-
-/** Time passes for the keys of every node, and for the consumers. */
-const advance = (duration: Duration.Duration) =>
-  Effect.gen(function* () {
-    const redis = yield* RedisClient.RedisClient
-    for (const node of yield* redis.nodes) yield* node.send("EVAL", age, 0, Duration.toMillis(duration))
-    yield* TestClock.adjust(duration)
-  })
-
-const send = (...command: RedisClient.Command) =>
-  Effect.flatMap(RedisClient.RedisClient, (redis) => redis.send(...command))
-
 describe.skipIf(Need.missing("redis-server"))(
   Need.title("EventBus and ConversationMemory on a Cluster", "redis-server"),
   () => {
     layer(real, { timeout: "60 seconds" })("three masters", (it) => {
-      const events = EventBusSuite.make({
-        advance,
-        settle: pause(5),
-        plant: (topic, text) => send("XADD", `events:${topic.name}:0`, "*", "data", text)
-      })
-      for (const one of Suite.applicable(events, ["plant"])) it.effect(one.name, () => one.run)
-
-      const memory = ConversationMemorySuite.make({
-        advance,
-        plant: (id, text) => send("RPUSH", `conversation:${id}`, text)
-      })
-      for (const one of Suite.applicable(memory, ["plant"])) it.effect(one.name, () => one.run)
-
       it.effect(
         "slots that move while it is used: nothing is lost, no key is out of order, and nothing said is forgotten",
         () =>

@@ -1,12 +1,10 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Counters, RateLimiter } from "@underlay/core"
-import { CircuitControlSuite, CountersSuite, RateLimiterSuite, Suite } from "@underlay/core/testing"
 import { RedisCircuitControl, RedisClient, RedisCounters, RedisRateLimiter } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import * as Servers from "@underlay/servers/RedisCluster"
 import { Context, Effect, Fiber, Layer } from "effect"
 import * as Slots from "../src/internal/slots.ts"
-import { advance, advanceCircuits, advanceCounters, now, send } from "./limits.ts"
 import { pause } from "./support.ts"
 
 class RedisCluster extends Context.Tag("test/RedisCluster")<RedisCluster, Servers.RedisCluster>() {}
@@ -58,11 +56,6 @@ describe("the keys of several limits", () => {
 
 describe.skipIf(Need.missing("redis-server"))(Need.title("limits on a Cluster", "redis-server"), () => {
   layer(real, { timeout: "60 seconds" })("three masters", (it) => {
-    const limiters = RateLimiterSuite.make({ advance, ages: true, slack: "10 seconds" })
-    for (const one of Suite.applicable(limiters, [])) {
-      it.effect(`RateLimiter: ${one.name}`, () => one.run)
-    }
-
     it.effect("limits are kept while their slots move", () =>
       Effect.gen(function* () {
         const servers = yield* RedisCluster
@@ -109,16 +102,5 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("limits on a Cluster", 
         assert.deepStrictEqual([passed, added, unknown], [300, 300, 0])
       })
     )
-
-    const counters = CountersSuite.make({
-      advance: advanceCounters,
-      now,
-      slack: "10 seconds",
-      plant: (key, text) => send("SET", `counter:${key}`, text)
-    })
-    for (const one of Suite.applicable(counters, ["plant"])) it.effect(`Counters: ${one.name}`, () => one.run)
-
-    const circuits = CircuitControlSuite.make({ advance: advanceCircuits })
-    for (const one of Suite.applicable(circuits, ["tells"])) it.effect(`CircuitControl: ${one.name}`, () => one.run)
   })
 })

@@ -1,6 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { SessionStore } from "@underlay/core"
-import { SessionStoreSuite, Suite } from "@underlay/core/testing"
 import { RedisClient, RedisSessionStore } from "@underlay/redis"
 import { RedisError } from "@underlay/redis/RedisError"
 import * as Need from "@underlay/servers/Need"
@@ -22,40 +21,8 @@ const client = Layer.unwrapEffect(
 
 const real = RedisSessionStore.layer().pipe(Layer.provideMerge(client), Layer.provideMerge(cluster))
 
-/** Ages every key of every node: key by key, for a script must not touch several slots. */
-const advance = (duration: Duration.Duration) =>
-  Effect.flatMap(RedisClient.RedisClient, (redis) =>
-    Effect.flatMap(redis.nodes, (nodes) =>
-      Effect.forEach(
-        nodes,
-        (node) =>
-          Effect.gen(function* () {
-            const reply = yield* node.send("KEYS", "*")
-            const keys = Array.isArray(reply) ? reply.map(String) : []
-            yield* node.sendMany(keys.map((key) => ({ script: age, keys: [key], args: [Duration.toMillis(duration)] })))
-          }),
-        { discard: true }
-      )
-    )
-  )
-
-const age = RedisClient.script(
-  "test.age",
-  `local left = redis.call('PTTL', KEYS[1])
-if left < 0 then return 0 end
-if left <= tonumber(ARGV[1]) then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], left - ARGV[1]) end
-return 1`
-)
-
 const send = (...command: RedisClient.Command) =>
   Effect.flatMap(RedisClient.RedisClient, (redis) => redis.send(...command))
-
-const now = Effect.map(
-  Effect.flatMap(RedisClient.RedisClient, (redis) =>
-    Effect.flatMap(redis.nodes, ([node]) => node?.send("TIME") ?? Effect.succeed(null))
-  ),
-  (reply) => (Array.isArray(reply) ? Number(reply[0]) * 1_000 : Number.NaN)
-)
 
 /** Ids whose sessions are on different nodes. */
 const apart = Effect.gen(function* () {
@@ -91,16 +58,6 @@ const failing = (
 const retiring = "~= ARGV[2] then return current end\nredis.call('DEL', KEYS[1])"
 
 describe.skipIf(Need.missing("redis-server"))(Need.title("sessions on a Cluster", "redis-server"), () => {
-  layer(real, { timeout: Duration.minutes(1) })("SessionStore", (it) => {
-    const suite = SessionStoreSuite.make({
-      advance,
-      plant: (id, text) => send("SET", `session:${id}`, text),
-      store: (options) => Effect.flatMap(RedisClient.RedisClient, (redis) => RedisSessionStore.make(redis, options)),
-      now
-    })
-    for (const one of Suite.applicable(suite, ["plant", "options"])) it.effect(one.name, () => one.run)
-  })
-
   layer(real, { timeout: Duration.minutes(1) })("rotation", (it) => {
     it.effect("moves a session to another node, with its place among its owner's sessions", () =>
       Effect.gen(function* () {

@@ -727,7 +727,8 @@ describe.skipIf(Need.missing("redis-server"))(
         yield* store.set("a", { user_id: "u" }, { ttl: "10 hours" })
         yield* store.update("a", (session) => ({ ...session, user_id: "v" }))
         assert.isAbove(Number(yield* redis.send("PTTL", "session-owner:v")), 10 * 3_600_000)
-        assert.strictEqual(yield* redis.send("EXISTS", "session-owner:u"), 0, "the old owner has none left")
+        // an entry of the last minute may be somebody's who is on the way there: it stays, and counts for nothing
+        assert.deepStrictEqual(yield* store.sessionsOf("u"), [], "the old owner has none left")
       })
     )
 

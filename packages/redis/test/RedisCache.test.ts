@@ -622,11 +622,10 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisCache", "redis-se
       60_000
     )
 
-    it.scopedLive.skipIf(process.env["UNDERLAY_NIGHTLY"] !== "1")(
-      "of a million keys: no command holds the server up for 5 ms",
-      () => clearing(1_000_000),
-      600_000
-    )
+    // a minute of one core: at night
+    if (process.env["UNDERLAY_NIGHTLY"] === "1") {
+      it.scopedLive("of a million keys: no command holds the server up for 5 ms", () => clearing(1_000_000), 600_000)
+    }
 
     it.scopedLive("of an empty namespace is 0 and no failure (Effect persistence: an empty DEL)", () =>
       Effect.gen(function* () {

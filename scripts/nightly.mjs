@@ -17,7 +17,7 @@ const steps = {
   history: () => {
     process.env.UNDERLAY_NIGHTLY = "1"
     process.env.UNDERLAY_HISTORY_SECONDS ??= "600"
-    const tests = ["test/history", "RedisSessionStore.test"]
+    const tests = ["test/history", "RedisSessionStore.test", "RedisCache.test"]
     return run(process.execPath, [vitest, "run", "--silent=false", "--project", "redis", ...tests])
   },
   mutation: () => run(process.execPath, [join(root, "scripts/mutation.mjs")])

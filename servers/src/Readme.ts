@@ -47,11 +47,10 @@ export const blocksOfGuide = (file: string): ReadonlyArray<Block> => {
   return found
 }
 
-/** Writes the blocks below `build/` of the package; they are removed with the scope. `base` is what they are checked by. */
+/** Writes the blocks below `build/` of the package; they are removed with the scope. */
 export const write = (
   root: string,
-  all: ReadonlyArray<Block>,
-  base = "tsconfig.test.json"
+  all: ReadonlyArray<Block>
 ): Effect.Effect<{ readonly folder: string; readonly files: ReadonlyArray<string> }, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
@@ -63,7 +62,7 @@ export const write = (
         return file
       })
       const config = {
-        extends: `../../${base}`,
+        extends: "../../tsconfig.test.json",
         compilerOptions: { rootDir: "../../../..", composite: false, incremental: false, tsBuildInfoFile: null },
         include: ["*.ts"],
         references: []

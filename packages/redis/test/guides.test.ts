@@ -27,14 +27,6 @@ const tableAfter = (words: string): ReadonlyArray<ReadonlyArray<string>> => {
   )
 }
 
-/**
- * Where the programs of a guide are written and checked, if it is not this package: node-redis, from which one comes, is
- * there.
- */
-const homes: Record<string, readonly [root: string, base: string]> = {
-  "migration.md": [Path.join(root, "../../benchmarks"), "tsconfig.json"]
-}
-
 /** What the programs of each guide give, in their order: a value, or a check of it. */
 const results: Record<string, ReadonlyArray<readonly [title: string, result: unknown]>> = {
   "redis-guide.md": [
@@ -85,7 +77,6 @@ const results: Record<string, ReadonlyArray<readonly [title: string, result: unk
 
 for (const [name, expected] of Object.entries(results)) {
   const blocks = Readme.blocksOfGuide(Path.join(folder, name))
-  const [home, base] = homes[name] ?? [root, undefined]
 
   describe(name, () => {
     it("has a result for each of its programs", () => {
@@ -99,8 +90,8 @@ for (const [name, expected] of Object.entries(results)) {
       "its programs are type-checked",
       () =>
         Effect.gen(function* () {
-          const written = yield* Readme.write(home, blocks, base)
-          assert.deepStrictEqual(yield* Readme.compile(home, written.folder), [])
+          const written = yield* Readme.write(root, blocks)
+          assert.deepStrictEqual(yield* Readme.compile(root, written.folder), [])
         }),
       300_000
     )
@@ -111,7 +102,7 @@ for (const [name, expected] of Object.entries(results)) {
         Effect.gen(function* () {
           const server = yield* RedisServer.make()
           yield* Readme.environment({ REDIS_URL: server.url })
-          const { files } = yield* Readme.write(home, blocks, base)
+          const { files } = yield* Readme.write(root, blocks)
           for (const [index, [title, result]] of expected.entries()) {
             yield* server.call("FLUSHALL")
             const given = yield* Readme.run(files[index] ?? "")

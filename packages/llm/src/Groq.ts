@@ -13,6 +13,7 @@ import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { Llm, type LlmService } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
+import * as LlmProvider from "./LlmProvider.ts"
 import * as OpenAiCompatible from "./OpenAiCompatible.ts"
 
 /**
@@ -27,7 +28,7 @@ export const kind = "groq"
  * @since 0.1.0
  * @category models
  */
-export interface GroqOptions extends OpenAiCompatible.CallSettings {
+export interface GroqOptions extends LlmProvider.CallSettings {
   readonly apiKey: Redacted.Redacted
   /** The model that is asked unless the request names another. */
   readonly model: string
@@ -65,7 +66,7 @@ export const config: Config.Config<GroqOptions> = Config.nested(
         model: Config.nonEmptyString("model"),
         baseUrl: Config.option(Config.nonEmptyString("baseUrl"))
       }),
-      OpenAiCompatible.callSettings
+      LlmProvider.callSettings
     ]),
     ([read, calls]): GroqOptions => ({
       ...calls,

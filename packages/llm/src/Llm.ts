@@ -9,15 +9,23 @@ import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Objects from "./internal/objects.ts"
-import type { LlmError } from "./LlmError.ts"
+import { LlmError } from "./LlmError.ts"
 import type { LlmObject, ObjectOptions } from "./LlmObject.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import type { LlmResponse, LlmStreamPart } from "./LlmResponse.ts"
 
 export type { LlmError } from "./LlmError.ts"
 export type { LlmObject, ObjectOptions } from "./LlmObject.ts"
-export type { LlmRequest, ResponseFormat, ToolChoice } from "./LlmRequest.ts"
-export type { Finish, LlmResponse, LlmStreamPart, LlmToolCall, PartialResponse, Usage } from "./LlmResponse.ts"
+export type { LlmRequest, PromptCache, ProviderOptions, ResponseFormat, ToolChoice } from "./LlmRequest.ts"
+export type {
+  Finish,
+  LlmResponse,
+  LlmStreamPart,
+  LlmToolCall,
+  PartialResponse,
+  RateLimits,
+  Usage
+} from "./LlmResponse.ts"
 export type { LlmTool } from "./LlmTool.ts"
 
 /**
@@ -47,6 +55,11 @@ export interface LlmService {
     request: LlmRequest,
     options?: ObjectOptions
   ) => Effect.Effect<LlmObject<A>, LlmError, R>
+  /**
+   * How many tokens the request is, as the provider itself counts them. Fails with `InvalidRequest` where the provider
+   * has no such service.
+   */
+  readonly countTokens: (request: LlmRequest) => Effect.Effect<number, LlmError>
   /** Whether the provider answers and knows the model. Costs no tokens. */
   readonly health: Effect.Effect<Health.CheckResult, LlmError>
 }
@@ -70,6 +83,8 @@ export const make = (options: {
   readonly model: string
   readonly generate: LlmService["generate"]
   readonly stream: LlmService["stream"]
+  /** By default it fails with `InvalidRequest`: the provider does not count. */
+  readonly countTokens?: LlmService["countTokens"] | undefined
   /** By default always `up`. */
   readonly health?: LlmService["health"] | undefined
 }): LlmService => ({
@@ -79,6 +94,20 @@ export const make = (options: {
   stream: options.stream,
   generateObject: (schema, request, objectOptions) =>
     Objects.generateObject(options, schema, request, objectOptions ?? {}),
+  countTokens:
+    options.countTokens ??
+    ((request) =>
+      Effect.fail(
+        new LlmError({
+          reason: "InvalidRequest",
+          method: "countTokens",
+          provider: options.provider,
+          model: request.model ?? options.model,
+          issue: "this provider has no service that counts tokens",
+          retryable: false,
+          midStream: false
+        })
+      )),
   health: options.health ?? Effect.succeed({ status: "up" })
 })
 
@@ -103,6 +132,15 @@ export const generateObject = <A, I, R>(
   options?: ObjectOptions
 ): Effect.Effect<LlmObject<A>, LlmError, R | Llm> =>
   Effect.flatMap(Llm, (llm) => llm.generateObject(schema, request, options))
+
+/**
+ * How many tokens the request is, as the provider of the program's model counts them.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const countTokens = (request: LlmRequest): Effect.Effect<number, LlmError, Llm> =>
+  Effect.flatMap(Llm, (llm) => llm.countTokens(request))
 
 /**
  * The answer of the program's model while it comes.

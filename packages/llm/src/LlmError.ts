@@ -7,7 +7,7 @@
 import * as Duration from "effect/Duration"
 import { NodeInspectSymbol } from "effect/Inspectable"
 import * as Schema from "effect/Schema"
-import { PartialResponse, Usage } from "./LlmResponse.ts"
+import { PartialResponse, RateLimits, Usage } from "./LlmResponse.ts"
 
 /**
  * What went wrong.
@@ -63,7 +63,7 @@ const advice: { readonly [K in Reason]: string } = {
 /**
  * A language model that could not answer.
  *
- * - `method`: what was asked: `generate`, `stream`, `generateObject`, `health`.
+ * - `method`: what was asked: `generate`, `stream`, `generateObject`, `countTokens`, `embed`, `health`.
  * - `retryable`, `retryAfter`: whether and how soon the same request may succeed; false once any part of a streamed
  *   answer had arrived, because a second one would repeat it.
  * - `midStream`: it came after a streamed answer had begun.
@@ -74,6 +74,7 @@ const advice: { readonly [K in Reason]: string } = {
  *   value.
  * - `limit`, `actual`: for `ContextLengthExceeded`, in tokens, where the provider says them.
  * - `partial`, `usage`: what had arrived of a streamed answer.
+ * - `rateLimits`: what the provider says of its limits, where it does.
  *
  * @since 0.1.0
  * @category errors
@@ -94,6 +95,7 @@ export class LlmError extends Schema.TaggedError<LlmError>("@underlay/llm/LlmErr
   actual: Schema.optional(Schema.Number),
   partial: Schema.optional(PartialResponse),
   usage: Schema.optional(Usage),
+  rateLimits: Schema.optional(RateLimits),
   cause: Schema.optional(Schema.Defect)
 }) {
   /** Whether the same request, sent again unchanged, may succeed and repeats nothing. */

@@ -48,9 +48,99 @@ export const ResponseFormat = Schema.Union(
 export type ResponseFormat = typeof ResponseFormat.Type
 
 /**
+ * How the beginning of a request is kept by the provider, so that the next request which begins the same costs less.
+ *
+ * - `key`: what requests with the same beginning have in common; routes them to the same cache (OpenAI, Azure).
+ * - `ttl`: `short` is what the provider keeps by itself (minutes), `long` an hour or a day.
+ * - `breakpoints`: the indexes of messages after which the beginning is worth keeping (Anthropic, at most four); by
+ *   default after the last system message and after the last message.
+ *
+ * Providers that keep beginnings by themselves, or not at all, take no notice of what they have no field for.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const PromptCache = Schema.Struct({
+  key: Schema.optional(Schema.String),
+  ttl: Schema.optional(Schema.Literal("short", "long")),
+  breakpoints: Schema.optional(Schema.Array(Schema.NonNegativeInt))
+})
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface PromptCache extends Schema.Schema.Type<typeof PromptCache> {}
+
+type Fields = Readonly<Record<string, unknown>>
+
+/**
+ * Fields of a provider's own, put into the body of the request as they are, by the provider's name: those that are known
+ * are typed, others are allowed, and those of another provider are left out.
+ *
+ * ```ts
+ * { openai: { service_tier: "flex" }, anthropic: { thinking: { type: "enabled", budget_tokens: 2048 } } }
+ * ```
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ProviderOptions {
+  readonly [provider: string]: Fields | undefined
+  readonly openai?:
+    | (Fields & {
+        readonly service_tier?: "auto" | "default" | "flex" | "scale" | "priority" | undefined
+        readonly store?: boolean | undefined
+        readonly metadata?: Readonly<Record<string, string>> | undefined
+        readonly safety_identifier?: string | undefined
+        readonly verbosity?: "low" | "medium" | "high" | undefined
+        readonly logit_bias?: Readonly<Record<string, number>> | undefined
+        readonly previous_response_id?: string | undefined
+        readonly truncation?: "auto" | "disabled" | undefined
+      })
+    | undefined
+  readonly anthropic?:
+    | (Fields & {
+        readonly thinking?:
+          | { readonly type: "enabled"; readonly budget_tokens: number }
+          | { readonly type: "adaptive" }
+          | { readonly type: "disabled" }
+          | undefined
+        readonly service_tier?: "auto" | "standard_only" | undefined
+        readonly metadata?: { readonly user_id: string } | undefined
+      })
+    | undefined
+  readonly google?:
+    | (Fields & {
+        readonly safetySettings?: ReadonlyArray<{ readonly category: string; readonly threshold: string }> | undefined
+        readonly cachedContent?: string | undefined
+        readonly generationConfig?: Fields | undefined
+      })
+    | undefined
+  readonly groq?:
+    | (Fields & {
+        readonly service_tier?: "auto" | "on_demand" | "flex" | "performance" | undefined
+        readonly reasoning_format?: "hidden" | "raw" | "parsed" | undefined
+        readonly include_reasoning?: boolean | undefined
+      })
+    | undefined
+  readonly ollama?:
+    | (Fields & {
+        readonly options?: Fields | undefined
+        readonly keep_alive?: string | number | undefined
+        readonly think?: boolean | "low" | "medium" | "high" | undefined
+      })
+    | undefined
+}
+
+const ProviderOptions: Schema.Schema<ProviderOptions> = Schema.Record({
+  key: Schema.String,
+  value: Schema.UndefinedOr(Schema.Record({ key: Schema.String, value: Schema.Unknown }))
+}) as Schema.Schema<ProviderOptions>
+
+/**
  * A request. `model` overrides the layer's. `maxTokens` bounds the answer. `reasoningEffort` is the provider's word for
- * how long to think (`low`, `medium`, `high`, …). `providerOptions` has, by provider name, fields that are put into the
- * body as they are: `{ openai: { service_tier: "flex" } }`; those of other providers are left out.
+ * how long to think (`low`, `medium`, `high`, …). Of the settings of sampling, a provider that has none of that name takes
+ * no notice.
  *
  * @since 0.1.0
  * @category schemas
@@ -60,6 +150,9 @@ export const LlmRequest = Schema.Struct({
   model: Schema.optional(Schema.String),
   temperature: Schema.optional(Schema.Number),
   topP: Schema.optional(Schema.Number),
+  topK: Schema.optional(Schema.Number),
+  frequencyPenalty: Schema.optional(Schema.Number),
+  presencePenalty: Schema.optional(Schema.Number),
   maxTokens: Schema.optional(Schema.Number),
   stop: Schema.optional(Schema.Array(Schema.String)),
   seed: Schema.optional(Schema.Number),
@@ -68,9 +161,8 @@ export const LlmRequest = Schema.Struct({
   toolChoice: Schema.optional(ToolChoice),
   parallelToolCalls: Schema.optional(Schema.Boolean),
   responseFormat: Schema.optional(ResponseFormat),
-  providerOptions: Schema.optional(
-    Schema.Record({ key: Schema.String, value: Schema.Record({ key: Schema.String, value: Schema.Unknown }) })
-  )
+  promptCache: Schema.optional(PromptCache),
+  providerOptions: Schema.optional(ProviderOptions)
 })
 /**
  * @since 0.1.0

@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import type { ChatMessage } from "@underlay/core/state/ChatMessage"
+import { AssistantPart, type ChatMessage } from "@underlay/core/state/ChatMessage"
 import * as Schema from "effect/Schema"
 
 /**
@@ -42,6 +42,42 @@ export const Usage = Schema.Struct({
 export interface Usage extends Schema.Schema.Type<typeof Usage> {}
 
 /**
+ * What is left of one limit: `limit` and `remaining` as counts, `resetAfter` the milliseconds until it is whole again.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const RateLimit = Schema.Struct({
+  limit: Schema.optional(Schema.Number),
+  remaining: Schema.optional(Schema.Number),
+  resetAfter: Schema.optional(Schema.Number)
+})
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface RateLimit extends Schema.Schema.Type<typeof RateLimit> {}
+
+/**
+ * What the provider says of its rate limits with an answer, as far as it says anything. The windows are the provider's
+ * own: Groq's `requests` are of a day, those of others of a minute.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const RateLimits = Schema.Struct({
+  requests: Schema.optional(RateLimit),
+  tokens: Schema.optional(RateLimit),
+  inputTokens: Schema.optional(RateLimit),
+  outputTokens: Schema.optional(RateLimit)
+})
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface RateLimits extends Schema.Schema.Type<typeof RateLimits> {}
+
+/**
  * A tool that the model asks the caller to run. `arguments` is the parsed JSON value (`{}` where there are none). If the
  * model wrote something that is not JSON, `invalid` has its text and `arguments` is `{ __invalid: text }`, so that the
  * call can still be answered and sent back.
@@ -54,7 +90,9 @@ export const LlmToolCall = Schema.Struct({
   id: Schema.String,
   name: Schema.String,
   arguments: Schema.Unknown,
-  invalid: Schema.optional(Schema.String)
+  invalid: Schema.optional(Schema.String),
+  signature: Schema.optional(Schema.String),
+  provider: Schema.optional(Schema.String)
 })
 /**
  * @since 0.1.0
@@ -64,7 +102,8 @@ export interface LlmToolCall extends Schema.Schema.Type<typeof LlmToolCall> {}
 
 /**
  * A whole answer. `text` is everything visible, `reasoning` what the model showed of its reasoning, `refusal` its words if
- * it refused. `id` and `model` are what the provider named.
+ * it refused. `id` and `model` are what the provider named. `content` is the same in its order, with all that must go back
+ * to the provider when the conversation goes on: see `toMessage`.
  *
  * @since 0.1.0
  * @category schemas
@@ -76,9 +115,11 @@ export const LlmResponse = Schema.Struct({
   reasoning: Schema.String,
   refusal: Schema.optional(Schema.String),
   toolCalls: Schema.Array(LlmToolCall),
+  content: Schema.Array(AssistantPart),
   finish: Finish,
   finishReason: Schema.optional(Schema.String),
-  usage: Usage
+  usage: Usage,
+  rateLimits: Schema.optional(RateLimits)
 })
 /**
  * @since 0.1.0
@@ -155,7 +196,8 @@ export interface ToolCallDelta {
 }
 
 /**
- * The end of the answer: the last part of every stream that does not fail.
+ * The end of the answer: the last part of every stream that does not fail. `content` is the whole answer, as in
+ * `LlmResponse`.
  *
  * @since 0.1.0
  * @category models
@@ -167,6 +209,8 @@ export interface FinishPart {
   readonly usage: Usage
   readonly model: string | undefined
   readonly id: string | undefined
+  readonly content: ReadonlyArray<AssistantPart>
+  readonly rateLimits: RateLimits | undefined
 }
 
 /**
@@ -179,8 +223,38 @@ export interface FinishPart {
 export type LlmStreamPart = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | LlmToolCall | FinishPart
 
 /**
- * The answer as a message of the conversation, to be sent back with the next request: reasoning, text and tool calls in
- * this order. A refusal without any text becomes the text.
+ * The parts of an answer that has no structure but its texts and its calls: reasoning, text and calls in this order. A
+ * refusal without any text becomes the text.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const contentOf = (answer: {
+  readonly text: string
+  readonly reasoning: string
+  readonly refusal?: string | undefined
+  readonly toolCalls: ReadonlyArray<LlmToolCall>
+}): ReadonlyArray<AssistantPart> => {
+  const text = answer.text === "" ? (answer.refusal ?? "") : answer.text
+  return [
+    ...(answer.reasoning === "" ? [] : [{ type: "reasoning" as const, text: answer.reasoning }]),
+    ...(text === "" ? [] : [{ type: "text" as const, text }]),
+    ...answer.toolCalls.map(toPart)
+  ]
+}
+
+const toPart = (call: LlmToolCall): AssistantPart => ({
+  type: "tool-call",
+  id: call.id,
+  name: call.name,
+  arguments: call.arguments,
+  ...(call.signature === undefined ? {} : { signature: call.signature }),
+  ...(call.provider === undefined ? {} : { provider: call.provider })
+})
+
+/**
+ * The answer as a message of the conversation, to be sent back with the next request: with the signatures and parts that
+ * the provider wants to see again. Those of one provider are not sent to another.
  *
  * @since 0.1.0
  * @category combinators
@@ -190,22 +264,11 @@ export const toMessage = (response: {
   readonly reasoning: string
   readonly refusal?: string | undefined
   readonly toolCalls: ReadonlyArray<LlmToolCall>
-}): Extract<ChatMessage, { readonly role: "assistant" }> => {
-  const text = response.text === "" ? (response.refusal ?? "") : response.text
-  return {
-    role: "assistant",
-    content: [
-      ...(response.reasoning === "" ? [] : [{ type: "reasoning" as const, text: response.reasoning }]),
-      ...(text === "" ? [] : [{ type: "text" as const, text }]),
-      ...response.toolCalls.map((call) => ({
-        type: "tool-call" as const,
-        id: call.id,
-        name: call.name,
-        arguments: call.arguments
-      }))
-    ]
-  }
-}
+  readonly content?: ReadonlyArray<AssistantPart> | undefined
+}): Extract<ChatMessage, { readonly role: "assistant" }> => ({
+  role: "assistant",
+  content: response.content === undefined || response.content.length === 0 ? contentOf(response) : response.content
+})
 
 /**
  * The parts of a stream put together again; `undefined` while there is no `finish` among them.
@@ -248,8 +311,10 @@ export const fromParts = (parts: Iterable<LlmStreamPart>): LlmResponse | undefin
     reasoning,
     refusal,
     toolCalls,
+    content: end.content.length === 0 ? contentOf({ text, reasoning, refusal, toolCalls }) : end.content,
     finish: end.finish,
     finishReason: end.finishReason,
-    usage: end.usage
+    usage: end.usage,
+    ...(end.rateLimits === undefined ? {} : { rateLimits: end.rateLimits })
   }
 }

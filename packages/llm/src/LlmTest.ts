@@ -23,6 +23,7 @@ import { LlmError, type Reason } from "./LlmError.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import { type Finish, fromParts, type LlmResponse, type LlmStreamPart, type Usage } from "./LlmResponse.ts"
 import * as ChatCompletions from "./protocol/ChatCompletions.ts"
+import { decodeError } from "./protocol/Protocol.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A scripted model
@@ -158,7 +159,9 @@ const stepsOf = (answer: Answer, model: string): ReadonlyArray<Step> => {
       finishReason: undefined,
       usage: answer.usage ?? {},
       model: answer.model ?? model,
-      id: answer.id ?? "scripted"
+      id: answer.id ?? "scripted",
+      content: [],
+      rateLimits: undefined
     })
   }
   return steps
@@ -459,10 +462,7 @@ export const canonical = (recording: Recording, options: ReplayOptions = {}): Op
   if (status >= 400) {
     const lower = Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
     const now = Date.parse(lower["date"] ?? recording.recorded_at ?? "")
-    const error = ChatCompletions.decodeError(
-      { status, headers: lower, body, now: Number.isNaN(now) ? 0 : now },
-      context
-    )
+    const error = decodeError({ status, headers: lower, body, now: Number.isNaN(now) ? 0 : now }, context)
     return Option.some(canonicalOf(Either.left(error), kind))
   }
   if (!recording.stream) return Option.some(canonicalOf(ChatCompletions.decode(body, context), kind))

@@ -18,6 +18,7 @@ import { isRecord } from "./internal/classify.ts"
 import * as Sse from "./internal/sse.ts"
 import { Llm, type LlmService } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
+import * as LlmProvider from "./LlmProvider.ts"
 import * as OpenAiCompatible from "./OpenAiCompatible.ts"
 
 /**
@@ -40,7 +41,7 @@ export const defaultHost = "http://127.0.0.1:11434"
  * @since 0.1.0
  * @category models
  */
-export interface OllamaOptions extends OpenAiCompatible.CallSettings {
+export interface OllamaOptions extends LlmProvider.CallSettings {
   /** The server, without `/v1`. `http://127.0.0.1:11434`. */
   readonly host?: string | undefined
   /** For Ollama's cloud, or a server behind a gateway. */
@@ -87,7 +88,7 @@ export const config: Config.Config<OllamaOptions> = Config.nested(
         model: Config.nonEmptyString("model"),
         host: Config.option(Config.nonEmptyString("host"))
       }),
-      OpenAiCompatible.callSettings
+      LlmProvider.callSettings
     ]),
     ([read, calls]): OllamaOptions => ({
       ...calls,
@@ -136,7 +137,7 @@ export const models = (
       Effect.flatMap((response) => response.text),
       Timeout.within({ duration: "400 millis", service: kind }),
       Effect.filterOrFail((body) => isList(body)),
-      Effect.map(OpenAiCompatible.modelsIn),
+      Effect.map(LlmProvider.modelsIn),
       Effect.option
     )
   })

@@ -13,6 +13,7 @@ import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { Llm, type LlmService } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
+import * as LlmProvider from "./LlmProvider.ts"
 import * as OpenAiCompatible from "./OpenAiCompatible.ts"
 
 /**
@@ -27,7 +28,7 @@ export const kind = "openai"
  * @since 0.1.0
  * @category models
  */
-export interface OpenAiOptions extends OpenAiCompatible.CallSettings {
+export interface OpenAiOptions extends LlmProvider.CallSettings {
   readonly apiKey: Redacted.Redacted
   /** The model that is asked unless the request names another. */
   readonly model: string
@@ -75,7 +76,7 @@ export const config: Config.Config<OpenAiOptions> = Config.nested(
         organization: Config.option(Config.nonEmptyString("organization")),
         project: Config.option(Config.nonEmptyString("project"))
       }),
-      OpenAiCompatible.callSettings
+      LlmProvider.callSettings
     ]),
     ([read, calls]): OpenAiOptions => ({
       ...calls,

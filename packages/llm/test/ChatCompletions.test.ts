@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
-import { ChatCompletions, type LlmError, type LlmRequest, LlmResponse, LlmTool } from "@underlay/llm"
+import { ChatCompletions, type LlmError, type LlmRequest, LlmResponse, LlmTool, Protocol } from "@underlay/llm"
 import { Effect, Either, Fiber, Option, Schema, Stream, TestClock } from "effect"
 
 const context = { provider: "openai", model: "m", method: "stream" }
@@ -55,7 +55,12 @@ describe("a streamed answer", () => {
         finishReason: "stop",
         usage: { input: 1, output: 2, cachedInput: undefined, cacheWrite: undefined, reasoning: undefined },
         model: "m",
-        id: "c"
+        id: "c",
+        content: [
+          { type: "reasoning", text: "hmm." },
+          { type: "text", text: "Hello" }
+        ],
+        rateLimits: undefined
       }
     ])
     assert.strictEqual(run(chunk({ refusal: "I " }), chunk({ refusal: "won't" }), end()).response?.refusal, "I won't")
@@ -553,14 +558,14 @@ describe("a request", () => {
 
 describe("the body of a stream", () => {
   const bytes = (...pieces: ReadonlyArray<string>) => Stream.fromIterable(pieces.map(utf8)).pipe(Stream.rechunk(1))
-  const lost = () => Stream.fail(ChatCompletions.decodeError({ status: 503, headers: {}, body: "", now: 0 }, context))
+  const lost = () => Stream.fail(Protocol.decodeError({ status: 503, headers: {}, body: "", now: 0 }, context))
 
   it.effect("hands on what arrived before it fails", () =>
     Effect.gen(function* () {
       const seen: Array<string> = []
-      const error = yield* ChatCompletions.decodeStream(
+      const error = yield* Protocol.decodeStream(
         bytes(`${text("a") + text("b")}data: {"error":"m"}\n\n`),
-        context
+        ChatCompletions.makeStreamDecoder(context)
       ).pipe(
         Stream.runForEach((part) => Effect.sync(() => part.type === "text-delta" && seen.push(part.text))),
         Effect.flip
@@ -572,14 +577,17 @@ describe("the body of a stream", () => {
 
   it.effect("that breaks before the finish is truncated, after it whole", () =>
     Effect.gen(function* () {
-      const before = yield* ChatCompletions.decodeStream(Stream.concat(bytes(text("a")), lost()), context).pipe(
-        Stream.runCollect,
-        Effect.flip
-      )
+      const before = yield* Protocol.decodeStream(
+        Stream.concat(bytes(text("a")), lost()),
+        ChatCompletions.makeStreamDecoder(context)
+      ).pipe(Stream.runCollect, Effect.flip)
       assert.strictEqual(before.reason, "StreamTruncated")
       assert.strictEqual(before.partial?.text, "a")
       const after = yield* Stream.runCollect(
-        ChatCompletions.decodeStream(Stream.concat(bytes(text("a"), end()), lost()), context)
+        Protocol.decodeStream(
+          Stream.concat(bytes(text("a"), end()), lost()),
+          ChatCompletions.makeStreamDecoder(context)
+        )
       )
       assert.strictEqual(LlmResponse.fromParts(after)?.finish, "stop")
     })
@@ -593,10 +601,10 @@ describe("the body of a stream", () => {
       Effect.gen(function* () {
         const pings = Stream.tap(Stream.repeatValue(utf8(": ping\n\n")), () => Effect.sleep("500 millis"))
         for (const rest of [Stream.never, pings]) {
-          const fiber = yield* ChatCompletions.decodeStream(Stream.concat(bytes(...tail), rest), context).pipe(
-            Stream.runCollect,
-            Effect.fork
-          )
+          const fiber = yield* Protocol.decodeStream(
+            Stream.concat(bytes(...tail), rest),
+            ChatCompletions.makeStreamDecoder(context)
+          ).pipe(Stream.runCollect, Effect.fork)
           yield* TestClock.adjust("1 second")
           assert.isTrue(Option.isNone(yield* Fiber.poll(fiber)))
           yield* TestClock.adjust("2 seconds")

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { ChatCompletions, type LlmError } from "@underlay/llm"
+import { type LlmError, Protocol } from "@underlay/llm"
 import { Duration } from "effect"
 
 const context = { provider: "openai", model: "m", method: "generate" }
@@ -10,10 +10,7 @@ const decode = (
   headers: Record<string, string> = {},
   now = Date.UTC(2026, 0, 1)
 ): LlmError.LlmError =>
-  ChatCompletions.decodeError(
-    { status, headers, body: typeof body === "string" ? body : JSON.stringify(body), now },
-    context
-  )
+  Protocol.decodeError({ status, headers, body: typeof body === "string" ? body : JSON.stringify(body), now }, context)
 
 const delayOf = (error: LlmError.LlmError): number | undefined =>
   error.retryAfter === undefined ? undefined : Duration.toMillis(error.retryAfter)

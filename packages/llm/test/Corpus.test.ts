@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { ChatCompletions, LlmTest } from "@underlay/llm"
+import { LlmTest, Protocol } from "@underlay/llm"
 import * as Need from "@underlay/servers/Need"
 import { Either, Option } from "effect"
 import { casesOf } from "./corpus.ts"
@@ -44,7 +44,7 @@ describe.skipIf(Need.missing("llm-corpus"))(Need.title("Chat Completions recordi
       const lower = Object.fromEntries(Object.entries(headers).map(([key, value]) => [key.toLowerCase(), value]))
       const now = Date.parse(lower["date"] ?? "2026-11-21T12:00:00Z")
       const context = { provider: recording.provider, model: undefined, method: "generate" }
-      const error = ChatCompletions.decodeError({ status, headers: lower, body, now }, context)
+      const error = Protocol.decodeError({ status, headers: lower, body, now }, context)
       assert.deepStrictEqual(LlmTest.canonicalOf(Either.left(error), "generate").error, expected.error)
     })
   }

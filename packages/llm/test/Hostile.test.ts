@@ -1,6 +1,6 @@
 /** Streams and answers as no provider documents them: what servers, proxies and gateways have been seen to send. */
 import { assert, describe, it } from "@effect/vitest"
-import { ChatCompletions, type LlmError, LlmResponse } from "@underlay/llm"
+import { ChatCompletions, type LlmError, LlmResponse, Protocol } from "@underlay/llm"
 import { Chunk, Effect, Either, Stream } from "effect"
 
 const context = { provider: "openai", model: "m", method: "stream" }
@@ -291,7 +291,7 @@ describe("hostile answers", () => {
 
 describe("hostile errors", () => {
   const error = (status: number, body: string, headers: Record<string, string> = {}) =>
-    ChatCompletions.decodeError({ status, headers, body, now: Date.parse("2026-11-21T12:00:00Z") }, context)
+    Protocol.decodeError({ status, headers, body, now: Date.parse("2026-11-21T12:00:00Z") }, context)
   const wait = (value: string) => {
     const after = error(429, "", { "retry-after": value }).retryAfter
     return after === undefined ? undefined : Number(after.value._tag === "Millis" ? after.value.millis : -1)
@@ -377,7 +377,9 @@ describe("long streams", () => {
       const count = 40_000
       const pieces = Chunk.unsafeFromArray([...Array.from({ length: count }, () => piece), utf8(end() + done)])
       const started = performance.now()
-      const parts = yield* Stream.runCollect(ChatCompletions.decodeStream(Stream.fromChunk(pieces), context))
+      const parts = yield* Stream.runCollect(
+        Protocol.decodeStream(Stream.fromChunk(pieces), ChatCompletions.makeStreamDecoder(context))
+      )
       assert.strictEqual(parts.length, count + 1)
       assert.isBelow(performance.now() - started, 2500)
     })

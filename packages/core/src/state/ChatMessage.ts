@@ -6,13 +6,18 @@
  */
 import * as Schema from "effect/Schema"
 
+const provenance = {
+  signature: Schema.optionalWith(Schema.String, { exact: true }),
+  provider: Schema.optionalWith(Schema.String, { exact: true })
+}
+
 /**
- * Visible text.
+ * Visible text. Some providers sign what their models write: `signature` is that proof, replayed to `provider` only.
  *
  * @since 0.1.0
  * @category models
  */
-export const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })
+export const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String, ...provenance })
 /**
  * @since 0.1.0
  * @category models
@@ -20,8 +25,8 @@ export const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Sche
 export type TextPart = typeof TextPart.Type
 
 /**
- * What a model said of its reasoning. `signature` is the provider's proof of it, replayed to that provider only;
- * `provider` names which.
+ * What a model said of its reasoning. `signature` is the provider's proof of it (or the whole of it, encrypted) and `id`
+ * its name there; both are replayed to that `provider` only.
  *
  * @since 0.1.0
  * @category models
@@ -29,8 +34,8 @@ export type TextPart = typeof TextPart.Type
 export const ReasoningPart = Schema.Struct({
   type: Schema.Literal("reasoning"),
   text: Schema.String,
-  signature: Schema.optionalWith(Schema.String, { exact: true }),
-  provider: Schema.optionalWith(Schema.String, { exact: true })
+  id: Schema.optionalWith(Schema.String, { exact: true }),
+  ...provenance
 })
 /**
  * @since 0.1.0
@@ -60,7 +65,8 @@ export const FilePart = Schema.Struct({
 export type FilePart = typeof FilePart.Type
 
 /**
- * A tool that the model asks the caller to run. `arguments` is the parsed JSON value.
+ * A tool that the model asks the caller to run. `arguments` is the parsed JSON value. `signature` is the proof of the
+ * reasoning that led to the call, replayed to `provider` only.
  *
  * @since 0.1.0
  * @category models
@@ -69,13 +75,32 @@ export const ToolCallPart = Schema.Struct({
   type: Schema.Literal("tool-call"),
   id: Schema.String,
   name: Schema.String,
-  arguments: Schema.Unknown
+  arguments: Schema.Unknown,
+  ...provenance
 })
 /**
  * @since 0.1.0
  * @category models
  */
 export type ToolCallPart = typeof ToolCallPart.Type
+
+/**
+ * A part of an answer that only its `provider` understands (a search that it ran, redacted reasoning, a compaction), in
+ * that provider's own words: kept so that it can be sent back as it was, to that provider only.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export const ProviderPart = Schema.Struct({
+  type: Schema.Literal("provider"),
+  provider: Schema.String,
+  data: Schema.Unknown
+})
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export type ProviderPart = typeof ProviderPart.Type
 
 /**
  * What the tool of the call with the same `id` answered.
@@ -114,6 +139,19 @@ export const UserMessage = Schema.Struct({
   content: Schema.Array(Schema.Union(TextPart, FilePart))
 })
 /**
+ * One part of what the model said.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export const AssistantPart = Schema.Union(TextPart, ReasoningPart, ToolCallPart, ProviderPart)
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export type AssistantPart = typeof AssistantPart.Type
+
+/**
  * What the model said, and which tools it asked for.
  *
  * @since 0.1.0
@@ -121,7 +159,7 @@ export const UserMessage = Schema.Struct({
  */
 export const AssistantMessage = Schema.Struct({
   role: Schema.Literal("assistant"),
-  content: Schema.Array(Schema.Union(TextPart, ReasoningPart, ToolCallPart))
+  content: Schema.Array(AssistantPart)
 })
 /**
  * The answers of tools.

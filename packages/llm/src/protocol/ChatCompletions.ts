@@ -5,29 +5,25 @@
  * @since 0.1.0
  */
 import type { ChatMessage, FilePart } from "@underlay/core/state/ChatMessage"
-import * as Chunk from "effect/Chunk"
-import * as Clock from "effect/Clock"
-import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
-import * as Option from "effect/Option"
-import * as Stream from "effect/Stream"
-import type { CallContext, Envelope, Place, ResponseHeaders } from "../internal/classify.ts"
-import { envelopeOf, envelopeOfBody, errorOf, isRecord, ownError } from "../internal/classify.ts"
+import { Assembly, noUsage } from "../internal/assembly.ts"
+import {
+  type CallContext,
+  type Envelope,
+  envelopeOf,
+  envelopeOfBody,
+  errorOf,
+  isRecord,
+  ownError,
+  type Place
+} from "../internal/classify.ts"
 import * as Sse from "../internal/sse.ts"
+import { count, finishOf, type Json, json, resultText, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
-import type { Finish, LlmResponse, LlmStreamPart, LlmToolCall, PartialResponse, Usage } from "../LlmResponse.ts"
-
-type Json = Readonly<Record<string, unknown>>
-
-/**
- * Who is asked for what: goes into every error.
- *
- * @since 0.1.0
- * @category models
- */
-export type { CallContext, ResponseHeaders }
+import { contentOf, type LlmResponse, type LlmToolCall, type Usage } from "../LlmResponse.ts"
+import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } from "./Protocol.ts"
 
 /**
  * In what the servers differ.
@@ -88,17 +84,6 @@ const encodeFile = (part: FilePart): Either.Either<Json, string> => {
   return Either.right({ type: "file", file: { filename: part.name ?? "file", file_data: url } })
 }
 
-const json = (value: unknown): string => JSON.stringify(value) ?? "null"
-
-const encodeResult = (result: unknown, isError: boolean): string => {
-  if (isError) {
-    // The message of an `Error` is no property that JSON writes.
-    const said = result instanceof Error ? result.message : result
-    return typeof said === "string" ? `Error: ${said}` : json({ error: said ?? null })
-  }
-  return result === undefined ? "" : typeof result === "string" ? result : json(result)
-}
-
 const encodeMessage = (message: ChatMessage, dialect: Dialect): Either.Either<ReadonlyArray<Json>, string> => {
   switch (message.role) {
     case "system":
@@ -122,7 +107,7 @@ const encodeMessage = (message: ChatMessage, dialect: Dialect): Either.Either<Re
       for (const part of message.content) {
         if (part.type === "text") text += part.text
         else if (part.type === "reasoning") reasoning += part.text
-        else {
+        else if (part.type === "tool-call") {
           const args = json(part.arguments === undefined ? {} : part.arguments)
           calls.push({ id: part.id, type: "function", function: { name: part.name, arguments: args } })
         }
@@ -141,7 +126,7 @@ const encodeMessage = (message: ChatMessage, dialect: Dialect): Either.Either<Re
         message.content.map((part) => ({
           role: "tool",
           tool_call_id: part.id,
-          content: encodeResult(part.result, part.isError === true)
+          content: resultText(part.result, part.isError === true)
         }))
       )
   }
@@ -217,7 +202,7 @@ const encodeBody = (
  */
 export const encode = (
   request: LlmRequest,
-  options: { readonly model: string; readonly stream: boolean; readonly dialect: Dialect; readonly method: string }
+  options: EncodeOptions & { readonly dialect: Dialect }
 ): Either.Either<string, LlmError> => {
   const failed = (issue: string) => refuse(options.dialect, request, options.model, options.method, issue)
   const text = Either.try({
@@ -230,38 +215,6 @@ export const encode = (
 // ---------------------------------------------------------------------------------------------------------------------
 // Answers
 // ---------------------------------------------------------------------------------------------------------------------
-
-const stops = new Set(["stop", "end_turn", "stop_sequence", "eos_token", "eos", "completed"])
-const lengths = new Set(["length", "max_tokens", "max_output_tokens", "model_context_window_exceeded", "model_length"])
-const calls = new Set(["tool_calls", "function_call", "tool_use"])
-const filters = new Set([
-  "content_filter",
-  "refusal",
-  "safety",
-  "recitation",
-  "blocklist",
-  "prohibited_content",
-  "spii"
-])
-
-const finishOf = (reason: string | undefined, hasCalls: boolean): Finish => {
-  const name = (reason ?? "").toLowerCase()
-  if (stops.has(name)) return hasCalls ? "tool-calls" : "stop"
-  if (lengths.has(name)) return "length"
-  if (calls.has(name)) return "tool-calls"
-  if (filters.has(name)) return "content-filter"
-  return name === "pause_turn" ? "pause" : "other"
-}
-
-const string = (value: unknown): string | undefined => (typeof value === "string" && value !== "" ? value : undefined)
-
-/** A number, which some servers write as a string. */
-const count = (value: unknown): number | undefined => {
-  if (typeof value === "string" && /^\d+(?:\.\d+)?$/.test(value)) return Number(value)
-  return typeof value === "number" && Number.isFinite(value) ? value : undefined
-}
-
-const noUsage: Usage = {}
 
 const usageOf = (value: unknown): Usage | undefined => {
   if (!isRecord(value)) return undefined
@@ -284,10 +237,8 @@ const usageOfChunk = (chunk: Json): Usage | undefined => {
   return isRecord(groq) ? usageOf(groq["usage"]) : undefined
 }
 
-/** The text and the reasoning of `content`, which some servers send as a part or a list of them. */
-const contentOf = (
-  content: unknown
-): { readonly text: string; readonly reasoning: string; readonly refusal: string } => {
+/** The text and the reasoning of a message's content, which some servers send as a part or a list of them. */
+const saidIn = (content: unknown): { readonly text: string; readonly reasoning: string; readonly refusal: string } => {
   let text = ""
   let reasoning = ""
   let refusal = ""
@@ -297,7 +248,7 @@ const contentOf = (
     if (part["type"] === "refusal") refusal += string(part["refusal"]) ?? ""
     else if (part["type"] === "thinking" || part["type"] === "reasoning") {
       const inner = part["thinking"] ?? part["reasoning"] ?? part["text"]
-      reasoning += typeof inner === "string" ? inner : contentOf(inner).text
+      reasoning += typeof inner === "string" ? inner : saidIn(inner).text
     } else text += string(part["text"]) ?? ""
   }
   return { text, reasoning, refusal }
@@ -431,20 +382,24 @@ export const decode = (body: string, context: CallContext): Either.Either<LlmRes
     return malformed("the choice has no message")
   }
   const said = message ?? { content: choice["text"] }
-  const parts = contentOf(said["content"])
+  const parts = saidIn(said["content"])
   const assembled: Array<OpenCall> = entriesOf(said).flatMap((entry, position) => {
     const one = new Calls()
     one.add(entry)
     return one.all.map((call) => ({ ...call, position }))
   })
   const toolCalls = assembled.map(wholeCall)
-  return Either.right({
-    id: string(record["id"]),
-    model: string(record["model"]),
+  const answer = {
     text: typeof said["content"] === "string" ? said["content"] : parts.text,
     reasoning: reasoningOf(said) ?? parts.reasoning,
     refusal: string(said["refusal"]) ?? string(parts.refusal),
-    toolCalls,
+    toolCalls
+  }
+  return Either.right({
+    id: string(record["id"]),
+    model: string(record["model"]),
+    ...answer,
+    content: contentOf(answer),
     finish: finishOf(finishReason, toolCalls.length > 0),
     finishReason,
     usage: usageOfChunk(record) ?? noUsage
@@ -460,53 +415,9 @@ const firstChoice = (choices: unknown): Json | undefined => {
   return undefined
 }
 
-/**
- * The error in a response of status 400 or above. `now` (milliseconds) is what dates in `retry-after` are counted from.
- *
- * @since 0.1.0
- * @category combinators
- */
-export const decodeError = (
-  response: { readonly status: number; readonly headers: ResponseHeaders; readonly body: string; readonly now: number },
-  context: CallContext
-): LlmError =>
-  errorOf(envelopeOfBody(response.body, response.headers["content-type"]), {
-    context,
-    status: response.status,
-    midStream: false,
-    hadContent: false,
-    headers: response.headers,
-    now: response.now
-  })
-
 // ---------------------------------------------------------------------------------------------------------------------
 // Streams
 // ---------------------------------------------------------------------------------------------------------------------
-
-/**
- * Decodes one streamed answer that is pushed in as bytes. Mutable, since it runs for every chunk.
- *
- * @since 0.1.0
- * @category models
- */
-export interface StreamDecoder {
-  /** Takes bytes; gives the parts that they complete. */
-  readonly push: (bytes: Uint8Array) => ReadonlyArray<LlmStreamPart>
-  /** The body has ended: gives the last parts. */
-  readonly end: () => ReadonlyArray<LlmStreamPart>
-  /** Why the stream failed, once it has: nothing that comes after counts. */
-  readonly failure: () => LlmError | undefined
-  /** The connection broke: the error to fail with, or `undefined` if the answer was already whole. */
-  readonly broken: (cause: LlmError) => LlmError | undefined
-  /** Whether the finish has been seen, so that nothing but usage can come. */
-  readonly finished: () => boolean
-  /** Whether the last word of the stream has been seen. */
-  readonly done: () => boolean
-  /** What has arrived so far. */
-  readonly partial: () => PartialResponse
-  /** What the provider has said of the usage so far. */
-  readonly usage: () => Usage
-}
 
 /**
  * A decoder for one streamed answer.
@@ -515,110 +426,54 @@ export interface StreamDecoder {
  * @category constructors
  */
 export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
-  let out: Array<LlmStreamPart> = []
-  let id: string | undefined
-  let model: string | undefined
-  let text = ""
-  let reasoning = ""
-  let refusal: string | undefined
-  let finishReason: string | undefined
-  let usage: Usage = noUsage
-  let failure: LlmError | undefined
-  let done = false
-  let ended = false
-  let events = 0
+  const answer = new Assembly(context)
   const assembled = new Calls()
+  let done = false
+  let events = 0
 
-  const hadContent = () => text !== "" || reasoning !== "" || refusal !== undefined || assembled.all.length > 0
-
-  const partial = (): PartialResponse => ({
-    id,
-    model,
-    text,
-    reasoning,
-    refusal,
-    toolCalls: assembled.all.filter(isWhole).map(wholeCall)
-  })
-
-  const place = (midStream: boolean): Place => ({
-    context,
-    status: 200,
-    midStream,
-    hadContent: hadContent(),
-    partial: partial(),
-    usage
-  })
-
-  const fail = (error: LlmError) => {
-    failure ??= error
-  }
+  const wholeCalls = () => assembled.all.filter(isWhole).map(wholeCall)
 
   const finish = () => {
-    if (ended) return
-    ended = true
-    for (const call of assembled.all) out.push(wholeCall(call))
-    out.push({
-      type: "finish",
-      finish: finishOf(finishReason, assembled.all.length > 0),
-      finishReason,
-      usage,
-      model,
-      id
-    })
-  }
-
-  const onText = (delta: string) => {
-    text += delta
-    out.push({ type: "text-delta", text: delta })
-  }
-
-  const onReasoning = (delta: string) => {
-    reasoning += delta
-    out.push({ type: "reasoning-delta", text: delta })
-  }
-
-  const onRefusal = (delta: string) => {
-    refusal = (refusal ?? "") + delta
-    out.push({ type: "refusal-delta", text: delta })
+    if (answer.ended) return
+    for (const call of assembled.all) answer.onCall(wholeCall(call))
+    answer.finish(finishOf(answer.finishReason, assembled.all.length > 0))
   }
 
   const onDelta = (delta: Json) => {
     const content = delta["content"]
     const thought = reasoningOf(delta)
-    if (thought !== undefined) onReasoning(thought)
-    if (typeof content === "string") {
-      if (content !== "") onText(content)
-    } else if (typeof content === "object" && content !== null) {
-      const parts = contentOf(content)
-      if (thought === undefined && parts.reasoning !== "") onReasoning(parts.reasoning)
-      if (parts.text !== "") onText(parts.text)
-      if (parts.refusal !== "") onRefusal(parts.refusal)
+    if (thought !== undefined) answer.onReasoning(thought)
+    if (typeof content === "string") answer.onText(content)
+    else if (typeof content === "object" && content !== null) {
+      const parts = saidIn(content)
+      if (thought === undefined) answer.onReasoning(parts.reasoning)
+      answer.onText(parts.text)
+      answer.onRefusal(parts.refusal)
     }
     const refused = string(delta["refusal"])
-    if (refused !== undefined) onRefusal(refused)
+    if (refused !== undefined) answer.onRefusal(refused)
     if (delta["tool_calls"] !== undefined || delta["function_call"] !== undefined) {
       for (const entry of entriesOf(delta)) {
         const added = assembled.add(entry)
         if (added === undefined) continue
         const { call } = added
-        out.push({ type: "tool-call-delta", index: call.position, id: call.id, name: call.name, text: added.text })
+        answer.onCallDelta(call.position, call.id, call.name, added.text)
       }
     }
   }
 
   const onChunk = (chunk: Json) => {
-    id ??= string(chunk["id"])
-    model ??= string(chunk["model"])
+    answer.id ??= string(chunk["id"])
+    answer.model ??= string(chunk["model"])
     const counted = usageOfChunk(chunk)
-    if (counted !== undefined) usage = counted
-    const choices = chunk["choices"]
-    const choice = firstChoice(choices)
+    if (counted !== undefined) answer.usage = counted
+    const choice = firstChoice(chunk["choices"])
     if (choice !== undefined) {
       // A server that does not stream sends the whole message; one that repeats it at the end adds nothing.
-      const delta = choice["delta"] ?? (hadContent() ? undefined : choice["message"])
+      const delta = choice["delta"] ?? (answer.hadContent ? undefined : choice["message"])
       if (isRecord(delta)) onDelta(delta)
       const reason = string(choice["finish_reason"])
-      if (reason !== undefined) finishReason = reason
+      if (reason !== undefined) answer.finishReason = reason
     }
   }
 
@@ -641,14 +496,14 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
       if (envelope !== undefined) {
         // What stands beside the error in the same chunk (the usage, say) still counts.
         if (isRecord(value) && value["choices"] !== undefined) onChunk(value)
-        return fail(errorOf(envelope, place(!(raw && events === 1))))
+        return answer.failWith(envelope, !(raw && events === 1), wholeCalls())
       }
     }
     if (isRecord(value)) onChunk(value)
   }
 
   const onEvent = (event: string, data: string, raw: boolean, complete: boolean) => {
-    if (failure !== undefined || done) return
+    if (answer.failure !== undefined || done) return
     if (data === "[DONE]" || data.trim() === "[DONE]") {
       events += 1
       done = true
@@ -665,65 +520,51 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
       }
     }
     if (!complete) return
-    if (event === "error") {
-      return fail(errorOf(envelopeOfBody(data, undefined), place(true)))
-    }
+    if (event === "error") return answer.failWith(envelopeOfBody(data, undefined), true, wholeCalls())
     if (data.trim() === "") return
     events += 1
-    fail(ownError("MalformedResponse", { ...place(true), issue: "an event of the stream is not JSON" }))
+    answer.failBecause("MalformedResponse", { issue: "an event of the stream is not JSON", calls: wholeCalls() })
   }
 
   const reader = Sse.make({ onEvent })
 
-  const take = (): ReadonlyArray<LlmStreamPart> => {
-    const parts = out
-    out = []
-    return parts
-  }
-
   const conclude = () => {
-    if (failure !== undefined || ended) return
-    if (finishReason !== undefined) return finish()
-    fail(
-      events === 0 && reader.hasJunk()
-        ? ownError("MalformedResponse", { ...place(false), issue: "the body is not a stream of events" })
-        : ownError("StreamTruncated", place(true))
-    )
+    if (answer.failure !== undefined || answer.ended) return
+    if (answer.finishReason !== undefined) return finish()
+    if (events === 0 && reader.hasJunk()) {
+      answer.failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
+    } else answer.failBecause("StreamTruncated", { calls: wholeCalls() })
   }
 
   return {
     push: (bytes) => {
-      if (failure !== undefined || done) return []
+      if (answer.failure !== undefined || done) return []
       reader.push(bytes)
       if (done) conclude()
-      return take()
+      return answer.take()
     },
     end: () => {
-      if (failure === undefined && !done) reader.end()
+      if (answer.failure === undefined && !done) reader.end()
       conclude()
-      return take()
+      return answer.take()
     },
-    failure: () => failure,
+    failure: () => answer.failure,
     broken: (cause) => {
-      if (failure !== undefined) return failure
-      if (finishReason !== undefined) return undefined
-      const at = place(true)
-      failure = new LlmError({
-        ...context,
-        reason: "StreamTruncated",
-        status: 200,
-        retryable: !at.hadContent,
-        midStream: true,
-        partial: at.partial,
-        usage: at.usage,
-        cause: cause.cause ?? cause
-      })
-      return failure
+      if (answer.failure !== undefined) return answer.failure
+      if (answer.finishReason !== undefined) return undefined
+      answer.fail(
+        truncatedBy(cause, context, {
+          hadContent: answer.hadContent,
+          partial: answer.partial(wholeCalls()),
+          usage: answer.usage
+        })
+      )
+      return answer.failure
     },
-    finished: () => finishReason !== undefined,
-    done: () => done || ended,
-    partial,
-    usage: () => usage
+    finished: () => answer.finishReason !== undefined,
+    done: () => done || answer.ended,
+    partial: () => answer.partial(answer.ended ? [] : wholeCalls()),
+    usage: () => answer.usage
   }
 }
 
@@ -737,73 +578,13 @@ const hasErrorField = (value: Json): boolean => {
 }
 
 /**
- * Decodes the body of a streamed answer. Text that has arrived is always handed on before the stream fails.
- *
- * A stream that ends before its finish fails with `StreamTruncated`; one that breaks or stalls after it is whole, its usage
- * perhaps unknown. `lastWaitMillis` (by default 2 seconds) is how long the usage and the end are waited for after the
- * finish. A `decoder` of one's own can be looked at while the stream runs.
+ * The format as a `Protocol`, in one server's dialect.
  *
  * @since 0.1.0
- * @category combinators
+ * @category constructors
  */
-export const decodeStream = (
-  body: Stream.Stream<Uint8Array, LlmError>,
-  context: CallContext,
-  options?: { readonly lastWaitMillis?: number | undefined; readonly decoder?: StreamDecoder | undefined }
-): Stream.Stream<LlmStreamPart, LlmError> =>
-  Stream.unwrapScoped(
-    Effect.map(Stream.toPull(body), (pull) => {
-      const decoder = options?.decoder ?? makeStreamDecoder(context)
-      const lastWait = options?.lastWaitMillis ?? 2000
-      let over = false
-      let deadline: number | undefined
-
-      const emit = (
-        parts: ReadonlyArray<LlmStreamPart>
-      ): Effect.Effect<Chunk.Chunk<LlmStreamPart>, Option.Option<LlmError>> => {
-        if (parts.length > 0) return Effect.succeed(Chunk.unsafeFromArray(parts))
-        const failure = decoder.failure()
-        if (failure !== undefined) return Effect.fail(Option.some(failure))
-        return over ? Effect.fail(Option.none()) : next
-      }
-
-      const onEnd = () => {
-        over = true
-        return emit(decoder.end())
-      }
-
-      const onBytes = (chunk: Chunk.Chunk<Uint8Array>) => {
-        const parts: Array<LlmStreamPart> = []
-        for (const bytes of chunk) {
-          for (const part of decoder.push(bytes)) parts.push(part)
-        }
-        return emit(parts)
-      }
-
-      const onError = (error: Option.Option<LlmError>) => {
-        if (Option.isNone(error)) return onEnd()
-        over = true
-        const failure = decoder.broken(error.value)
-        return failure === undefined ? emit(decoder.end()) : Effect.fail(Option.some(failure))
-      }
-
-      // After the finish the server has little left to say: one that keeps the connection open must not hold us.
-      const last = Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        deadline ??= now + lastWait
-        return Effect.matchEffect(Effect.timeoutOption(pull, Math.max(0, deadline - now)), {
-          onFailure: onError,
-          onSuccess: (chunk) => (Option.isNone(chunk) ? onEnd() : onBytes(chunk.value))
-        })
-      })
-
-      const next: Effect.Effect<Chunk.Chunk<LlmStreamPart>, Option.Option<LlmError>> = Effect.suspend(() => {
-        const failure = decoder.failure()
-        if (failure !== undefined) return Effect.fail(Option.some(failure))
-        if (over) return Effect.fail(Option.none())
-        if (decoder.finished() || decoder.done()) return last
-        return Effect.matchEffect(pull, { onFailure: onError, onSuccess: onBytes })
-      })
-
-      return Stream.repeatEffectChunkOption(next)
-    })
-  )
+export const make = (dialect: Dialect): Protocol => ({
+  encode: (request, options) => encode(request, { ...options, dialect }),
+  decode,
+  makeStreamDecoder
+})

@@ -14,6 +14,7 @@ import * as Health from "@underlay/core/operations/Health"
 import type * as CircuitBreaker from "@underlay/core/resilience/CircuitBreaker"
 import * as Deadline from "@underlay/core/resilience/Deadline"
 import type * as RetryPolicy from "@underlay/core/resilience/RetryPolicy"
+import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -22,10 +23,11 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type CallContext, isRecord } from "./internal/classify.ts"
+import { type CallContext, isRecord, type ResponseHeaders } from "./internal/classify.ts"
 import * as Clients from "./internal/clients.ts"
 import * as Errors from "./internal/errors.ts"
 import { measured, Progress } from "./internal/progress.ts"
+import { rateLimitsOf, withRateLimits } from "./internal/rateLimits.ts"
 import * as Sse from "./internal/sse.ts"
 import * as Telemetry from "./internal/telemetry.ts"
 import { type LlmService, make as makeLlm } from "./Llm.ts"
@@ -76,6 +78,18 @@ export interface Attempt {
 }
 
 /**
+ * What an exchange gives: the body of the answer, and the headers of its response, by lower-case name, which tell the
+ * rate limits.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Reply<Body> {
+  readonly body: Body
+  readonly headers: ResponseHeaders
+}
+
+/**
  * How an attempt goes for a provider that needs more than one request for an answer. `generate` gives the body that the
  * protocol decodes, `stream` the bytes that it decodes while they come.
  *
@@ -83,8 +97,8 @@ export interface Attempt {
  * @category models
  */
 export interface Exchange {
-  readonly generate: (attempt: Attempt) => Effect.Effect<string, LlmError>
-  readonly stream: (attempt: Attempt) => Effect.Effect<Stream.Stream<Uint8Array, LlmError>, LlmError>
+  readonly generate: (attempt: Attempt) => Effect.Effect<Reply<string>, LlmError>
+  readonly stream: (attempt: Attempt) => Effect.Effect<Reply<Stream.Stream<Uint8Array, LlmError>>, LlmError>
 }
 
 /**
@@ -200,12 +214,15 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
     const exchange: Exchange = spec.exchange ?? {
       generate: ({ body, context, execute, model }) =>
         Effect.flatMap(execute(posted(spec.endpoint({ model, stream: false }), body, "application/json")), (response) =>
-          textOf(response, context)
+          Effect.map(textOf(response, context), (text) => ({ body: text, headers: response.headers }))
         ),
       stream: ({ body, context, execute, model }) =>
         Effect.map(
           execute(posted(spec.endpoint({ model, stream: true }), body, spec.streamType ?? "text/event-stream")),
-          (response) => Stream.mapError(response.stream, (error) => Errors.networkError(error, context))
+          (response) => ({
+            body: Stream.mapError(response.stream, (error) => Errors.networkError(error, context)),
+            headers: response.headers
+          })
         )
     }
 
@@ -220,7 +237,15 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
           exchange
             .generate({ request, body: encoded.right, model, context, execute: executeWith(client, context) })
             .pipe(
-              Effect.flatMap((text) => protocol.decode(text, context)),
+              Effect.flatMap(({ body, headers }) =>
+                Effect.flatMap(Clock.currentTimeMillis, (now) => {
+                  const rateLimits = rateLimitsOf(headers, now)
+                  return Either.mapBoth(protocol.decode(body, context), {
+                    onLeft: (error) => withRateLimits(error, rateLimits),
+                    onRight: (response) => (rateLimits === undefined ? response : { ...response, rateLimits })
+                  })
+                })
+              ),
               Effect.tap((response) => annotate(Telemetry.responseAttributes(response))),
               Effect.tapError((error) => annotate(Telemetry.errorAttributes(error)))
             )
@@ -249,15 +274,18 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
           Stream.unwrap(
             Effect.gen(function* () {
               const span = yield* Effect.option(Effect.currentSpan)
+              const clock = yield* Effect.clock
               const decoder = protocol.makeStreamDecoder(context)
               progress.begin(decoder, Option.getOrUndefined(span))
-              const body = yield* exchange
+              const reply = yield* exchange
                 .stream({ request, body: encoded.right, model, context, execute: executeWith(client, context) })
                 .pipe(Effect.tapError((error) => annotate(Telemetry.errorAttributes(error))))
-              return decodeStream(body, decoder, { lastWaitMillis })
+              progress.rateLimits = rateLimitsOf(reply.headers, clock.unsafeCurrentTimeMillis())
+              return decodeStream(reply.body, decoder, { lastWaitMillis })
             })
           ).pipe(
             Stream.mapChunks(progress.seen),
+            Stream.mapError((error) => withRateLimits(error, progress.rateLimits)),
             Stream.tapError((error) => annotate(Telemetry.errorAttributes(error)))
           )
         return Stream.unwrapScoped(

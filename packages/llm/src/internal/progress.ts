@@ -7,7 +7,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import type * as Tracer from "effect/Tracer"
 import type { LlmError } from "../LlmError.ts"
-import type { LlmStreamPart, Usage } from "../LlmResponse.ts"
+import type { LlmStreamPart, RateLimits, Usage } from "../LlmResponse.ts"
 import type { StreamDecoder } from "../protocol/Protocol.ts"
 import * as Telemetry from "./telemetry.ts"
 
@@ -42,6 +42,8 @@ export class Progress {
   decoder: StreamDecoder | undefined
   failed: LlmError | undefined
   hadContent = false
+  /** What the headers of the attempt's response said. */
+  rateLimits: RateLimits | undefined
   private span: Tracer.Span | undefined
   private clock: Clock.Clock | undefined
   private started = 0n
@@ -56,6 +58,7 @@ export class Progress {
   begin(decoder: StreamDecoder, span: Tracer.Span | undefined): void {
     this.decoder = decoder
     this.span = span
+    this.rateLimits = undefined
   }
 
   readonly seen = (chunk: Chunk.Chunk<LlmStreamPart>): Chunk.Chunk<LlmStreamPart> => {
@@ -67,11 +70,11 @@ export class Progress {
       }
     }
     const last = Option.getOrUndefined(Chunk.last(chunk))
-    if (last?.type === "finish") {
-      this.finish = last
-      for (const [name, value] of Object.entries(Telemetry.responseAttributes(last))) this.span?.attribute(name, value)
-    }
-    return chunk
+    if (last?.type !== "finish") return chunk
+    this.finish = last
+    for (const [name, value] of Object.entries(Telemetry.responseAttributes(last))) this.span?.attribute(name, value)
+    if (this.rateLimits === undefined) return chunk
+    return Chunk.append(Chunk.dropRight(chunk, 1), { ...last, rateLimits: this.rateLimits })
   }
 
   /** Records the metrics, with the usage as far as it was said: also of an answer that nobody waited for. */

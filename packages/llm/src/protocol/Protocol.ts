@@ -11,6 +11,7 @@ import type * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import { type CallContext, envelopeOfBody, errorOf, type ResponseHeaders } from "../internal/classify.ts"
+import { rateLimitsOf, withRateLimits } from "../internal/rateLimits.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { LlmResponse, LlmStreamPart, PartialResponse, Usage } from "../LlmResponse.ts"
@@ -88,14 +89,17 @@ export const decodeError = (
   response: { readonly status: number; readonly headers: ResponseHeaders; readonly body: string; readonly now: number },
   context: CallContext
 ): LlmError =>
-  errorOf(envelopeOfBody(response.body, response.headers["content-type"]), {
-    context,
-    status: response.status,
-    midStream: false,
-    hadContent: false,
-    headers: response.headers,
-    now: response.now
-  })
+  withRateLimits(
+    errorOf(envelopeOfBody(response.body, response.headers["content-type"]), {
+      context,
+      status: response.status,
+      midStream: false,
+      hadContent: false,
+      headers: response.headers,
+      now: response.now
+    }),
+    rateLimitsOf(response.headers, response.now)
+  )
 
 /**
  * What a decoder answers when the connection breaks before the answer is whole: `StreamTruncated` with what had arrived.

@@ -40,6 +40,13 @@ export interface Dialect {
   readonly includeUsage?: boolean | undefined
   /** The field in which reasoning goes back to the server; by default it is left out. */
   readonly reasoningField?: "reasoning" | "reasoning_content" | undefined
+  /** Fields of every request, unless the request's `providerOptions` say otherwise. */
+  readonly fields?: Readonly<Record<string, unknown>> | undefined
+  /**
+   * The last word on the body of a request, before the caller's own fields are put in: for what a server calls otherwise or
+   * does not know. What it cannot carry is a `Left` that says what to do instead.
+   */
+  readonly adapt?: ((body: Json, request: LlmRequest) => Either.Either<Json, string>) | undefined
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -158,7 +165,7 @@ const encodeBody = (
   options: { readonly model: string; readonly stream: boolean; readonly dialect: Dialect }
 ): Either.Either<Json, string> => {
   const { dialect } = options
-  return Either.map(Either.all(request.messages.map((message) => encodeMessage(message, dialect))), (messages) => {
+  return Either.flatMap(Either.all(request.messages.map((message) => encodeMessage(message, dialect))), (messages) => {
     const body: Record<string, unknown> = { model: request.model ?? options.model, messages: messages.flat() }
     const set = (key: string, value: unknown) => {
       if (value !== undefined) body[key] = value
@@ -189,7 +196,13 @@ const encodeBody = (
     if (request.responseFormat !== undefined) set("response_format", encodeFormat(request.responseFormat))
     if (options.stream && dialect.includeUsage !== false) set("stream_options", { include_usage: true })
     // How the answer is decoded depends on `stream`: it is not the caller's to change.
-    return { ...body, ...request.providerOptions?.[dialect.provider], stream: options.stream }
+    const adapted = dialect.adapt === undefined ? Either.right<Json>(body) : dialect.adapt(body, request)
+    return Either.map(adapted, (known) => ({
+      ...known,
+      ...dialect.fields,
+      ...request.providerOptions?.[dialect.provider],
+      stream: options.stream
+    }))
   })
 }
 

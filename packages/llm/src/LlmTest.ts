@@ -18,12 +18,13 @@ import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { endMarkerOf, eventsOf, type Format, formatOf, numbersFrom } from "./internal/recordings.ts"
 import { Llm, make as makeLlm } from "./Llm.ts"
 import { LlmError, type Reason } from "./LlmError.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import { type Finish, fromParts, type LlmResponse, type LlmStreamPart, type Usage } from "./LlmResponse.ts"
 import * as ChatCompletions from "./protocol/ChatCompletions.ts"
-import { decodeError } from "./protocol/Protocol.ts"
+import { type CallContext, decodeError, type Protocol, type StreamDecoder } from "./protocol/Protocol.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A scripted model
@@ -257,8 +258,12 @@ export const layerScripted = (options: {
 // Recorded traffic
 // ---------------------------------------------------------------------------------------------------------------------
 
+const Words = Schema.optional(Schema.NullOr(Schema.String))
+
 /**
- * A recorded exchange with a provider: what is needed to replay it. `response.body` is the raw body.
+ * A recorded exchange with a provider: what is needed to replay it. `api` says what was asked (`chat/completions`,
+ * `messages`, `streamGenerateContent`, `api/chat`, …), `stream` whether the answer came in events, and `response.body` is
+ * the raw body.
  *
  * @since 0.1.0
  * @category schemas
@@ -268,7 +273,10 @@ export const Recording = Schema.Struct({
   api: Schema.String,
   case: Schema.optional(Schema.String),
   stream: Schema.Boolean,
-  recorded_at: Schema.optional(Schema.NullOr(Schema.String)),
+  recorded_at: Words,
+  request: Schema.optional(
+    Schema.NullOr(Schema.Struct({ method: Words, url: Words, body: Schema.optional(Schema.Unknown) }))
+  ),
   response: Schema.Struct({
     status: Schema.Number,
     headers: Schema.Record({ key: Schema.String, value: Schema.String }),
@@ -282,24 +290,103 @@ export const Recording = Schema.Struct({
 export interface Recording extends Schema.Schema.Type<typeof Recording> {}
 
 /**
- * How a body is replayed: in chunks of `chunkSize` bytes (by default whole), ended after `cutAt` bytes as if that were
- * all, or broken after `breakAt` bytes as by a lost connection. `pause` is waited between chunks.
+ * A place in a body: after so many bytes, or after so many whole events (lines, of a body that is made of lines).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Place = number | { readonly events: number }
+
+/**
+ * How a body is replayed.
+ *
+ * - `chunkSize`: in chunks of so many bytes, or of `random` sizes, the same ones for the same `seed`; by default whole.
+ * - `lineEnd`: with every line end of a streamed body changed to this one. Places are then counted in the changed body.
+ * - `cutAt`: ended there as if that were all.
+ * - `breakAt`: broken there as by a lost connection.
+ * - `delay`: waited before the first chunk, and `pause` between chunks.
  *
  * @since 0.1.0
  * @category models
  */
 export interface ReplayOptions {
-  readonly chunkSize?: number | undefined
-  readonly cutAt?: number | undefined
-  readonly breakAt?: number | undefined
+  readonly chunkSize?: number | "random" | undefined
+  readonly seed?: number | undefined
+  readonly lineEnd?: "LF" | "CRLF" | undefined
+  readonly cutAt?: Place | undefined
+  readonly breakAt?: Place | undefined
+  readonly delay?: Duration.DurationInput | undefined
   readonly pause?: Duration.DurationInput | undefined
 }
 
-const pieces = (bytes: Uint8Array, options: ReplayOptions): ReadonlyArray<Uint8Array> => {
-  const end = Math.min(bytes.length, options.cutAt ?? bytes.length, options.breakAt ?? bytes.length)
-  const size = Math.max(1, options.chunkSize ?? Math.max(1, end))
+const encoder = new TextEncoder()
+
+const textOf = (recording: Recording, options: ReplayOptions): string => {
+  const { body } = recording.response
+  if (options.lineEnd === undefined || !recording.stream) return body
+  return body.replace(/\r\n|\n|\r/g, options.lineEnd === "LF" ? "\n" : "\r\n")
+}
+
+/** Places in a text, given in characters and growing, in bytes. */
+const inBytes = (text: string, places: ReadonlyArray<number>): ReadonlyArray<number> => {
+  let from = 0
+  let bytes = 0
+  return places.map((to) => {
+    bytes += encoder.encode(text.slice(from, to)).length
+    from = to
+    return bytes
+  })
+}
+
+/**
+ * Where the events of a streamed body end, in bytes.
+ *
+ * @since 0.1.0
+ * @category testing
+ */
+export const eventEnds = (
+  recording: Recording,
+  options: Pick<ReplayOptions, "lineEnd"> = {}
+): ReadonlyArray<number> => {
+  const text = textOf(recording, options)
+  return inBytes(
+    text,
+    eventsOf(text).map((event) => event.end)
+  )
+}
+
+const placeOf = (place: Place | undefined, ends: () => ReadonlyArray<number>, length: number): number => {
+  if (place === undefined) return length
+  if (typeof place === "number") return Math.max(0, Math.min(place, length))
+  return place.events <= 0 ? 0 : (ends()[place.events - 1] ?? length)
+}
+
+const replayed = (
+  recording: Recording,
+  options: ReplayOptions
+): { readonly pieces: ReadonlyArray<Uint8Array>; readonly broken: boolean } => {
+  const bytes = encoder.encode(textOf(recording, options))
+  const ends = () => eventEnds(recording, options)
+  const cutAt = placeOf(options.cutAt, ends, bytes.length)
+  const breakAt = placeOf(options.breakAt, ends, bytes.length)
+  return {
+    pieces: piecesOf(bytes.subarray(0, Math.min(cutAt, breakAt)), options),
+    broken: breakAt < cutAt
+  }
+}
+
+const piecesOf = (bytes: Uint8Array, options: Pick<ReplayOptions, "chunkSize" | "seed">): ReadonlyArray<Uint8Array> => {
+  const { chunkSize } = options
+  const next = numbersFrom(options.seed ?? 1)
+  // Mostly a few bytes, at times many events at once.
+  const random = () => 1 + next(next(8) === 0 ? 4096 : 48)
+  const size = chunkSize === "random" ? random : () => Math.max(1, Math.floor(chunkSize ?? bytes.length))
   const all: Array<Uint8Array> = []
-  for (let from = 0; from < end; from += size) all.push(bytes.slice(from, Math.min(end, from + size)))
+  for (let from = 0; from < bytes.length; ) {
+    const to = Math.min(bytes.length, from + size())
+    all.push(bytes.slice(from, to))
+    from = to
+  }
   return all
 }
 
@@ -313,13 +400,12 @@ export const bodyOf = <E>(
   recording: Recording,
   options: ReplayOptions & { readonly broken: () => E }
 ): Stream.Stream<Uint8Array, E> => {
-  const bytes = new TextEncoder().encode(recording.response.body)
-  const chunks = Stream.fromChunk(Chunk.fromIterable(pieces(bytes, options))).pipe(Stream.rechunk(1))
-  const { pause } = options
+  const { broken, pieces } = replayed(recording, options)
+  const { delay, pause } = options
+  const chunks = Stream.fromChunk(Chunk.fromIterable(pieces)).pipe(Stream.rechunk(1))
   const paced = pause === undefined ? chunks : Stream.tap(chunks, () => Effect.sleep(pause))
-  return options.breakAt === undefined || options.breakAt >= bytes.length
-    ? paced
-    : Stream.concat(paced, Stream.failSync(options.broken))
+  const body = broken ? Stream.concat(paced, Stream.failSync(options.broken)) : paced
+  return delay === undefined ? body : Stream.unwrap(Effect.as(Effect.sleep(delay), body))
 }
 
 /**
@@ -416,6 +502,13 @@ const canonicalAnswer = (answer: {
 
 const nothing = { text: "", reasoning: "", toolCalls: [] }
 
+/** Whether a body was nothing but an error, and not an answer that says that it failed. */
+const isBareError = ({ midStream, partial, reason }: LlmError): boolean =>
+  !midStream &&
+  reason !== "MalformedResponse" &&
+  (partial === undefined ||
+    (partial.id === undefined && partial.text === "" && partial.reasoning === "" && partial.toolCalls.length === 0))
+
 /**
  * The canonical form of what a client made of an exchange: its response, or the error it failed with.
  *
@@ -432,8 +525,7 @@ export const canonicalOf = (result: Either.Either<LlmResponse, LlmError>, kind: 
       error: null
     }),
     onLeft: (failure): Canonical => ({
-      kind:
-        (failure.status ?? 0) >= 400 || (!failure.midStream && failure.reason !== "MalformedResponse") ? "error" : kind,
+      kind: (failure.status ?? 0) >= 400 || isBareError(failure) ? "error" : kind,
       ...canonicalAnswer(failure.partial ?? nothing),
       finish: null,
       usage: canonicalUsage(failure.usage ?? {}),
@@ -449,29 +541,243 @@ export const canonicalOf = (result: Either.Either<LlmResponse, LlmError>, kind: 
   })
 
 /**
- * What our decoders make of a recording, in canonical form; none for protocols that are not here.
+ * A recording of a wire format that is not known here, whether by what was asked, by the address or by its body.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class UnknownApi extends Schema.TaggedError<UnknownApi>("@underlay/llm/LlmTest/UnknownApi")("UnknownApi", {
+  provider: Schema.String,
+  api: Schema.String
+}) {
+  override get message(): string {
+    return `no decoder for the api "${this.api}" of ${this.provider}: neither it, nor the address of the request, nor the body is of a known format`
+  }
+}
+
+type Answer200 = Either.Either<Canonical, LlmError>
+
+/** How a format is decoded when it did not fail with a status. */
+interface Decoder {
+  readonly whole: (body: string, context: CallContext) => Answer200
+  readonly stream?: ((context: CallContext) => StreamDecoder) | undefined
+}
+
+const language = (protocol: {
+  readonly decode: Protocol["decode"]
+  readonly makeStreamDecoder: Protocol["makeStreamDecoder"]
+}): Decoder => ({
+  whole: (body, context) =>
+    Either.map(protocol.decode(body, context), (response) => canonicalOf(Either.right(response), "generate")),
+  stream: protocol.makeStreamDecoder
+})
+
+const decoders: { readonly [K in Format]?: Decoder } = {
+  "chat-completions": language(ChatCompletions)
+}
+
+/** A streamed body decoded: the outcome, and the text that was handed on before it. */
+const playStream = (
+  decoder: StreamDecoder,
+  pieces: ReadonlyArray<Uint8Array>
+): { readonly result: Canonical; readonly handedOn: string } => {
+  const parts: Array<LlmStreamPart> = []
+  for (const piece of pieces) for (const part of decoder.push(piece)) parts.push(part)
+  for (const part of decoder.end()) parts.push(part)
+  const failure = decoder.failure()
+  let handedOn = ""
+  for (const part of parts) if (part.type === "text-delta") handedOn += part.text
+  if (failure !== undefined) return { result: canonicalOf(Either.left(failure), "stream"), handedOn }
+  const response = fromParts(parts)
+  if (response === undefined) throw new Error("a decoder ended without a finish and without a failure")
+  return { result: canonicalOf(Either.right(response), "stream"), handedOn }
+}
+
+/**
+ * What a recording is decoded with: by default the decoders of this package. `protocol` is one's own, for those who write
+ * one of a known format.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DecodeOptions extends ReplayOptions {
+  readonly protocol?: Pick<Protocol, "decode" | "makeStreamDecoder"> | undefined
+}
+
+const lowerCase = (headers: Recording["response"]["headers"]): Readonly<Record<string, string>> =>
+  Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
+
+const unknownApi = (recording: Recording) => new UnknownApi({ provider: recording.provider, api: recording.api })
+
+const formatIn = (recording: Recording): Format | undefined =>
+  formatOf(recording.api, recording.request?.url ?? undefined, recording.response.body)
+
+/**
+ * What our decoders make of a recording, in canonical form. The format is known by what was asked, else by the address of
+ * the request, else by the body; `UnknownApi` if by none of them. Errors of status 400 and above need no format.
  *
  * @since 0.1.0
  * @category testing
  */
-export const canonical = (recording: Recording, options: ReplayOptions = {}): Option.Option<Canonical> => {
-  if (recording.api !== "chat/completions") return Option.none()
+export const canonical = (recording: Recording, options: DecodeOptions = {}): Either.Either<Canonical, UnknownApi> => {
   const { body, headers, status } = recording.response
   const kind = recording.stream ? "stream" : "generate"
   const context = { provider: recording.provider, model: undefined, method: kind }
   if (status >= 400) {
-    const lower = Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
+    const lower = lowerCase(headers)
     const now = Date.parse(lower["date"] ?? recording.recorded_at ?? "")
     const error = decodeError({ status, headers: lower, body, now: Number.isNaN(now) ? 0 : now }, context)
-    return Option.some(canonicalOf(Either.left(error), kind))
+    return Either.right(canonicalOf(Either.left(error), kind))
   }
-  if (!recording.stream) return Option.some(canonicalOf(ChatCompletions.decode(body, context), kind))
-  const decoder = ChatCompletions.makeStreamDecoder(context)
-  const parts: Array<LlmStreamPart> = []
-  for (const piece of pieces(new TextEncoder().encode(body), options)) parts.push(...decoder.push(piece))
-  parts.push(...decoder.end())
-  const failure = decoder.failure()
-  const response = fromParts(parts)
-  if (failure !== undefined) return Option.some(canonicalOf(Either.left(failure), kind))
-  return response === undefined ? Option.none() : Option.some(canonicalOf(Either.right(response), kind))
+  const decoder = decoderFor(formatIn(recording), options)
+  if (decoder === undefined) return Either.left(unknownApi(recording))
+  if (recording.stream && decoder.stream !== undefined) {
+    return Either.right(playStream(decoder.stream(context), replayed(recording, options).pieces).result)
+  }
+  const whole = options.cutAt === undefined ? body : new TextDecoder().decode(join(replayed(recording, options).pieces))
+  return Either.right(
+    Either.getOrElse(decoder.whole(whole, context), (error) => canonicalOf(Either.left(error), "generate"))
+  )
+}
+
+const decoderFor = (format: Format | undefined, { protocol }: DecodeOptions): Decoder | undefined =>
+  protocol !== undefined ? language(protocol) : format === undefined ? undefined : decoders[format]
+
+const join = (pieces: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const all = new Uint8Array(pieces.reduce((length, piece) => length + piece.length, 0))
+  let at = 0
+  for (const piece of pieces) {
+    all.set(piece, at)
+    at += piece.length
+  }
+  return all
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Judging
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * One thing in which two values differ: where, and both as they are; what is absent is `undefined`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Difference {
+  readonly path: string
+  readonly expected: unknown
+  readonly actual: unknown
+}
+
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null
+
+/**
+ * Where two JSON values differ, down to the smallest pieces. The order of fields does not count, that of lists does.
+ *
+ * @since 0.1.0
+ * @category testing
+ */
+export const differences = (actual: unknown, expected: unknown, path = ""): ReadonlyArray<Difference> => {
+  if (Object.is(actual, expected)) return []
+  if (!isObject(actual) || !isObject(expected) || Array.isArray(actual) !== Array.isArray(expected)) {
+    return [{ path, expected, actual }]
+  }
+  const names = new Set([...Object.keys(expected), ...Object.keys(actual)])
+  return [...names].flatMap((name) => differences(actual[name], expected[name], path === "" ? name : `${path}.${name}`))
+}
+
+/**
+ * Something wrong with how a recording's decoder took a cut: `at` is the byte at which the body ended.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface CutFault {
+  readonly at: number
+  readonly fault: string
+}
+
+const isSubsequence = (some: ReadonlyArray<unknown>, all: ReadonlyArray<unknown>): boolean => {
+  let at = 0
+  for (const one of some) {
+    while (at < all.length && differences(one, all[at]).length > 0) at += 1
+    if (at === all.length) return false
+    at += 1
+  }
+  return true
+}
+
+/**
+ * What is wrong with how our decoder takes a streamed recording that ends too early: after every event, and at `random`
+ * bytes (by default 200; the same ones for the same `seed`). An honest decoder succeeds only where the end marker had been
+ * seen, fails with `StreamTruncated` or the provider's own error elsewhere, is not retryable once there was content, and
+ * keeps what had arrived: no other text than was handed on, never less than at an earlier cut, none that the whole answer
+ * does not have. Nothing is wrong with a recording that is not of a stream, or that failed with a status.
+ *
+ * @since 0.1.0
+ * @category testing
+ */
+export const cutFaults = (
+  recording: Recording,
+  options: DecodeOptions & { readonly random?: number | undefined } = {}
+): Either.Either<ReadonlyArray<CutFault>, UnknownApi> => {
+  if (!recording.stream || recording.response.status >= 400) return Either.right([])
+  const format = formatIn(recording)
+  const makeDecoder = decoderFor(format, options)?.stream
+  if (format === undefined || makeDecoder === undefined) return Either.left(unknownApi(recording))
+  const context = { provider: recording.provider, model: undefined, method: "stream" }
+  const text = textOf(recording, options)
+  const bytes = encoder.encode(text)
+  const play = (at: number) => playStream(makeDecoder(context), piecesOf(bytes.subarray(0, at), options))
+
+  const events = eventsOf(text)
+  const ends = inBytes(
+    text,
+    events.map((event) => event.end)
+  )
+  const marker = endMarkerOf(format, events)
+  const [from, to] = marker === undefined ? [Infinity, Infinity] : inBytes(text, [marker.from, marker.to])
+  const next = numbersFrom(options.seed ?? 1)
+  const cuts = new Set([0, ...ends])
+  for (let count = 0; count < (options.random ?? 200); count++) {
+    // Behind the end marker there is little to learn.
+    cuts.add(next(Math.min(bytes.length, to === undefined || to === Infinity ? bytes.length : to)))
+  }
+
+  const faults: Array<CutFault> = []
+  const whole = play(bytes.length).result
+  let before = { text: "", reasoning: "" }
+  for (const at of [...cuts].filter((cut) => cut < bytes.length).sort((a, b) => a - b)) {
+    const wrong = (fault: string) => faults.push({ at, fault })
+    let played: ReturnType<typeof play>
+    try {
+      played = play(at)
+    } catch (defect) {
+      wrong(`a defect: ${defect instanceof Error ? defect.message : String(defect)}`)
+      continue
+    }
+    const { handedOn, result } = played
+    if (result.text !== handedOn) wrong("other text in the outcome than was handed on")
+    for (const field of ["text", "reasoning"] as const) {
+      if (!whole[field].startsWith(result[field])) wrong(`${field} that the whole answer does not have`)
+      if (!result[field].startsWith(before[field])) wrong(`less ${field} than at an earlier cut`)
+    }
+    before = { text: result.text, reasoning: result.reasoning }
+    if (!isSubsequence(result.toolCalls, whole.toolCalls)) wrong("tool calls that the whole answer does not have")
+    if (at >= (to ?? Infinity)) {
+      if (result.error !== null && result.error.reason !== whole.error?.reason) {
+        wrong(`${result.error.reason} although the end had been seen`)
+      }
+    } else if (result.error === null) {
+      if (at < (from ?? Infinity)) wrong("a success although the end had not been seen")
+    } else {
+      const { reason, retryable } = result.error
+      if (reason !== "StreamTruncated" && reason !== whole.error?.reason) wrong(`${reason} for a body that was cut`)
+      if (result.finish !== null) wrong("a finish beside an error")
+      const content = result.text !== "" || result.reasoning !== "" || result.toolCalls.length > 0
+      if (retryable && content) wrong("retryable although content had arrived")
+    }
+  }
+  return Either.right(faults)
 }

@@ -11,7 +11,6 @@ import {
   Exit,
   Fiber,
   Layer,
-  Option,
   Redacted,
   Stream,
   TestClock
@@ -268,7 +267,7 @@ describe.skipIf(Need.missing("llm-corpus"))(Need.title("recordings through the w
     })
   )
 
-  it("the canonical form is none for protocols that are not here", () => {
-    assert.isTrue(Option.isNone(LlmTest.canonical({ ...recorded(200, ""), api: "messages" })))
+  it("a recording of an unknown format is refused", () => {
+    assert.isTrue(Either.isLeft(LlmTest.canonical({ ...recorded(200, ""), api: "unheard/of" })))
   })
 })

@@ -3,18 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import { Groq, Llm, LlmResponse, LlmTest, Ollama, OpenAi, OpenAiCompatible } from "@underlay/llm"
 import * as Need from "@underlay/servers/Need"
-import {
-  ConfigProvider,
-  Duration,
-  Effect,
-  Either,
-  Exit,
-  Fiber,
-  Layer,
-  Redacted,
-  Stream,
-  TestClock
-} from "effect"
+import { ConfigProvider, Duration, Effect, Either, Exit, Fiber, Layer, Redacted, Stream, TestClock } from "effect"
 import { casesOf } from "./corpus.ts"
 import { chunk, streamed } from "./server.ts"
 

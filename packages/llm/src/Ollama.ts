@@ -1,5 +1,6 @@
 /**
- * Models on an Ollama server, over its `/v1` endpoint, and a quick look whether there is one.
+ * Models on an Ollama server, over its own API or its `/v1` endpoint, and the server itself: which models it has, what
+ * they can do, getting more of them.
  *
  * @since 0.1.0
  */
@@ -9,17 +10,20 @@ import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Timeout from "@underlay/core/resilience/Timeout"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
+import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { isRecord } from "./internal/classify.ts"
+import * as Errors from "./internal/errors.ts"
 import * as Sse from "./internal/sse.ts"
 import { Llm, type LlmService } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
 import * as LlmProvider from "./LlmProvider.ts"
 import * as OpenAiCompatible from "./OpenAiCompatible.ts"
+import * as OllamaChat from "./protocol/OllamaChat.ts"
 
 /**
  * The name of the provider, in errors, telemetry, `providerOptions` and tables of providers.
@@ -42,16 +46,49 @@ export const defaultHost = "http://127.0.0.1:11434"
  * @category models
  */
 export interface OllamaOptions extends LlmProvider.CallSettings {
-  /** The server, without `/v1`. `http://127.0.0.1:11434`. */
+  /** The server, without `/v1` or `/api`. `http://127.0.0.1:11434`; `https://ollama.com` for Ollama's cloud. */
   readonly host?: string | undefined
-  /** For Ollama's cloud, or a server behind a gateway. */
+  /** For Ollama's cloud, or a server behind a gateway; sent as a bearer token. */
   readonly apiKey?: Redacted.Redacted | undefined
+  /** More headers; they never show in spans or logs. */
+  readonly headers?: Readonly<Record<string, string | Redacted.Redacted>> | undefined
   /** The model that is asked unless the request names another. */
   readonly model: string
+  /**
+   * Which of the server's two APIs is spoken: its own (`native`, the default), which alone takes a context window and
+   * `keepAlive`, or the one that imitates OpenAI's (`v1`).
+   */
+  readonly api?: "native" | "v1" | undefined
+  /**
+   * The context window in tokens (`num_ctx`). The server's default is a few thousand, whatever the model can; from a
+   * conversation that is longer the server leaves out the oldest messages without saying so.
+   */
+  readonly contextLength?: number | undefined
+  /** How long the model stays loaded after an answer. The server's default is 5 minutes. */
+  readonly keepAlive?: Duration.DurationInput | undefined
+  /** Other settings of the model (`min_p`, `num_gpu`, …) for all requests. */
+  readonly modelOptions?: OllamaChat.ModelOptions | undefined
 }
 
-const at = (host: string | undefined, path: string): string =>
-  `${(host ?? defaultHost).replace(/\/+$/, "").replace(/\/v1$/, "")}${path}`
+/** The server's address: a host without a scheme, as `OLLAMA_HOST` often is, is asked by HTTP. */
+const rootOf = (host: string | undefined): string => {
+  const given = host === undefined || host.trim() === "" ? defaultHost : host.trim()
+  const located = /^[a-z][a-z0-9+.-]*:\/\//i.test(given) ? given : `http://${given}`
+  return located.replace(/\/+$/, "").replace(/\/(?:v1|api)$/, "")
+}
+
+const at = (host: string | undefined, path: string): string => `${rootOf(host)}${path}`
+
+const headersOf = (options: Pick<OllamaOptions, "apiKey" | "headers">) => ({
+  ...(options.apiKey === undefined ? {} : { authorization: `Bearer ${Redacted.value(options.apiKey)}` }),
+  ...options.headers
+})
+
+/** A duration as the server reads it, in whole seconds; for ever is a negative one. */
+const secondsOf = (input: Duration.DurationInput): number => {
+  const seconds = Duration.toSeconds(input)
+  return Number.isFinite(seconds) ? Math.ceil(seconds) : -1
+}
 
 /**
  * Makes the model. Fails with `InvalidRequest` for settings that cannot work together.
@@ -62,20 +99,46 @@ const at = (host: string | undefined, path: string): string =>
 export const make = (
   options: OllamaOptions
 ): Effect.Effect<LlmService, LlmError, HttpClient.HttpClient | Scope.Scope> => {
-  const { host, ...rest } = options
-  return OpenAiCompatible.make({
-    ...rest,
+  const { api, apiKey, contextLength, headers, host, keepAlive, modelOptions, ...calls } = options
+  if (api === "v1") {
+    if (contextLength !== undefined || keepAlive !== undefined || modelOptions !== undefined) {
+      return Effect.fail(
+        Errors.unusable(
+          { provider: kind, model: options.model },
+          "contextLength, keepAlive and modelOptions have no field in /v1: leave them out, or use the native api"
+        )
+      )
+    }
+    return OpenAiCompatible.make({
+      ...calls,
+      provider: kind,
+      baseUrl: at(host, "/v1"),
+      apiKey,
+      headers,
+      modelsUrl: at(host, "/api/tags"),
+      maxTokensField: "max_tokens",
+      reasoningField: "reasoning"
+    })
+  }
+  return LlmProvider.make({
+    ...calls,
     provider: kind,
-    baseUrl: at(host, "/v1"),
-    modelsUrl: at(host, "/api/tags"),
-    maxTokensField: "max_tokens",
-    reasoningField: "reasoning"
+    baseUrl: rootOf(host),
+    protocol: OllamaChat.make({
+      provider: kind,
+      options: { ...(contextLength === undefined ? {} : { num_ctx: contextLength }), ...modelOptions },
+      keepAlive: keepAlive === undefined ? undefined : secondsOf(keepAlive)
+    }),
+    endpoint: () => "/api/chat",
+    headers: headersOf({ apiKey, headers }),
+    streamType: "application/x-ndjson",
+    health: { endpoint: "/api/tags" }
   })
 }
 
 /**
- * The options as settings: `ollama.model`, and if they are there `ollama.host`, `ollama.apiKey` and the settings of calls
- * (`ollama.timeout`, …).
+ * The options as settings: `ollama.model`, and if they are there `ollama.host`, `ollama.apiKey`, `ollama.api`,
+ * `ollama.contextLength`, `ollama.keepAlive` and the settings of calls (`ollama.timeout`, …).
  *
  * @since 0.1.0
  * @category config
@@ -86,7 +149,10 @@ export const config: Config.Config<OllamaOptions> = Config.nested(
       Config.all({
         apiKey: Config.option(Config.redacted("apiKey")),
         model: Config.nonEmptyString("model"),
-        host: Config.option(Config.nonEmptyString("host"))
+        host: Config.option(Config.nonEmptyString("host")),
+        api: Config.option(Config.literal("native", "v1")("api")),
+        contextLength: Config.option(Config.integer("contextLength")),
+        keepAlive: Config.option(Config.duration("keepAlive"))
       }),
       LlmProvider.callSettings
     ]),
@@ -94,7 +160,10 @@ export const config: Config.Config<OllamaOptions> = Config.nested(
       ...calls,
       apiKey: Option.getOrUndefined(read.apiKey),
       model: read.model,
-      host: Option.getOrUndefined(read.host)
+      host: Option.getOrUndefined(read.host),
+      api: Option.getOrUndefined(read.api),
+      contextLength: Option.getOrUndefined(read.contextLength),
+      keepAlive: Option.getOrUndefined(read.keepAlive)
     })
   ),
   kind
@@ -102,6 +171,10 @@ export const config: Config.Config<OllamaOptions> = Config.nested(
 
 /**
  * Models on an Ollama server.
+ *
+ * ```ts
+ * const Model = Ollama.layer({ model: "qwen3", contextLength: 32_768 })
+ * ```
  *
  * @since 0.1.0
  * @category layers

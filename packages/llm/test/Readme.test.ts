@@ -32,7 +32,9 @@ describe("README", () => {
         const { files } = yield* Readme.write(root, blocks)
         const server = yield* serve(({ request, response }) => {
           if (request.path === "/api/tags") json(response, 200, { models: [{ name: "llama3.2:latest" }] })
-          else if (request.body.includes('"stream":true')) sse(response, streamed("Rayleigh ", "scattering."))
+          else if (request.path === "/api/chat") {
+            json(response, 200, { message: { role: "assistant", content: "Hello!" }, done: true, done_reason: "stop" })
+          } else if (request.body.includes('"stream":true')) sse(response, streamed("Rayleigh ", "scattering."))
           else if (request.body.includes("json_schema")) {
             json(response, 200, answered('{"title":"Production is down","urgency":"high"}'))
           } else json(response, 200, answered("Hello!"))

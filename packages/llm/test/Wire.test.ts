@@ -576,7 +576,7 @@ describe("providers", () => {
     }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 
-  it.scopedLive("Ollama is asked over /v1, its health by /api/tags", () =>
+  it.scopedLive("Ollama is asked over /v1 where that is wanted, its health by /api/tags", () =>
     Effect.gen(function* () {
       const server = yield* models({ data: { models: [{ name: "llama3.2:latest", model: "llama3.2:latest" }] } })
       yield* Effect.gen(function* () {
@@ -590,7 +590,7 @@ describe("providers", () => {
         )
         assert.include(server.seen[1]?.body, '"max_tokens":7')
         assert.isUndefined(server.seen[1]?.headers["authorization"])
-      }).pipe(Effect.provide(Ollama.layer({ host: server.url, model: "llama3.2" })))
+      }).pipe(Effect.provide(Ollama.layer({ api: "v1", host: server.url, model: "llama3.2" })))
     }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 

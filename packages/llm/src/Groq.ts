@@ -7,10 +7,12 @@ import type * as HttpClient from "@effect/platform/HttpClient"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import { unusable } from "./internal/errors.ts"
 import { Llm, type LlmService } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
 import * as LlmProvider from "./LlmProvider.ts"
@@ -34,7 +36,22 @@ export interface GroqOptions extends LlmProvider.CallSettings {
   readonly model: string
   /** `https://api.groq.com/openai/v1`. */
   readonly baseUrl?: string | undefined
+  /**
+   * Where the reasoning of models that show it goes: `parsed` into a field of its own, `raw` between tags in the text,
+   * `hidden` nowhere. By default the model's own way. Not together with `includeReasoning`.
+   */
+  readonly reasoningFormat?: "hidden" | "raw" | "parsed" | undefined
+  /** Whether models whose reasoning is always parsed show it. */
+  readonly includeReasoning?: boolean | undefined
+  /** By default `on_demand`. */
+  readonly serviceTier?: "auto" | "on_demand" | "flex" | "performance" | undefined
 }
+
+const fieldsOf = (options: GroqOptions): Record<string, unknown> => ({
+  ...(options.reasoningFormat === undefined ? {} : { reasoning_format: options.reasoningFormat }),
+  ...(options.includeReasoning === undefined ? {} : { include_reasoning: options.includeReasoning }),
+  ...(options.serviceTier === undefined ? {} : { service_tier: options.serviceTier })
+})
 
 /**
  * Makes the model. Fails with `InvalidRequest` for settings that cannot work together.
@@ -42,18 +59,35 @@ export interface GroqOptions extends LlmProvider.CallSettings {
  * @since 0.1.0
  * @category constructors
  */
-export const make = (options: GroqOptions): Effect.Effect<LlmService, LlmError, HttpClient.HttpClient | Scope.Scope> =>
-  OpenAiCompatible.make({
-    ...options,
+export const make = (
+  options: GroqOptions
+): Effect.Effect<LlmService, LlmError, HttpClient.HttpClient | Scope.Scope> => {
+  const { includeReasoning, reasoningFormat, serviceTier, ...rest } = options
+  if (includeReasoning !== undefined && reasoningFormat !== undefined) {
+    return Effect.fail(
+      unusable({ provider: kind, model: options.model }, "give reasoningFormat or includeReasoning, not both of them")
+    )
+  }
+  return OpenAiCompatible.make({
+    ...rest,
     provider: kind,
     baseUrl: options.baseUrl ?? "https://api.groq.com/openai/v1",
     // It sends the usage of streams unasked.
-    includeUsage: false
+    includeUsage: false,
+    adapt: (body, request) => {
+      const own = request.providerOptions?.[kind]
+      const fields = { ...fieldsOf(options) }
+      // The two exclude each other: what a request asks for replaces what the layer asks for.
+      if (own?.["include_reasoning"] !== undefined) delete fields["reasoning_format"]
+      if (own?.["reasoning_format"] !== undefined) delete fields["include_reasoning"]
+      return Either.right({ ...body, ...fields })
+    }
   })
+}
 
 /**
- * The options as settings: `groq.apiKey` and `groq.model`, and if they are there `groq.baseUrl` and the settings of calls
- * (`groq.timeout`, …).
+ * The options as settings: `groq.apiKey` and `groq.model`, and if they are there `groq.baseUrl`, `groq.reasoningFormat`,
+ * `groq.includeReasoning`, `groq.serviceTier` and the settings of calls (`groq.timeout`, …).
  *
  * @since 0.1.0
  * @category config
@@ -64,7 +98,10 @@ export const config: Config.Config<GroqOptions> = Config.nested(
       Config.all({
         apiKey: Config.redacted("apiKey"),
         model: Config.nonEmptyString("model"),
-        baseUrl: Config.option(Config.nonEmptyString("baseUrl"))
+        baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
+        reasoningFormat: Config.option(Config.literal("hidden", "raw", "parsed")("reasoningFormat")),
+        includeReasoning: Config.option(Config.boolean("includeReasoning")),
+        serviceTier: Config.option(Config.literal("auto", "on_demand", "flex", "performance")("serviceTier"))
       }),
       LlmProvider.callSettings
     ]),
@@ -72,7 +109,10 @@ export const config: Config.Config<GroqOptions> = Config.nested(
       ...calls,
       apiKey: read.apiKey,
       model: read.model,
-      baseUrl: Option.getOrUndefined(read.baseUrl)
+      baseUrl: Option.getOrUndefined(read.baseUrl),
+      reasoningFormat: Option.getOrUndefined(read.reasoningFormat),
+      includeReasoning: Option.getOrUndefined(read.includeReasoning),
+      serviceTier: Option.getOrUndefined(read.serviceTier)
     })
   ),
   kind

@@ -10,12 +10,12 @@ import type * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as Objects from "./internal/objects.ts"
 import { LlmError } from "./LlmError.ts"
-import type { LlmObject, ObjectOptions } from "./LlmObject.ts"
+import type { LlmObject, ObjectOptions, StructuredOutput } from "./LlmObject.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import type { LlmResponse, LlmStreamPart } from "./LlmResponse.ts"
 
 export type { LlmError } from "./LlmError.ts"
-export type { LlmObject, ObjectOptions } from "./LlmObject.ts"
+export type { LlmObject, ObjectOptions, StructuredOutput } from "./LlmObject.ts"
 export type { LlmRequest, PromptCache, ProviderOptions, ResponseFormat, ToolChoice } from "./LlmRequest.ts"
 export type {
   Finish,
@@ -47,8 +47,9 @@ export interface LlmService {
    */
   readonly stream: (request: LlmRequest) => Stream.Stream<LlmStreamPart, LlmError>
   /**
-   * A value that fits the schema, asked for with the provider's structured output and validated here. If it does not fit
-   * it is asked for once more; then it fails with `MalformedResponse`. A refusal is `ContentFiltered`.
+   * A value that fits the schema, asked for with the provider's structured output, a tool or words (see
+   * `StructuredOutput`), and validated here. If it does not fit it is asked for once more; then it fails with
+   * `MalformedResponse`. A refusal is `ContentFiltered`. Tools of the request are not called.
    */
   readonly generateObject: <A, I, R>(
     schema: Schema.Schema<A, I, R>,
@@ -83,33 +84,38 @@ export const make = (options: {
   readonly model: string
   readonly generate: LlmService["generate"]
   readonly stream: LlmService["stream"]
+  /** How values are asked for by `generateObject`; by default `auto`. */
+  readonly structuredOutput?: StructuredOutput | undefined
   /** By default it fails with `InvalidRequest`: the provider does not count. */
   readonly countTokens?: LlmService["countTokens"] | undefined
   /** By default always `up`. */
   readonly health?: LlmService["health"] | undefined
-}): LlmService => ({
-  provider: options.provider,
-  model: options.model,
-  generate: options.generate,
-  stream: options.stream,
-  generateObject: (schema, request, objectOptions) =>
-    Objects.generateObject(options, schema, request, objectOptions ?? {}),
-  countTokens:
-    options.countTokens ??
-    ((request) =>
-      Effect.fail(
-        new LlmError({
-          reason: "InvalidRequest",
-          method: "countTokens",
-          provider: options.provider,
-          model: request.model ?? options.model,
-          issue: "this provider has no service that counts tokens",
-          retryable: false,
-          midStream: false
-        })
-      )),
-  health: options.health ?? Effect.succeed({ status: "up" })
-})
+}): LlmService => {
+  const known: Objects.Known = new Map()
+  return {
+    provider: options.provider,
+    model: options.model,
+    generate: options.generate,
+    stream: options.stream,
+    generateObject: (schema, request, objectOptions) =>
+      Objects.generateObject(options, known, schema, request, objectOptions ?? {}),
+    countTokens:
+      options.countTokens ??
+      ((request) =>
+        Effect.fail(
+          new LlmError({
+            reason: "InvalidRequest",
+            method: "countTokens",
+            provider: options.provider,
+            model: request.model ?? options.model,
+            issue: "this provider has no service that counts tokens",
+            retryable: false,
+            midStream: false
+          })
+        )),
+    health: options.health ?? Effect.succeed({ status: "up" })
+  }
+}
 
 /**
  * One whole answer of the program's model.

@@ -6,8 +6,22 @@
 import type { LlmResponse, Usage } from "./LlmResponse.ts"
 
 /**
+ * How a value is asked for.
+ *
+ * - `native`: with the provider's own JSON Schema format.
+ * - `tool`: with a tool whose arguments are the value, which the model must call.
+ * - `prompt`: with the JSON Schema in words.
+ * - `auto`: natively, and where the provider refuses the request, with a tool, then with words. What a model took is
+ *   remembered as long as the layer lives. A request that is refused in all three ways fails with the first refusal.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type StructuredOutput = "auto" | "native" | "tool" | "prompt"
+
+/**
  * A value that a model gave for a schema. `usage` is that of all requests that it took, `repaired` whether the first
- * answer did not fit and a second one was asked for.
+ * answer did not fit and another one was asked for, `mode` the way in which it was asked for.
  *
  * @since 0.1.0
  * @category models
@@ -17,6 +31,7 @@ export interface LlmObject<A> {
   readonly response: LlmResponse
   readonly usage: Usage
   readonly repaired: boolean
+  readonly mode: Exclude<StructuredOutput, "auto">
 }
 
 /**
@@ -29,6 +44,8 @@ export interface ObjectOptions {
   /** What the value is called to the model; by default the schema's identifier, or `answer`. */
   readonly name?: string | undefined
   readonly description?: string | undefined
-  /** Whether to ask once more, saying what did not fit; by default true. */
-  readonly repair?: boolean | undefined
+  /** Whether, or how often, to ask again, saying what did not fit; by default once. */
+  readonly repair?: boolean | number | undefined
+  /** By default as the layer says. */
+  readonly structuredOutput?: StructuredOutput | undefined
 }

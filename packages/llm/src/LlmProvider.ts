@@ -32,6 +32,7 @@ import * as Sse from "./internal/sse.ts"
 import * as Telemetry from "./internal/telemetry.ts"
 import { type LlmService, make as makeLlm } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
+import type { StructuredOutput } from "./LlmObject.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import type { LlmResponse, LlmStreamPart } from "./LlmResponse.ts"
 import { decodeStream, type Protocol } from "./protocol/Protocol.ts"
@@ -57,6 +58,13 @@ export interface CallSettings {
   readonly retry?: RetryPolicy.RetryPolicy | RetryPolicy.ExponentialOptions | false | undefined
   /** By default 5 failures in a row open it for 30 seconds; each model has its own. False for none. */
   readonly breaker?: Omit<CircuitBreaker.Options, "name"> | false | undefined
+  /** How values are asked for by `generateObject`; by default `auto`. */
+  readonly structuredOutput?: StructuredOutput | undefined
+  /**
+   * Whether spans hold what is asked and answered: messages, instructions, definitions of tools, answers. By default not,
+   * and nothing of it leaves the program but to the provider.
+   */
+  readonly captureContent?: boolean | undefined
 }
 
 /**
@@ -361,12 +369,20 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
       }
     )
 
-    return makeLlm({ provider, model: spec.model, generate, stream, countTokens: counted, health })
+    return makeLlm({
+      provider,
+      model: spec.model,
+      generate,
+      stream,
+      structuredOutput: spec.structuredOutput,
+      countTokens: counted,
+      health
+    })
   })
 
 /**
  * The settings of calls that can be configured, each optional: `timeout`, `firstContentTimeout`, `idleTimeout`,
- * `streamTimeout`, `attempts`, `retryDelay`.
+ * `streamTimeout`, `attempts`, `retryDelay`, `structuredOutput`, `captureContent`.
  *
  * @since 0.1.0
  * @category config
@@ -378,7 +394,9 @@ export const callSettings: Config.Config<CallSettings> = Config.map(
     idleTimeout: Config.option(Config.duration("idleTimeout")),
     streamTimeout: Config.option(Config.duration("streamTimeout")),
     attempts: Config.option(Config.integer("attempts")),
-    retryDelay: Config.option(Config.duration("retryDelay"))
+    retryDelay: Config.option(Config.duration("retryDelay")),
+    structuredOutput: Config.option(Config.literal("auto", "native", "tool", "prompt")("structuredOutput")),
+    captureContent: Config.option(Config.boolean("captureContent"))
   }),
   (read): CallSettings => ({
     timeout: Option.getOrUndefined(read.timeout),
@@ -388,7 +406,9 @@ export const callSettings: Config.Config<CallSettings> = Config.map(
     retry: {
       base: Option.getOrElse(read.retryDelay, () => Duration.seconds(2)),
       attempts: Option.getOrUndefined(read.attempts)
-    }
+    },
+    structuredOutput: Option.getOrUndefined(read.structuredOutput),
+    captureContent: Option.getOrUndefined(read.captureContent)
   })
 )
 

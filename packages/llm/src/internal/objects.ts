@@ -1,6 +1,6 @@
 /**
- * Structured output over a model that generates text: ask with the provider's JSON Schema format, validate, and ask once
- * more if the answer does not fit.
+ * Structured output over a model that generates text: ask with the provider's JSON Schema format, with a tool, or with
+ * words; validate, and ask again if the answer does not fit.
  */
 import * as ChatMessage from "@underlay/core/state/ChatMessage"
 import * as Effect from "effect/Effect"
@@ -10,10 +10,31 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as AST from "effect/SchemaAST"
 import { LlmError } from "../LlmError.ts"
-import type { LlmObject, ObjectOptions } from "../LlmObject.ts"
-import type { LlmRequest, ResponseFormat } from "../LlmRequest.ts"
+import type { LlmObject, ObjectOptions, StructuredOutput } from "../LlmObject.ts"
+import type { LlmRequest } from "../LlmRequest.ts"
 import * as Response from "../LlmResponse.ts"
 import * as JsonSchema from "./jsonSchema.ts"
+import * as Sse from "./sse.ts"
+import { addUsage } from "./usage.ts"
+
+type Mode = Exclude<StructuredOutput, "auto">
+
+/** The ways to ask, best first. */
+const modes: ReadonlyArray<Mode> = ["native", "tool", "prompt"]
+
+/** The way that works for each model, as far as it is known. */
+export type Known = Map<string, Mode>
+
+// More models than this by one layer are names that users made up.
+const maxKnown = 256
+
+/** A model as this module needs it. */
+export interface Asked {
+  readonly provider: string
+  readonly model: string
+  readonly generate: (request: LlmRequest) => Effect.Effect<Response.LlmResponse, LlmError>
+  readonly structuredOutput?: StructuredOutput | undefined
+}
 
 const nameOf = (ast: AST.AST): string => {
   // The identifier of a class is on the side of its instances.
@@ -26,10 +47,24 @@ const nameOf = (ast: AST.AST): string => {
   return name === "" ? "answer" : name
 }
 
-/** The JSON in an answer: models put fences round it even when they are asked not to. */
-const unfenced = (text: string): string => {
-  const match = /^\s*```[A-Za-z]*\s*\n([\s\S]*?)\n?\s*```\s*$/.exec(text)
-  return match?.[1] ?? text
+/** The JSON in an answer: models put reasoning, fences and words round it even when they are asked not to. */
+const jsonIn = (text: string): Either.Either<unknown, void> => {
+  const after = text.lastIndexOf("</think>")
+  const said = (after === -1 ? text : text.slice(after + "</think>".length)).trim()
+  const whole = Sse.parse(said)
+  if (whole !== undefined) return Either.right(whole)
+  for (const match of said.matchAll(/```[A-Za-z]*[ \t]*\n([\s\S]*?)\n?[ \t]*```/g)) {
+    const fenced = Sse.parse(match[1] ?? "")
+    if (fenced !== undefined) return Either.right(fenced)
+  }
+  for (const [open, close] of [
+    ["{", "}"],
+    ["[", "]"]
+  ] as const) {
+    const inside = Sse.parse(said.slice(Math.max(0, said.indexOf(open)), said.lastIndexOf(close) + 1))
+    if (typeof inside === "object" && inside !== null) return Either.right(inside)
+  }
+  return Either.left(undefined)
 }
 
 /** What did not fit, by path and kind only: never a value, since values are the model's words. */
@@ -47,25 +82,138 @@ interface Misfit {
   readonly words: string
 }
 
-const addUsage = (a: Response.Usage, b: Response.Usage): Response.Usage => {
-  const sum = (x: number | undefined, y: number | undefined) =>
-    x === undefined && y === undefined ? undefined : (x ?? 0) + (y ?? 0)
+/** Servers that check the model's answer themselves say so with these codes: it is the answer that is bad. */
+const badAnswer = new Set(["json_validate_failed", "tool_use_failed"])
+
+const isBadAnswer = (error: LlmError): boolean => error.code !== undefined && badAnswer.has(error.code)
+
+/** Whether the provider, or the protocol in its place, does not take the request as it is written. */
+const isRefused = (error: LlmError): boolean => error.reason === "InvalidRequest" && !isBadAnswer(error)
+
+/** What is asked for in one of the ways, and how the answer to it is read. */
+interface Question {
+  readonly request: LlmRequest
+  /** The JSON of an answer; `undefined` if there is none. */
+  readonly read: (response: Response.LlmResponse) => Either.Either<unknown, void>
+  /** The request once more, with an answer that did not fit. */
+  readonly again: (request: LlmRequest, response: Response.LlmResponse, words: string) => LlmRequest
+}
+
+interface Wanted {
+  readonly name: string
+  readonly description: string | undefined
+  readonly schema: Readonly<Record<string, unknown>>
+}
+
+const corrected = "Answer again with the corrected JSON only, and nothing else."
+
+const inWords = (request: LlmRequest, response: Response.LlmResponse, words: string): LlmRequest => {
+  // A call that nobody ran must not stay without its result.
+  const said = Response.toMessage(response).content.filter((part) => part.type !== "tool-call")
   return {
-    input: sum(a.input, b.input),
-    output: sum(a.output, b.output),
-    cachedInput: sum(a.cachedInput, b.cachedInput),
-    cacheWrite: sum(a.cacheWrite, b.cacheWrite),
-    reasoning: sum(a.reasoning, b.reasoning)
+    ...request,
+    messages: [
+      ...request.messages,
+      ...(said.length === 0 ? [] : [{ role: "assistant" as const, content: said }]),
+      ChatMessage.user(words)
+    ]
   }
 }
 
-/** A value that fits `schema`, with at most one repair. */
-export const generateObject = <A, I, R>(
-  llm: {
-    readonly provider: string
-    readonly model: string
-    readonly generate: (request: LlmRequest) => Effect.Effect<Response.LlmResponse, LlmError>
+const fitting = (schema: Wanted["schema"]): string => `It must fit this JSON Schema:\n${JSON.stringify(schema)}`
+
+/** A value is asked for, not a call: tools stay known, for the calls that the conversation may hold. */
+const withoutCalls = (request: LlmRequest): LlmRequest =>
+  request.tools === undefined || request.tools.length === 0 ? request : { ...request, toolChoice: "none" }
+
+const native = (request: LlmRequest, wanted: Wanted): Question => ({
+  request: {
+    ...withoutCalls(request),
+    responseFormat: {
+      type: "json-schema",
+      name: wanted.name,
+      ...(wanted.description === undefined ? {} : { description: wanted.description }),
+      schema: wanted.schema,
+      ...(JsonSchema.isEnforceable(wanted.schema) ? { strict: true } : {})
+    }
   },
+  read: (response) => jsonIn(response.text),
+  // Some servers take no notice of the format: the schema is said too.
+  again: (asked, response, words) => inWords(asked, response, `${words}\n\n${corrected} ${fitting(wanted.schema)}`)
+})
+
+const byPrompt = (request: LlmRequest, wanted: Wanted): Question => {
+  const { responseFormat: _format, ...rest } = withoutCalls(request)
+  const what = wanted.description === undefined ? "" : `The value is: ${wanted.description}\n`
+  const instructions = ChatMessage.system(
+    `Answer with one JSON value and nothing else: no explanation and no code fence.\n${what}${fitting(wanted.schema)}`
+  )
+  const first = request.messages.findIndex((message) => message.role !== "system")
+  const at = first === -1 ? request.messages.length : first
+  const messages = [...request.messages.slice(0, at), instructions, ...request.messages.slice(at)]
+  return {
+    request: { ...rest, messages },
+    read: (response) => jsonIn(response.text),
+    again: (asked, response, words) => inWords(asked, response, `${words}\n\n${corrected}`)
+  }
+}
+
+const byTool = (request: LlmRequest, wanted: Wanted): Question => {
+  const { responseFormat: _format, ...rest } = request
+  const tools = request.tools ?? []
+  let name = wanted.name
+  while (tools.some((tool) => tool.name === name)) name = `${name.slice(0, 63)}_`
+  const tool = {
+    name,
+    description: wanted.description ?? "Gives the answer. Call it once, with the whole answer as its arguments.",
+    parameters: wanted.schema,
+    ...(JsonSchema.isEnforceable(wanted.schema) ? { strict: true } : {})
+  }
+  const answerOf = (response: Response.LlmResponse) => response.toolCalls.find((call) => call.name === name)
+  return {
+    request: { ...rest, tools: [...tools, tool], toolChoice: { name }, parallelToolCalls: undefined },
+    read: (response) => {
+      const call = answerOf(response)
+      if (call === undefined) return jsonIn(response.text)
+      return call.invalid === undefined ? Either.right(call.arguments) : jsonIn(call.invalid)
+    },
+    again: (asked, response, words) => {
+      const calls = response.toolCalls
+      if (calls.length === 0) return inWords(asked, response, `${words}\n\nCall the tool ${name} with the answer.`)
+      return {
+        ...asked,
+        messages: [
+          ...asked.messages,
+          Response.toMessage(response),
+          {
+            role: "tool",
+            content: calls.map((call) => ({
+              type: "tool-result" as const,
+              id: call.id,
+              name: call.name,
+              result:
+                call.name === name
+                  ? `${words}\n\nCall ${name} again with the corrected arguments.`
+                  : `Call ${name} with the answer, and no other tool.`,
+              isError: true
+            }))
+          }
+        ]
+      }
+    }
+  }
+}
+
+const questions: { readonly [K in Mode]: (request: LlmRequest, wanted: Wanted) => Question } = {
+  native,
+  tool: byTool,
+  prompt: byPrompt
+}
+
+/** A value that fits `schema`. `known` is what has been learned of the models, and learns. */
+export const generateObject = <A, I, R>(
+  llm: Asked,
+  known: Known,
   schema: Schema.Schema<A, I, R>,
   request: LlmRequest,
   options: ObjectOptions
@@ -74,17 +222,15 @@ export const generateObject = <A, I, R>(
     const root = JsonSchema.fromSchema(schema)
     // Providers take an object at the root only: anything else travels as the property of one.
     const wrapped = !JsonSchema.isObject(root)
-    const jsonSchema = wrapped ? JsonSchema.wrap(root) : root
-    const strict = JsonSchema.isEnforceable(jsonSchema)
-    const format: ResponseFormat = {
-      type: "json-schema",
+    const wanted: Wanted = {
       name: options.name ?? nameOf(schema.ast),
-      ...(options.description === undefined ? {} : { description: options.description }),
-      schema: jsonSchema,
-      ...(strict ? { strict } : {})
+      description: options.description,
+      schema: wrapped ? JsonSchema.wrap(root) : root
     }
     const model = request.model ?? llm.model
     const decode = Schema.decodeUnknown(schema, { errors: "all" })
+    const repairs =
+      options.repair === false ? 0 : options.repair === undefined || options.repair === true ? 1 : options.repair
 
     const fail = (response: Response.LlmResponse, usage: Response.Usage, issue: string, reason: LlmError["reason"]) =>
       Effect.fail(
@@ -108,14 +254,15 @@ export const generateObject = <A, I, R>(
         })
       )
 
-    const parse = (response: Response.LlmResponse): Effect.Effect<Either.Either<A, Misfit>, never, R> => {
-      const json = Schema.decodeUnknownEither(Schema.parseJson())(unfenced(response.text))
+    const parse = (
+      question: Question,
+      response: Response.LlmResponse
+    ): Effect.Effect<Either.Either<A, Misfit>, never, R> => {
+      const json = question.read(response)
       if (Either.isLeft(json)) {
-        const words = "The answer is not JSON."
-        return Effect.succeed(Either.left({ issue: "the answer is not JSON", words }))
+        return Effect.succeed(Either.left({ issue: "the answer is not JSON", words: "The answer is not JSON." }))
       }
-      const value: unknown = wrapped ? JsonSchema.unwrap(json.right) : json.right
-      return decode(value).pipe(
+      return decode(wrapped ? JsonSchema.unwrap(json.right) : json.right).pipe(
         Effect.map((decoded) => Either.right(decoded)),
         Effect.catchAll((error) =>
           Effect.succeed(
@@ -128,8 +275,18 @@ export const generateObject = <A, I, R>(
       )
     }
 
-    const attempt = (asked: LlmRequest, before: Response.Usage | undefined): Effect.Effect<LlmObject<A>, LlmError, R> =>
-      Effect.flatMap(llm.generate(asked), (response) => {
+    const attempt = (
+      mode: Mode,
+      question: Question,
+      asked: LlmRequest,
+      before: Response.Usage | undefined,
+      left: number
+    ): Effect.Effect<LlmObject<A>, LlmError, R> => {
+      const answer: Effect.Effect<Response.LlmResponse, LlmError> = llm
+        .generate(asked)
+        // The server saw for itself that the answer is bad, and keeps it: all that can be done is to ask again.
+        .pipe(Effect.retry({ times: left, while: isBadAnswer }))
+      return Effect.flatMap(answer, (response) => {
         const usage = before === undefined ? response.usage : addUsage(before, response.usage)
         if (response.refusal !== undefined && response.text === "") {
           return fail(response, usage, "the model refused", "ContentFiltered")
@@ -137,29 +294,40 @@ export const generateObject = <A, I, R>(
         if (response.finish === "content-filter") {
           return fail(response, usage, "the provider withheld the answer", "ContentFiltered")
         }
-        return Effect.flatMap(parse(response), (parsed) => {
+        return Effect.flatMap(parse(question, response), (parsed) => {
           if (Either.isRight(parsed)) {
-            return Effect.succeed({ value: parsed.right, response, usage, repaired: before !== undefined })
+            return Effect.succeed({ value: parsed.right, response, usage, repaired: before !== undefined, mode })
           }
           // An answer cut off by the limit of tokens would be cut off again.
-          const cut = response.finish === "length"
-          if (cut) return fail(response, usage, "the answer was cut off by the limit of tokens", "MalformedResponse")
-          if (before !== undefined || options.repair === false) {
-            return fail(response, usage, parsed.left.issue, "MalformedResponse")
+          if (response.finish === "length") {
+            return fail(response, usage, "the answer was cut off by the limit of tokens", "MalformedResponse")
           }
-          return attempt(
-            {
-              ...asked,
-              messages: [
-                ...asked.messages,
-                Response.toMessage(response),
-                ChatMessage.user(`${parsed.left.words}\n\nAnswer again with the corrected JSON only, and nothing else.`)
-              ]
-            },
-            usage
-          )
+          if (left <= 0) return fail(response, usage, parsed.left.issue, "MalformedResponse")
+          return attempt(mode, question, question.again(asked, response, parsed.left.words), usage, left - 1)
         })
       })
+    }
 
-    return attempt({ ...request, responseFormat: format }, undefined)
+    const ask = (mode: Mode): Effect.Effect<LlmObject<A>, LlmError, R> => {
+      const question = questions[mode](request, wanted)
+      return attempt(mode, question, question.request, undefined, repairs)
+    }
+
+    const setting = options.structuredOutput ?? llm.structuredOutput ?? "auto"
+    if (setting !== "auto") return ask(setting)
+
+    /** Later ways are for what the earlier do not take. If none is taken, it was not for the way it was asked. */
+    const from = (index: number, refusal: LlmError | undefined): Effect.Effect<LlmObject<A>, LlmError, R> => {
+      const mode = modes[index]
+      if (mode === undefined) return refusal === undefined ? ask("prompt") : Effect.fail(refusal)
+      return Effect.matchEffect(ask(mode), {
+        onFailure: (error) => (isRefused(error) ? from(index + 1, refusal ?? error) : Effect.fail(error)),
+        onSuccess: (object) => {
+          if (known.size >= maxKnown && !known.has(model)) known.clear()
+          known.set(model, mode)
+          return Effect.succeed(object)
+        }
+      })
+    }
+    return from(modes.indexOf(known.get(model) ?? "native"), undefined)
   })

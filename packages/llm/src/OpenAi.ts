@@ -1,5 +1,5 @@
 /**
- * OpenAI's models, over Chat Completions.
+ * OpenAI's models, over the Responses API or Chat Completions.
  *
  * @since 0.1.0
  */
@@ -9,12 +9,13 @@ import type { ConfigError } from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
+import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { Llm, type LlmService } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
 import * as LlmProvider from "./LlmProvider.ts"
-import * as OpenAiCompatible from "./OpenAiCompatible.ts"
+import * as ChatCompletions from "./protocol/ChatCompletions.ts"
+import * as Responses from "./protocol/Responses.ts"
 
 /**
  * The name of the provider, in errors, telemetry, `providerOptions` and tables of providers.
@@ -34,6 +35,15 @@ export interface OpenAiOptions extends LlmProvider.CallSettings {
   readonly model: string
   /** `https://api.openai.com/v1`. */
   readonly baseUrl?: string | undefined
+  /**
+   * What is spoken. By default `responses` at OpenAI's own address, and `chat-completions` at any other `baseUrl`, because
+   * that is what servers which imitate OpenAI speak.
+   *
+   * `responses` keeps no answers at OpenAI unless a request's `providerOptions` say `store: true`: reasoning comes
+   * encrypted and goes back with the conversation. It has no stop sequences, seeds, penalties or sounds: a request with
+   * stop sequences or sounds fails with `InvalidRequest`, the others are left out.
+   */
+  readonly api?: "responses" | "chat-completions" | undefined
   readonly organization?: string | undefined
   readonly project?: string | undefined
 }
@@ -47,21 +57,45 @@ export interface OpenAiOptions extends LlmProvider.CallSettings {
 export const make = (
   options: OpenAiOptions
 ): Effect.Effect<LlmService, LlmError, HttpClient.HttpClient | Scope.Scope> => {
-  const { organization, project, ...rest } = options
-  return OpenAiCompatible.make({
-    ...rest,
+  const { api, apiKey, baseUrl = address, organization, project, ...settings } = options
+  const own = isOwn(baseUrl)
+  const responses = api === undefined ? own : api === "responses"
+  const dialect: Responses.Dialect = { provider: kind, rawReasoning: !own }
+  return LlmProvider.make({
+    ...settings,
     provider: kind,
-    baseUrl: options.baseUrl ?? "https://api.openai.com/v1",
+    baseUrl,
+    protocol: responses ? Responses.make(dialect) : ChatCompletions.make({ provider: kind, promptCache: true }),
+    endpoint: () => (responses ? "/responses" : "/chat/completions"),
     headers: {
+      authorization: Redacted.make(`Bearer ${Redacted.value(apiKey)}`),
       ...(organization === undefined ? {} : { "openai-organization": organization }),
       ...(project === undefined ? {} : { "openai-project": project })
-    }
+    },
+    // Counts what either API would be sent.
+    ...(responses || own
+      ? {
+          countTokens: {
+            endpoint: () => "/responses/input_tokens",
+            encode: (request, model) => Responses.encodeCount(request, { model, dialect }),
+            decode: Responses.decodeCount
+          }
+        }
+      : {}),
+    health: { endpoint: "/models" }
   })
 }
 
+const address = "https://api.openai.com/v1"
+
+/** Whether an address is OpenAI's own, in the world or in a region. */
+const isOwn = (baseUrl: string): boolean =>
+  URL.canParse(baseUrl) && /(?:^|\.)api\.openai\.com$/i.test(new URL(baseUrl).hostname)
+
 /**
  * The options as settings: `openai.apiKey` and `openai.model`, and if they are there `openai.baseUrl`,
- * `openai.organization`, `openai.project` and the settings of calls (`openai.timeout`, …).
+ * `openai.api` (`responses` or `chat-completions`), `openai.organization`, `openai.project` and the settings of calls
+ * (`openai.timeout`, …).
  *
  * @since 0.1.0
  * @category config
@@ -73,6 +107,7 @@ export const config: Config.Config<OpenAiOptions> = Config.nested(
         apiKey: Config.redacted("apiKey"),
         model: Config.nonEmptyString("model"),
         baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
+        api: Config.option(Config.literal("responses", "chat-completions")("api")),
         organization: Config.option(Config.nonEmptyString("organization")),
         project: Config.option(Config.nonEmptyString("project"))
       }),
@@ -83,6 +118,7 @@ export const config: Config.Config<OpenAiOptions> = Config.nested(
       apiKey: read.apiKey,
       model: read.model,
       baseUrl: Option.getOrUndefined(read.baseUrl),
+      api: Option.getOrUndefined(read.api),
       organization: Option.getOrUndefined(read.organization),
       project: Option.getOrUndefined(read.project)
     })

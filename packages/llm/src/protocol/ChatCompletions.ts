@@ -40,6 +40,8 @@ export interface Dialect {
   readonly includeUsage?: boolean | undefined
   /** The field in which reasoning goes back to the server; by default it is left out. */
   readonly reasoningField?: "reasoning" | "reasoning_content" | undefined
+  /** Whether the server knows OpenAI's fields for the cache of prompts; by default they are left out. */
+  readonly promptCache?: boolean | undefined
   /** Fields of every request, unless the request's `providerOptions` say otherwise. */
   readonly fields?: Readonly<Record<string, unknown>> | undefined
   /**
@@ -172,6 +174,8 @@ const encodeBody = (
     }
     set("temperature", request.temperature)
     set("top_p", request.topP)
+    set("frequency_penalty", request.frequencyPenalty)
+    set("presence_penalty", request.presencePenalty)
     set(dialect.maxTokensField ?? "max_completion_tokens", request.maxTokens)
     if (request.stop !== undefined && request.stop.length > 0) set("stop", request.stop)
     set("seed", request.seed)
@@ -194,6 +198,10 @@ const encodeBody = (
       set("parallel_tool_calls", request.parallelToolCalls)
     }
     if (request.responseFormat !== undefined) set("response_format", encodeFormat(request.responseFormat))
+    if (dialect.promptCache === true) {
+      set("prompt_cache_key", request.promptCache?.key)
+      if (request.promptCache?.ttl === "long") set("prompt_cache_retention", "24h")
+    }
     if (options.stream && dialect.includeUsage !== false) set("stream_options", { include_usage: true })
     // How the answer is decoded depends on `stream`: it is not the caller's to change.
     const adapted = dialect.adapt === undefined ? Either.right<Json>(body) : dialect.adapt(body, request)

@@ -1,0 +1,983 @@
+/**
+ * The Responses wire format of OpenAI and Azure: requests out, JSON answers, streams and errors in. Nothing is left with
+ * the server unless the caller says so: what it must see again (its reasoning, encrypted, and the items of its own tools)
+ * goes back with the conversation. Decoding is lenient about what it does not know and strict about the end of a stream.
+ *
+ * @since 0.1.0
+ */
+import type { AssistantPart, ChatMessage, FilePart } from "@underlay/core/state/ChatMessage"
+import * as Either from "effect/Either"
+import * as Encoding from "effect/Encoding"
+import { Assembly } from "../internal/assembly.ts"
+import {
+  type CallContext,
+  type Envelope,
+  envelopeOf,
+  envelopeOfBody,
+  errorOf,
+  isRecord,
+  ownError
+} from "../internal/classify.ts"
+import * as Sse from "../internal/sse.ts"
+import { count, finishOf, type Json, json, resultText, string } from "../internal/wire.ts"
+import { LlmError } from "../LlmError.ts"
+import type { LlmRequest } from "../LlmRequest.ts"
+import type { LlmResponse, LlmToolCall, Usage } from "../LlmResponse.ts"
+import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } from "./Protocol.ts"
+
+/**
+ * In what the servers differ.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Dialect {
+  /** The name under which a request's `providerOptions` are found, and whose parts of a conversation go back. */
+  readonly provider: string
+  /** Whether the server keeps the answer, unless the request's `providerOptions` say otherwise; by default false. */
+  readonly store?: boolean | undefined
+  /**
+   * Whether reasoning that is not encrypted goes back as it was read, which servers of open models want; by default it is
+   * left out, since OpenAI accepts none.
+   */
+  readonly rawReasoning?: boolean | undefined
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Requests
+// ---------------------------------------------------------------------------------------------------------------------
+
+const refuse = (dialect: Dialect, model: string, method: string, issue: string): LlmError =>
+  new LlmError({
+    reason: "InvalidRequest",
+    method,
+    provider: dialect.provider,
+    model,
+    issue,
+    retryable: false,
+    midStream: false
+  })
+
+// Models that do not reason refuse to be asked for encrypted reasoning.
+const unreasoning = /^(?:.*\/|ft:)?(?:gpt-(?:3|4(?!\d))|chatgpt-|gpt-5-chat|computer-use|davinci|babbage)/i
+
+/** Whether explicit ends of what is worth caching are known to the model: GPT-5.6 and later. */
+const marksCache = (model: string): boolean => {
+  const version = /^(?:.*\/|ft:)?gpt-(\d+)(?:\.(\d+))?(?!\d)/i.exec(model)
+  if (version === null) return false
+  const major = Number(version[1])
+  return major < 100 && (major > 5 || (major === 5 && Number(version[2] ?? 0) >= 6))
+}
+
+const breakpoint = { prompt_cache_breakpoint: { mode: "explicit" } }
+
+// The name of a file that the server has already, in the place of a URL.
+const fileId = /^(?:file|assistant)-[\w-]+$/
+
+const encodeFile = ({ mediaType, name, source }: FilePart): Either.Either<Json, string> => {
+  if (mediaType.startsWith("audio/") || mediaType.startsWith("video/")) {
+    return Either.left(
+      `the Responses API takes no ${mediaType}: send its transcript, or use Chat Completions with a model that hears`
+    )
+  }
+  const image = mediaType.startsWith("image/")
+  if (source.type === "url") {
+    const { url } = source
+    if (image) return Either.right({ type: "input_image", detail: "auto", ...at("image_url", url) })
+    return Either.right({ type: "input_file", ...at("file_url", url) })
+  }
+  if (mediaType.startsWith("text/")) {
+    const text = new TextDecoder().decode(source.bytes)
+    return Either.right({ type: "input_text", text: name === undefined ? text : `${name}:\n${text}` })
+  }
+  const url = `data:${mediaType};base64,${Encoding.encodeBase64(source.bytes)}`
+  if (image) return Either.right({ type: "input_image", detail: "auto", image_url: url })
+  const filename = name ?? (mediaType === "application/pdf" ? "file.pdf" : "file")
+  return Either.right({ type: "input_file", filename, file_data: url })
+}
+
+const at = (field: string, url: string): Json => (fileId.test(url) ? { file_id: url } : { [field]: url })
+
+const marked = (parts: ReadonlyArray<Json>, mark: boolean): ReadonlyArray<Json> =>
+  mark ? parts.map((part, index) => (index === parts.length - 1 ? { ...part, ...breakpoint } : part)) : parts
+
+const encodeUser = (
+  content: Extract<ChatMessage, { readonly role: "user" }>["content"],
+  mark: boolean
+): Either.Either<Json, string> => {
+  const [first] = content
+  if (first === undefined) return Either.right({ role: "user", content: "" })
+  if (content.length === 1 && first.type === "text" && !mark) return Either.right({ role: "user", content: first.text })
+  const parts = content.map((part) =>
+    part.type === "text" ? Either.right<Json>({ type: "input_text", text: part.text }) : encodeFile(part)
+  )
+  return Either.map(Either.all(parts), (all) => ({ role: "user", content: marked(all, mark) }))
+}
+
+const encodeSystem = (text: string, mark: boolean): Json => ({
+  role: "system",
+  content: mark ? marked([{ type: "input_text", text }], true) : text
+})
+
+const maxCallId = 64
+
+/** Ids that other providers made up may be longer than is allowed here: the same one becomes the same shorter one. */
+const callIdOf = (id: string): string => {
+  if (id.length <= maxCallId) return id
+  let hash = 0xcbf29ce484222325n
+  for (let index = 0; index < id.length; index++) {
+    hash = BigInt.asUintN(64, (hash ^ BigInt(id.charCodeAt(index))) * 0x100000001b3n)
+  }
+  return `${id.slice(0, maxCallId - 17)}_${hash.toString(16).padStart(16, "0")}`
+}
+
+/** An assistant's message as the items it was made of. */
+const encodeAssistant = (
+  content: ReadonlyArray<AssistantPart>,
+  dialect: Dialect,
+  stored: boolean
+): ReadonlyArray<Json> => {
+  const items: Array<Json> = []
+  let message: { text: string; readonly phase: string | undefined } | undefined
+  let reasoning:
+    | { readonly id: string | undefined; readonly texts: Array<string>; signature: string | undefined }
+    | undefined
+
+  const flush = () => {
+    if (message !== undefined && message.text !== "") {
+      const { phase, text } = message
+      items.push({ role: "assistant", content: text, ...(phase === undefined ? {} : { phase }) })
+    }
+    message = undefined
+    if (reasoning !== undefined) {
+      const { id, signature, texts } = reasoning
+      const name = id === undefined ? {} : { id }
+      const summary = texts.map((text) => ({ type: "summary_text", text }))
+      if (signature !== undefined) items.push({ type: "reasoning", ...name, summary, encrypted_content: signature })
+      else if (stored && id !== undefined) items.push({ type: "reasoning", id, summary })
+      else if (dialect.rawReasoning === true && texts.length > 0) {
+        const said = texts.map((text) => ({ type: "reasoning_text", text }))
+        items.push({ type: "reasoning", ...name, summary: [], content: said })
+      }
+    }
+    reasoning = undefined
+  }
+
+  for (const part of content) {
+    const own = part.provider === dialect.provider
+    switch (part.type) {
+      case "text": {
+        const phase = own ? part.signature : undefined
+        if (message === undefined || message.phase !== phase) {
+          flush()
+          message = { text: "", phase }
+        }
+        message.text += part.text
+        break
+      }
+      case "reasoning": {
+        if (!own) break
+        if (reasoning === undefined || part.id === undefined || reasoning.id !== part.id) {
+          flush()
+          reasoning = { id: part.id, texts: [], signature: undefined }
+        }
+        if (part.text !== "") reasoning.texts.push(part.text)
+        reasoning.signature = part.signature ?? reasoning.signature
+        break
+      }
+      case "tool-call": {
+        flush()
+        const rest = own && part.signature !== undefined ? Sse.parse(part.signature) : undefined
+        items.push({
+          ...(isRecord(rest) ? rest : {}),
+          type: "function_call",
+          call_id: callIdOf(part.id),
+          name: part.name,
+          arguments: json(part.arguments === undefined ? {} : part.arguments)
+        })
+        break
+      }
+      case "provider":
+        if (!own || !isRecord(part.data)) break
+        flush()
+        items.push(part.data)
+        break
+    }
+  }
+  flush()
+  return items
+}
+
+const encodeInput = (
+  request: LlmRequest,
+  options: { readonly dialect: Dialect; readonly stored: boolean; readonly model: string; readonly instructed: boolean }
+): Either.Either<Json, string> => {
+  const { messages } = request
+  const marks = new Set(marksCache(options.model) ? request.promptCache?.breakpoints : [])
+  // What the system says first are the instructions, unless there is nothing else to be the input.
+  let leading = 0
+  while (messages[leading]?.role === "system") leading += 1
+  if (options.instructed || leading === messages.length) leading = 0
+  for (let index = 0; index < leading; index++) if (marks.has(index)) leading = 0
+
+  const instructions: Array<string> = []
+  const input: Array<Json> = []
+  for (const [index, message] of messages.entries()) {
+    switch (message.role) {
+      case "system":
+        if (index < leading) instructions.push(message.content)
+        else input.push(encodeSystem(message.content, marks.has(index)))
+        break
+      case "user": {
+        const item = encodeUser(message.content, marks.has(index))
+        if (Either.isLeft(item)) return Either.left(item.left)
+        input.push(item.right)
+        break
+      }
+      case "assistant":
+        input.push(...encodeAssistant(message.content, options.dialect, options.stored))
+        break
+      case "tool":
+        for (const part of message.content) {
+          const output = resultText(part.result, part.isError === true)
+          input.push({ type: "function_call_output", call_id: callIdOf(part.id), output })
+        }
+        break
+    }
+  }
+  return Either.right({ input, ...(instructions.length === 0 ? {} : { instructions: instructions.join("\n\n") }) })
+}
+
+const encodeFormat = (format: NonNullable<LlmRequest["responseFormat"]>): Json => {
+  switch (format.type) {
+    case "text":
+      return {}
+    case "json":
+      return { format: { type: "json_object" } }
+    case "json-schema": {
+      const { description, name, schema, strict } = format
+      return {
+        format: {
+          type: "json_schema",
+          name,
+          ...(description === undefined ? {} : { description }),
+          schema,
+          ...(strict === undefined ? {} : { strict })
+        }
+      }
+    }
+  }
+}
+
+const recordOf = (value: unknown): Json => (isRecord(value) ? value : {})
+
+const encodeBody = (
+  request: LlmRequest,
+  options: { readonly model: string; readonly stream: boolean; readonly dialect: Dialect }
+): Either.Either<Json, string> => {
+  const { dialect } = options
+  const model = request.model ?? options.model
+  if (request.stop !== undefined && request.stop.length > 0) {
+    return Either.left("the Responses API has no stop sequences: use Chat Completions, or leave them out")
+  }
+  const {
+    reasoning: ownReasoning,
+    text: ownText,
+    tools: ownTools,
+    verbosity,
+    ...own
+  }: Json = request.providerOptions?.[dialect.provider] ?? {}
+  const store = typeof own["store"] === "boolean" ? own["store"] : dialect.store === true
+  const encoded = encodeInput(request, { dialect, stored: store, model, instructed: own["instructions"] !== undefined })
+
+  return Either.map(encoded, (input) => {
+    const body: Record<string, unknown> = { model, ...input, store }
+    const set = (key: string, value: unknown) => {
+      if (value !== undefined) body[key] = value
+    }
+    const setAny = (key: string, value: Json) => {
+      if (Object.keys(value).length > 0) body[key] = value
+    }
+    // Without it, reasoning could not be sent back to a server that keeps nothing.
+    if (!store && !unreasoning.test(model)) set("include", ["reasoning.encrypted_content"])
+    set("temperature", request.temperature)
+    set("top_p", request.topP)
+    set("max_output_tokens", request.maxTokens)
+    setAny("reasoning", {
+      ...(request.reasoningEffort === undefined ? {} : { effort: request.reasoningEffort }),
+      ...recordOf(ownReasoning)
+    })
+    setAny("text", {
+      ...(request.responseFormat === undefined ? {} : encodeFormat(request.responseFormat)),
+      ...(verbosity === undefined ? {} : { verbosity }),
+      ...recordOf(ownText)
+    })
+    const tools: ReadonlyArray<unknown> = [
+      ...(request.tools ?? []).map((tool) => ({
+        type: "function",
+        name: tool.name,
+        ...(tool.description === undefined ? {} : { description: tool.description }),
+        parameters: tool.parameters,
+        // Where nothing is said, this API may enforce the schema and make every property a required one.
+        strict: tool.strict === true
+      })),
+      ...(Array.isArray(ownTools) ? ownTools : [])
+    ]
+    if (tools.length > 0) {
+      set("tools", tools)
+      const choice = request.toolChoice
+      set("tool_choice", typeof choice === "object" ? { type: "function", name: choice.name } : choice)
+      set("parallel_tool_calls", request.parallelToolCalls)
+    }
+    set("prompt_cache_key", request.promptCache?.key)
+    if (request.promptCache?.ttl === "long") set("prompt_cache_retention", "24h")
+    // How the answer is decoded depends on `stream`: it is not the caller's to change.
+    return { ...body, ...own, stream: options.stream }
+  })
+}
+
+const written = (
+  request: LlmRequest,
+  options: EncodeOptions & { readonly dialect: Dialect },
+  shape: (body: Json) => Json
+): Either.Either<string, LlmError> => {
+  const failed = (issue: string) => refuse(options.dialect, request.model ?? options.model, options.method, issue)
+  const text = Either.try({
+    try: () => Either.map(encodeBody(request, options), (body) => JSON.stringify(shape(body))),
+    catch: () => failed("a tool's arguments or result cannot be written as JSON")
+  })
+  return Either.flatMap(text, (body) => Either.mapLeft(body, failed))
+}
+
+/**
+ * The JSON body of a request. Fails with `InvalidRequest` for what this protocol cannot carry, such as a tool's result
+ * that is not JSON, stop sequences, or sounds.
+ *
+ * - System messages at the beginning are the instructions, later ones stay where they are.
+ * - A file whose URL is an id (`file-…`) is one that the server has already.
+ * - `providerOptions` go in as they are; `tools` are added to those of the request, `reasoning` and `text` are merged with
+ *   what the request says, and `verbosity` is put into `text`. `include` replaces what is asked for by default: the
+ *   encrypted reasoning, of models that reason, where the server keeps no answers.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const encode = (
+  request: LlmRequest,
+  options: EncodeOptions & { readonly dialect: Dialect }
+): Either.Either<string, LlmError> => written(request, options, (body) => body)
+
+const counted = [
+  "model",
+  "input",
+  "instructions",
+  "previous_response_id",
+  "conversation",
+  "tools",
+  "tool_choice",
+  "parallel_tool_calls",
+  "text",
+  "reasoning",
+  "truncation"
+]
+
+/**
+ * The JSON body with which `/responses/input_tokens` is asked how long a request is.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const encodeCount = (
+  request: LlmRequest,
+  options: { readonly model: string; readonly dialect: Dialect }
+): Either.Either<string, LlmError> =>
+  written(request, { ...options, stream: false, method: "countTokens" }, (body) =>
+    Object.fromEntries(counted.flatMap((key) => (body[key] === undefined ? [] : [[key, body[key]]])))
+  )
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Answers
+// ---------------------------------------------------------------------------------------------------------------------
+
+const usageOf = (value: unknown): Usage | undefined => {
+  if (!isRecord(value)) return undefined
+  const input = recordOf(value["input_tokens_details"])
+  const output = recordOf(value["output_tokens_details"])
+  const usage: Usage = {
+    input: count(value["input_tokens"]),
+    output: count(value["output_tokens"]),
+    cachedInput: count(input["cached_tokens"]),
+    cacheWrite: count(input["cache_write_tokens"]),
+    reasoning: count(output["reasoning_tokens"])
+  }
+  return usage.input === undefined && usage.output === undefined ? undefined : usage
+}
+
+// Codes of failed answers that name a fault of the request.
+const faulty =
+  /^(?:invalid_(?:prompt|image|base64)|image_(?!content_policy)|unsupported_image|empty_image|failed_to_download_image|data_residency)/i
+
+/** An error, with what its code means in this API where the table of all providers does not know it. */
+const known = (envelope: Envelope): Envelope => {
+  const codes = envelope.codes.filter((code) => code !== "error")
+  if (codes.some((code) => faulty.test(code))) return { ...envelope, codes: [...codes, "invalid_request_error"] }
+  if (codes.includes("bio_policy")) return { ...envelope, codes: [...codes, "content_policy_violation"] }
+  return { ...envelope, codes }
+}
+
+const silent: Envelope = { message: undefined, codes: [], status: undefined, quotaIds: [], retryDelay: undefined }
+
+const list = (value: unknown): ReadonlyArray<Json> => (Array.isArray(value) ? value.filter(isRecord) : [])
+
+/** One item of an answer while it comes. */
+interface Item {
+  readonly id: string
+  readonly index: number | undefined
+  readonly type: string
+  /** Counts the calls. */
+  readonly position: number
+  callId: string
+  name: string
+  args: string
+  /** The parts of a message of which something has come. */
+  readonly parts: Set<number>
+  /** The part of the reasoning that is being written: summaries count from 0 up, its own words from -1 down. */
+  thought: number | undefined
+  summarised: boolean
+  reasoned: boolean
+  done: boolean
+}
+
+/** Reads an answer, whether it comes whole or in events. Mutable, since it runs for every chunk. */
+class Reader {
+  readonly answer: Assembly
+  /** The last word on the answer has come. */
+  over = false
+  private readonly items: Array<Item> = []
+  private latest: Item | undefined
+  private calls = 0
+  private messages = false
+  private thoughts = false
+  private readonly provider: string
+
+  constructor(context: CallContext) {
+    this.answer = new Assembly(context)
+    this.provider = context.provider
+  }
+
+  /** Whose piece this is: by id, or by index of servers that name the same item anew in every event. */
+  private itemOf(event: Json, type: string): Item {
+    const id = event["item_id"]
+    const index = event["output_index"]
+    const { latest } = this
+    if (latest !== undefined && !latest.done && latest.type === type && latest.id === id && latest.index === index) {
+      return latest
+    }
+    const name = string(id) ?? ""
+    const place = count(index)
+    const found =
+      this.items.findLast((item) => !item.done && item.type === type && name !== "" && item.id === name) ??
+      this.items.findLast((item) => !item.done && item.type === type && item.index === place)
+    this.latest = found ?? this.open(name, place, type)
+    return this.latest
+  }
+
+  /** Whether the item of an event has ended already, so that nothing can be added to it. */
+  private isDone(event: Json, type: string): boolean {
+    const id = string(event["item_id"])
+    const index = count(event["output_index"])
+    const same = this.items.findLast(
+      (item) =>
+        item.type === type && ((id !== undefined && item.id === id) || (index !== undefined && item.index === index))
+    )
+    return same?.done === true
+  }
+
+  private open(id: string, index: number | undefined, type: string): Item {
+    this.answer.close()
+    const item: Item = {
+      id,
+      index,
+      type,
+      position: type === "function_call" ? this.calls++ : 0,
+      callId: "",
+      name: "",
+      args: "",
+      parts: new Set(),
+      thought: undefined,
+      summarised: false,
+      reasoned: false,
+      done: false
+    }
+    this.items.push(item)
+    return item
+  }
+
+  /** An item has begun. */
+  onAdded(event: Json): void {
+    const raw = event["item"]
+    if (!isRecord(raw)) return
+    const item = this.open(string(raw["id"]) ?? "", count(event["output_index"]), typeOf(raw))
+    this.latest = item
+    if (item.type !== "function_call") return
+    this.describe(item, raw)
+    item.args = argumentsOf(raw["arguments"])
+    this.answer.onCallDelta(item.position, item.callId, item.name, item.args)
+  }
+
+  private describe(item: Item, raw: Json): void {
+    item.callId = string(raw["call_id"]) ?? item.callId
+    item.name = string(raw["name"]) ?? item.name
+  }
+
+  /** More of a message. */
+  onText(event: Json): void {
+    const { delta } = event
+    if (typeof delta !== "string" || delta === "") return
+    this.itemOf(event, "message").parts.add(count(event["content_index"]) ?? 0)
+    this.messages = true
+    this.answer.onText(delta)
+  }
+
+  onRefusal(event: Json): void {
+    const { delta } = event
+    if (typeof delta !== "string" || delta === "") return
+    this.itemOf(event, "message").parts.add(count(event["content_index"]) ?? 0)
+    this.messages = true
+    this.answer.onRefusal(delta)
+  }
+
+  /** A part of a message is whole: it counts if nothing of it had come. */
+  private fill(item: Item, place: number, part: Json): void {
+    if (item.parts.has(place)) return
+    const text = string(part["text"])
+    const refusal = string(part["refusal"])
+    if (refusal !== undefined && part["type"] === "refusal") this.answer.onRefusal(refusal)
+    else if (text !== undefined && (part["type"] === "output_text" || part["type"] === "text")) this.answer.onText(text)
+    else return
+    this.messages = true
+    item.parts.add(place)
+  }
+
+  onPart(event: Json, part: Json): void {
+    const type = part["type"]
+    if (type !== "output_text" && type !== "text" && type !== "refusal") return
+    if (this.isDone(event, "message")) return
+    this.fill(this.itemOf(event, "message"), count(event["content_index"]) ?? 0, part)
+  }
+
+  /** More of the reasoning; each part of it is a block of its own, so that it can go back as it was. */
+  private think(item: Item, place: number, text: string): void {
+    if (text === "") return
+    if (item.thought !== undefined && item.thought !== place) {
+      if (item.id !== "") this.answer.sign("reasoning", { id: item.id })
+      this.answer.close()
+    }
+    item.thought = place
+    if (place >= 0) item.summarised = true
+    else item.reasoned = true
+    this.thoughts = true
+    this.answer.onReasoning(text)
+  }
+
+  onThought(event: Json, summary: boolean): void {
+    const { delta } = event
+    const text = isRecord(delta) ? (string(delta["text"]) ?? "") : (string(delta) ?? "")
+    if (text === "") return
+    this.think(this.itemOf(event, "reasoning"), thoughtPlace(event, summary), text)
+  }
+
+  onThoughtDone(event: Json, summary: boolean): void {
+    const text = string(event["text"])
+    if (text === undefined || this.isDone(event, "reasoning")) return
+    const item = this.itemOf(event, "reasoning")
+    if (summary ? !item.summarised : !item.reasoned) this.think(item, thoughtPlace(event, summary), text)
+  }
+
+  onArguments(event: Json): void {
+    const text = string(event["delta"])
+    if (text === undefined) return
+    const item = this.itemOf(event, "function_call")
+    item.args += text
+    this.answer.onCallDelta(item.position, item.callId, item.name, text)
+  }
+
+  onArgumentsDone(event: Json): void {
+    if (this.isDone(event, "function_call")) return
+    const item = this.itemOf(event, "function_call")
+    item.name = item.name === "" ? (string(event["name"]) ?? "") : item.name
+    const args = argumentsOf(event["arguments"])
+    if (args !== "") item.args = args
+  }
+
+  /** An item is whole. */
+  onDone(raw: unknown, index: number | undefined): void {
+    if (!isRecord(raw)) return
+    const type = typeOf(raw)
+    const id = string(raw["id"]) ?? ""
+    const open =
+      this.items.findLast((item) => !item.done && item.type === type && id !== "" && item.id === id) ??
+      this.items.findLast((item) => !item.done && item.type === type && index !== undefined && item.index === index)
+    if (
+      open === undefined &&
+      id !== "" &&
+      this.items.some((item) => item.done && item.id === id && item.type === type)
+    ) {
+      return
+    }
+    const item = open ?? this.open(id, index, type)
+    item.done = true
+    switch (type) {
+      case "message":
+        this.onMessage(item, raw)
+        break
+      case "reasoning":
+        this.onReasoning(item, raw)
+        break
+      case "function_call":
+        this.onCall(item, raw)
+        break
+      default:
+        this.answer.onProviderPart(raw)
+    }
+  }
+
+  private onMessage(item: Item, raw: Json): void {
+    const { content } = raw
+    if (typeof content === "string") this.fill(item, 0, { type: "output_text", text: content })
+    list(content).forEach((part, place) => {
+      this.fill(item, place, part)
+    })
+    const phase = string(raw["phase"])
+    if (phase !== undefined && item.parts.size > 0) this.answer.sign("text", { signature: phase })
+    this.answer.close()
+  }
+
+  private onReasoning(item: Item, raw: Json): void {
+    const { reasoned, summarised } = item
+    if (!summarised) {
+      list(raw["summary"]).forEach((part, place) => {
+        this.think(item, place, string(part["text"]) ?? "")
+      })
+    }
+    if (!reasoned) {
+      list(raw["content"]).forEach((part, place) => {
+        this.think(item, -1 - place, string(part["text"]) ?? "")
+      })
+    }
+    const id = item.id === "" ? string(raw["id"]) : (string(raw["id"]) ?? item.id)
+    const signature = string(raw["encrypted_content"])
+    if (id !== undefined || signature !== undefined) this.answer.sign("reasoning", { id, signature })
+    this.thoughts = true
+    this.answer.close()
+  }
+
+  private onCall(item: Item, raw: Json): void {
+    this.describe(item, raw)
+    const args = argumentsOf(raw["arguments"])
+    if (args !== "") item.args = args
+    item.done = true
+    this.answer.onCall({ ...wholeCall(item), ...this.rest(raw) })
+  }
+
+  /** What must go back with a call beside its arguments. */
+  private rest(raw: Json): { readonly signature?: string; readonly provider?: string } {
+    const kept: Record<string, unknown> = {}
+    for (const key of ["namespace", "caller"]) {
+      if (raw[key] !== undefined && raw[key] !== null) kept[key] = raw[key]
+    }
+    return Object.keys(kept).length === 0 ? {} : { signature: json(kept), provider: this.provider }
+  }
+
+  /** The answer itself, as far as it is known. */
+  onState(response: unknown): void {
+    if (!isRecord(response)) return
+    const { answer } = this
+    answer.id ??= string(response["id"])
+    answer.model ??= string(response["model"])
+    const usage = usageOf(response["usage"])
+    if (usage !== undefined) answer.usage = usage
+  }
+
+  /**
+   * The answer as it ended: what it has of which nothing had come counts. Gives the error if it failed, or else has the
+   * reason of its end in the assembly.
+   */
+  onEnd(response: Json, ended: string | undefined): Envelope | undefined {
+    this.over = true
+    this.onState(response)
+    const { messages, thoughts } = this
+    for (const [place, raw] of list(response["output"]).entries()) {
+      const type = typeOf(raw)
+      const delivered =
+        type === "message" ? messages : type === "reasoning" ? thoughts : this.hasDelivered(raw, type, place)
+      if (!delivered) this.onDone(raw, place)
+    }
+    const status = string(response["status"])
+    const settled = ["completed", "incomplete", "failed", "cancelled"]
+    const says = ended === undefined || (ended !== "failed" && settled.includes(status ?? ""))
+    const state = says ? (status ?? ended) : ended
+    const envelope = envelopeOf({ error: response["error"] }, state === "failed")
+    if (envelope !== undefined || state === "failed") return known(envelope ?? silent)
+    const details = response["incomplete_details"]
+    this.answer.finishReason = (isRecord(details) ? string(details["reason"]) : undefined) ?? state
+    return undefined
+  }
+
+  /** Whether an item has come in an event of its own. */
+  private hasDelivered(raw: Json, type: string, place: number): boolean {
+    const id = string(raw["id"])
+    const callId = string(raw["call_id"])
+    return (
+      this.items.some(
+        (item) => item.done && item.type === type && (item.index === place || (id !== undefined && item.id === id))
+      ) ||
+      (type === "function_call" && callId !== undefined && this.answer.calls.some((call) => call.id === callId))
+    )
+  }
+
+  /** The answer is whole: calls whose end was not told are whole too. */
+  finish(): void {
+    for (const item of this.items) {
+      if (item.done || item.type !== "function_call") continue
+      item.done = true
+      const call = wholeCall(item)
+      const known = this.answer.calls.some((other) => other.id === call.id)
+      if (!known && (item.callId !== "" || item.name !== "")) this.answer.onCall(call)
+    }
+    this.answer.finish(finishOf(this.answer.finishReason, this.answer.calls.length > 0))
+  }
+}
+
+const typeOf = (raw: Json): string => {
+  const type = string(raw["type"]) ?? (raw["content"] === undefined ? "" : "message")
+  // What others said is not the model's to say: it only goes back.
+  return type === "message" && raw["role"] !== undefined && raw["role"] !== "assistant" ? "message of another" : type
+}
+
+const thoughtPlace = (event: Json, summary: boolean): number =>
+  summary ? (count(event["summary_index"]) ?? 0) : -1 - (count(event["content_index"]) ?? 0)
+
+const argumentsOf = (value: unknown): string =>
+  typeof value === "string" ? value : value === undefined || value === null ? "" : json(value)
+
+const wholeCall = (item: Item): LlmToolCall => {
+  const { args, name } = item
+  const id = item.callId === "" ? (item.id === "" ? `call_${item.position}` : item.id) : item.callId
+  if (args.trim() === "") return { type: "tool-call", id, name, arguments: {} }
+  const value = Sse.parse(args)
+  return value === undefined
+    ? { type: "tool-call", id, name, arguments: { __invalid: args }, invalid: args }
+    : { type: "tool-call", id, name, arguments: value }
+}
+
+/** Whether a JSON value is an answer as it stands when nothing is streamed. */
+const isResponse = (value: unknown): value is Json => isRecord(value) && Array.isArray(value["output"])
+
+/**
+ * Decodes a JSON answer. Fails with the provider's error if the body is one in spite of its status, or an answer that
+ * failed, and with `MalformedResponse` if it is nothing that the protocol allows.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const decode = (body: string, context: CallContext): Either.Either<LlmResponse, LlmError> => {
+  const reader = new Reader(context)
+  const { answer } = reader
+  const malformed = (issue: string) => Either.left(ownError("MalformedResponse", { ...answer.place(false), issue }))
+  const value = Sse.parse(body)
+  if (value === undefined) return malformed(body.trim() === "" ? "the body is empty" : "the body is not JSON")
+  const failed = isRecord(value) && value["object"] === "response" && value["status"] === "failed"
+  if (!isResponse(value) && !failed) {
+    const envelope = envelopeOf(value, false)
+    const bare = { context, status: 200, midStream: false, hadContent: false }
+    return envelope === undefined ? malformed("the body has no output") : Either.left(errorOf(known(envelope), bare))
+  }
+  const envelope = reader.onEnd(value, undefined)
+  if (envelope !== undefined) return Either.left(errorOf(envelope, answer.place(false)))
+  reader.finish()
+  const { id, model, reasoning, refusal, text, toolCalls } = answer.partial()
+  return Either.right({
+    id,
+    model,
+    text,
+    reasoning,
+    refusal,
+    toolCalls,
+    content: answer.content(),
+    finish: finishOf(answer.finishReason, toolCalls.length > 0),
+    finishReason: answer.finishReason,
+    usage: answer.usage
+  })
+}
+
+/**
+ * Decodes what `/responses/input_tokens` answers: the length of the request in tokens.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const decodeCount = (body: string, context: CallContext): Either.Either<number, LlmError> => {
+  const place = { context, status: 200, midStream: false, hadContent: false }
+  const value = Sse.parse(body)
+  const tokens = isRecord(value) ? count(value["input_tokens"]) : undefined
+  if (tokens !== undefined) return Either.right(tokens)
+  const envelope = envelopeOf(value, false)
+  if (envelope !== undefined) return Either.left(errorOf(known(envelope), place))
+  return Either.left(ownError("MalformedResponse", { ...place, issue: "the body has no input_tokens" }))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Streams
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * A decoder for one streamed answer.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
+  const reader = new Reader(context)
+  const { answer } = reader
+  let events = 0
+
+  const end = (response: unknown, ended: string | undefined) => {
+    const envelope = reader.onEnd(isRecord(response) ? response : {}, ended)
+    if (envelope === undefined) reader.finish()
+    else answer.failWith(envelope)
+  }
+
+  const onOther = (value: unknown, type: string, event: string, raw: boolean) => {
+    // A server that does not stream sends the whole answer.
+    if (isRecord(value) && value["type"] === undefined && isResponse(value)) return end(value, undefined)
+    const certain = event === "error" || type === "error"
+    const envelope = certain || !type.startsWith("response.") ? envelopeOf(value, certain) : undefined
+    if (envelope !== undefined) answer.failWith(known(envelope), !(raw && events === 1))
+  }
+
+  const onValue = (value: unknown, event: string, raw: boolean) => {
+    events += 1
+    if (!isRecord(value)) return onOther(value, "", event, raw)
+    const type = string(value["type"]) ?? event
+    switch (type) {
+      case "response.output_text.delta":
+        return reader.onText(value)
+      case "response.function_call_arguments.delta":
+        return reader.onArguments(value)
+      case "response.reasoning_summary_text.delta":
+      case "response.reasoning_summary.delta":
+        return reader.onThought(value, true)
+      case "response.reasoning_text.delta":
+      case "response.reasoning.delta":
+        return reader.onThought(value, false)
+      case "response.refusal.delta":
+        return reader.onRefusal(value)
+      case "response.output_text.done":
+        return reader.onPart(value, { type: "output_text", text: value["text"] })
+      case "response.refusal.done":
+        return reader.onPart(value, { type: "refusal", refusal: value["refusal"] })
+      case "response.content_part.done":
+        return isRecord(value["part"]) ? reader.onPart(value, value["part"]) : undefined
+      case "response.reasoning_summary_text.done":
+      case "response.reasoning_summary.done":
+        return reader.onThoughtDone(value, true)
+      case "response.reasoning_text.done":
+      case "response.reasoning.done":
+        return reader.onThoughtDone(value, false)
+      case "response.function_call_arguments.done":
+        return reader.onArgumentsDone(value)
+      case "response.output_item.added":
+        return reader.onAdded(value)
+      case "response.output_item.done":
+        return reader.onDone(value["item"], count(value["output_index"]))
+      case "response.created":
+      case "response.in_progress":
+      case "response.queued":
+        return reader.onState(value["response"])
+      case "response.completed":
+        return end(value["response"], "completed")
+      case "response.incomplete":
+        return end(value["response"], "incomplete")
+      case "response.failed":
+        return end(value["response"], "failed")
+      default:
+        return onOther(value, type, event, raw)
+    }
+  }
+
+  const onEvent = (event: string, data: string, raw: boolean, complete: boolean) => {
+    if (answer.failure !== undefined || reader.over) return
+    const value = Sse.parse(data)
+    if (value !== undefined) return onValue(value, event, raw)
+    // A proxy's last word: it ends nothing here.
+    if (data.trim() === "[DONE]") {
+      events += 1
+      return
+    }
+    // A server that leaves out the blank lines between its events.
+    if (data.includes("\n")) {
+      const lines = data.split("\n").filter((line) => line.trim() !== "")
+      if (lines.length > 1 && lines.every((line) => line.trim() === "[DONE]" || Sse.parse(line) !== undefined)) {
+        for (const line of lines) onEvent("", line, raw, complete)
+        return
+      }
+    }
+    if (!complete) return
+    if (event === "error") return answer.failWith(known(envelopeOfBody(data, undefined)))
+    if (data.trim() === "") return
+    events += 1
+    answer.failBecause("MalformedResponse", { issue: "an event of the stream is not JSON" })
+  }
+
+  const sse = Sse.make({ onEvent })
+
+  const conclude = () => {
+    if (answer.failure !== undefined || reader.over) return
+    if (events === 0 && sse.hasJunk()) {
+      answer.failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
+    } else answer.failBecause("StreamTruncated")
+  }
+
+  return {
+    push: (bytes) => {
+      if (answer.failure !== undefined || reader.over) return []
+      sse.push(bytes)
+      return answer.take()
+    },
+    end: () => {
+      if (answer.failure === undefined && !reader.over) sse.end()
+      conclude()
+      return answer.take()
+    },
+    failure: () => answer.failure,
+    broken: (cause) => {
+      if (answer.failure !== undefined) return answer.failure
+      if (reader.over) return undefined
+      answer.fail(
+        truncatedBy(cause, context, {
+          hadContent: answer.hadContent,
+          partial: answer.partial(),
+          usage: answer.usage
+        })
+      )
+      return answer.failure
+    },
+    finished: () => reader.over,
+    done: () => reader.over,
+    partial: () => answer.partial(),
+    usage: () => answer.usage
+  }
+}
+
+/**
+ * The format as a `Protocol`, in one server's dialect.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (dialect: Dialect): Protocol => ({
+  encode: (request, options) => encode(request, { ...options, dialect }),
+  decode,
+  makeStreamDecoder
+})

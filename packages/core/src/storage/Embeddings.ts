@@ -17,8 +17,13 @@ import * as FeatureHashing from "../internal/featureHashing.ts"
  */
 export const EmbeddingsErrorReason = Schema.Literal(
   "Authentication",
+  "PermissionDenied",
+  "NotFound",
   "InvalidRequest",
+  "ContextLengthExceeded",
+  "ContentFiltered",
   "RateLimited",
+  "QuotaExhausted",
   "Timeout",
   "Unavailable",
   "MalformedResponse",
@@ -33,6 +38,11 @@ export type EmbeddingsErrorReason = typeof EmbeddingsErrorReason.Type
 /**
  * The one error of embeddings. `description` holds no text that was embedded.
  *
+ * - `ContextLengthExceeded`: a text is longer than the model takes. `QuotaExhausted`: the account's, which no waiting mends.
+ *   `Unavailable`: overloaded, failed, not reached, or left alone for a while.
+ * - `retryable`: whether the same request may succeed later, where that is known better than the reason tells.
+ * - `inputs`: which of the texts it is about, by their positions from 0; the end is not among them.
+ *
  * @since 0.1.0
  * @category errors
  */
@@ -40,12 +50,22 @@ export class EmbeddingsError extends Schema.TaggedError<EmbeddingsError>()("Embe
   reason: EmbeddingsErrorReason,
   method: Schema.String,
   description: Schema.String,
+  retryable: Schema.optionalWith(Schema.Boolean, { exact: true }),
   retryAfter: Schema.optionalWith(Schema.DurationFromSelf, { exact: true }),
+  inputs: Schema.optionalWith(Schema.Struct({ start: Schema.Number, end: Schema.Number }), { exact: true }),
   cause: Schema.optionalWith(Schema.Defect, { exact: true })
 }) {
   /** Whether the same request may succeed later. */
   get isRetryable(): boolean {
-    return this.reason === "RateLimited" || this.reason === "Timeout" || this.reason === "Unavailable"
+    return (
+      this.retryable ?? (this.reason === "RateLimited" || this.reason === "Timeout" || this.reason === "Unavailable")
+    )
+  }
+
+  /** How policies treat it: they wait for rate limits, retry what is transient, and give up at once otherwise. */
+  get errorClass(): "transient" | "rate-limited" | "permanent" {
+    if (!this.isRetryable) return "permanent"
+    return this.reason === "RateLimited" ? "rate-limited" : "transient"
   }
 
   override get message(): string {

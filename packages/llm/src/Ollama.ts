@@ -1,6 +1,6 @@
 /**
- * Models on an Ollama server, over its own API or its `/v1` endpoint, and the server itself: which models it has, what
- * they can do, getting more of them.
+ * Models on an Ollama server, over its own API or its `/v1` endpoint, and a quick look whether there is one. The server
+ * itself (its models, getting more of them) is `OllamaServer`.
  *
  * @since 0.1.0
  */
@@ -14,10 +14,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { isRecord } from "./internal/classify.ts"
 import * as Errors from "./internal/errors.ts"
+import * as Ollama from "./internal/ollama.ts"
 import * as Sse from "./internal/sse.ts"
 import { Llm, type LlmService } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
@@ -39,7 +40,7 @@ export const kind = "ollama"
  * @since 0.1.0
  * @category constants
  */
-export const defaultHost = "http://127.0.0.1:11434"
+export const defaultHost = Ollama.defaultHost
 
 /**
  * @since 0.1.0
@@ -70,19 +71,7 @@ export interface OllamaOptions extends LlmProvider.CallSettings {
   readonly modelOptions?: OllamaChat.ModelOptions | undefined
 }
 
-/** The server's address: a host without a scheme, as `OLLAMA_HOST` often is, is asked by HTTP. */
-const rootOf = (host: string | undefined): string => {
-  const given = host === undefined || host.trim() === "" ? defaultHost : host.trim()
-  const located = /^[a-z][a-z0-9+.-]*:\/\//i.test(given) ? given : `http://${given}`
-  return located.replace(/\/+$/, "").replace(/\/(?:v1|api)$/, "")
-}
-
-const at = (host: string | undefined, path: string): string => `${rootOf(host)}${path}`
-
-const headersOf = (options: Pick<OllamaOptions, "apiKey" | "headers">) => ({
-  ...(options.apiKey === undefined ? {} : { authorization: `Bearer ${Redacted.value(options.apiKey)}` }),
-  ...options.headers
-})
+const at = (host: string | undefined, path: string): string => `${Ollama.rootOf(host)}${path}`
 
 /** A duration as the server reads it, in whole seconds; for ever is a negative one. */
 const secondsOf = (input: Duration.DurationInput): number => {
@@ -123,14 +112,14 @@ export const make = (
   return LlmProvider.make({
     ...calls,
     provider: kind,
-    baseUrl: rootOf(host),
+    baseUrl: Ollama.rootOf(host),
     protocol: OllamaChat.make({
       provider: kind,
       options: { ...(contextLength === undefined ? {} : { num_ctx: contextLength }), ...modelOptions },
       keepAlive: keepAlive === undefined ? undefined : secondsOf(keepAlive)
     }),
     endpoint: () => "/api/chat",
-    headers: headersOf({ apiKey, headers }),
+    headers: Ollama.headersOf({ apiKey, headers }),
     streamType: "application/x-ndjson",
     health: { endpoint: "/api/tags" }
   })

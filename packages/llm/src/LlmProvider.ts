@@ -200,6 +200,27 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
       serverPort: url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port)
     })
 
+    const captureContent = spec.captureContent === true
+    const askedAttributes = (operation: Telemetry.Operation, request: LlmRequest, stream: boolean) => ({
+      ...Telemetry.requestAttributes(operation, request, stream),
+      ...(captureContent ? Telemetry.inputAttributes(request) : {})
+    })
+
+    const failedAttempt = (error: LlmError): Effect.Effect<void> =>
+      Effect.matchEffect(Effect.currentSpan, {
+        onFailure: () => Effect.void,
+        onSuccess: (span) =>
+          Effect.map(Clock.currentTimeNanos, (now) => {
+            for (const [name, value] of Object.entries({
+              ...Telemetry.errorAttributes(error),
+              ...(captureContent ? Telemetry.partialAttributes(error) : {})
+            })) {
+              span.attribute(name, value)
+            }
+            Telemetry.exceptionEvent(span, error, now)
+          })
+      })
+
     const executeWith =
       (client: ExternalHttp.ExternalHttp, context: CallContext): Attempt["execute"] =>
       (request) =>
@@ -254,14 +275,19 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
                   })
                 })
               ),
-              Effect.tap((response) => annotate(Telemetry.responseAttributes(response))),
-              Effect.tapError((error) => annotate(Telemetry.errorAttributes(error)))
+              Effect.tap((response) =>
+                annotate({
+                  ...Telemetry.responseAttributes(response),
+                  ...(captureContent ? Telemetry.outputAttributes(response) : {})
+                })
+              ),
+              Effect.tapError(failedAttempt)
             )
         return Effect.flatMap(clientOf(model), (client) =>
           client
             .call(operationName, attempt(client), {
               spanName: `${operationName} ${model}`,
-              attributes: Telemetry.requestAttributes(operation, request, false)
+              attributes: askedAttributes(operation, request, false)
             })
             .pipe(
               Effect.catchAll((error) => Effect.flatMap(Errors.toLlmError(error, context), Effect.fail)),
@@ -285,27 +311,31 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
               const clock = yield* Effect.clock
               const decoder = protocol.makeStreamDecoder(context)
               progress.begin(decoder, Option.getOrUndefined(span))
-              const reply = yield* exchange
-                .stream({ request, body: encoded.right, model, context, execute: executeWith(client, context) })
-                .pipe(Effect.tapError((error) => annotate(Telemetry.errorAttributes(error))))
+              const reply = yield* exchange.stream({
+                request,
+                body: encoded.right,
+                model,
+                context,
+                execute: executeWith(client, context)
+              })
               progress.rateLimits = rateLimitsOf(reply.headers, clock.unsafeCurrentTimeMillis())
               return decodeStream(reply.body, decoder, { lastWaitMillis })
             })
           ).pipe(
             Stream.mapChunks(progress.seen),
             Stream.mapError((error) => withRateLimits(error, progress.rateLimits)),
-            Stream.tapError((error) => annotate(Telemetry.errorAttributes(error)))
+            Stream.tapError(failedAttempt)
           )
         return Stream.unwrapScoped(
           Effect.gen(function* () {
             const clock = yield* Effect.clock
-            progress.start(clock)
-            yield* Effect.addFinalizer(() => progress.record(operation))
+            progress.start(clock, operation, captureContent)
+            yield* Effect.addFinalizer(() => progress.record)
             const client = yield* clientOf(model)
             return client
               .stream(operationName, attempt(client), {
                 spanName: `${operationName} ${model}`,
-                attributes: Telemetry.requestAttributes(operation, request, true),
+                attributes: askedAttributes(operation, request, true),
                 timeout,
                 firstElementTimeout: firstContentTimeout,
                 idleTimeout

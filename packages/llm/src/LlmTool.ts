@@ -1,9 +1,13 @@
 /**
  * Tools that a model may ask the caller to run, as data: a name, what it is for, and the JSON Schema of its arguments.
+ * `LlmToolLoop` runs them.
  *
  * @since 0.1.0
  */
+import * as Effect from "effect/Effect"
+import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
+import type * as AST from "effect/SchemaAST"
 import * as JsonSchema from "./internal/jsonSchema.ts"
 
 /**
@@ -25,8 +29,41 @@ export const LlmTool = Schema.Struct({
 export interface LlmTool extends Schema.Schema.Type<typeof LlmTool> {}
 
 /**
+ * A tool with the schema of its arguments, by which a call's are decoded.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TypedTool<in out A, in out I = unknown, out R = never> extends LlmTool {
+  readonly schema: Schema.Schema<A, I, R>
+}
+
+/** Providers take an object for the arguments: anything else travels as the property of one. */
+const parametersOf = (
+  ast: AST.AST
+): { readonly parameters: Readonly<Record<string, unknown>>; readonly wrapped: boolean } => {
+  const parameters = JsonSchema.fromAst(ast)
+  const wrapped = parameters["type"] !== "object"
+  return { parameters: wrapped ? JsonSchema.wrap(parameters) : parameters, wrapped }
+}
+
+const toolOf = (
+  name: string,
+  options: { readonly description?: string | undefined; readonly ast: AST.AST; readonly strict?: boolean | undefined }
+): LlmTool => {
+  const { parameters } = parametersOf(options.ast)
+  const strict = options.strict ?? JsonSchema.isEnforceable(parameters)
+  return {
+    name,
+    ...(options.description === undefined ? {} : { description: options.description }),
+    parameters,
+    ...(strict ? { strict } : {})
+  }
+}
+
+/**
  * A tool whose arguments are described by a schema. `strict` is set if the schema is one that providers can enforce (no
- * optional properties).
+ * optional properties, no tuples, …).
  *
  * ```ts
  * const weather = LlmTool.make("weather", {
@@ -45,13 +82,61 @@ export const make = <A, I, R>(
     readonly parameters: Schema.Schema<A, I, R>
     readonly strict?: boolean | undefined
   }
-): LlmTool => {
-  const parameters = JsonSchema.fromSchema(options.parameters)
-  const strict = options.strict ?? JsonSchema.isEnforceable(parameters)
-  return {
-    name,
-    ...(options.description === undefined ? {} : { description: options.description }),
-    parameters,
-    ...(strict ? { strict } : {})
+): TypedTool<A, I, R> => ({
+  ...toolOf(name, { description: options.description, ast: options.parameters.ast, strict: options.strict }),
+  schema: options.parameters
+})
+
+/**
+ * The arguments of a call, decoded by the tool's schema. Fails with a `ParseError` for those that do not fit or are not
+ * JSON.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const decode = <A, I, R>(
+  tool: TypedTool<A, I, R>,
+  call: { readonly arguments: unknown; readonly invalid?: string | undefined }
+): Effect.Effect<A, ParseResult.ParseError, R> => {
+  const { ast } = tool.schema
+  if (call.invalid !== undefined) {
+    const issue = new ParseResult.Type(ast, call.invalid, "the arguments are not JSON")
+    return Effect.fail(new ParseResult.ParseError({ issue }))
   }
+  const given = parametersOf(ast).wrapped ? JsonSchema.unwrap(call.arguments) : call.arguments
+  return Schema.decodeUnknown(tool.schema, { errors: "all" })(given)
 }
+
+/**
+ * What is needed of a toolkit of `@effect/ai`, so that nobody needs that package who has none.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ToolkitTools {
+  readonly tools: Readonly<
+    Record<
+      string,
+      {
+        readonly name: string
+        readonly description?: string | undefined
+        readonly parametersSchema: { readonly ast: AST.AST }
+      }
+    >
+  >
+}
+
+/** The provider runs some of a toolkit's tools by itself. */
+const isFunction = (tool: object): boolean => !("providerName" in tool)
+
+/**
+ * The tools of a `Toolkit` of `@effect/ai`, with or without its handlers. Those that the provider itself runs are left out:
+ * they are asked for with `providerOptions`. `LlmToolLoop.fromToolkit` takes the handlers too.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const fromToolkit = (toolkit: ToolkitTools): ReadonlyArray<LlmTool> =>
+  Object.values(toolkit.tools)
+    .filter(isFunction)
+    .map((tool) => toolOf(tool.name, { description: tool.description, ast: tool.parametersSchema.ast }))

@@ -45,13 +45,19 @@ export class Progress {
   /** What the headers of the attempt's response said. */
   rateLimits: RateLimits | undefined
   private span: Tracer.Span | undefined
+  private operation: Telemetry.Operation | undefined
   private clock: Clock.Clock | undefined
   private started = 0n
   private first: bigint | undefined
+  private last = 0n
+  private perChunk: ((seconds: number) => void) | undefined
+  private captureContent = false
   private finish: Extract<LlmStreamPart, { readonly type: "finish" }> | undefined
 
-  start(clock: Clock.Clock): void {
+  start(clock: Clock.Clock, operation: Telemetry.Operation, captureContent: boolean): void {
     this.clock = clock
+    this.operation = operation
+    this.captureContent = captureContent
     this.started = clock.unsafeCurrentTimeNanos()
   }
 
@@ -62,33 +68,40 @@ export class Progress {
   }
 
   readonly seen = (chunk: Chunk.Chunk<LlmStreamPart>): Chunk.Chunk<LlmStreamPart> => {
+    const now = this.clock?.unsafeCurrentTimeNanos() ?? 0n
     if (!this.hadContent) {
       this.hadContent = true
-      this.first = this.clock?.unsafeCurrentTimeNanos()
-      if (this.first !== undefined) {
-        this.span?.attribute("gen_ai.response.time_to_first_chunk", seconds(this.started, this.first))
-      }
+      this.first = now
+      this.span?.attribute("gen_ai.response.time_to_first_chunk", seconds(this.started, now))
+    } else if (this.operation !== undefined) {
+      this.perChunk ??= Telemetry.chunkRecorder(this.operation)
+      this.perChunk(seconds(this.last, now))
     }
+    this.last = now
     const last = Option.getOrUndefined(Chunk.last(chunk))
     if (last?.type !== "finish") return chunk
     this.finish = last
-    for (const [name, value] of Object.entries(Telemetry.responseAttributes(last))) this.span?.attribute(name, value)
+    this.annotate(Telemetry.responseAttributes(last))
+    if (this.captureContent) this.annotate(Telemetry.outputAttributes(last))
     if (this.rateLimits === undefined) return chunk
     return Chunk.append(Chunk.dropRight(chunk, 1), { ...last, rateLimits: this.rateLimits })
   }
 
-  /** Records the metrics, with the usage as far as it was said: also of an answer that nobody waited for. */
-  record(operation: Telemetry.Operation): Effect.Effect<void> {
-    return Effect.flatMap(Clock.currentTimeNanos, (now) => {
-      const { failed, finish, first } = this
-      const recorded = Telemetry.record(operation, seconds(this.started, now), {
-        usage: finish?.usage ?? failed?.usage ?? this.decoder?.usage() ?? {},
-        model: finish?.model ?? this.decoder?.partial().model,
-        error: failed?.reason ?? (finish === undefined ? "cancelled" : undefined)
-      })
-      return first === undefined
-        ? recorded
-        : Effect.zipRight(Telemetry.recordFirstChunk(operation, seconds(this.started, first)), recorded)
-    })
+  private annotate(attributes: Readonly<Record<string, unknown>>): void {
+    for (const [name, value] of Object.entries(attributes)) this.span?.attribute(name, value)
   }
+
+  /** Records the metrics, with the usage as far as it was said: also of an answer that nobody waited for. */
+  readonly record: Effect.Effect<void> = Effect.flatMap(Clock.currentTimeNanos, (now) => {
+    const { failed, finish, first, operation } = this
+    if (operation === undefined) return Effect.void
+    const recorded = Telemetry.record(operation, seconds(this.started, now), {
+      usage: finish?.usage ?? failed?.usage ?? this.decoder?.usage() ?? {},
+      model: finish?.model ?? this.decoder?.partial().model,
+      error: failed?.reason ?? (finish === undefined ? "cancelled" : undefined)
+    })
+    return first === undefined
+      ? recorded
+      : Effect.zipRight(Telemetry.recordFirstChunk(operation, seconds(this.started, first)), recorded)
+  })
 }

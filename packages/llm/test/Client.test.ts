@@ -26,7 +26,7 @@ const over = (
 ) => {
   const asked: Array<string> = []
   const { breakAt, chunkSize, cutAt, pause, ...rest } = options
-  const layer = OpenAi.layer({ apiKey: Redacted.make("k"), model: "m", ...rest }).pipe(
+  const layer = OpenAi.layer({ apiKey: Redacted.make("k"), model: "m", api: "chat-completions", ...rest }).pipe(
     Layer.provide(
       LlmTest.layerReplay(recordings, { breakAt, chunkSize, cutAt, pause, onRequest: ({ url }) => asked.push(url) })
     )

@@ -100,13 +100,28 @@ export interface ProviderOptions {
     | undefined
   readonly anthropic?:
     | (Fields & {
+        /** Takes the place of what `reasoningEffort` would ask for. `display` says whether the thinking is shown. */
         readonly thinking?:
-          | { readonly type: "enabled"; readonly budget_tokens: number }
-          | { readonly type: "adaptive" }
+          | {
+              readonly type: "enabled"
+              readonly budget_tokens: number
+              readonly display?: "summarized" | "omitted" | undefined
+            }
+          | { readonly type: "adaptive"; readonly display?: "summarized" | "omitted" | undefined }
+          | { readonly type: "between_tools" }
           | { readonly type: "disabled" }
           | undefined
+        /** Added to the format and the effort that the request asks for; where both say something, this counts. */
+        readonly output_config?:
+          | (Fields & { readonly effort?: "low" | "medium" | "high" | "xhigh" | "max" | undefined })
+          | undefined
+        /** Tools that Anthropic runs, such as its web search: added to those of the request. */
+        readonly tools?: ReadonlyArray<Fields> | undefined
         readonly service_tier?: "auto" | "standard_only" | undefined
         readonly metadata?: { readonly user_id: string } | undefined
+        readonly container?: string | Fields | undefined
+        readonly context_management?: Fields | undefined
+        readonly mcp_servers?: ReadonlyArray<Fields> | undefined
       })
     | undefined
   readonly google?:

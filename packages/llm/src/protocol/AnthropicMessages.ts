@@ -98,22 +98,36 @@ const encodeFile = (part: FilePart): Either.Either<Block, string> => {
   return Either.left(`Anthropic takes no ${mediaType}: only JPEG, PNG, GIF and WebP images, PDF and text`)
 }
 
-/** Ids as the API allows them: those of other providers may have other characters. */
+/**
+ * Ids as the API allows them: unlike those of other providers, of a few characters only and never the same twice. Results
+ * belong to the calls of the turn before them.
+ */
 class Ids {
-  private readonly known = new Map<string, string>()
   private readonly used = new Set<string>()
+  private readonly open = new Map<string, Array<string>>()
 
-  of(id: string): string {
-    const known = this.known.get(id)
-    if (known !== undefined) return known
-    const plain = id.replace(/[^A-Za-z0-9_-]/g, "_")
-    let free = plain === "" ? "call" : plain
+  /** New calls begin: those before them are no longer waited for. */
+  begin(): void {
+    this.open.clear()
+  }
+
+  ofCall(id: string): string {
+    const plain = allowed(id)
+    let free = plain
     for (let number = 2; this.used.has(free); number++) free = `${plain}_${number}`
     this.used.add(free)
-    this.known.set(id, free)
+    const waiting = this.open.get(id)
+    if (waiting === undefined) this.open.set(id, [free])
+    else waiting.push(free)
     return free
   }
+
+  ofResult(id: string): string {
+    return this.open.get(id)?.shift() ?? allowed(id)
+  }
 }
+
+const allowed = (id: string): string => (id === "" ? "call" : id.replace(/[^A-Za-z0-9_-]/g, "_"))
 
 /** What belongs to a call beside its input: who made it, and of which set its tool is. Replayed as it came. */
 const proofOf = (block: Json): string | undefined => {
@@ -148,7 +162,7 @@ const encodeAssistant = (
       if (proof["toolset_name"] !== undefined) toolsets.set(part.id, proof["toolset_name"])
       // The input must be an object.
       const input = isRecord(args) ? args : args === undefined || args === null ? {} : { value: args }
-      return [{ type: "tool_use", id: ids.of(part.id), name: part.name, input, ...proof }]
+      return [{ type: "tool_use", id: ids.ofCall(part.id), name: part.name, input, ...proof }]
     }
     case "provider":
       return part.provider === dialect.provider && isRecord(part.data) ? [{ ...part.data }] : []
@@ -162,7 +176,7 @@ const encodeResult = (part: ToolResultPart, ids: Ids, toolsets: ReadonlyMap<stri
   const toolset = toolsets.get(part.id)
   return {
     type: "tool_result",
-    tool_use_id: ids.of(part.id),
+    tool_use_id: ids.ofResult(part.id),
     ...(content === "" ? {} : { content }),
     ...(isError ? { is_error: true } : {}),
     ...(toolset === undefined ? {} : { toolset_name: toolset })
@@ -187,6 +201,7 @@ const encodeMessages = (
   const all: Array<ReadonlyArray<Block>> = []
   for (const message of messages) {
     const blocks: Array<Block> = []
+    if (message.role === "assistant" && turns.at(-1)?.role !== "assistant") ids.begin()
     for (const part of message.role === "system" ? [] : message.content) {
       if (part.type === "tool-result") blocks.push(encodeResult(part, ids, toolsets))
       else if (message.role === "assistant" && part.type !== "file") {
@@ -542,7 +557,8 @@ const signed = (answer: Assembly, value: unknown): void => {
 /** Why the model stopped, and its words if it refused. */
 const takeStop = (answer: Assembly, message: Json): void => {
   const reason = string(message["stop_reason"])
-  if (reason !== undefined) answer.finishReason = reason
+  if (reason === undefined || reason === answer.finishReason) return
+  answer.finishReason = reason
   const details = message["stop_details"]
   if (reason === "refusal" && isRecord(details)) answer.onRefusal(string(details["explanation"]) ?? "")
 }

@@ -172,5 +172,56 @@ const rooted = (schema: Json): Json => {
   return { ...target, $defs: schema["$defs"] }
 }
 
+/** The definitions that a schema refers to, in itself or by way of others; `#` is the root. */
+const reachOf = (schema: unknown, definitions: Json, found: Set<string> = new Set()): Set<string> => {
+  if (Array.isArray(schema)) for (const each of schema) reachOf(each, definitions, found)
+  else if (isRecord(schema)) {
+    const reference = schema["$ref"]
+    if (typeof reference === "string" && !found.has(reference)) {
+      found.add(reference)
+      if (reference.startsWith("#/$defs/")) reachOf(definitions[reference.slice(8)], definitions, found)
+    }
+    for (const [key, value] of Object.entries(schema)) if (key !== "$defs") reachOf(value, definitions, found)
+  }
+  return found
+}
+
+/**
+ * Gemini unrolls a schema that refers to itself to some depth, for which the property that does so must not be required:
+ * it is said in words that it is.
+ */
+const unrollable = (schema: unknown, self: string, definitions: Json): unknown => {
+  if (Array.isArray(schema)) return schema.map((each) => unrollable(each, self, definitions))
+  if (!isRecord(schema)) return schema
+  const walked = mapValues(schema, (value) => unrollable(value, self, definitions))
+  const properties = schema["properties"]
+  if (!isRecord(properties) || !Array.isArray(schema["required"])) return walked
+  const names: ReadonlyArray<unknown> = schema["required"]
+  const cyclic = names.filter(
+    (name): name is string => typeof name === "string" && reachOf(properties[name], definitions).has(self)
+  )
+  if (cyclic.length === 0) return walked
+  const said = cyclic.map((name) => `\`${name}\``).join(", ")
+  const description = walked["description"]
+  const note = `Always give ${said}.`
+  return {
+    ...walked,
+    description: typeof description === "string" ? `${description} ${note}` : note,
+    required: names.filter((name) => !cyclic.includes(String(name)))
+  }
+}
+
 /** A JSON Schema as Gemini takes it. */
-export const toGeminiSchema = (schema: Json): Json => rooted(record(clean(schema)))
+export const toGeminiSchema = (schema: Json): Json => {
+  const root = rooted(record(clean(schema)))
+  const { $defs, ...rest } = root
+  const definitions = record($defs)
+  const walked = record(unrollable(rest, "#", definitions))
+  if (!isRecord($defs)) return walked
+  return {
+    ...walked,
+    $defs: Object.fromEntries(
+      Object.entries(definitions).map(([name, each]) => [name, unrollable(each, `#/$defs/${name}`, definitions)])
+    )
+  }
+}

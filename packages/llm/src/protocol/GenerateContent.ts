@@ -16,7 +16,7 @@ import * as Sse from "../internal/sse.ts"
 import { count, finishOf, type Json, json, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
-import type { LlmResponse, LlmToolCall, Usage } from "../LlmResponse.ts"
+import type { Finish, LlmResponse, LlmToolCall, Usage } from "../LlmResponse.ts"
 import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } from "./Protocol.ts"
 
 /**
@@ -433,6 +433,8 @@ interface OpenCall {
   readonly args: PartialArgs
   /** What was said whole and is no object. */
   other: unknown
+  /** What was said as text that is no JSON. */
+  invalid: string | undefined
   signature: string | undefined
 }
 
@@ -443,6 +445,8 @@ class Reader {
   seen = false
   /** More came after a finish: a server that says it with every piece. */
   resumed = false
+  /** How it ended, once it has. */
+  finished: Finish = "other"
   private readonly context: CallContext
   private blocked: string | undefined
   private call: OpenCall | undefined
@@ -515,10 +519,13 @@ class Reader {
     const id = string(call["id"])
     const name = string(call["name"])
     const pieces = Array.isArray(call["partialArgs"]) ? call["partialArgs"] : []
-    const args = typeof call["args"] === "string" ? parsed(call["args"]) : (call["args"] ?? undefined)
+    const said = call["args"] ?? undefined
+    // Proxies send them as text.
+    const text = typeof said === "string" ? said : undefined
+    const args = text === undefined ? said : Sse.parse(text)
     if (this.call !== undefined && (id === undefined ? name !== undefined : id !== this.call.id)) this.closeCall()
     if (this.call === undefined) {
-      const nothing = id === undefined && name === undefined && args === undefined && pieces.length === 0
+      const nothing = id === undefined && name === undefined && said === undefined && pieces.length === 0
       // The end of a call that was closed already.
       if (nothing) return
       this.call = {
@@ -527,6 +534,7 @@ class Reader {
         name: name ?? "",
         args: new PartialArgs(),
         other: undefined,
+        invalid: undefined,
         signature: undefined
       }
       this.opened += 1
@@ -535,6 +543,7 @@ class Reader {
     this.call.signature ??= signature
     if (isRecord(args)) this.call.args.merge(args)
     else if (args !== undefined) this.call.other = args
+    else if (text !== undefined && text.trim() !== "") this.call.invalid = text
     for (const piece of pieces) this.call.args.add(piece)
     if (call["willContinue"] !== true) this.closeCall()
   }
@@ -549,17 +558,18 @@ class Reader {
     const { answer, call } = this
     if (call === undefined) return
     this.call = undefined
-    const invalid = isRecord(call.other) && typeof call.other["__invalid"] === "string" ? call.other["__invalid"] : ""
-    const args = call.other === undefined ? call.args.value : call.other
-    answer.onCallDelta(call.index, call.id, call.name, invalid === "" ? json(args) : invalid)
-    answer.onCall({
+    const { id, index, invalid, name, signature } = call
+    const args = invalid === undefined ? (call.other ?? call.args.value) : { __invalid: invalid }
+    answer.onCallDelta(index, id, name, invalid ?? json(args))
+    const whole: LlmToolCall = {
       type: "tool-call",
-      id: call.id,
-      name: call.name,
+      id,
+      name,
       arguments: args,
-      ...(invalid === "" ? {} : { invalid }),
-      ...(call.signature === undefined ? {} : { signature: call.signature, provider: this.context.provider })
-    } satisfies LlmToolCall)
+      ...(invalid === undefined ? {} : { invalid }),
+      ...(signature === undefined ? {} : { signature, provider: this.context.provider })
+    }
+    answer.onCall(whole)
   }
 
   /** The answer is whole. */
@@ -568,27 +578,15 @@ class Reader {
     if (answer.ended || answer.failure !== undefined) return
     // A call that nothing closed is whole if the model stopped by itself; else it was cut off, and must not be run.
     if (finishOf(answer.finishReason, false) === "stop") this.closeCall()
-    answer.finish(this.result())
-  }
-
-  result(): LlmResponse["finish"] {
-    const { answer } = this
-    if (answer.finishReason === undefined && this.blocked !== undefined) {
-      answer.finishReason = this.blocked
-      return "content-filter"
-    }
-    return finishOf(answer.finishReason, answer.calls.length > 0)
+    const withheld = answer.finishReason === undefined && this.blocked !== undefined
+    answer.finishReason ??= this.blocked
+    this.finished = withheld ? "content-filter" : finishOf(answer.finishReason, answer.calls.length > 0)
+    answer.finish(this.finished)
   }
 }
 
 /** What says something of a part, but is not the part. */
 const beside = new Set(["thought", "thoughtSignature", "partMetadata", "videoMetadata", "mediaResolution"])
-
-/** Arguments that came as text: proxies do that. */
-const parsed = (text: string): unknown => {
-  if (text.trim() === "") return undefined
-  return Sse.parse(text) ?? { __invalid: text }
-}
 
 /**
  * Decodes a JSON answer; a list of the pieces of a streamed one is put together. Fails with the provider's error if the
@@ -628,7 +626,7 @@ export const decode = (body: string, context: CallContext): Either.Either<LlmRes
     refusal,
     toolCalls,
     content: answer.content(),
-    finish: reader.result(),
+    finish: reader.finished,
     finishReason: answer.finishReason,
     usage: answer.usage
   })

@@ -149,6 +149,7 @@ export class LlmError extends Schema.TaggedError<LlmError>("@underlay/llm/LlmErr
       limit: this.limit,
       actual: this.actual,
       usage: this.usage,
+      rateLimits: this.rateLimits,
       message: this.message
     }
   }

@@ -84,7 +84,10 @@ export class Progress {
     this.annotate(Telemetry.responseAttributes(last))
     if (this.captureContent) this.annotate(Telemetry.outputAttributes(last))
     if (this.rateLimits === undefined) return chunk
-    return Chunk.append(Chunk.dropRight(chunk, 1), { ...last, rateLimits: this.rateLimits })
+    // Not by `dropRight` and `append`: Effect 3.22 loses such a slice when it is appended to a longer chunk.
+    const parts = Chunk.toArray(chunk)
+    parts[parts.length - 1] = { ...last, rateLimits: this.rateLimits }
+    return Chunk.unsafeFromArray(parts)
   }
 
   private annotate(attributes: Readonly<Record<string, unknown>>): void {

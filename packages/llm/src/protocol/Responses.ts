@@ -66,7 +66,8 @@ const marksCache = (model: string): boolean => {
   const version = /^(?:.*\/|ft:)?gpt-(\d+)(?:\.(\d+))?(?!\d)/i.exec(model)
   if (version === null) return false
   const major = Number(version[1])
-  return major < 100 && (major > 5 || (major === 5 && Number(version[2] ?? 0) >= 6))
+  // Azure calls GPT-3.5 `gpt-35`.
+  return major !== 35 && (major > 5 || (major === 5 && Number(version[2] ?? 0) >= 6))
 }
 
 const breakpoint = { prompt_cache_breakpoint: { mode: "explicit" } }
@@ -271,6 +272,10 @@ const encodeFormat = (format: NonNullable<LlmRequest["responseFormat"]>): Json =
 
 const recordOf = (value: unknown): Json => (isRecord(value) ? value : {})
 
+/** The fields that were given a value. */
+const said = (fields: Json | undefined): Json =>
+  Object.fromEntries(Object.entries(fields ?? {}).filter(([, value]) => value !== undefined))
+
 const encodeBody = (
   request: LlmRequest,
   options: { readonly model: string; readonly stream: boolean; readonly dialect: Dialect }
@@ -286,7 +291,7 @@ const encodeBody = (
     tools: ownTools,
     verbosity,
     ...own
-  }: Json = request.providerOptions?.[dialect.provider] ?? {}
+  }: Json = said(request.providerOptions?.[dialect.provider])
   const store = typeof own["store"] === "boolean" ? own["store"] : dialect.store === true
   const encoded = encodeInput(request, { dialect, stored: store, model, instructed: own["instructions"] !== undefined })
 
@@ -441,6 +446,8 @@ interface Item {
   args: string
   /** The parts of a message of which something has come. */
   readonly parts: Set<number>
+  /** Some of them were text. */
+  spoke: boolean
   /** The part of the reasoning that is being written: summaries count from 0 up, its own words from -1 down. */
   thought: number | undefined
   summarised: boolean
@@ -504,6 +511,7 @@ class Reader {
       name: "",
       args: "",
       parts: new Set(),
+      spoke: false,
       thought: undefined,
       summarised: false,
       reasoned: false,
@@ -534,7 +542,9 @@ class Reader {
   onText(event: Json): void {
     const { delta } = event
     if (typeof delta !== "string" || delta === "") return
-    this.itemOf(event, "message").parts.add(count(event["content_index"]) ?? 0)
+    const item = this.itemOf(event, "message")
+    item.parts.add(count(event["content_index"]) ?? 0)
+    item.spoke = true
     this.messages = true
     this.answer.onText(delta)
   }
@@ -553,8 +563,10 @@ class Reader {
     const text = string(part["text"])
     const refusal = string(part["refusal"])
     if (refusal !== undefined && part["type"] === "refusal") this.answer.onRefusal(refusal)
-    else if (text !== undefined && (part["type"] === "output_text" || part["type"] === "text")) this.answer.onText(text)
-    else return
+    else if (text !== undefined && (part["type"] === "output_text" || part["type"] === "text")) {
+      item.spoke = true
+      this.answer.onText(text)
+    } else return
     this.messages = true
     item.parts.add(place)
   }
@@ -618,13 +630,8 @@ class Reader {
     const open =
       this.items.findLast((item) => !item.done && item.type === type && id !== "" && item.id === id) ??
       this.items.findLast((item) => !item.done && item.type === type && index !== undefined && item.index === index)
-    if (
-      open === undefined &&
-      id !== "" &&
-      this.items.some((item) => item.done && item.id === id && item.type === type)
-    ) {
-      return
-    }
+    const again = (item: Item) => item.done && item.type === type && item.id === id && item.index === index
+    if (open === undefined && id !== "" && this.items.some(again)) return
     const item = open ?? this.open(id, index, type)
     item.done = true
     switch (type) {
@@ -649,7 +656,7 @@ class Reader {
       this.fill(item, place, part)
     })
     const phase = string(raw["phase"])
-    if (phase !== undefined && item.parts.size > 0) this.answer.sign("text", { signature: phase })
+    if (phase !== undefined && item.spoke) this.answer.sign("text", { signature: phase })
     this.answer.close()
   }
 
@@ -706,22 +713,27 @@ class Reader {
   onEnd(response: Json, ended: string | undefined): Envelope | undefined {
     this.over = true
     this.onState(response)
-    const { messages, thoughts } = this
-    for (const [place, raw] of list(response["output"]).entries()) {
-      const type = typeOf(raw)
-      const delivered =
-        type === "message" ? messages : type === "reasoning" ? thoughts : this.hasDelivered(raw, type, place)
-      if (!delivered) this.onDone(raw, place)
-    }
     const status = string(response["status"])
     const settled = ["completed", "incomplete", "failed", "cancelled"]
     const says = ended === undefined || (ended !== "failed" && settled.includes(status ?? ""))
     const state = says ? (status ?? ended) : ended
     const envelope = envelopeOf({ error: response["error"] }, state === "failed")
+    // Of a stream that failed, what had come stays as it was.
+    if (envelope === undefined || ended === undefined) this.complete(list(response["output"]))
     if (envelope !== undefined || state === "failed") return known(envelope ?? silent)
     const details = response["incomplete_details"]
     this.answer.finishReason = (isRecord(details) ? string(details["reason"]) : undefined) ?? state
     return undefined
+  }
+
+  private complete(output: ReadonlyArray<Json>): void {
+    const { messages, thoughts } = this
+    for (const [place, raw] of output.entries()) {
+      const type = typeOf(raw)
+      const delivered =
+        type === "message" ? messages : type === "reasoning" ? thoughts : this.hasDelivered(raw, type, place)
+      if (!delivered) this.onDone(raw, place)
+    }
   }
 
   /** Whether an item has come in an event of its own. */

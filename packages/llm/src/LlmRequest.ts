@@ -96,6 +96,19 @@ export interface ProviderOptions {
         readonly logit_bias?: Readonly<Record<string, number>> | undefined
         readonly previous_response_id?: string | undefined
         readonly truncation?: "auto" | "disabled" | undefined
+        readonly include?: ReadonlyArray<string> | undefined
+        readonly max_tool_calls?: number | undefined
+        readonly reasoning?:
+          | (Fields & {
+              readonly summary?: "auto" | "concise" | "detailed" | undefined
+              readonly context?: "auto" | "current_turn" | "all_turns" | undefined
+            })
+          | undefined
+        /** Tools that OpenAI runs itself (`{ type: "web_search" }`), added to those of the request. */
+        readonly tools?: ReadonlyArray<Fields & { readonly type: string }> | undefined
+        readonly prompt_cache_options?:
+          | { readonly mode?: "implicit" | "explicit" | undefined; readonly ttl?: string | undefined }
+          | undefined
       })
     | undefined
   readonly anthropic?:
@@ -140,9 +153,18 @@ export interface ProviderOptions {
     | undefined
   readonly ollama?:
     | (Fields & {
+        /** Settings of the model (`num_ctx`, `min_p`, …): these win over those of the request. */
         readonly options?: Fields | undefined
+        /** `10m`, or seconds; negative for ever, 0 to unload at once. */
         readonly keep_alive?: string | number | undefined
-        readonly think?: boolean | "low" | "medium" | "high" | undefined
+        /** Takes the place of what `reasoningEffort` would ask for. */
+        readonly think?: boolean | "low" | "medium" | "high" | "max" | undefined
+        /** False: a conversation above the window is an error; by default the server leaves out its oldest messages. */
+        readonly truncate?: boolean | undefined
+        /** False: an answer ends where the window does; by default the server forgets the beginning and goes on. */
+        readonly shift?: boolean | undefined
+        readonly logprobs?: boolean | undefined
+        readonly top_logprobs?: number | undefined
       })
     | undefined
 }

@@ -350,13 +350,13 @@ export const encode = (
  * @since 0.1.0
  * @category combinators
  */
-export const modelPath = (model: string): string => {
-  const path = model.includes("/") ? model : `models/${model}`
-  return path
+export const modelPath = (model: string): string =>
+  resourceOf(model)
     .split("/")
     .map((name) => encodeURIComponent(name))
     .join("/")
-}
+
+const resourceOf = (model: string): string => (model.includes("/") ? model : `models/${model}`)
 
 /**
  * The JSON body that asks how many tokens a request has, with its instructions, tools and schema.
@@ -371,7 +371,7 @@ export const encodeCountTokens = (
   const model = request.model ?? options.model
   return written(options.dialect, model, "countTokens", () =>
     Either.map(encodeBody(request, model, options.dialect), (body) => ({
-      generateContentRequest: { model: modelPath(model), ...body }
+      generateContentRequest: { model: resourceOf(model), ...body }
     }))
   )
 }

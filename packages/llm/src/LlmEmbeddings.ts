@@ -7,6 +7,7 @@
  */
 import type * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as ErrorClass from "@underlay/core/resilience/ErrorClass"
 import { type Embeddings, EmbeddingsError, type EmbeddingsErrorReason } from "@underlay/core/storage/Embeddings"
 import * as Config from "effect/Config"
 import type * as Context from "effect/Context"
@@ -426,6 +427,8 @@ export const make = (
                 blamed?.error === error
                   ? blamed.inputs
                   : { start: pending[0]?.start ?? 0, end: pending[pending.length - 1]?.end ?? texts.length }
+              // The policy does not know that the attempts of one batch are spent.
+              if (exhausted && blamed?.error === error) ErrorClass.markExhausted(error)
               return toEmbeddingsError(error, method, {
                 inputs: { start: inputs.start, end: inputs.end },
                 texts: texts.length

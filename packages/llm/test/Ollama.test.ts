@@ -4,6 +4,7 @@ import { ChatMessage } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { Llm, LlmResponse, LlmTest, Ollama } from "@underlay/llm"
 import { ConfigProvider, Deferred, Effect, Either, Fiber, Layer, Redacted, Schedule, Schema, Stream } from "effect"
+import { Ollama as Official } from "ollama"
 import { json, serve } from "./server.ts"
 
 const ask: Llm.LlmRequest = { messages: [ChatMessage.user("hi")] }
@@ -139,6 +140,72 @@ describe("Ollama", () => {
       assert.deepStrictEqual(value, { city: "Rome" })
       const { format } = JSON.parse(server.seen[0]?.body ?? "") as { format: { type: string; required: unknown } }
       assert.deepStrictEqual([format.type, format.required], ["object", ["city"]])
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive("its requests are those of the official client", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ response }) => json(response, 200, whole("Hello")))
+      const image = Uint8Array.of(1, 2, 3)
+      const parameters = { type: "object", required: ["city"], properties: { city: { type: "string" } } }
+      const schema = { type: "object", properties: { answer: { type: "string" } } }
+      const official = new Official({ host: server.url })
+      yield* Effect.promise(() =>
+        official.chat({
+          model: "m",
+          messages: [
+            { role: "system", content: "be kind" },
+            { role: "user", content: "look", images: [image] },
+            {
+              role: "assistant",
+              content: "",
+              thinking: "hm",
+              tool_calls: [{ function: { name: "weather", arguments: { city: "Rome" } } }]
+            },
+            { role: "tool", content: "21", tool_name: "weather" }
+          ],
+          tools: [{ type: "function", function: { name: "weather", description: "of a city", parameters } }],
+          format: schema,
+          think: "low",
+          keep_alive: 60,
+          stream: false,
+          options: { num_ctx: 8192, temperature: 0.5, top_k: 20, num_predict: 9, stop: ["END"], seed: 7 }
+        })
+      )
+      yield* Llm.generate({
+        messages: [
+          ChatMessage.system("be kind"),
+          {
+            role: "user",
+            content: [
+              { type: "text", text: "look" },
+              { type: "file", mediaType: "image/png", source: { type: "bytes", bytes: image } }
+            ]
+          },
+          {
+            role: "assistant",
+            content: [
+              { type: "reasoning", text: "hm" },
+              { type: "tool-call", id: "c1", name: "weather", arguments: { city: "Rome" } }
+            ]
+          },
+          { role: "tool", content: [{ type: "tool-result", id: "c1", name: "weather", result: "21" }] }
+        ],
+        tools: [{ name: "weather", description: "of a city", parameters }],
+        responseFormat: { type: "json-schema", name: "answer", schema },
+        reasoningEffort: "low",
+        temperature: 0.5,
+        topK: 20,
+        maxTokens: 9,
+        stop: ["END"],
+        seed: 7
+      }).pipe(Effect.provide(live({ host: server.url, contextLength: 8192, keepAlive: "1 minute" })))
+      const [theirs, ours] = server.seen
+      assert.strictEqual(ours?.path, theirs?.path)
+      assert.strictEqual(ours?.method, theirs?.method)
+      // The server pairs calls and results by the ids that ours says beside what the client's types have.
+      const plain = (ours?.body ?? "").replace('"id":"c1",', "").replace(',"tool_call_id":"c1"', "")
+      assert.deepStrictEqual(JSON.parse(plain), JSON.parse(theirs?.body ?? ""))
     }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 

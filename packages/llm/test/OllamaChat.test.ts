@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
-import { type Llm, LlmResponse, LlmTest, LlmTool, OllamaChat } from "@underlay/llm"
+import { type Llm, LlmResponse, LlmTest, LlmTool, OllamaChat, Protocol } from "@underlay/llm"
 import * as Need from "@underlay/servers/Need"
 import { Either, FastCheck, Schema } from "effect"
 import { casesOf } from "./corpus.ts"
@@ -387,6 +387,46 @@ describe("Ollama's answers", () => {
     }
     const open = left(OllamaChat.decode(JSON.stringify({ message: { content: "Hel" }, done: false }), context))
     assert.deepStrictEqual([open.reason, open.issue], ["MalformedResponse", "the answer is not done"])
+  })
+})
+
+describe("Ollama's errors", () => {
+  it("are told apart by status and wording (complaint 10: error mapping)", () => {
+    const reason = (status: number, error: string) => {
+      const body = JSON.stringify({ error })
+      const failure = Protocol.decodeError({ status, headers: {}, body, now: 0 }, context)
+      assert.strictEqual(failure.providerMessage, error)
+      return [failure.reason, failure.retryable]
+    }
+    const tooLong = "the prompt is longer than the context length currently available to the model; shorten the prompt"
+    assert.deepStrictEqual(
+      [
+        reason(404, 'model "m" not found, try pulling it first'),
+        reason(400, '"m" does not support thinking'),
+        reason(400, '"m" does not support tools'),
+        reason(400, tooLong),
+        reason(400, "the input length exceeds the context length"),
+        reason(400, "prompt too long; exceeded max context length by 12 tokens"),
+        reason(401, "unauthorized"),
+        reason(403, "remote inference is unavailable"),
+        reason(429, "too many requests"),
+        reason(503, "server busy, please try again.  maximum pending requests exceeded"),
+        reason(500, "llama runner process has terminated")
+      ],
+      [
+        ["NotFound", false],
+        ["InvalidRequest", false],
+        ["InvalidRequest", false],
+        ["ContextLengthExceeded", false],
+        ["ContextLengthExceeded", false],
+        ["ContextLengthExceeded", false],
+        ["Authentication", false],
+        ["PermissionDenied", false],
+        ["RateLimited", true],
+        ["Overloaded", true],
+        ["ServerError", true]
+      ]
+    )
   })
 })
 

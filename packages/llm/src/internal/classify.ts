@@ -190,7 +190,7 @@ const searched = (message: string | undefined): string =>
   message === undefined ? "" : message.length <= 16_384 ? message : `${message.slice(0, 8192)}\n${message.slice(-8192)}`
 
 const contextWordings =
-  /prompt is too long|prompt too long; exceeded max context length|input tokens exceed the configured limit|exceeds? the context window|input token count.{0,200}exceeds the maximum|maximum (?:context|prompt) length is|too large for model with \d+ maximum context length|tokens`? \+ `?max_new_tokens`? must be|exceed(?:s|ed)? (?:the |this model's )?(?:max(?:imum)?|available) context (?:length|size|window)|context length exceeded|input length exceeds (?:the )?(?:maximum )?context length|maximum input length is \d|must have less than \d+ tokens/is
+  /prompt is too long|prompt too long; exceeded max context length|input tokens exceed the configured limit|exceeds? the context window|input token count.{0,200}exceeds the maximum|maximum (?:context|prompt) length is|too large for model with \d+ maximum context length|tokens`? \+ `?max_new_tokens`? must be|exceed(?:s|ed)? (?:the |this model's )?(?:max(?:imum)?|available) context (?:length|size|window)|context length exceeded|input length exceeds (?:the )?(?:maximum )?context length|maximum input length is \d|must have less than \d+ tokens|longer than the (?:model's )?(?:maximum )?context length/is
 
 const quotaCode =
   /insufficient_quota|credit_balance|insufficient_(?:credit|balance|funds)|billing|payment_required|spend_limit|quota_exceeded|quota_exhausted|exceeded_current_quota/i

@@ -122,7 +122,8 @@ export const config: Config.Config<AnthropicOptions> = Config.nested(
 )
 
 /**
- * Anthropic's models.
+ * Anthropic's models. Some think without being asked to and show nothing of it: let `firstContentTimeout` be longer for
+ * those, or ask for a `reasoningEffort`.
  *
  * ```ts
  * const Model = Anthropic.layer({ apiKey: Redacted.make("sk-ant-…"), model: "claude-sonnet-4-5" })

@@ -160,8 +160,10 @@ describe("a request", () => {
     }
     const adaptive = { type: "adaptive" }
     assert.deepStrictEqual(of("claude-opus-4-6", "max"), [adaptive, { effort: "max" }])
-    assert.deepStrictEqual(of("claude-sonnet-5", "xhigh"), [adaptive, { effort: "xhigh" }])
-    assert.deepStrictEqual(of("claude-sonnet-5", "minimal"), [adaptive, { effort: "low" }])
+    // The newest show nothing of their thinking unless they are asked to.
+    const shown = { type: "adaptive", display: "summarized" }
+    assert.deepStrictEqual(of("claude-sonnet-5", "xhigh"), [shown, { effort: "xhigh" }])
+    assert.deepStrictEqual(of("claude-opus-4-7", "minimal"), [shown, { effort: "low" }])
     assert.deepStrictEqual(of("claude-sonnet-4-5", "low"), [{ type: "enabled", budget_tokens: 2048 }, undefined])
     assert.deepStrictEqual(of("claude-opus-4-5", "high"), [
       { type: "enabled", budget_tokens: 16_384 },

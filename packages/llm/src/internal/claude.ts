@@ -35,6 +35,8 @@ export interface Abilities {
   /** `thinking`: with a budget, as the model sees fit, or none at all. */
   readonly thinking: "none" | "budget" | "adaptive"
   readonly effort: boolean
+  /** Its thinking is not shown unless that is asked for: a streamed answer would be silent for minutes. */
+  readonly silent: boolean
   /** What asks for no thinking at all; `low` where that cannot be had and the least effort must do. */
   readonly off: "omit" | "disabled" | "between_tools" | "low"
   /** `temperature`, `top_p` and `top_k`: all, only one of the first two, or none. */
@@ -80,18 +82,28 @@ const maxTokensOf = (claude: Claude): number => {
 export const abilitiesOf = (model: string): Abilities => {
   const claude = claudeOf(model)
   if (claude === undefined) {
-    return { maxTokens: 8192, thinking: "budget", effort: false, off: "disabled", sampling: "all", strict: false }
+    return {
+      maxTokens: 8192,
+      thinking: "budget",
+      effort: false,
+      silent: false,
+      off: "disabled",
+      sampling: "all",
+      strict: false
+    }
   }
   const maxTokens = maxTokensOf(claude)
   const strict = atLeast(claude, 4, 5)
   if (isNewest(claude)) {
-    return { maxTokens, thinking: "adaptive", effort: true, off: offOf(claude), sampling: "none", strict }
+    const off = offOf(claude)
+    return { maxTokens, thinking: "adaptive", effort: true, silent: true, off, sampling: "none", strict }
   }
   const one = atLeast(claude, 4, 5) || (claude.family === "opus" && atLeast(claude, 4, 1))
   return {
     maxTokens,
     thinking: atLeast(claude, 4, 6) ? "adaptive" : atLeast(claude, 3, 7) ? "budget" : "none",
     effort: atLeast(claude, 4, 6) || (claude.family === "opus" && atLeast(claude, 4, 5)),
+    silent: false,
     off: "omit",
     sampling: one ? "one" : "all",
     strict

@@ -329,7 +329,9 @@ const encodeReasoning = (
   const forced = request.toolChoice === "required" || typeof request.toolChoice === "object"
   const said = abilities.effort ? { effort } : {}
   if (forced && (request.tools?.length ?? 0) > 0) return said
-  if (abilities.thinking === "adaptive") return { ...said, thinking: { type: "adaptive" } }
+  if (abilities.thinking === "adaptive") {
+    return { ...said, thinking: { type: "adaptive", ...(abilities.silent ? { display: "summarized" } : {}) } }
+  }
   // The budget is part of the limit: at least half of it is for the answer.
   const budget = Math.min(budgets[asked] ?? minBudget, Math.floor(options.maxTokens / 2))
   return abilities.thinking === "none" || budget < minBudget || !canResume(options.turns)
@@ -430,9 +432,9 @@ const written = (
  * The JSON body of a request.
  *
  * - System messages go to `system`, wherever they stand; turns of the same role become one, with the results of tools first.
- * - `reasoningEffort` becomes `output_config.effort` with adaptive thinking, or a budget of tokens for models before that
- *   (`low` 2,048, `medium` 8,192, `high` 16,384, at most half of the answer's limit); `none` asks for the least that the
- *   model can do with. A forced choice of a tool leaves thinking out.
+ * - `reasoningEffort` becomes `output_config.effort` with adaptive thinking, a summary of which is shown, or a budget of
+ *   tokens for models before that (`low` 2,048, `medium` 8,192, `high` 16,384, at most half of the answer's limit); `none`
+ *   asks for the least that the model can do with. A forced choice of a tool leaves thinking out.
  * - Settings of sampling that the model refuses are left out, a temperature above 1 becomes 1. `tools` and `output_config`
  *   of the `providerOptions` are added to what the request says.
  * - `responseFormat` of type `json` becomes a sentence in `system`: the format has no such mode.

@@ -23,8 +23,14 @@ import { Llm, make as makeLlm } from "./Llm.ts"
 import { LlmError, type Reason } from "./LlmError.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import { type Finish, fromParts, type LlmResponse, type LlmStreamPart, type Usage } from "./LlmResponse.ts"
+import * as AnthropicMessages from "./protocol/AnthropicMessages.ts"
 import * as ChatCompletions from "./protocol/ChatCompletions.ts"
+import * as Embeddings from "./protocol/Embeddings.ts"
+import * as GenerateContent from "./protocol/GenerateContent.ts"
+import * as OllamaChat from "./protocol/OllamaChat.ts"
 import { type CallContext, decodeError, type Protocol, type StreamDecoder } from "./protocol/Protocol.ts"
+import * as ReplicatePredictions from "./protocol/ReplicatePredictions.ts"
+import * as Responses from "./protocol/Responses.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A scripted model
@@ -502,6 +508,15 @@ const canonicalAnswer = (answer: {
 
 const nothing = { text: "", reasoning: "", toolCalls: [] }
 
+/** An outcome that is only figures. */
+const figures = (kind: "count" | "embed", usage: Usage): Canonical => ({
+  kind,
+  ...canonicalAnswer(nothing),
+  finish: null,
+  usage: canonicalUsage(usage),
+  error: null
+})
+
 /** Whether a body was nothing but an error, and not an answer that says that it failed. */
 const isBareError = ({ midStream, partial, reason }: LlmError): boolean =>
   !midStream &&
@@ -572,8 +587,34 @@ const language = (protocol: {
   stream: protocol.makeStreamDecoder
 })
 
-const decoders: { readonly [K in Format]?: Decoder } = {
-  "chat-completions": language(ChatCompletions)
+const counting = (decode: (body: string, context: CallContext) => Either.Either<number, LlmError>): Decoder => ({
+  whole: (body, context) => Either.map(decode(body, context), (input) => figures("count", { input }))
+})
+
+const embedding: Decoder = {
+  whole: (body, context) =>
+    Either.map(Embeddings.decode(body, context), ({ id, model, usage, vectors }) => ({
+      ...figures("embed", { input: usage.input }),
+      id: id ?? null,
+      model: model ?? null,
+      embeddings: { count: vectors.length, dimensions: vectors[0]?.length ?? 0 }
+    }))
+}
+
+const decoders: { readonly [K in Format]: Decoder } = {
+  "chat-completions": language(ChatCompletions),
+  responses: language(Responses),
+  "responses-count": counting(Responses.decodeCount),
+  messages: language(AnthropicMessages),
+  "messages-count": counting(AnthropicMessages.decodeCount),
+  gemini: language(GenerateContent),
+  "gemini-count": counting(GenerateContent.decodeCountTokens),
+  ollama: language(OllamaChat),
+  replicate: language(ReplicatePredictions),
+  "openai-embeddings": embedding,
+  "gemini-embeddings": embedding,
+  "ollama-embeddings": embedding,
+  "feature-extraction": embedding
 }
 
 /** A streamed body decoded: the outcome, and the text that was handed on before it. */

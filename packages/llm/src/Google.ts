@@ -37,6 +37,8 @@ export interface GoogleOptions extends LlmProvider.CallSettings {
    * `https://aiplatform.googleapis.com/v1/publishers/google`; it has no list of models for `health`.
    */
   readonly baseUrl?: string | undefined
+  /** More headers, such as those of a gateway; they never show in spans or logs. */
+  readonly headers?: Readonly<Record<string, string | Redacted.Redacted>> | undefined
 }
 
 /** The names in a list of models, with and without their collection. */
@@ -52,7 +54,7 @@ const namesIn = (body: string): ReadonlyArray<string> =>
 export const make = (
   options: GoogleOptions
 ): Effect.Effect<LlmService, LlmError, HttpClient.HttpClient | Scope.Scope> => {
-  const { apiKey, baseUrl, ...rest } = options
+  const { apiKey, baseUrl, headers, ...rest } = options
   const dialect: GenerateContent.Dialect = { provider: kind }
   return LlmProvider.make({
     ...rest,
@@ -63,7 +65,7 @@ export const make = (
     protocol: GenerateContent.make(dialect),
     endpoint: ({ model, stream }) =>
       `/${GenerateContent.modelPath(model)}:${stream ? "streamGenerateContent?alt=sse" : "generateContent"}`,
-    headers: { "x-goog-api-key": apiKey },
+    headers: { "x-goog-api-key": apiKey, ...headers },
     countTokens: {
       endpoint: (model) => `/${GenerateContent.modelPath(model)}:countTokens`,
       encode: (request, model) => GenerateContent.encodeCountTokens(request, { model, dialect }),

@@ -141,7 +141,23 @@ export interface ProviderOptions {
     | (Fields & {
         readonly safetySettings?: ReadonlyArray<{ readonly category: string; readonly threshold: string }> | undefined
         readonly cachedContent?: string | undefined
-        readonly generationConfig?: Fields | undefined
+        readonly generationConfig?:
+          | (Fields & {
+              readonly thinkingConfig?:
+                | {
+                    readonly thinkingLevel?: "minimal" | "low" | "medium" | "high" | undefined
+                    readonly thinkingBudget?: number | undefined
+                    readonly includeThoughts?: boolean | undefined
+                  }
+                | undefined
+              readonly responseModalities?: ReadonlyArray<"TEXT" | "IMAGE" | "AUDIO"> | undefined
+              readonly mediaResolution?: string | undefined
+            })
+          | undefined
+        /** Tools that Google runs, beside those of the request: `[{ googleSearch: {} }]`. */
+        readonly tools?: ReadonlyArray<Fields> | undefined
+        readonly toolConfig?: Fields | undefined
+        readonly serviceTier?: "standard" | "flex" | "priority" | undefined
       })
     | undefined
   readonly groq?:

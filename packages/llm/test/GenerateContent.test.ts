@@ -436,6 +436,9 @@ describe("a schema for Gemini", () => {
     })
     assert.deepStrictEqual(property({ type: "number", exclusiveMinimum: 0.5 }), { type: "number", minimum: 0.5 })
     assert.deepStrictEqual(property({ type: "string", nullable: true }), { type: ["string", "null"] })
+    assert.deepStrictEqual(property({ anyOf: [{ type: "string" }], nullable: true }), {
+      anyOf: [{ type: "string" }, { type: "null" }]
+    })
     assert.deepStrictEqual(property({ type: "string", enum: ["a"], nullable: true }), {
       type: ["string", "null"],
       enum: ["a"]

@@ -266,6 +266,10 @@ describe("Google", () => {
         Effect.provide(Google.layerConfig()),
         Effect.withConfigProvider(ConfigProvider.fromMap(settings))
       )
+      yield* Llm.generate(ask).pipe(
+        Effect.provide(google(server, { headers: { "x-gateway": Redacted.make("secret") } }))
+      )
+      assert.deepInclude(server.seen[1]?.headers, { "x-gateway": "secret", "x-goog-api-key": key })
       assert.strictEqual(response.text, "hi")
       assert.strictEqual(server.seen[0]?.path, "/models/gemini-2.5-flash:generateContent")
       const missing = yield* Llm.generate(ask).pipe(

@@ -139,7 +139,10 @@ const clean = (value: unknown): unknown => {
   if (typeof additional === "boolean") out["additionalProperties"] = additional
   else if (isRecord(additional)) out["additionalProperties"] = clean(additional)
   const alternatives = [...list(value["anyOf"]), ...list(value["oneOf"])]
-  if (alternatives.length > 0) out["anyOf"] = alternatives.map(clean)
+  if (alternatives.length > 0) {
+    out["anyOf"] = alternatives.map(clean)
+    if (value["nullable"] === true && type === undefined) out["anyOf"] = [...alternatives.map(clean), { type: "null" }]
+  }
 
   const values = value["const"] === undefined ? value["enum"] : [value["const"]]
   if (Array.isArray(values)) {
@@ -216,6 +219,7 @@ export const toGeminiSchema = (schema: Json): Json => {
   const root = rooted(record(clean(schema)))
   const { $defs, ...rest } = root
   const definitions = record($defs)
+  if (reachOf(rest, definitions).size === 0) return root
   const walked = record(unrollable(rest, "#", definitions))
   if (!isRecord($defs)) return walked
   return {

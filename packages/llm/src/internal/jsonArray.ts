@@ -23,6 +23,9 @@ const OPEN_BRACE = 123
 const CLOSE_BRACE = 125
 const BYTE_ORDER_MARK = 0xfeff
 
+/** An element of more characters than this is not a piece of an answer but a fault. */
+const maxElement = 128 * 1024 * 1024
+
 const isBlank = (code: number): boolean =>
   code === 32 || code === 10 || code === 13 || code === 9 || code === BYTE_ORDER_MARK
 
@@ -31,6 +34,7 @@ export const make = (onElement: (text: string) => void): JsonArrayReader => {
   const decoder = new TextDecoder()
   // What came of the open element in earlier chunks.
   let pieces: Array<string> = []
+  let length = 0
   let depth = 0
   let quoted = false
   let escaped = false
@@ -57,11 +61,20 @@ export const make = (onElement: (text: string) => void): JsonArrayReader => {
           pieces.push(text.slice(from, at + 1))
           const element = pieces.join("")
           pieces = []
+          length = 0
           onElement(element)
         } else if (depth <= 0) over = true
       } else if (depth < 2 && code !== COMMA && !isBlank(code)) junk = true
     }
-    if (depth > 1) pieces.push(text.slice(from))
+    if (depth > 1) {
+      pieces.push(text.slice(from))
+      length += text.length
+    }
+    if (length > maxElement) {
+      pieces = []
+      over = true
+      junk = true
+    }
   }
 
   return {

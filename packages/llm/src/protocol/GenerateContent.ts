@@ -329,6 +329,8 @@ const written = (
  * - Schemas are put into the part of JSON Schema that Gemini takes. Tools that are all `strict` are held to theirs.
  * - Files by URL go as `fileData`: addresses of the Files API, Cloud Storage and, for newer models, any public one.
  * - `parallelToolCalls` has no field in this format.
+ * - Of `providerOptions`, tools and configurations are put beside those of the request. With `cachedContent` Gemini takes
+ *   neither instructions nor tools: they belong into what is cached.
  *
  * Fails with `InvalidRequest` for what it cannot carry, such as a conversation of system messages alone or a tool's result
  * that is not JSON.

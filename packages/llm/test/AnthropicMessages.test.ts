@@ -255,7 +255,8 @@ describe("a request", () => {
           file("application/pdf", "pdf", "a.pdf"),
           file("application/pdf", url("https://example.com/b.pdf")),
           file("text/csv", "a,b", "a.csv"),
-          file("application/json", "{}"),
+          file("Application/JSON; charset=utf-8", "{}"),
+          file("image/jpg", "jpg"),
           file("image/webp", url("data:image/webp;base64,AQID")),
           file("application/pdf", url("file_011CNha8iCJcU1wXNR6q4V8w"))
         ]
@@ -268,6 +269,7 @@ describe("a request", () => {
       { type: "document", source: { type: "url", url: "https://example.com/b.pdf" } },
       { type: "document", source: { type: "text", media_type: "text/plain", data: "a,b" }, title: "a.csv" },
       { type: "document", source: { type: "text", media_type: "text/plain", data: "{}" } },
+      { type: "image", source: { type: "base64", media_type: "image/jpeg", data: "anBn" } },
       { type: "image", source: { type: "base64", media_type: "image/webp", data: "AQID" } },
       { type: "document", source: { type: "file", file_id: "file_011CNha8iCJcU1wXNR6q4V8w" } }
     ])
@@ -404,15 +406,17 @@ describe("a conversation", () => {
 
   it("marks failed calls, their words as they are", () => {
     const results = messagesOf([
-      answer(call("1"), call("2"), call("3")),
+      answer(call("1"), call("2"), call("3"), call("4")),
       result("1", new Error("no such city"), true),
       result("2", "late", true),
-      result("3", undefined)
+      result("3", undefined),
+      result("4", "", true)
     ])
     assert.deepStrictEqual(results[1]?.["content"], [
       { type: "tool_result", tool_use_id: "1", content: "no such city", is_error: true },
       { type: "tool_result", tool_use_id: "2", content: "late", is_error: true },
-      { type: "tool_result", tool_use_id: "3" }
+      { type: "tool_result", tool_use_id: "3" },
+      { type: "tool_result", tool_use_id: "4", content: "the tool failed", is_error: true }
     ])
   })
 

@@ -61,8 +61,14 @@ interface Turn {
   readonly content: Array<Block>
 }
 
+/** Without parameters, and by its proper name. */
+const mediaTypeOf = (part: FilePart): string => {
+  const name = (part.mediaType.split(";")[0] ?? "").trim().toLowerCase()
+  return name === "image/jpg" ? "image/jpeg" : name
+}
+
 const encodeFile = (part: FilePart): Either.Either<Block, string> => {
-  const mediaType = part.mediaType.toLowerCase()
+  const mediaType = mediaTypeOf(part)
   const title = part.name === undefined ? {} : { title: part.name }
   if (part.source.type === "url") {
     const { url } = part.source
@@ -172,7 +178,9 @@ const encodeAssistant = (
 const encodeResult = (part: ToolResultPart, ids: Ids, toolsets: ReadonlyMap<string, unknown>): Block => {
   const isError = part.isError === true
   const said = isError && part.result instanceof Error ? part.result.message : part.result
-  const content = resultText(said, false)
+  const text = resultText(said, false)
+  // A failure without a word is refused.
+  const content = isError && text.trim() === "" ? "the tool failed" : text
   const toolset = toolsets.get(part.id)
   return {
     type: "tool_result",

@@ -43,6 +43,9 @@ export const kind = "ollama"
 export const defaultHost = Ollama.defaultHost
 
 /**
+ * Since the model may have to be loaded from disk first, `timeout` and `firstContentTimeout` are 5 minutes unless they are
+ * given.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -88,7 +91,9 @@ const secondsOf = (input: Duration.DurationInput): number => {
 export const make = (
   options: OllamaOptions
 ): Effect.Effect<LlmService, LlmError, HttpClient.HttpClient | Scope.Scope> => {
-  const { api, apiKey, contextLength, headers, host, keepAlive, modelOptions, ...calls } = options
+  const { api, apiKey, contextLength, headers, host, keepAlive, modelOptions, ...given } = options
+  const timeout = options.timeout ?? "5 minutes"
+  const calls = { ...given, timeout, firstContentTimeout: options.firstContentTimeout ?? timeout }
   if (api === "v1") {
     if (contextLength !== undefined || keepAlive !== undefined || modelOptions !== undefined) {
       return Effect.fail(

@@ -3,7 +3,19 @@ import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { Llm, LlmResponse, LlmTest, Ollama } from "@underlay/llm"
-import { ConfigProvider, Deferred, Effect, Either, Fiber, Layer, Redacted, Schedule, Schema, Stream } from "effect"
+import {
+  ConfigProvider,
+  Deferred,
+  Effect,
+  Either,
+  Fiber,
+  Layer,
+  Redacted,
+  Schedule,
+  Schema,
+  Stream,
+  TestClock
+} from "effect"
 import { Ollama as Official } from "ollama"
 import { json, serve } from "./server.ts"
 
@@ -129,6 +141,81 @@ describe("Ollama", () => {
       yield* Fiber.interrupt(fiber)
       yield* eventually("the connection is closed", () => server.aborted() === 1)
     }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive("a server that keeps the connection open after done does not hold the answer up", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ response }) => {
+        response.writeHead(200, { "content-type": "application/x-ndjson" })
+        response.write(line("Hello") + end)
+      })
+      const parts = yield* Stream.runCollect(Llm.stream(ask)).pipe(
+        Effect.provide(live({ host: server.url, idleTimeout: "400 millis" })),
+        Effect.timeout("5 seconds")
+      )
+      const response = LlmResponse.fromParts(parts)
+      assert.deepStrictEqual([response?.text, response?.usage], ["Hello", { input: 9, output: 4 }])
+      yield* eventually("the connection is closed", () => server.aborted() === 1)
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive(
+    "an error before any content is retried, one after it is not: nothing is said twice (complaint 1)",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* serve(({ index, response }) => {
+          response.writeHead(200, { "content-type": "application/x-ndjson" })
+          if (index === 0) response.end(`${line("")}{"error":"llama runner process has terminated"}\n`)
+          else response.end(`${line("Hel")}{"error":"llama runner process has terminated"}\n`)
+        })
+        const texts: Array<string> = []
+        const error = yield* Llm.stream(ask).pipe(
+          Stream.runForEach((part) => Effect.sync(() => part.type === "text-delta" && texts.push(part.text))),
+          Effect.flip,
+          Effect.provide(live({ host: server.url }))
+        )
+        assert.deepStrictEqual(
+          [error.reason, error.retryable, error.midStream, error.partial?.text],
+          ["ServerError", false, true, "Hel"]
+        )
+        assert.deepStrictEqual(texts, ["Hel"])
+        assert.strictEqual(server.seen.length, 2)
+      }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.effect("has 5 minutes to load a model before its first content, or what is given for the call", () =>
+    Effect.gen(function* () {
+      const waited = (options: Partial<Ollama.OllamaOptions>) =>
+        Effect.gen(function* () {
+          const replay = LlmTest.layerReplay(
+            [
+              {
+                provider: "ollama",
+                api: "api/chat",
+                stream: true,
+                response: {
+                  status: 200,
+                  headers: { "content-type": "application/x-ndjson" },
+                  body: line("Hello") + end
+                }
+              }
+            ],
+            { pause: "4 minutes" }
+          )
+          const layer = Layer.provide(live({ retry: false, ...options }), replay)
+          const fiber = yield* Stream.runCollect(Llm.stream(ask)).pipe(
+            Effect.either,
+            Effect.provide(layer),
+            Effect.fork
+          )
+          yield* TestClock.adjust("10 minutes")
+          const result = yield* Fiber.join(fiber)
+          return Either.isLeft(result) ? result.left.reason : LlmResponse.fromParts(result.right)?.text
+        })
+      assert.strictEqual(yield* waited({}), "Hello")
+      assert.strictEqual(yield* waited({ timeout: "1 minute" }), "Timeout")
+      assert.strictEqual(yield* waited({ firstContentTimeout: "1 minute" }), "Timeout")
+    })
   )
 
   it.scopedLive("values of a schema are asked for by format", () =>

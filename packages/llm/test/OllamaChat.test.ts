@@ -205,6 +205,7 @@ describe("Ollama's requests", () => {
     for (const toolChoice of ["required", { name: "f" }] as const) {
       assert.include(left(encoded({ ...ask, tools, toolChoice })).issue ?? "", "toolChoice")
     }
+    assert.include(left(encoded({ messages: [] })).issue ?? "", "message")
     const loop: Record<string, unknown> = {}
     loop["loop"] = loop
     const result = { type: "tool-result" as const, id: "1", name: "f", result: loop }

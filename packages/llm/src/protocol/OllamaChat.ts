@@ -174,7 +174,8 @@ const encodeParameters = (root: Json): Json => {
       if (key === "properties" && isRecord(value)) {
         out[key] = Object.fromEntries(Object.entries(value).map(([name, each]) => [name, written(each, within)]))
       } else if ((key === "anyOf" || key === "oneOf") && Array.isArray(value)) {
-        out["anyOf"] = value.map((each) => written(each, within))
+        const before = Array.isArray(out["anyOf"]) ? out["anyOf"] : []
+        out["anyOf"] = [...before, ...value.map((each) => written(each, within))]
       } else if (key === "items") {
         out[key] = Array.isArray(value) ? value.map((each) => written(each, within)) : written(value, within)
       } else if (key === "const") out["enum"] = [value]
@@ -221,6 +222,9 @@ const encodeBody = (
   options: { readonly model: string; readonly stream: boolean; readonly dialect: Dialect }
 ): Either.Either<Json, string> => {
   const { dialect } = options
+  if (request.messages.length === 0) {
+    return Either.left("to a conversation without a message Ollama only loads the model: add one")
+  }
   const choice = request.toolChoice
   const tools = choice === "none" ? [] : (request.tools ?? [])
   if (tools.length > 0 && choice !== undefined && choice !== "auto" && choice !== "none") {
@@ -274,7 +278,7 @@ const encodeBody = (
 
 /**
  * The JSON body of a request to `/api/chat`. Fails with `InvalidRequest` for what the format cannot carry: images by URL,
- * documents that are not text, a forced tool.
+ * documents that are not text, a forced tool, no message at all.
  *
  * - `topK`, the penalties, `seed`, `stop` and `maxTokens` go into `options`, as does `providerOptions.ollama.options`,
  *   which wins.

@@ -872,6 +872,13 @@ describe("a streamed answer of Gemini", () => {
     assert.strictEqual(failed(`[{oops}]`).reason, "MalformedResponse")
   })
 
+  it("is read without blank lines between the events, and over several lines", () => {
+    const chunks = [candidate([{ text: "Hel" }]), candidate([{ text: "lo" }], "STOP")]
+    const close = chunks.map((each) => `data: ${JSON.stringify(each)}\n`).join("")
+    const long = chunks.map((each) => `${JSON.stringify(each, null, 1).replace(/^/gm, "data: ")}\n\n`).join("")
+    for (const body of [close, `${close}data: [DONE]\n\n`, long]) assert.strictEqual(play(body).response?.text, "Hello")
+  })
+
   it("that was not streamed is taken whole", () => {
     const body = JSON.stringify(candidate([{ text: "Hello" }], "STOP"), null, 2)
     assert.strictEqual(play(body).response?.text, "Hello")

@@ -686,6 +686,14 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
       done = true
       return
     }
+    // A server that leaves out the blank lines between its events.
+    if (data.includes("\n")) {
+      const lines = data.split("\n").filter((line) => line.trim() !== "")
+      if (lines.length > 1 && lines.every((line) => line.trim() === "[DONE]" || Sse.parse(line) !== undefined)) {
+        for (const line of lines) onEvent(event, line, raw, complete)
+        return
+      }
+    }
     if (!complete) return
     if (event === "error") return answer.failWith(envelopeOfBody(data, undefined))
     if (data.trim() === "") return

@@ -3,7 +3,7 @@ import { Tool, Toolkit } from "@effect/ai"
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
-import { ChatCompletions, type Llm, type LlmResponse, LlmTest, LlmTool, LlmToolLoop } from "@underlay/llm"
+import { ChatCompletions, type Llm, LlmTest, LlmTool, LlmToolLoop } from "@underlay/llm"
 import { Cause, Chunk, Deferred, Effect, Either, Exit, Fiber, Ref, Schema, Stream } from "effect"
 
 const ask: Llm.LlmRequest = { messages: [ChatMessage.user("the weather in Berlin and Paris?")] }
@@ -389,7 +389,7 @@ describe("the loop", () => {
   )
 
   it("says what came of it in the words of a wire format", () => {
-    const part: LlmResponse.LlmToolCall = { type: "tool-call", id: "a", name: "weather", arguments: { city: "x" } }
+    const part: ChatMessage.ToolCallPart = { type: "tool-call", id: "a", name: "weather", arguments: { city: "x" } }
     const body = ChatCompletions.encode(
       {
         messages: [

@@ -5,18 +5,18 @@
  * @since 0.1.0
  */
 import type * as HttpClient from "@effect/platform/HttpClient"
-import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { makeTokens, resourceOf } from "./internal/azure.ts"
 import { unusable } from "./internal/errors.ts"
 import { Llm, type LlmService } from "./Llm.ts"
-import { LlmError } from "./LlmError.ts"
+import type { LlmError } from "./LlmError.ts"
 import * as LlmProvider from "./LlmProvider.ts"
 import * as ChatCompletions from "./protocol/ChatCompletions.ts"
 import * as Responses from "./protocol/Responses.ts"
@@ -67,61 +67,6 @@ export interface AzureOpenAiOptions extends LlmProvider.CallSettings {
   readonly apiVersion?: string | undefined
   readonly maxTokensField?: "max_completion_tokens" | "max_tokens" | undefined
 }
-
-// A token is replaced this long before its end, or after half of its life if that is shorter.
-const marginMillis = 5 * 60_000
-
-const isToken = (value: Redacted.Redacted | AzureToken): value is AzureToken => !Redacted.isRedacted(value)
-
-/** Asks for tokens: one at a time, and none while the last one is good. */
-const makeTokens = (options: AzureOpenAiOptions, token: Effect.Effect<Redacted.Redacted | AzureToken, unknown>) =>
-  Effect.map(Effect.makeSemaphore(1), (asking) => {
-    let known: { readonly token: Redacted.Redacted; readonly until: number } | undefined
-
-    const failed = (cause: unknown) =>
-      cause instanceof LlmError
-        ? cause
-        : new LlmError({
-            reason: "Authentication",
-            method: "token",
-            provider: kind,
-            model: options.model,
-            issue: "no token could be had",
-            retryable: false,
-            midStream: false,
-            cause
-          })
-
-    const fresh = Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      known !== undefined && now < known.until
-        ? Effect.succeed(known.token)
-        : Effect.map(Effect.mapError(token, failed), (given) => {
-            if (!isToken(given)) return given
-            known = { token: given.token, until: given.expiresAt - Math.min(marginMillis, (given.expiresAt - now) / 2) }
-            return given.token
-          })
-    )
-
-    return {
-      authorize: Effect.map(asking.withPermits(1)(fresh), (given) => ({
-        authorization: `Bearer ${Redacted.value(given)}`
-      })),
-      /** After a refusal: the token may have been revoked. */
-      forget: (error: LlmError) =>
-        Effect.sync(() => {
-          if (error.reason === "Authentication") known = undefined
-        })
-    }
-  })
-
-/** The resource's address, of whatever its owner copied from the portal. */
-const resourceOf = (endpoint: string): string =>
-  endpoint
-    .trim()
-    .replace(/[?#].*$/, "")
-    .replace(/\/+$/, "")
-    .replace(/\/(?:openai(?:\/v1|\/deployments(?:\/.*)?)?|models)$/, "")
-    .replace(/\/+$/, "")
 
 /** Since that version streams can be asked for their usage, and the limit of tokens has its newer name. */
 const isRecent = (apiVersion: string): boolean => apiVersion >= "2024-09"
@@ -203,7 +148,7 @@ export const make = (
     if (token === undefined) {
       return yield* LlmProvider.make({ ...spec, headers: apiKey === undefined ? {} : { "api-key": apiKey } })
     }
-    const tokens = yield* makeTokens(options, token)
+    const tokens = yield* makeTokens({ provider: kind, model: options.model }, token)
     const llm = yield* LlmProvider.make({ ...spec, authorize: tokens.authorize })
     return {
       ...llm,

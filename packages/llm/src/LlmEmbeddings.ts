@@ -7,7 +7,7 @@
  */
 import type * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import * as ErrorClass from "@underlay/core/resilience/ErrorClass"
+import * as Policy from "@underlay/core/resilience/Policy"
 import { type Embeddings, EmbeddingsError, type EmbeddingsErrorReason } from "@underlay/core/storage/Embeddings"
 import * as Config from "effect/Config"
 import type * as Context from "effect/Context"
@@ -282,6 +282,19 @@ export const make = (
     )
     const client = yield* Effect.mapError(clientOf(model), (error) => toEmbeddingsError(error, "layer"))
 
+    // The attempts of one batch are counted here, those of the call by its policy: only a policy within it can tell it, and
+    // those round it, that they are used up.
+    const counted = yield* Effect.orDie(
+      Policy.make({
+        name: `${provider}/${model}/${operationName}/batch`,
+        timeout: false,
+        retry: { attempts: 2, base: 0, jitter: "none" },
+        breaker: false
+      })
+    )
+    const spent = (error: LlmError): Effect.Effect<never, LlmError> =>
+      Effect.catchAll(counted.run(Effect.fail(error)), () => Effect.fail(error))
+
     const operation: Telemetry.Operation = {
       operation: operationName,
       provider: telemetryName,
@@ -383,7 +396,7 @@ export const make = (
                         return Effect.forEach(halvesOf(batch), embed, { discard: true })
                       }
                       batch.failures++
-                      if (batch.failures >= retry.attempts) exhausted = true
+                      if (retry.attempts > 1 && batch.failures >= retry.attempts) exhausted = true
                       if (!retry.shouldRetry(error)) {
                         blame(batch, error)
                         return Effect.fail(error)
@@ -400,7 +413,11 @@ export const make = (
             batches.filter((batch) => batch.answer === undefined),
             embed,
             { concurrency, discard: true }
-          ).pipe(Effect.flatMap(() => (later === undefined ? Effect.sync(() => whole(batches)) : Effect.fail(later))))
+          ).pipe(
+            Effect.flatMap(() =>
+              later === undefined ? Effect.sync(() => whole(batches)) : exhausted ? spent(later) : Effect.fail(later)
+            )
+          )
         }).pipe(
           Effect.onExit(() => Effect.suspend(() => Effect.annotateCurrentSpan(responseAttributes(whole(batches)))))
         )
@@ -414,8 +431,7 @@ export const make = (
               ? {}
               : {
                   timeout: Duration.times(Duration.decode(timeout), rounds),
-                  retries: (retry.attempts - 1) * batches.length,
-                  stopOn: (error: unknown) => exhausted || !retry.shouldRetry(error)
+                  retries: (retry.attempts - 1) * batches.length
                 })
           })
           .pipe(
@@ -427,8 +443,6 @@ export const make = (
                 blamed?.error === error
                   ? blamed.inputs
                   : { start: pending[0]?.start ?? 0, end: pending[pending.length - 1]?.end ?? texts.length }
-              // The policy does not know that the attempts of one batch are spent.
-              if (exhausted && blamed?.error === error) ErrorClass.markExhausted(error)
               return toEmbeddingsError(error, method, {
                 inputs: { start: inputs.start, end: inputs.end },
                 texts: texts.length

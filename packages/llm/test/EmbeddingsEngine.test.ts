@@ -4,6 +4,7 @@ import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { GoogleGenAI } from "@google/genai"
 import * as ErrorClass from "@underlay/core/resilience/ErrorClass"
+import * as Policy from "@underlay/core/resilience/Policy"
 import * as EmbeddingsPort from "@underlay/core/storage/Embeddings"
 import * as Recording from "@underlay/core/testing/Recording"
 import {
@@ -257,6 +258,37 @@ describe("retries", () => {
       // An outer policy does not try again what was tried enough.
       assert.isTrue(ErrorClass.isExhausted(error))
       assert.strictEqual(ErrorClass.classify(error).class, "transient")
+    })
+  )
+
+  it.scoped("3 x 3 makes 3 attempts: a policy round the call leaves off too, of one batch and of several", () =>
+    Effect.gen(function* () {
+      for (const maxBatchSize of [4, 2]) {
+        const { asked, layer } = answering((batch) =>
+          Effect.succeed(batch.includes("text 1") ? [503, { error: { message: "busy" } }] : [200, answer(batch)])
+        )
+        const embeddings = yield* made(layer, { maxBatchSize })
+        const outer = yield* Policy.make({ name: "outer", retry: { attempts: 3, base: "1 second" }, timeout: "1 hour" })
+        const fiber = yield* Effect.fork(Effect.flip(outer.run(embeddings.embedMany(numbered(4)))))
+        yield* TestClock.adjust("10 minutes")
+        const error = yield* Fiber.join(fiber)
+        assert.instanceOf(error, EmbeddingsPort.EmbeddingsError)
+        assert.strictEqual(asked.filter((batch) => batch.includes("text 1")).length, 3)
+      }
+    })
+  )
+
+  it.scoped("are those of the policy round the call where it has none of its own", () =>
+    Effect.gen(function* () {
+      const { asked, layer } = answering((batch, index) =>
+        Effect.succeed(index === 0 ? [503, { error: { message: "busy" } }] : [200, answer(batch)])
+      )
+      const embeddings = yield* made(layer, { maxBatchSize: 2, concurrency: 1, retry: false })
+      const outer = yield* Policy.make({ name: "outer", retry: { attempts: 3, base: "1 second" }, timeout: "1 hour" })
+      const fiber = yield* Effect.fork(outer.run(embeddings.embedMany(numbered(4))))
+      yield* TestClock.adjust("10 minutes")
+      assert.deepStrictEqual(yield* Fiber.join(fiber), numbered(4).map(vectorOf))
+      assert.strictEqual(asked.length, 3)
     })
   )
 
@@ -643,6 +675,56 @@ describe("providers", () => {
     dimensions: 2
   })
 
+  provider("Azure, model inference", {
+    make: (endpoint) =>
+      AzureOpenAiEmbeddings.make({
+        endpoint: `${endpoint}/models`,
+        apiKey,
+        model: "cohere",
+        style: "models",
+        dimensions: 2
+      }),
+    answer: openAiAnswer,
+    path: "/models/embeddings?api-version=2024-05-01-preview",
+    headers: { "api-key": key },
+    body: { model: "cohere", input: ["a", "b"], dimensions: 2 },
+    vectors: two,
+    usage: 4,
+    dimensions: 2
+  })
+
+  it.scopedLive("Azure: a token is kept until it is refused", () =>
+    Effect.gen(function* () {
+      let given = 0
+      const server = yield* serve(({ index, request, response }) =>
+        index === 2 ? json(response, 401, {}) : json(response, 200, answer(inputsOf(request.body)))
+      )
+      const embeddings = yield* AzureOpenAiEmbeddings.make({
+        endpoint: server.url,
+        token: Effect.sync(() => ({ token: Redacted.make(`token-${given++}`), expiresAt: Date.now() + 3_600_000 })),
+        model: "dep",
+        dimensions: 2
+      })
+      yield* embeddings.embed("a")
+      yield* embeddings.embed("b")
+      const error = yield* Effect.flip(embeddings.embed("c"))
+      assert.strictEqual(error.reason, "Authentication")
+      yield* embeddings.embed("d")
+      assert.deepStrictEqual(
+        server.seen.map(({ headers }) => headers["authorization"]),
+        ["Bearer token-0", "Bearer token-0", "Bearer token-0", "Bearer token-1"]
+      )
+      const refused = yield* AzureOpenAiEmbeddings.make({
+        endpoint: server.url,
+        token: Effect.fail("no login"),
+        model: "dep",
+        dimensions: 2
+      })
+      assert.strictEqual((yield* Effect.flip(refused.embed("a"))).reason, "Authentication")
+      assert.strictEqual(server.seen.length, 4)
+    }).pipe(Effect.provide(NodeHttpClient.layerUndici))
+  )
+
   provider("Google: what is shortened is scaled to length one", {
     make: (url) =>
       GoogleEmbeddings.make({
@@ -780,7 +862,7 @@ describe("providers", () => {
         AzureOpenAiEmbeddings.make({ endpoint: "https://r.openai.azure.com", model: "text-embedding-3-small" })
       ).pipe(Effect.provide(layer))
       assert.strictEqual(error.reason, "InvalidRequest")
-      assert.include(error.message, "`token`")
+      assert.include(error.message, "apiKey or token")
     })
   )
 })

@@ -10,10 +10,11 @@ import type { ConfigError } from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import type { AzureToken } from "../AzureOpenAi.ts"
+import { makeTokens, resourceOf } from "../internal/azure.ts"
 import * as LlmEmbeddings from "../LlmEmbeddings.ts"
-import type { LlmError } from "../LlmError.ts"
 import * as Protocol from "../protocol/Embeddings.ts"
 import * as OpenAiEmbeddings from "./OpenAiEmbeddings.ts"
 
@@ -26,29 +27,41 @@ import * as OpenAiEmbeddings from "./OpenAiEmbeddings.ts"
 export const kind = "azure"
 
 /**
+ * - `endpoint`: the resource, such as `https://my-resource.openai.azure.com` or `https://my-resource.services.ai.azure.com`.
+ * - `model`: the name of the deployment. `baseModel`: the model behind it, such as `text-embedding-3-small`, if the
+ *   deployment has another name: it tells the dimensions.
+ * - `apiKey` or `token`: one of them. A `token` that says when it ends is kept until shortly before, and forgotten when it
+ *   is refused; one that does not say is asked for anew for every request.
+ * - `style`: `v1` (`/openai/v1/embeddings`, the default), `deployments` (`/openai/deployments/{model}/embeddings`, older),
+ *   or `models` (`/models/embeddings` of model inference).
+ * - `apiVersion`: by default none for `v1`, `2024-10-21` for `deployments`, `2024-05-01-preview` for `models`.
+ * - `user`: an id of the end user, by which abuse is found.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface AzureOpenAiEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSettings {
-  /** The resource: `https://my-resource.openai.azure.com` or `https://my-resource.services.ai.azure.com`. */
   readonly endpoint: string
-  /** The name of the deployment. */
   readonly model: string
-  /** The model behind the deployment, such as `text-embedding-3-small`, if the deployment has another name. */
   readonly baseModel?: string | undefined
-  /** Sent as `api-key`. Either this or `token` is needed. */
   readonly apiKey?: Redacted.Redacted | undefined
-  /**
-   * A token of Entra for `https://cognitiveservices.azure.com/.default`, asked for before every request: keep it until it
-   * expires.
-   */
-  readonly token?: Effect.Effect<Redacted.Redacted, LlmError> | undefined
-  /** The address: `/openai/v1/embeddings` (by default), or that of the deployment with an `api-version`. */
-  readonly style?: "v1" | "deployments" | undefined
-  /** For `deployments`. `2024-10-21`. */
+  readonly token?: Effect.Effect<Redacted.Redacted | AzureToken, unknown> | undefined
+  readonly style?: "v1" | "deployments" | "models" | undefined
   readonly apiVersion?: string | undefined
-  /** An id of the end user, by which abuse is found. */
   readonly user?: string | undefined
+}
+
+const endpointOf = ({ apiVersion, model, style }: AzureOpenAiEmbeddingsOptions): string => {
+  const query = (version: string | undefined) =>
+    version === undefined ? "" : `?api-version=${encodeURIComponent(version)}`
+  switch (style ?? "v1") {
+    case "v1":
+      return `/openai/v1/embeddings${query(apiVersion)}`
+    case "deployments":
+      return `/openai/deployments/${encodeURIComponent(model)}/embeddings${query(apiVersion ?? "2024-10-21")}`
+    case "models":
+      return `/models/embeddings${query(apiVersion ?? "2024-05-01-preview")}`
+  }
 }
 
 /**
@@ -59,41 +72,46 @@ export interface AzureOpenAiEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSe
  */
 export const make = (
   options: AzureOpenAiEmbeddingsOptions
-): Effect.Effect<LlmEmbeddings.LlmEmbeddings, EmbeddingsError, HttpClient.HttpClient | Scope.Scope> => {
-  const { apiKey, apiVersion, baseModel, endpoint, style, token, user, ...rest } = options
-  if (apiKey === undefined && token === undefined) {
-    return new EmbeddingsError({
-      reason: "InvalidRequest",
-      method: "layer",
-      description: `${kind} ${options.model}: give an \`apiKey\` or a \`token\``
-    })
-  }
-  // A base URL of either style says as much as the resource alone.
-  const baseUrl = endpoint.replace(/\/+$/, "").replace(/\/openai(?:\/v1)?$/, "")
-  return LlmEmbeddings.make({
-    ...rest,
-    provider: kind,
-    telemetryName: "azure.ai.openai",
-    baseUrl,
-    endpoint:
-      style === "deployments"
-        ? `/openai/deployments/${encodeURIComponent(options.model)}/embeddings?api-version=${encodeURIComponent(apiVersion ?? "2024-10-21")}`
-        : "/openai/v1/embeddings",
-    protocol: Protocol.openAi({ encoding: "base64", user }),
-    modelDimensions: OpenAiEmbeddings.dimensionsOf(baseModel ?? options.model),
-    headers: token === undefined && apiKey !== undefined ? { "api-key": apiKey } : {},
-    authorize:
-      token === undefined
-        ? undefined
-        : Effect.map(token, (value) => ({ authorization: `Bearer ${Redacted.value(value)}` })),
-    limits: OpenAiEmbeddings.limits
+): Effect.Effect<LlmEmbeddings.LlmEmbeddings, EmbeddingsError, HttpClient.HttpClient | Scope.Scope> =>
+  Effect.gen(function* () {
+    const { apiKey, apiVersion, baseModel, endpoint, style, token, user, ...rest } = options
+    if ((apiKey === undefined) === (token === undefined)) {
+      return yield* new EmbeddingsError({
+        reason: "InvalidRequest",
+        method: "layer",
+        description: `${kind} ${options.model}: give apiKey or token, one of the two`
+      })
+    }
+    const inference = style === "models"
+    const spec: LlmEmbeddings.EmbeddingsSpec = {
+      ...rest,
+      provider: kind,
+      telemetryName: inference ? "azure.ai.inference" : "azure.ai.openai",
+      baseUrl: resourceOf(endpoint),
+      endpoint: endpointOf(options),
+      // Models that are not OpenAI's may know numbers only.
+      protocol: Protocol.openAi({ encoding: inference ? undefined : "base64", user }),
+      modelDimensions: OpenAiEmbeddings.dimensionsOf(baseModel ?? options.model),
+      limits: OpenAiEmbeddings.limits
+    }
+    if (token === undefined) {
+      return yield* LlmEmbeddings.make({ ...spec, headers: apiKey === undefined ? {} : { "api-key": apiKey } })
+    }
+    const tokens = yield* makeTokens({ provider: kind, model: options.model }, token)
+    const embeddings = yield* LlmEmbeddings.make({ ...spec, authorize: tokens.authorize })
+    return {
+      ...embeddings,
+      embed: (text) => Effect.tapError(embeddings.embed(text), tokens.forget),
+      embedMany: (texts) => Effect.tapError(embeddings.embedMany(texts), tokens.forget),
+      embedWithUsage: (texts) => Effect.tapError(embeddings.embedWithUsage(texts), tokens.forget)
+    }
   })
-}
 
 /**
  * The options as settings: `azure.endpoint`, `azure.apiKey` and `azure.embeddings.model` (the deployment), and if they are
  * there `azure.embeddings.baseModel`, `azure.embeddings.style`, `azure.embeddings.apiVersion` and
- * `azure.embeddings.dimensions` with the other settings of embeddings.
+ * `azure.embeddings.dimensions` with the other settings of embeddings. Tokens are no settings: they are given as `token` to
+ * `layerEmbeddings`.
  *
  * @since 0.1.0
  * @category config
@@ -109,7 +127,7 @@ export const config: Config.Config<AzureOpenAiEmbeddingsOptions> = Config.nested
         Config.all({
           model: Config.nonEmptyString("model"),
           baseModel: Config.option(Config.nonEmptyString("baseModel")),
-          style: Config.option(Config.literal("v1", "deployments")("style")),
+          style: Config.option(Config.literal("v1", "deployments", "models")("style")),
           apiVersion: Config.option(Config.nonEmptyString("apiVersion"))
         }),
         "embeddings"

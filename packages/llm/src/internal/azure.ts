@@ -1,0 +1,69 @@
+/** What chat and embeddings on Azure have in common: tokens of Microsoft Entra, and the address of a resource. */
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import { LlmError } from "../LlmError.ts"
+
+/** A token and when it ends, in milliseconds since 1970. */
+interface Token {
+  readonly token: Redacted.Redacted
+  readonly expiresAt: number
+}
+
+// A token is replaced this long before its end, or after half of its life if that is shorter.
+const marginMillis = 5 * 60_000
+
+const isToken = (value: Redacted.Redacted | Token): value is Token => !Redacted.isRedacted(value)
+
+/** Asks for tokens: one at a time, and none while the last one is good. */
+export const makeTokens = (
+  at: { readonly provider: string; readonly model: string },
+  token: Effect.Effect<Redacted.Redacted | Token, unknown>
+) =>
+  Effect.map(Effect.makeSemaphore(1), (asking) => {
+    let known: { readonly token: Redacted.Redacted; readonly until: number } | undefined
+
+    const failed = (cause: unknown) =>
+      cause instanceof LlmError
+        ? cause
+        : new LlmError({
+            reason: "Authentication",
+            method: "token",
+            provider: at.provider,
+            model: at.model,
+            issue: "no token could be had",
+            retryable: false,
+            midStream: false,
+            cause
+          })
+
+    const fresh = Effect.flatMap(Clock.currentTimeMillis, (now) =>
+      known !== undefined && now < known.until
+        ? Effect.succeed(known.token)
+        : Effect.map(Effect.mapError(token, failed), (given) => {
+            if (!isToken(given)) return given
+            known = { token: given.token, until: given.expiresAt - Math.min(marginMillis, (given.expiresAt - now) / 2) }
+            return given.token
+          })
+    )
+
+    return {
+      authorize: Effect.map(asking.withPermits(1)(fresh), (given) => ({
+        authorization: `Bearer ${Redacted.value(given)}`
+      })),
+      /** After a refusal: the token may have been revoked. */
+      forget: (error: { readonly reason: string }) =>
+        Effect.sync(() => {
+          if (error.reason === "Authentication") known = undefined
+        })
+    }
+  })
+
+/** The resource's address, of whatever its owner copied from the portal. */
+export const resourceOf = (endpoint: string): string =>
+  endpoint
+    .trim()
+    .replace(/[?#].*$/, "")
+    .replace(/\/+$/, "")
+    .replace(/\/(?:openai(?:\/v1|\/deployments(?:\/.*)?)?|models)$/, "")
+    .replace(/\/+$/, "")

@@ -7,7 +7,7 @@ import { ChatMessage } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { Anthropic, AnthropicMessages, Llm, type LlmRequest, LlmResponse } from "@underlay/llm"
 import * as Need from "@underlay/servers/Need"
-import { ConfigProvider, Effect, Either, Layer, Redacted, Stream } from "effect"
+import { ConfigProvider, Effect, Either, Layer, Redacted, Schema, Stream } from "effect"
 import { json, type Seen, type Server, serve, sse } from "./server.ts"
 
 type Json = { readonly [key: string]: unknown }
@@ -172,6 +172,34 @@ describe("Anthropic", () => {
       }
       assert.strictEqual(yield* status("claude-sonet-4-5"), "degraded")
       assert.strictEqual(server.seen[0]?.path, "/v1/models?limit=1000")
+    })
+  )
+
+  it.scopedLive("gives values by schema: in its own format, and by a tool where that cannot hold the schema", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ request, response }) => {
+        const body = JSON.parse(request.body) as Json
+        const [tool] = list(body["tools"])
+        const content =
+          tool === undefined
+            ? [{ type: "text", text: '{"city":"Berlin"}' }]
+            : [{ type: "tool_use", id: "t", name: tool["name"], input: { tags: { a: "x" } } }]
+        json(response, 200, { ...message, content, stop_reason: tool === undefined ? "end_turn" : "tool_use" })
+      })
+      const layer = anthropic(server)
+      const City = Schema.Struct({ city: Schema.String.pipe(Schema.minLength(1)) })
+      const city = yield* Llm.generateObject(City, ask).pipe(Effect.provide(layer))
+      assert.deepStrictEqual(city.value, { city: "Berlin" })
+      const native = JSON.parse(first(server).body) as { output_config: { format: { schema: Json } } }
+      assert.deepInclude(native.output_config.format.schema, { type: "object", additionalProperties: false })
+
+      const Tags = Schema.Struct({ tags: Schema.Record({ key: Schema.String, value: Schema.String }) })
+      const tags = yield* Llm.generateObject(Tags, ask).pipe(Effect.provide(layer))
+      assert.deepStrictEqual(tags.value, { tags: { a: "x" } })
+      assert.strictEqual(server.seen.length, 2)
+      const byTool = JSON.parse(server.seen[1]?.body ?? "") as Json
+      assert.notProperty(byTool, "output_config")
+      assert.deepInclude(byTool["tool_choice"], { type: "tool" })
     })
   )
 

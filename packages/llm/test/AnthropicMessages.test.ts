@@ -971,7 +971,22 @@ describe("a streamed answer", () => {
     assert.strictEqual(spliced.partial?.id, "msg_1")
     assert.strictEqual(spliced.usage?.input, 12)
     assert.deepStrictEqual(spliced.partial?.toolCalls, [])
-    assert.strictEqual(whole(start() + start() + text(0, "one") + end("end_turn") + over).text, "one")
+    const begun = start({ content: [{ type: "text", text: "on" }] })
+    assert.strictEqual(whole(begun + begun + text(0, "e") + end("end_turn") + over).text, "one")
+  })
+
+  it("has one part for each block of text or reasoning", () => {
+    const think = (index: number, thinking: string, signature: string) =>
+      block(index, { type: "thinking", thinking }) + delta(index, "signature_delta", { signature }) + stop(index)
+    const body = start() + text(0, "a") + text(1, "b") + think(2, "c", "s1") + think(3, "", "s2") + think(4, "d", "s3")
+    const provider = "anthropic"
+    assert.deepStrictEqual(whole(body + end("end_turn") + over).content, [
+      { type: "text", text: "a" },
+      { type: "text", text: "b" },
+      { type: "reasoning", text: "c", signature: "s1", provider },
+      { type: "reasoning", text: "", signature: "s2", provider },
+      { type: "reasoning", text: "d", signature: "s3", provider }
+    ])
   })
 
   it("has the words of a refusal once, after what had been said", () => {

@@ -640,9 +640,8 @@ export const decodeCount = (body: string, context: CallContext): Either.Either<n
 // Streams
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** A block while it is written. */
+/** A block that is of use only once it is whole. */
 type Open =
-  | { readonly type: "text" }
   | { readonly type: "call"; readonly block: Json; readonly position: number; readonly args: TextBuffer }
   | { readonly type: "other"; readonly data: Block; readonly input: TextBuffer }
 
@@ -675,7 +674,6 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     const block = open.get(index)
     if (block === undefined) return
     open.delete(index)
-    if (block.type === "text") return answer.close()
     if (block.type === "call") {
       return answer.onCall(callOf(block.block, block.position, block.args.toString(), provider))
     }
@@ -690,7 +688,6 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
       case "text":
       case "thinking": {
         answer.close()
-        open.set(index, { type: "text" })
         if (block["type"] === "text") return answer.onText(string(block["text"]) ?? "")
         answer.onReasoning(string(block["thinking"]) ?? "")
         return signed(answer, block["signature"])
@@ -713,7 +710,7 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     const type = delta["type"]
     if (type === "input_json_delta") {
       const text = string(delta["partial_json"])
-      if (text === undefined || block === undefined || block.type === "text") return
+      if (text === undefined || block === undefined) return
       if (block.type === "other") return block.input.add(text)
       block.args.add(text)
       const { id, name } = block.block

@@ -549,6 +549,10 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
         conclude()
         return answer.failure
       }
+      // Before anything of the answer came, what happened is better told by the error itself: no prediction was made, or
+      // it cannot be looked at.
+      const untouched = events === 0 || (cause.reason !== "Network" && !answer.hadContent)
+      if (untouched) answer.fail(cause)
       answer.fail(
         truncatedBy(cause, context, {
           hadContent: answer.hadContent,

@@ -446,6 +446,11 @@ describe("a conversation", () => {
     ])
   })
 
+  it("takes a result for one of the last calls, not for an older one that was never answered", () => {
+    const turns = messagesOf([answer(call("c")), ChatMessage.user("never mind"), answer(call("c")), result("c", "x")])
+    assert.deepStrictEqual(turns[3]?.["content"], [{ type: "tool_result", tool_use_id: "c_2", content: "x" }])
+  })
+
   it("has objects for arguments, whatever the model wrote", () => {
     const turns = messagesOf([
       answer(call("1", "f", undefined), call("2", "f", null), call("3", "f", [1]), call("4", "f", { __invalid: "{" }))

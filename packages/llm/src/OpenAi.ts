@@ -60,7 +60,9 @@ export const make = (
   const { api, apiKey, baseUrl = address, organization, project, ...settings } = options
   const own = isOwn(baseUrl)
   const responses = api === undefined ? own : api === "responses"
-  const dialect: Responses.Dialect = { provider: kind, rawReasoning: !own }
+  const dialect: Responses.Dialect = own
+    ? { provider: kind }
+    : { provider: kind, rawReasoning: true, systemRole: "system" }
   return LlmProvider.make({
     ...settings,
     provider: kind,

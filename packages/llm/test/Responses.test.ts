@@ -194,14 +194,25 @@ describe("requests", () => {
     assert.strictEqual(request["instructions"], "Be brief.\n\nBe kind.")
     assert.deepStrictEqual(request["input"], [
       { role: "user", content: "hi" },
-      { role: "system", content: "Now rhyme." }
+      { role: "developer", content: "Now rhyme." }
     ])
     const alone = body({ messages: [ChatMessage.system("Be brief.")] })
     assert.isUndefined(alone["instructions"])
-    assert.deepStrictEqual(alone["input"], [{ role: "system", content: "Be brief." }])
+    assert.deepStrictEqual(alone["input"], [{ role: "developer", content: "Be brief." }])
+    const other = body({ messages: [ChatMessage.system("a")] }, { dialect: { provider: "x", systemRole: "system" } })
+    assert.deepStrictEqual(other["input"], [{ role: "system", content: "a" }])
     const own = body({ messages: [ChatMessage.system("a"), hi], providerOptions: { openai: { instructions: "b" } } })
     assert.strictEqual(own["instructions"], "b")
-    assert.deepStrictEqual((own["input"] as ReadonlyArray<Json>)[0], { role: "system", content: "a" })
+    assert.deepStrictEqual((own["input"] as ReadonlyArray<Json>)[0], { role: "developer", content: "a" })
+  })
+
+  it("speak of JSON in the input where JSON of any shape is asked for, since instructions do not count", () => {
+    const request = body({ messages: [ChatMessage.system("Answer in JSON."), hi], responseFormat: { type: "json" } })
+    assert.isUndefined(request["instructions"])
+    assert.deepStrictEqual(request["input"], [
+      { role: "developer", content: "Answer in JSON." },
+      { role: "user", content: "hi" }
+    ])
   })
 
   it("carry images and files as bytes, by URL and by id", () => {
@@ -354,7 +365,7 @@ describe("requests", () => {
     }
     const mark = { prompt_cache_breakpoint: { mode: "explicit" } }
     const marked = [
-      { role: "system", content: [{ type: "input_text", text: "long", ...mark }] },
+      { role: "developer", content: [{ type: "input_text", text: "long", ...mark }] },
       { role: "user", content: [{ type: "input_text", text: "hi", ...mark }] },
       { role: "assistant", content: "yes" },
       { role: "user", content: "hi" }

@@ -41,6 +41,8 @@ export interface Dialect {
    * left out, since OpenAI accepts none.
    */
   readonly rawReasoning?: boolean | undefined
+  /** The role of a system message that is not among the instructions; by default `developer`, as OpenAI has it. */
+  readonly systemRole?: "developer" | "system" | undefined
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -115,8 +117,8 @@ const encodeUser = (
   return Either.map(Either.all(parts), (all) => ({ role: "user", content: marked(all, mark) }))
 }
 
-const encodeSystem = (text: string, mark: boolean): Json => ({
-  role: "system",
+const encodeSystem = (text: string, role: string, mark: boolean): Json => ({
+  role,
   content: mark ? marked([{ type: "input_text", text }], true) : text
 })
 
@@ -215,10 +217,13 @@ const encodeInput = (
 ): Either.Either<Json, string> => {
   const { messages } = request
   const marks = new Set(marksCache(options.model) ? request.promptCache?.breakpoints : [])
-  // What the system says first are the instructions, unless there is nothing else to be the input.
+  const role = options.dialect.systemRole ?? "developer"
+  // What the system says first are the instructions, unless there is nothing else to be the input. For JSON of any shape
+  // the API demands that the input speaks of it, and does not count the instructions.
   let leading = 0
   while (messages[leading]?.role === "system") leading += 1
-  if (options.instructed || leading === messages.length) leading = 0
+  const free = request.responseFormat?.type === "json"
+  if (options.instructed || free || leading === messages.length) leading = 0
   for (let index = 0; index < leading; index++) if (marks.has(index)) leading = 0
 
   const instructions: Array<string> = []
@@ -227,7 +232,7 @@ const encodeInput = (
     switch (message.role) {
       case "system":
         if (index < leading) instructions.push(message.content)
-        else input.push(encodeSystem(message.content, marks.has(index)))
+        else input.push(encodeSystem(message.content, role, marks.has(index)))
         break
       case "user": {
         const item = encodeUser(message.content, marks.has(index))

@@ -5,11 +5,12 @@
  * @since 0.1.0
  */
 import * as Redaction from "@underlay/core/operations/Redaction"
-import type { ChatMessage, ToolResultPart } from "@underlay/core/state/ChatMessage"
+import type { AssistantPart, ChatMessage, ToolResultPart } from "@underlay/core/state/ChatMessage"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as ParseResult from "effect/ParseResult"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import * as Telemetry from "./internal/telemetry.ts"
 import { TextBuffer } from "./internal/textBuffer.ts"
 import { addUsage } from "./internal/usage.ts"
@@ -109,6 +110,27 @@ export interface ToolkitHandlers<Name extends string, out E, out R> extends LlmT
   ) => Effect.Effect<{ readonly isFailure: boolean; readonly encodedResult: unknown }, E, R>
 }
 
+/** The toolkit's own span would hold the arguments of every call: the loop's does, where that is wanted. */
+const withoutParameters = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.tracerWith((tracer) =>
+    Effect.withTracer(
+      effect,
+      Tracer.make({
+        span: (...options) => {
+          const span = tracer.span(...options)
+          if (options[0] !== "Toolkit.handle") return span
+          const attribute = span.attribute.bind(span)
+          return Object.assign(span, {
+            attribute: (name: string, value: unknown) => {
+              if (name !== "parameters") attribute(name, value)
+            }
+          })
+        },
+        context: (run, fiber) => tracer.context(run, fiber)
+      })
+    )
+  )
+
 /**
  * The tools of a `Toolkit` of `@effect/ai` with its handlers, which is what `yield* toolkit` gives. Failures are answered
  * to the model, whichever failure mode a tool has.
@@ -125,7 +147,7 @@ export const fromToolkit = <Name extends string, E, R>(
       call.invalid !== undefined
         ? Effect.succeed(failed("The arguments are not JSON."))
         : // It decodes what it is given by the schema of that tool.
-          Effect.match(toolkit.handle(tool.name as Name, call.arguments as never), {
+          Effect.match(withoutParameters(toolkit.handle(tool.name as Name, call.arguments as never)), {
             onFailure: (error): Answer => failed(said(error)),
             onSuccess: ({ encodedResult, isFailure }): Answer => ({ result: encodedResult, isError: isFailure })
           })
@@ -218,6 +240,47 @@ export interface EndPart {
  */
 export type LoopPart = Exclude<LlmStreamPart, FinishPart> | ToolResultPart | StepPart | EndPart
 
+/**
+ * Ids that tell calls apart over the whole conversation: servers that give none, or count them from 0 in every answer, are
+ * answered by others that refuse an id twice. The call and its result are renamed alike.
+ */
+class Ids {
+  private readonly used = new Set<string>()
+
+  constructor(messages: ReadonlyArray<ChatMessage>) {
+    for (const message of messages) {
+      if (message.role !== "assistant") continue
+      for (const part of message.content) if (part.type === "tool-call") this.used.add(part.id)
+    }
+  }
+
+  rename(call: LlmToolCall): LlmToolCall {
+    let id = call.id
+    for (let count = 2; this.used.has(id); count++) id = `${call.id}_${count}`
+    this.used.add(id)
+    return id === call.id ? call : { ...call, id }
+  }
+}
+
+/** The parts with the ids of the calls, which are the same calls in the same order. */
+const renamed = (
+  content: ReadonlyArray<AssistantPart>,
+  calls: ReadonlyArray<LlmToolCall>
+): ReadonlyArray<AssistantPart> => {
+  let index = 0
+  return content.map((part) => {
+    if (part.type !== "tool-call") return part
+    const call = calls[index++]
+    return call === undefined || call.id === part.id || call.name !== part.name ? part : { ...part, id: call.id }
+  })
+}
+
+const distinct = (response: LlmResponse, ids: Ids): LlmResponse => {
+  if (response.toolCalls.length === 0) return response
+  const toolCalls = response.toolCalls.map((call) => ids.rename(call))
+  return { ...response, toolCalls, content: renamed(response.content, toolCalls) }
+}
+
 interface State {
   readonly index: number
   readonly steps: ReadonlyArray<Step>
@@ -236,7 +299,7 @@ const plan = <R, R2>(
   const byName = new Map(handlers.map((each) => [each.tool.name, each]))
   const known = new Set((request.tools ?? []).map((tool) => tool.name))
   const tools = [...(request.tools ?? []), ...handlers.map(({ tool }) => tool).filter(({ name }) => !known.has(name))]
-  const maxSteps = Math.max(1, Math.floor(options?.maxSteps ?? 10))
+  const maxSteps = Math.max(1, Math.floor(options?.maxSteps ?? 10) || 1)
 
   const asked = (state: State): LlmRequest => ({
     ...request,
@@ -344,9 +407,9 @@ export const run = <R = never, R2 = never>(
     const loop = plan(request, handlers, options)
     const from = (state: State): Effect.Effect<LoopResult, LlmError, R | R2> =>
       Effect.gen(function* () {
-        const response = yield* Effect.mapError(llm.generate(loop.asked(state)), (error) =>
-          loop.withUsage(state, error)
-        )
+        const asked = loop.asked(state)
+        const answer = yield* Effect.mapError(llm.generate(asked), (error) => loop.withUsage(state, error))
+        const response = distinct(answer, new Ids(asked.messages))
         const results = yield* Effect.forEach(loop.callsOf(response), loop.execute, { concurrency: loop.concurrency })
         const after = yield* loop.next(state, response, results)
         return after.result ?? (yield* from(after.state))
@@ -373,6 +436,11 @@ class Gathered {
   private readonly reasoning = new TextBuffer()
   private refusal: TextBuffer | undefined
   private readonly calls: Array<LlmToolCall> = []
+  private readonly ids: Ids
+
+  constructor(ids: Ids) {
+    this.ids = ids
+  }
 
   readonly take = (chunk: Chunk.Chunk<LlmStreamPart>): Chunk.Chunk<LoopPart> => {
     const parts: Array<LoopPart> = []
@@ -383,7 +451,7 @@ class Gathered {
           { type: "reasoning-delta", text: this.reasoning.toString() },
           ...(this.refusal === undefined ? [] : [{ type: "refusal-delta" as const, text: this.refusal.toString() }]),
           ...this.calls,
-          part
+          { ...part, content: renamed(part.content, this.calls) }
         ])
         continue
       }
@@ -392,7 +460,12 @@ class Gathered {
       else if (part.type === "refusal-delta") {
         this.refusal ??= new TextBuffer()
         this.refusal.add(part.text)
-      } else if (part.type === "tool-call") this.calls.push(part)
+      } else if (part.type === "tool-call") {
+        const call = this.ids.rename(part)
+        this.calls.push(call)
+        parts.push(call)
+        continue
+      }
       parts.push(part)
     }
     return Chunk.unsafeFromArray(parts)
@@ -416,9 +489,10 @@ export const stream = <R = never, R2 = never>(
       const loop = plan(request, handlers, options)
       const from = (state: State): Stream.Stream<LoopPart, LlmError, R | R2> =>
         Stream.suspend(() => {
-          const gathered = new Gathered()
+          const asked = loop.asked(state)
+          const gathered = new Gathered(new Ids(asked.messages))
           const results: Array<ToolResultPart> = []
-          const answer: Stream.Stream<LoopPart, LlmError> = llm.stream(loop.asked(state)).pipe(
+          const answer: Stream.Stream<LoopPart, LlmError> = llm.stream(asked).pipe(
             Stream.mapChunks(gathered.take),
             Stream.mapError((error) => loop.withUsage(state, error))
           )

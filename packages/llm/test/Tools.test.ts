@@ -4,7 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { ChatCompletions, type Llm, LlmTest, LlmTool, LlmToolLoop } from "@underlay/llm"
-import { Cause, Chunk, Deferred, Effect, Either, Exit, Fiber, Ref, Schema, Stream } from "effect"
+import { Cause, Chunk, Deferred, Effect, Either, Exit, Fiber, Option, Ref, Schema, Stream } from "effect"
 
 const ask: Llm.LlmRequest = { messages: [ChatMessage.user("the weather in Berlin and Paris?")] }
 
@@ -276,6 +276,38 @@ describe("the loop", () => {
     }).pipe(scripted(calls("a", "b")))
   )
 
+  for (const stream of [false, true]) {
+    it.effect(`tells calls apart that a server gave the same id, ${stream ? "streamed" : "whole"}`, () =>
+      Effect.gen(function* () {
+        const result = stream
+          ? yield* LlmToolLoop.stream(ask, [weather]).pipe(
+              Stream.filterMap((part) => (part.type === "end" ? Option.some(part.result) : Option.none())),
+              Stream.runHead,
+              Effect.flatten
+            )
+          : yield* LlmToolLoop.run(ask, [weather])
+        assertPaired(result.messages)
+        const ids = result.steps.flatMap(({ results }) => results.map(({ id, result }) => [id, result]))
+        assert.deepStrictEqual(ids, [
+          ["c0", { city: "a", celsius: 1 }],
+          ["c0_2", { city: "bb", celsius: 2 }],
+          ["c0_3", { city: "ccc", celsius: 3 }]
+        ])
+      }).pipe(
+        scripted(
+          {
+            toolCalls: [
+              { id: "c0", name: "weather", arguments: { city: "a" } },
+              { id: "c0", name: "weather", arguments: { city: "bb" } }
+            ]
+          },
+          calls("ccc"),
+          done
+        )
+      )
+    )
+  }
+
   it.effect("lets a defect of a tool be a defect", () =>
     Effect.gen(function* () {
       const broken = LlmToolLoop.handler(weatherTool, () => Effect.die(new Error("bug")))
@@ -338,7 +370,17 @@ describe("the loop", () => {
           )
         )
       )
-      const parts = Chunk.toReadonlyArray(yield* Stream.runCollect(LlmToolLoop.stream(ask, handlers)))
+      const recording = yield* Recording.make
+      const parts = Chunk.toReadonlyArray(yield* recording.within(Stream.runCollect(LlmToolLoop.stream(ask, handlers))))
+      const handled = (yield* recording.spans).filter(({ name }) => name === "Toolkit.handle")
+      assert.deepStrictEqual(
+        handled.map(({ attributes }) => [attributes.get("tool"), attributes.has("parameters")]),
+        [
+          ["weather", false],
+          ["weather", false],
+          ["count", false]
+        ]
+      )
       const results = parts.flatMap((part) => (part.type === "tool-result" ? [[part.result, part.isError]] : []))
       // What the schema encodes, primitives too.
       assert.deepStrictEqual(results, [

@@ -791,6 +791,51 @@ describe("a streamed answer of Gemini", () => {
     )
   })
 
+  it("takes a second text at a path for a new one, and no list with a gap of millions", () => {
+    const response = answer(
+      call({
+        name: "f",
+        partialArgs: [
+          piece("$.a", { stringValue: "first" }, true),
+          piece("$.a", { stringValue: " half" }),
+          piece("$.a", { stringValue: "second" }),
+          piece("$.list[999999999]", { stringValue: "far" }),
+          piece("$.list[1]", { numberValue: 1 })
+        ],
+        willContinue: false
+      }),
+      call({ name: "f", args: { a: "other" } }),
+      candidate([], "MAX_TOKENS")
+    )
+    assert.deepStrictEqual(
+      response.toolCalls.map((each) => each.arguments),
+      [{ a: "second", list: [null, 1] }, { a: "other" }]
+    )
+  })
+
+  it("as one JSON array is the same as events, whatever the text and the chunks", () => {
+    FastCheck.assert(
+      FastCheck.property(
+        FastCheck.array(
+          FastCheck.oneof(FastCheck.fullUnicodeString(), FastCheck.stringOf(FastCheck.constantFrom(...'"\\{}[],: a'))),
+          { minLength: 1, maxLength: 5 }
+        ),
+        FastCheck.integer({ min: 1, max: 40 }),
+        (texts, size) => {
+          const chunks = [...texts.map((text) => candidate([{ text }])), candidate([], "STOP")]
+          const bytes = new TextEncoder().encode(JSON.stringify(chunks, null, size % 3))
+          const decoder = GenerateContent.makeStreamDecoder(context)
+          const parts: Array<LlmResponse.LlmStreamPart> = []
+          for (let from = 0; from < bytes.length; from += size) {
+            parts.push(...decoder.push(bytes.slice(from, from + size)))
+          }
+          assert.isTrue(decoder.done())
+          assert.strictEqual(LlmResponse.fromParts([...parts, ...decoder.end()])?.text, texts.join(""))
+        }
+      )
+    )
+  })
+
   it("hands on whole calls only, and drops one that the limit of tokens cut off", () => {
     const open = [
       call({ name: "f", args: { a: 1 } }),

@@ -519,6 +519,18 @@ describe("conversations that go on", () => {
     ])
   })
 
+  it("send no reasoning to a model that does not reason, which refuses it (a smaller model goes on)", () => {
+    const message: ChatMessage.ChatMessage = {
+      role: "assistant",
+      content: [
+        { type: "reasoning", text: "hm", id: "rs_1", signature: "enc", provider: "openai" },
+        { type: "text", text: "yes" }
+      ]
+    }
+    assert.deepStrictEqual(replay(message, { model: "gpt-4.1-mini" }).slice(1), [{ role: "assistant", content: "yes" }])
+    assert.strictEqual(replay(message, { model: "gpt-5-mini" }).length, 3)
+  })
+
   it("keep a call's namespace, and shorten ids that are too long the same way on both sides", () => {
     const { response } = play(created + call(0, "f", ["{}"], { namespace: "crm", caller: null }) + completed())
     if (response === undefined) return assert.fail("no response")

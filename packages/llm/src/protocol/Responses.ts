@@ -60,7 +60,7 @@ const refuse = (dialect: Dialect, model: string, method: string, issue: string):
     midStream: false
   })
 
-// Models that do not reason refuse to be asked for encrypted reasoning.
+// Models that do not reason refuse to be asked for encrypted reasoning, and to be sent any.
 const unreasoning = /^(?:.*\/|ft:)?(?:gpt-(?:3|4(?!\d))|chatgpt-|gpt-5-chat|computer-use|davinci|babbage)/i
 
 /** Whether explicit ends of what is worth caching are known to the model: GPT-5.6 and later. */
@@ -138,7 +138,7 @@ const callIdOf = (id: string): string => {
 const encodeAssistant = (
   content: ReadonlyArray<AssistantPart>,
   dialect: Dialect,
-  stored: boolean
+  options: { readonly stored: boolean; readonly reasons: boolean }
 ): ReadonlyArray<Json> => {
   const items: Array<Json> = []
   let message: { text: string; readonly phase: string | undefined } | undefined
@@ -157,7 +157,7 @@ const encodeAssistant = (
       const name = id === undefined ? {} : { id }
       const summary = texts.map((text) => ({ type: "summary_text", text }))
       if (signature !== undefined) items.push({ type: "reasoning", ...name, summary, encrypted_content: signature })
-      else if (stored && id !== undefined) items.push({ type: "reasoning", id, summary })
+      else if (options.stored && id !== undefined) items.push({ type: "reasoning", id, summary })
       else if (dialect.rawReasoning === true && texts.length > 0) {
         const said = texts.map((text) => ({ type: "reasoning_text", text }))
         items.push({ type: "reasoning", ...name, summary: [], content: said })
@@ -179,7 +179,7 @@ const encodeAssistant = (
         break
       }
       case "reasoning": {
-        if (!own) break
+        if (!own || !options.reasons) break
         if (reasoning === undefined || part.id === undefined || reasoning.id !== part.id) {
           flush()
           reasoning = { id: part.id, texts: [], signature: undefined }
@@ -217,6 +217,7 @@ const encodeInput = (
 ): Either.Either<Json, string> => {
   const { messages } = request
   const marks = new Set(marksCache(options.model) ? request.promptCache?.breakpoints : [])
+  const replay = { stored: options.stored, reasons: !unreasoning.test(options.model) }
   const role = options.dialect.systemRole ?? "developer"
   // What the system says first are the instructions, unless there is nothing else to be the input. For JSON of any shape
   // the API demands that the input speaks of it, and does not count the instructions.
@@ -241,7 +242,7 @@ const encodeInput = (
         break
       }
       case "assistant":
-        input.push(...encodeAssistant(message.content, options.dialect, options.stored))
+        input.push(...encodeAssistant(message.content, options.dialect, replay))
         break
       case "tool":
         for (const part of message.content) {

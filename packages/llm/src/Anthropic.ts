@@ -88,6 +88,35 @@ const namesOf = (name: string): ReadonlyArray<string> => {
 }
 
 /**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<AnthropicOptions> = Config.map(
+  Config.all([
+    Config.all({
+      apiKey: Config.redacted("apiKey"),
+      model: Config.nonEmptyString("model"),
+      baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
+      version: Config.option(Config.nonEmptyString("version")),
+      betas: Config.option(Config.array(Config.nonEmptyString(), "betas")),
+      maxTokens: Config.option(Config.integer("maxTokens"))
+    }),
+    LlmProvider.callSettings
+  ]),
+  ([read, calls]): AnthropicOptions => ({
+    ...calls,
+    apiKey: read.apiKey,
+    model: read.model,
+    baseUrl: Option.getOrUndefined(read.baseUrl),
+    version: Option.getOrUndefined(read.version),
+    betas: Option.getOrUndefined(read.betas),
+    maxTokens: Option.getOrUndefined(read.maxTokens)
+  })
+)
+
+/**
  * The options as settings: `anthropic.apiKey` and `anthropic.model`, and if they are there `anthropic.baseUrl`,
  * `anthropic.version`, `anthropic.betas` (a list), `anthropic.maxTokens` and the settings of calls (`anthropic.timeout`,
  * …).
@@ -95,31 +124,7 @@ const namesOf = (name: string): ReadonlyArray<string> => {
  * @since 0.1.0
  * @category config
  */
-export const config: Config.Config<AnthropicOptions> = Config.nested(
-  Config.map(
-    Config.all([
-      Config.all({
-        apiKey: Config.redacted("apiKey"),
-        model: Config.nonEmptyString("model"),
-        baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
-        version: Config.option(Config.nonEmptyString("version")),
-        betas: Config.option(Config.array(Config.nonEmptyString(), "betas")),
-        maxTokens: Config.option(Config.integer("maxTokens"))
-      }),
-      LlmProvider.callSettings
-    ]),
-    ([read, calls]): AnthropicOptions => ({
-      ...calls,
-      apiKey: read.apiKey,
-      model: read.model,
-      baseUrl: Option.getOrUndefined(read.baseUrl),
-      version: Option.getOrUndefined(read.version),
-      betas: Option.getOrUndefined(read.betas),
-      maxTokens: Option.getOrUndefined(read.maxTokens)
-    })
-  ),
-  kind
-)
+export const config: Config.Config<AnthropicOptions> = Config.nested(settings, kind)
 
 /**
  * Anthropic's models. Some think without being asked to and show nothing of it: let `firstContentTimeout` be longer for

@@ -160,6 +160,35 @@ export const make = (
   })
 
 /**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<AzureOpenAiOptions> = Config.map(
+  Config.all([
+    Config.all({
+      endpoint: Config.nonEmptyString("endpoint"),
+      apiKey: Config.redacted("apiKey"),
+      model: Config.nonEmptyString("model"),
+      style: Config.option(Config.literal("v1", "deployments", "models")("style")),
+      api: Config.option(Config.literal("responses", "chat-completions")("api")),
+      apiVersion: Config.option(Config.nonEmptyString("apiVersion"))
+    }),
+    LlmProvider.callSettings
+  ]),
+  ([read, calls]): AzureOpenAiOptions => ({
+    ...calls,
+    endpoint: read.endpoint,
+    apiKey: read.apiKey,
+    model: read.model,
+    style: Option.getOrUndefined(read.style),
+    api: Option.getOrUndefined(read.api),
+    apiVersion: Option.getOrUndefined(read.apiVersion)
+  })
+)
+
+/**
  * The options as settings: `azure.endpoint`, `azure.apiKey` and `azure.model`, and if they are there `azure.style`,
  * `azure.api`, `azure.apiVersion` and the settings of calls (`azure.timeout`, …). Tokens are no settings: they are given as
  * `token` to `layer`.
@@ -167,31 +196,7 @@ export const make = (
  * @since 0.1.0
  * @category config
  */
-export const config: Config.Config<AzureOpenAiOptions> = Config.nested(
-  Config.map(
-    Config.all([
-      Config.all({
-        endpoint: Config.nonEmptyString("endpoint"),
-        apiKey: Config.redacted("apiKey"),
-        model: Config.nonEmptyString("model"),
-        style: Config.option(Config.literal("v1", "deployments", "models")("style")),
-        api: Config.option(Config.literal("responses", "chat-completions")("api")),
-        apiVersion: Config.option(Config.nonEmptyString("apiVersion"))
-      }),
-      LlmProvider.callSettings
-    ]),
-    ([read, calls]): AzureOpenAiOptions => ({
-      ...calls,
-      endpoint: read.endpoint,
-      apiKey: read.apiKey,
-      model: read.model,
-      style: Option.getOrUndefined(read.style),
-      api: Option.getOrUndefined(read.api),
-      apiVersion: Option.getOrUndefined(read.apiVersion)
-    })
-  ),
-  kind
-)
+export const config: Config.Config<AzureOpenAiOptions> = Config.nested(settings, kind)
 
 /**
  * Models deployed in Azure.

@@ -76,31 +76,36 @@ export const make = (
 }
 
 /**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<GoogleOptions> = Config.map(
+  Config.all([
+    Config.all({
+      apiKey: Config.redacted("apiKey"),
+      model: Config.nonEmptyString("model"),
+      baseUrl: Config.option(Config.nonEmptyString("baseUrl"))
+    }),
+    LlmProvider.callSettings
+  ]),
+  ([read, calls]): GoogleOptions => ({
+    ...calls,
+    apiKey: read.apiKey,
+    model: read.model,
+    baseUrl: Option.getOrUndefined(read.baseUrl)
+  })
+)
+
+/**
  * The options as settings: `google.apiKey` and `google.model`, and if they are there `google.baseUrl` and the settings of
  * calls (`google.timeout`, …).
  *
  * @since 0.1.0
  * @category config
  */
-export const config: Config.Config<GoogleOptions> = Config.nested(
-  Config.map(
-    Config.all([
-      Config.all({
-        apiKey: Config.redacted("apiKey"),
-        model: Config.nonEmptyString("model"),
-        baseUrl: Config.option(Config.nonEmptyString("baseUrl"))
-      }),
-      LlmProvider.callSettings
-    ]),
-    ([read, calls]): GoogleOptions => ({
-      ...calls,
-      apiKey: read.apiKey,
-      model: read.model,
-      baseUrl: Option.getOrUndefined(read.baseUrl)
-    })
-  ),
-  kind
-)
+export const config: Config.Config<GoogleOptions> = Config.nested(settings, kind)
 
 /**
  * Google's models.

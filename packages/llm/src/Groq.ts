@@ -86,37 +86,42 @@ export const make = (
 }
 
 /**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<GroqOptions> = Config.map(
+  Config.all([
+    Config.all({
+      apiKey: Config.redacted("apiKey"),
+      model: Config.nonEmptyString("model"),
+      baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
+      reasoningFormat: Config.option(Config.literal("hidden", "raw", "parsed")("reasoningFormat")),
+      includeReasoning: Config.option(Config.boolean("includeReasoning")),
+      serviceTier: Config.option(Config.literal("auto", "on_demand", "flex", "performance")("serviceTier"))
+    }),
+    LlmProvider.callSettings
+  ]),
+  ([read, calls]): GroqOptions => ({
+    ...calls,
+    apiKey: read.apiKey,
+    model: read.model,
+    baseUrl: Option.getOrUndefined(read.baseUrl),
+    reasoningFormat: Option.getOrUndefined(read.reasoningFormat),
+    includeReasoning: Option.getOrUndefined(read.includeReasoning),
+    serviceTier: Option.getOrUndefined(read.serviceTier)
+  })
+)
+
+/**
  * The options as settings: `groq.apiKey` and `groq.model`, and if they are there `groq.baseUrl`, `groq.reasoningFormat`,
  * `groq.includeReasoning`, `groq.serviceTier` and the settings of calls (`groq.timeout`, …).
  *
  * @since 0.1.0
  * @category config
  */
-export const config: Config.Config<GroqOptions> = Config.nested(
-  Config.map(
-    Config.all([
-      Config.all({
-        apiKey: Config.redacted("apiKey"),
-        model: Config.nonEmptyString("model"),
-        baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
-        reasoningFormat: Config.option(Config.literal("hidden", "raw", "parsed")("reasoningFormat")),
-        includeReasoning: Config.option(Config.boolean("includeReasoning")),
-        serviceTier: Config.option(Config.literal("auto", "on_demand", "flex", "performance")("serviceTier"))
-      }),
-      LlmProvider.callSettings
-    ]),
-    ([read, calls]): GroqOptions => ({
-      ...calls,
-      apiKey: read.apiKey,
-      model: read.model,
-      baseUrl: Option.getOrUndefined(read.baseUrl),
-      reasoningFormat: Option.getOrUndefined(read.reasoningFormat),
-      includeReasoning: Option.getOrUndefined(read.includeReasoning),
-      serviceTier: Option.getOrUndefined(read.serviceTier)
-    })
-  ),
-  kind
-)
+export const config: Config.Config<GroqOptions> = Config.nested(settings, kind)
 
 /**
  * Models on Groq.

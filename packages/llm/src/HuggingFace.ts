@@ -86,35 +86,40 @@ export const make = (
 }
 
 /**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<HuggingFaceOptions> = Config.map(
+  Config.all([
+    Config.all({
+      apiKey: Config.redacted("apiKey"),
+      model: Config.nonEmptyString("model"),
+      baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
+      inferenceProvider: Config.option(Config.nonEmptyString("inferenceProvider")),
+      billTo: Config.option(Config.nonEmptyString("billTo"))
+    }),
+    LlmProvider.callSettings
+  ]),
+  ([read, calls]): HuggingFaceOptions => ({
+    ...calls,
+    apiKey: read.apiKey,
+    model: read.model,
+    baseUrl: Option.getOrUndefined(read.baseUrl),
+    inferenceProvider: Option.getOrUndefined(read.inferenceProvider),
+    billTo: Option.getOrUndefined(read.billTo)
+  })
+)
+
+/**
  * The options as settings: `huggingface.apiKey` and `huggingface.model`, and if they are there `huggingface.baseUrl`,
  * `huggingface.inferenceProvider`, `huggingface.billTo` and the settings of calls (`huggingface.timeout`, …).
  *
  * @since 0.1.0
  * @category config
  */
-export const config: Config.Config<HuggingFaceOptions> = Config.nested(
-  Config.map(
-    Config.all([
-      Config.all({
-        apiKey: Config.redacted("apiKey"),
-        model: Config.nonEmptyString("model"),
-        baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
-        inferenceProvider: Config.option(Config.nonEmptyString("inferenceProvider")),
-        billTo: Config.option(Config.nonEmptyString("billTo"))
-      }),
-      LlmProvider.callSettings
-    ]),
-    ([read, calls]): HuggingFaceOptions => ({
-      ...calls,
-      apiKey: read.apiKey,
-      model: read.model,
-      baseUrl: Option.getOrUndefined(read.baseUrl),
-      inferenceProvider: Option.getOrUndefined(read.inferenceProvider),
-      billTo: Option.getOrUndefined(read.billTo)
-    })
-  ),
-  kind
-)
+export const config: Config.Config<HuggingFaceOptions> = Config.nested(settings, kind)
 
 /**
  * Models behind Hugging Face's router.

@@ -131,37 +131,42 @@ export const make = (
 }
 
 /**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<OllamaOptions> = Config.map(
+  Config.all([
+    Config.all({
+      apiKey: Config.option(Config.redacted("apiKey")),
+      model: Config.nonEmptyString("model"),
+      host: Config.option(Config.nonEmptyString("host")),
+      api: Config.option(Config.literal("native", "v1")("api")),
+      contextLength: Config.option(Config.integer("contextLength")),
+      keepAlive: Config.option(Config.duration("keepAlive"))
+    }),
+    LlmProvider.callSettings
+  ]),
+  ([read, calls]): OllamaOptions => ({
+    ...calls,
+    apiKey: Option.getOrUndefined(read.apiKey),
+    model: read.model,
+    host: Option.getOrUndefined(read.host),
+    api: Option.getOrUndefined(read.api),
+    contextLength: Option.getOrUndefined(read.contextLength),
+    keepAlive: Option.getOrUndefined(read.keepAlive)
+  })
+)
+
+/**
  * The options as settings: `ollama.model`, and if they are there `ollama.host`, `ollama.apiKey`, `ollama.api`,
  * `ollama.contextLength`, `ollama.keepAlive` and the settings of calls (`ollama.timeout`, …).
  *
  * @since 0.1.0
  * @category config
  */
-export const config: Config.Config<OllamaOptions> = Config.nested(
-  Config.map(
-    Config.all([
-      Config.all({
-        apiKey: Config.option(Config.redacted("apiKey")),
-        model: Config.nonEmptyString("model"),
-        host: Config.option(Config.nonEmptyString("host")),
-        api: Config.option(Config.literal("native", "v1")("api")),
-        contextLength: Config.option(Config.integer("contextLength")),
-        keepAlive: Config.option(Config.duration("keepAlive"))
-      }),
-      LlmProvider.callSettings
-    ]),
-    ([read, calls]): OllamaOptions => ({
-      ...calls,
-      apiKey: Option.getOrUndefined(read.apiKey),
-      model: read.model,
-      host: Option.getOrUndefined(read.host),
-      api: Option.getOrUndefined(read.api),
-      contextLength: Option.getOrUndefined(read.contextLength),
-      keepAlive: Option.getOrUndefined(read.keepAlive)
-    })
-  ),
-  kind
-)
+export const config: Config.Config<OllamaOptions> = Config.nested(settings, kind)
 
 /**
  * Models on an Ollama server.

@@ -95,6 +95,35 @@ const isOwn = (baseUrl: string): boolean =>
   URL.canParse(baseUrl) && /(?:^|\.)api\.openai\.com$/i.test(new URL(baseUrl).hostname)
 
 /**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<OpenAiOptions> = Config.map(
+  Config.all([
+    Config.all({
+      apiKey: Config.redacted("apiKey"),
+      model: Config.nonEmptyString("model"),
+      baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
+      api: Config.option(Config.literal("responses", "chat-completions")("api")),
+      organization: Config.option(Config.nonEmptyString("organization")),
+      project: Config.option(Config.nonEmptyString("project"))
+    }),
+    LlmProvider.callSettings
+  ]),
+  ([read, calls]): OpenAiOptions => ({
+    ...calls,
+    apiKey: read.apiKey,
+    model: read.model,
+    baseUrl: Option.getOrUndefined(read.baseUrl),
+    api: Option.getOrUndefined(read.api),
+    organization: Option.getOrUndefined(read.organization),
+    project: Option.getOrUndefined(read.project)
+  })
+)
+
+/**
  * The options as settings: `openai.apiKey` and `openai.model`, and if they are there `openai.baseUrl`,
  * `openai.api` (`responses` or `chat-completions`), `openai.organization`, `openai.project` and the settings of calls
  * (`openai.timeout`, …).
@@ -102,31 +131,7 @@ const isOwn = (baseUrl: string): boolean =>
  * @since 0.1.0
  * @category config
  */
-export const config: Config.Config<OpenAiOptions> = Config.nested(
-  Config.map(
-    Config.all([
-      Config.all({
-        apiKey: Config.redacted("apiKey"),
-        model: Config.nonEmptyString("model"),
-        baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
-        api: Config.option(Config.literal("responses", "chat-completions")("api")),
-        organization: Config.option(Config.nonEmptyString("organization")),
-        project: Config.option(Config.nonEmptyString("project"))
-      }),
-      LlmProvider.callSettings
-    ]),
-    ([read, calls]): OpenAiOptions => ({
-      ...calls,
-      apiKey: read.apiKey,
-      model: read.model,
-      baseUrl: Option.getOrUndefined(read.baseUrl),
-      api: Option.getOrUndefined(read.api),
-      organization: Option.getOrUndefined(read.organization),
-      project: Option.getOrUndefined(read.project)
-    })
-  ),
-  kind
-)
+export const config: Config.Config<OpenAiOptions> = Config.nested(settings, kind)
 
 /**
  * OpenAI's models.

@@ -284,34 +284,41 @@ export const makePreset = (
 }
 
 /**
+ * The options of a preset as settings, by their own names: `Config.nested(presetSettings("vllm"), "…")` reads them from a
+ * table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const presetSettings = (name: PresetName): Config.Config<PresetOptions> => {
+  const apiKey = Config.redacted("apiKey")
+  return Config.map(
+    Config.all([
+      Config.all({
+        apiKey: localPresets.includes(name) ? Config.option(apiKey) : Config.map(apiKey, Option.some),
+        model: Config.nonEmptyString("model"),
+        baseUrl: Config.option(Config.nonEmptyString("baseUrl"))
+      }),
+      LlmProvider.callSettings
+    ]),
+    ([read, calls]): PresetOptions => ({
+      ...calls,
+      apiKey: Option.getOrUndefined(read.apiKey),
+      model: read.model,
+      baseUrl: Option.getOrUndefined(read.baseUrl)
+    })
+  )
+}
+
+/**
  * The options of a preset as settings: `mistral.apiKey` and `mistral.model`, and if they are there `mistral.baseUrl` and
  * the settings of calls (`mistral.timeout`, …). Servers on one's own machines need no key.
  *
  * @since 0.1.0
  * @category config
  */
-export const presetConfig = (name: PresetName): Config.Config<PresetOptions> => {
-  const apiKey = Config.redacted("apiKey")
-  return Config.nested(
-    Config.map(
-      Config.all([
-        Config.all({
-          apiKey: localPresets.includes(name) ? Config.option(apiKey) : Config.map(apiKey, Option.some),
-          model: Config.nonEmptyString("model"),
-          baseUrl: Config.option(Config.nonEmptyString("baseUrl"))
-        }),
-        LlmProvider.callSettings
-      ]),
-      ([read, calls]): PresetOptions => ({
-        ...calls,
-        apiKey: Option.getOrUndefined(read.apiKey),
-        model: read.model,
-        baseUrl: Option.getOrUndefined(read.baseUrl)
-      })
-    ),
-    name
-  )
-}
+export const presetConfig = (name: PresetName): Config.Config<PresetOptions> =>
+  Config.nested(presetSettings(name), name)
 
 /**
  * A language model behind one of the well-known servers.

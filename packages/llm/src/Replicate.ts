@@ -240,33 +240,38 @@ const modelPath = (model: string): string =>
   `/models/${model.replace(/:.*$/, "").split("/").map(encodeURIComponent).join("/")}`
 
 /**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<ReplicateOptions> = Config.map(
+  Config.all([
+    Config.all({
+      apiKey: Config.redacted("apiKey"),
+      model: Config.nonEmptyString("model"),
+      wait: Config.option(Config.duration("wait")),
+      baseUrl: Config.option(Config.nonEmptyString("baseUrl"))
+    }),
+    LlmProvider.callSettings
+  ]),
+  ([read, calls]): ReplicateOptions => ({
+    ...calls,
+    apiKey: read.apiKey,
+    model: read.model,
+    wait: Option.getOrUndefined(read.wait),
+    baseUrl: Option.getOrUndefined(read.baseUrl)
+  })
+)
+
+/**
  * The options as settings: `replicate.apiKey` and `replicate.model`, and if they are there `replicate.baseUrl`,
  * `replicate.wait` and the settings of calls (`replicate.timeout`, …).
  *
  * @since 0.1.0
  * @category config
  */
-export const config: Config.Config<ReplicateOptions> = Config.nested(
-  Config.map(
-    Config.all([
-      Config.all({
-        apiKey: Config.redacted("apiKey"),
-        model: Config.nonEmptyString("model"),
-        wait: Config.option(Config.duration("wait")),
-        baseUrl: Config.option(Config.nonEmptyString("baseUrl"))
-      }),
-      LlmProvider.callSettings
-    ]),
-    ([read, calls]): ReplicateOptions => ({
-      ...calls,
-      apiKey: read.apiKey,
-      model: read.model,
-      wait: Option.getOrUndefined(read.wait),
-      baseUrl: Option.getOrUndefined(read.baseUrl)
-    })
-  ),
-  kind
-)
+export const config: Config.Config<ReplicateOptions> = Config.nested(settings, kind)
 
 /**
  * Models on Replicate.

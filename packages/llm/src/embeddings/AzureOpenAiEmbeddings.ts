@@ -107,32 +107,25 @@ export const make = (
     }
   })
 
-/**
- * The options as settings: `azure.endpoint`, `azure.apiKey` and `azure.embeddings.model` (the deployment), and if they are
- * there `azure.embeddings.baseModel`, `azure.embeddings.style`, `azure.embeddings.apiVersion` and
- * `azure.embeddings.dimensions` with the other settings of embeddings. Tokens are no settings: they are given as `token` to
- * `layerEmbeddings`.
- *
- * @since 0.1.0
- * @category config
- */
-export const config: Config.Config<AzureOpenAiEmbeddingsOptions> = Config.nested(
+/** The options as settings; those that are of embeddings alone are within. */
+const settingsWith = (
+  within: <A>(config: Config.Config<A>) => Config.Config<A>
+): Config.Config<AzureOpenAiEmbeddingsOptions> =>
   Config.map(
     Config.all([
       Config.all({
         endpoint: Config.nonEmptyString("endpoint"),
         apiKey: Config.redacted("apiKey")
       }),
-      Config.nested(
+      within(
         Config.all({
           model: Config.nonEmptyString("model"),
           baseModel: Config.option(Config.nonEmptyString("baseModel")),
           style: Config.option(Config.literal("v1", "deployments", "models")("style")),
           apiVersion: Config.option(Config.nonEmptyString("apiVersion"))
-        }),
-        "embeddings"
+        })
       ),
-      Config.nested(LlmEmbeddings.settings, "embeddings")
+      within(LlmEmbeddings.settings)
     ]),
     ([read, own, settings]): AzureOpenAiEmbeddingsOptions => ({
       ...settings,
@@ -143,7 +136,27 @@ export const config: Config.Config<AzureOpenAiEmbeddingsOptions> = Config.nested
       style: Option.getOrUndefined(own.style),
       apiVersion: Option.getOrUndefined(own.apiVersion)
     })
-  ),
+  )
+
+/**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<AzureOpenAiEmbeddingsOptions> = settingsWith((config) => config)
+
+/**
+ * The options as settings: `azure.endpoint`, `azure.apiKey` and `azure.embeddings.model` (the deployment), and if they are
+ * there `azure.embeddings.baseModel`, `azure.embeddings.style`, `azure.embeddings.apiVersion` and
+ * `azure.embeddings.dimensions` with the other settings of embeddings. Tokens are no settings: they are given as `token` to
+ * `layerEmbeddings`.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const config: Config.Config<AzureOpenAiEmbeddingsOptions> = Config.nested(
+  settingsWith(Config.nested("embeddings")),
   kind
 )
 

@@ -104,28 +104,23 @@ const taskTypes: ReadonlyArray<TaskType> = [
   "CODE_RETRIEVAL_QUERY"
 ]
 
-/**
- * The options as settings: `google.apiKey` and `google.embeddings.model`, and if they are there `google.baseUrl`,
- * `google.embeddings.taskType` and `google.embeddings.dimensions` with the other settings of embeddings.
- *
- * @since 0.1.0
- * @category config
- */
-export const config: Config.Config<GoogleEmbeddingsOptions> = Config.nested(
+/** The options as settings; those that are of embeddings alone are within. */
+const settingsWith = (
+  within: <A>(config: Config.Config<A>) => Config.Config<A>
+): Config.Config<GoogleEmbeddingsOptions> =>
   Config.map(
     Config.all([
       Config.all({
         apiKey: Config.redacted("apiKey"),
         baseUrl: Config.option(Config.nonEmptyString("baseUrl"))
       }),
-      Config.nested(
+      within(
         Config.all({
           model: Config.nonEmptyString("model"),
           taskType: Config.option(Config.literal(...taskTypes)("taskType"))
-        }),
-        "embeddings"
+        })
       ),
-      Config.nested(LlmEmbeddings.settings, "embeddings")
+      within(LlmEmbeddings.settings)
     ]),
     ([read, own, settings]): GoogleEmbeddingsOptions => ({
       ...settings,
@@ -134,7 +129,25 @@ export const config: Config.Config<GoogleEmbeddingsOptions> = Config.nested(
       baseUrl: Option.getOrUndefined(read.baseUrl),
       taskType: Option.getOrUndefined(own.taskType)
     })
-  ),
+  )
+
+/**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<GoogleEmbeddingsOptions> = settingsWith((config) => config)
+
+/**
+ * The options as settings: `google.apiKey` and `google.embeddings.model`, and if they are there `google.baseUrl`,
+ * `google.embeddings.taskType` and `google.embeddings.dimensions` with the other settings of embeddings.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const config: Config.Config<GoogleEmbeddingsOptions> = Config.nested(
+  settingsWith(Config.nested("embeddings")),
   kind
 )
 

@@ -97,28 +97,23 @@ export const make = (
   })
 }
 
-/**
- * The options as settings: `ollama.embeddings.model`, and if they are there `ollama.host`, `ollama.apiKey`,
- * `ollama.embeddings.truncate` and `ollama.embeddings.dimensions` with the other settings of embeddings.
- *
- * @since 0.1.0
- * @category config
- */
-export const config: Config.Config<OllamaEmbeddingsOptions> = Config.nested(
+/** The options as settings; those that are of embeddings alone are within. */
+const settingsWith = (
+  within: <A>(config: Config.Config<A>) => Config.Config<A>
+): Config.Config<OllamaEmbeddingsOptions> =>
   Config.map(
     Config.all([
       Config.all({
         apiKey: Config.option(Config.redacted("apiKey")),
         host: Config.option(Config.nonEmptyString("host"))
       }),
-      Config.nested(
+      within(
         Config.all({
           model: Config.nonEmptyString("model"),
           truncate: Config.option(Config.boolean("truncate"))
-        }),
-        "embeddings"
+        })
       ),
-      Config.nested(LlmEmbeddings.settings, "embeddings")
+      within(LlmEmbeddings.settings)
     ]),
     ([read, own, settings]): OllamaEmbeddingsOptions => ({
       ...settings,
@@ -127,7 +122,25 @@ export const config: Config.Config<OllamaEmbeddingsOptions> = Config.nested(
       model: own.model,
       truncate: Option.getOrUndefined(own.truncate)
     })
-  ),
+  )
+
+/**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<OllamaEmbeddingsOptions> = settingsWith((config) => config)
+
+/**
+ * The options as settings: `ollama.embeddings.model`, and if they are there `ollama.host`, `ollama.apiKey`,
+ * `ollama.embeddings.truncate` and `ollama.embeddings.dimensions` with the other settings of embeddings.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const config: Config.Config<OllamaEmbeddingsOptions> = Config.nested(
+  settingsWith(Config.nested("embeddings")),
   kind
 )
 

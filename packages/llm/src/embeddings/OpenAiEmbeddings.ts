@@ -93,14 +93,10 @@ export const make = (
   })
 }
 
-/**
- * The options as settings: `openai.apiKey` and `openai.embeddings.model`, and if they are there `openai.baseUrl`,
- * `openai.organization`, `openai.project` and `openai.embeddings.dimensions` with the other settings of embeddings.
- *
- * @since 0.1.0
- * @category config
- */
-export const config: Config.Config<OpenAiEmbeddingsOptions> = Config.nested(
+/** The options as settings; those that are of embeddings alone are within. */
+const settingsWith = (
+  within: <A>(config: Config.Config<A>) => Config.Config<A>
+): Config.Config<OpenAiEmbeddingsOptions> =>
   Config.map(
     Config.all([
       Config.all({
@@ -109,8 +105,8 @@ export const config: Config.Config<OpenAiEmbeddingsOptions> = Config.nested(
         organization: Config.option(Config.nonEmptyString("organization")),
         project: Config.option(Config.nonEmptyString("project"))
       }),
-      Config.nested(Config.nonEmptyString("model"), "embeddings"),
-      Config.nested(LlmEmbeddings.settings, "embeddings")
+      within(Config.nonEmptyString("model")),
+      within(LlmEmbeddings.settings)
     ]),
     ([read, model, settings]): OpenAiEmbeddingsOptions => ({
       ...settings,
@@ -120,7 +116,25 @@ export const config: Config.Config<OpenAiEmbeddingsOptions> = Config.nested(
       organization: Option.getOrUndefined(read.organization),
       project: Option.getOrUndefined(read.project)
     })
-  ),
+  )
+
+/**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<OpenAiEmbeddingsOptions> = settingsWith((config) => config)
+
+/**
+ * The options as settings: `openai.apiKey` and `openai.embeddings.model`, and if they are there `openai.baseUrl`,
+ * `openai.organization`, `openai.project` and `openai.embeddings.dimensions` with the other settings of embeddings.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const config: Config.Config<OpenAiEmbeddingsOptions> = Config.nested(
+  settingsWith(Config.nested("embeddings")),
   kind
 )
 

@@ -193,7 +193,7 @@ const batchesOf = (texts: ReadonlyArray<string>, size: number, bytes: number): A
 }
 
 const tooMuch =
-  /max_tokens_per_request|max(?:imum)? (?:of )?\d+ tokens per request|maximum allowed batch size|requests can be in one batch|batch size (?:is too large|exceeds)|too many inputs/i
+  /max_tokens_per_request|max(?:imum)? (?:of )?\d+ tokens per request|maximum allowed batch size|requests can be in one batch|batch size (?:is )?(?:too large|exceeds)|too many (?:inputs|texts|tokens)/i
 
 /** Whether fewer texts in the request may succeed, or tell which of them it was. */
 const asksForLess = (error: LlmError): boolean =>

@@ -246,6 +246,15 @@ describe("Gemini's format", () => {
     assert.deepStrictEqual(read(Embeddings.decodeGemini, { embeddings: [{ values: [1] }] }).usage, {})
   })
 
+  it("Vertex AI's predictions", () => {
+    const prediction = (value: number) => ({ embeddings: { values: [value], statistics: { token_count: 3 } } })
+    for (const decode of [Embeddings.decodeGemini, Embeddings.decode]) {
+      const found = read(decode, { predictions: [prediction(1), prediction(2)], metadata: {} }, 2)
+      assert.deepStrictEqual([found.vectors, found.usage], [[[1], [2]], { input: 6 }])
+    }
+    assert.include(fault(Embeddings.decodeGemini, { predictions: [{}] }).issue, "embeddings[0].values")
+  })
+
   it("an embedding without values is refused", () => {
     assert.include(fault(Embeddings.decodeGemini, { embeddings: [{ values: [1] }, {}] }).issue, "embeddings[1].values")
     assert.include(fault(Embeddings.decodeGemini, {}).issue, "no embeddings")

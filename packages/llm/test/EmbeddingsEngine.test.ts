@@ -1,4 +1,5 @@
 /** Embeddings as a whole: batches, order, retries, errors and what is told of them, over loopback servers and replays. */
+import { inspect } from "node:util"
 import { HttpClient, HttpClientResponse } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
@@ -415,6 +416,38 @@ describe("errors", () => {
     }).pipe(Effect.provide(NodeHttpClient.layerUndici))
   )
 
+  it.scopedLive("an answer that breaks off is asked for again; one that is cut short but ended is malformed", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ index, request, response }) => {
+        const body = JSON.stringify(answer(inputsOf(request.body)))
+        if (index > 0) return json(response, 200, index === 1 ? body : body.slice(0, -9))
+        response.writeHead(200, { "content-type": "application/json", "content-length": String(body.length) })
+        response.write(body.slice(0, 20), () => response.destroy())
+      })
+      const embeddings = yield* openai(server)
+      assert.deepStrictEqual(yield* embeddings.embed("text 1"), vectorOf("text 1"))
+      assert.strictEqual(server.seen.length, 2)
+      const error = yield* Effect.flip(embeddings.embed("text 1"))
+      assert.deepStrictEqual([error.reason, error.isRetryable], ["MalformedResponse", false])
+      assert.include(error.message, "not JSON")
+    }).pipe(Effect.provide(NodeHttpClient.layerUndici))
+  )
+
+  it.scopedLive("HTML of a gateway is its status (complaint 10: error mapping)", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ response }) => {
+        response.writeHead(502, { "content-type": "text/html" })
+        response.end("<html><body>Bad Gateway: a private text</body></html>")
+      })
+      const embeddings = yield* openai(server, { retry: false })
+      const error = yield* Effect.flip(embeddings.embed("a private text"))
+      assert.deepStrictEqual([error.reason, error.isRetryable], ["Unavailable", true])
+      assert.notInclude(error.message, "private")
+      assert.notInclude(JSON.stringify(error), "private")
+      assert.notInclude(inspect(error, { depth: 9 }), "private")
+    }).pipe(Effect.provide(NodeHttpClient.layerUndici))
+  )
+
   it.scoped("a vector of another length is none of the model's", () =>
     Effect.gen(function* () {
       const { layer } = answering((batch) => Effect.succeed([200, answer(batch)]))
@@ -770,6 +803,15 @@ describe("providers", () => {
     path: "/",
     headers: { authorization: undefined },
     body: { inputs: ["a", "b"], truncate: true },
+    vectors: two,
+    dimensions: 2
+  })
+
+  provider("Hugging Face: a server of one's own is asked at the very address", {
+    make: (url) => HuggingFaceEmbeddings.make({ model: "org/own", dimensions: 2, baseUrl: `${url}/embed` }),
+    answer: two,
+    path: "/embed",
+    body: { inputs: ["a", "b"] },
     vectors: two,
     dimensions: 2
   })

@@ -146,3 +146,34 @@ describe("Embeddings.layerLocal", () => {
     }).pipe(Effect.provide(Layer.merge(Embeddings.layerLocal(), VectorStore.layerMemory)))
   )
 })
+
+describe("EmbeddingsError", () => {
+  const error = (reason: Embeddings.EmbeddingsErrorReason, more: { readonly retryable?: boolean } = {}) =>
+    new Embeddings.EmbeddingsError({ reason, method: "embed", description: "a fact", ...more })
+
+  it("may pass by itself for a limit of rate, a timeout and a failure of the service only", () => {
+    const classes = Embeddings.EmbeddingsErrorReason.literals.map((reason) => [reason, error(reason).errorClass])
+    assert.deepStrictEqual(
+      classes.filter(([, kind]) => kind !== "permanent"),
+      [
+        ["RateLimited", "rate-limited"],
+        ["Timeout", "transient"],
+        ["Unavailable", "transient"]
+      ]
+    )
+  })
+
+  it("what is known of the very error goes before its reason", () => {
+    assert.deepStrictEqual(
+      [error("Unavailable", { retryable: false }).errorClass, error("InvalidRequest", { retryable: true }).errorClass],
+      ["permanent", "transient"]
+    )
+    assert.deepStrictEqual(
+      [
+        error("Unavailable", { retryable: false }).isRetryable,
+        error("InvalidRequest", { retryable: true }).isRetryable
+      ],
+      [false, true]
+    )
+  })
+})

@@ -39,7 +39,7 @@ export interface HuggingFaceEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSe
   readonly baseUrl?: string | undefined
   /**
    * Feature extraction is Hugging Face's own format; OpenAI's is that of the providers behind the router. A server of your
-   * own is asked at its root for the first, at `/v1/embeddings` for the second.
+   * own is asked at `baseUrl` itself for the first, at `/v1/embeddings` of it for the second.
    */
   readonly api?: "feature-extraction" | "openai" | undefined
   /** How a vector is made of those of the tokens, for a model that gives one for each. `mean`. */
@@ -104,7 +104,7 @@ export const make = (
     baseUrl !== undefined
       ? openAi
         ? `${/\/v1\/*$/.test(baseUrl) ? "" : "/v1"}/embeddings`
-        : "/"
+        : ""
       : openAi
         ? `/${encodeURIComponent(provider)}/v1/embeddings`
         : `/${encodeURIComponent(provider)}/models/${name.split("/").map(encodeURIComponent).join("/")}/pipeline/feature-extraction`
@@ -129,6 +129,39 @@ export const make = (
   })
 }
 
+/** The options as settings; those that are of embeddings alone are within. */
+const settingsWith = (
+  within: <A>(config: Config.Config<A>) => Config.Config<A>
+): Config.Config<HuggingFaceEmbeddingsOptions> =>
+  Config.map(
+    Config.all([
+      Config.option(Config.redacted("apiKey")),
+      within(
+        Config.all({
+          model: Config.nonEmptyString("model"),
+          baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
+          api: Config.option(Config.literal("feature-extraction", "openai")("api"))
+        })
+      ),
+      within(LlmEmbeddings.settings)
+    ]),
+    ([apiKey, own, settings]): HuggingFaceEmbeddingsOptions => ({
+      ...settings,
+      apiKey: Option.getOrUndefined(apiKey),
+      model: own.model,
+      baseUrl: Option.getOrUndefined(own.baseUrl),
+      api: Option.getOrUndefined(own.api)
+    })
+  )
+
+/**
+ * The options as settings, by their own names: `Config.nested(settings, "…")` reads them from a table of any name.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const settings: Config.Config<HuggingFaceEmbeddingsOptions> = settingsWith((config) => config)
+
 /**
  * The options as settings: `huggingface.embeddings.model`, and if they are there `huggingface.apiKey`,
  * `huggingface.embeddings.baseUrl`, `huggingface.embeddings.api` and `huggingface.embeddings.dimensions` with the other
@@ -138,27 +171,7 @@ export const make = (
  * @category config
  */
 export const config: Config.Config<HuggingFaceEmbeddingsOptions> = Config.nested(
-  Config.map(
-    Config.all([
-      Config.option(Config.redacted("apiKey")),
-      Config.nested(
-        Config.all({
-          model: Config.nonEmptyString("model"),
-          baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
-          api: Config.option(Config.literal("feature-extraction", "openai")("api"))
-        }),
-        "embeddings"
-      ),
-      Config.nested(LlmEmbeddings.settings, "embeddings")
-    ]),
-    ([apiKey, own, settings]): HuggingFaceEmbeddingsOptions => ({
-      ...settings,
-      apiKey: Option.getOrUndefined(apiKey),
-      model: own.model,
-      baseUrl: Option.getOrUndefined(own.baseUrl),
-      api: Option.getOrUndefined(own.api)
-    })
-  ),
+  settingsWith(Config.nested("embeddings")),
   kind
 )
 

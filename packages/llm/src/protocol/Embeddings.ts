@@ -169,28 +169,37 @@ const openAiIn = (value: unknown): Read<Found> => {
   return Either.map(openAiVectors(value["data"]), (vectors) => ({ vectors, usage: openAiUsage(value) }))
 }
 
+/** The tokens of all entries, if each says its own. */
+const sumOf = (entries: ReadonlyArray<unknown>): number | undefined => {
+  let sum: number | undefined
+  for (const entry of entries) {
+    const statistics = isRecord(entry) && isRecord(entry["statistics"]) ? entry["statistics"] : {}
+    const tokens = count(statistics["tokenCount"]) ?? count(statistics["token_count"])
+    if (tokens === undefined) return undefined
+    sum = (sum ?? 0) + tokens
+  }
+  return sum
+}
+
 const geminiIn = (value: unknown): Read<Found> => {
   if (!isRecord(value)) return Either.left("the body is not an object")
-  const said = value["embeddings"] ?? value["embedding"]
+  const predictions: ReadonlyArray<unknown> | undefined = Array.isArray(value["predictions"])
+    ? value["predictions"]
+    : undefined
+  // Vertex AI wraps each embedding in a prediction.
+  const said =
+    predictions?.map((each) => (isRecord(each) ? each["embeddings"] : each)) ??
+    value["embeddings"] ??
+    value["embedding"]
   if (said === undefined || said === null) return Either.left("the body has no embeddings")
   const list: ReadonlyArray<unknown> = Array.isArray(said) ? said : [said]
   const vectors = vectorsIn(
     list.map((entry) => (isRecord(entry) ? entry["values"] : entry)),
     (at) => `embeddings[${at}].values`
   )
-  return Either.map(vectors, (found) => {
-    const metadata = value["usageMetadata"]
-    let each: number | undefined = list.length === 0 ? undefined : 0
-    for (const entry of list) {
-      const statistics = isRecord(entry) && isRecord(entry["statistics"]) ? entry["statistics"] : {}
-      const tokens = count(statistics["tokenCount"])
-      each = each === undefined || tokens === undefined ? undefined : each + tokens
-    }
-    const whole = isRecord(metadata)
-      ? (count(metadata["promptTokenCount"]) ?? count(metadata["totalTokenCount"]))
-      : undefined
-    return { vectors: found, usage: usageOf(whole ?? each) }
-  })
+  const metadata = isRecord(value["usageMetadata"]) ? value["usageMetadata"] : {}
+  const input = count(metadata["promptTokenCount"]) ?? count(metadata["totalTokenCount"]) ?? sumOf(list)
+  return Either.map(vectors, (found) => ({ vectors: found, usage: usageOf(input) }))
 }
 
 const ollamaIn = (value: unknown): Read<Found> => {
@@ -264,7 +273,7 @@ export const decodeOpenAi: EmbeddingsProtocol["decode"] = (body, context, expect
   decoded(body, context, expected, openAiIn)
 
 /**
- * Reads the answer of Gemini's `batchEmbedContents` or `embedContent`.
+ * Reads the answer of Gemini's `batchEmbedContents` or `embedContent`, or of Vertex AI's `predict`.
  *
  * @since 0.1.0
  * @category combinators
@@ -316,7 +325,7 @@ export const decode: EmbeddingsProtocol["decode"] = (body, context, expected) =>
     if (!isRecord(value) || Array.isArray(value["data"])) return openAiIn(value)
     const said = value["embeddings"] ?? value["embedding"]
     const first: unknown = Array.isArray(said) ? said[0] : said
-    return isRecord(first) ? geminiIn(value) : ollamaIn(value)
+    return isRecord(first) || Array.isArray(value["predictions"]) ? geminiIn(value) : ollamaIn(value)
   })
 
 /**

@@ -358,6 +358,107 @@ describe("what comes back", () => {
     }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 
+  it.scopedLive("DeepSeek's signs of life before an answer: blank lines, and comments in streams (complaint 11)", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ request, response }) =>
+        request.body.includes('"stream":true')
+          ? sse(
+              response,
+              `: keep-alive\n\n: keep-alive\n\n${chunk({ reasoning_content: "hm" })}${chunk({ content: "ok" })}${chunk({}, "insufficient_system_resource")}data: [DONE]\n\n`
+            )
+          : json(response, 200, `\n\n\n${answered("ok")}`)
+      )
+      yield* Effect.gen(function* () {
+        assert.strictEqual((yield* Llm.generate(asked)).text, "ok")
+        const response = LlmResponse.fromParts(yield* Stream.runCollect(Llm.stream(asked)))
+        assert.deepStrictEqual(
+          [response?.reasoning, response?.text, response?.finish, response?.finishReason],
+          ["hm", "ok", "other", "insufficient_system_resource"]
+        )
+      }).pipe(Effect.provide(on("deepseek", server)))
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  const failures: ReadonlyArray<
+    readonly [OpenAiCompatible.PresetName, number, unknown, LlmError.Reason, { readonly limit?: number }]
+  > = [
+    [
+      "vllm",
+      400,
+      {
+        object: "error",
+        message: "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
+        type: "BadRequestError",
+        param: null,
+        code: 400
+      },
+      "ContextLengthExceeded",
+      { limit: 4096 }
+    ],
+    [
+      "llamacpp",
+      400,
+      {
+        error: {
+          code: 400,
+          message: "the request exceeds the available context size, try increasing it",
+          type: "exceed_context_size_error",
+          n_prompt_tokens: 9000,
+          n_ctx: 4096
+        }
+      },
+      "ContextLengthExceeded",
+      {}
+    ],
+    ["llamacpp", 503, { error: { code: 503, message: "Loading model", type: "unavailable_error" } }, "Overloaded", {}],
+    ["lmstudio", 400, { error: "Invalid tool_choice type: 'object'." }, "InvalidRequest", {}],
+    [
+      "deepseek",
+      402,
+      { error: { message: "Insufficient Balance", type: "unknown_error", param: null, code: "invalid_request_error" } },
+      "QuotaExhausted",
+      {}
+    ],
+    ["cohere", 429, { message: "You are using a Trial key, which is limited" }, "RateLimited", {}],
+    ["ai21", 422, { detail: "temperature must be at most 2" }, "InvalidRequest", {}],
+    ["together", 401, { error: { message: "Invalid API key provided", code: "invalid_api_key" } }, "Authentication", {}]
+  ]
+  for (const [name, status, body, reason, { limit }] of failures) {
+    it.scopedLive(`${name}: ${status} ${JSON.stringify(body).slice(0, 60)}… is ${reason} (complaint 10)`, () =>
+      Effect.gen(function* () {
+        const server = yield* serve(({ response }) => json(response, status, body))
+        const error = yield* Effect.flip(Llm.generate(asked)).pipe(Effect.provide(on(name, server)))
+        assert.deepStrictEqual([error.reason, error.status, error.provider], [reason, status, name])
+        assert.isNotEmpty(error.providerMessage)
+        if (limit !== undefined) assert.strictEqual(error.limit, limit)
+      }).pipe(Effect.provide(FetchHttpClient.layer))
+    )
+  }
+
+  it.scopedLive("a preset can be spread, and anything of it changed", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ response }) => json(response, 200, answered("ok")))
+      yield* Llm.generate({ ...asked, maxTokens: 5, seed: 1 }).pipe(
+        Effect.provide(
+          OpenAiCompatible.layer({
+            ...OpenAiCompatible.presets.mistral,
+            provider: "my-gateway",
+            baseUrl: server.url,
+            apiKey: Redacted.make("k"),
+            headers: { "x-team": "blue" },
+            model: "mistral-small",
+            maxTokensField: "max_completion_tokens",
+            fields: { safe_prompt: true },
+            retry: false
+          })
+        )
+      )
+      assert.strictEqual(server.seen[0]?.headers["x-team"], "blue")
+      const body = JSON.parse(server.seen[0]?.body ?? "") as Record<string, unknown>
+      assert.deepStrictEqual([body["max_completion_tokens"], body["random_seed"], body["safe_prompt"]], [5, 1, true])
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
   it.scopedLive("a key is sent as a bearer token, and none where there is none", () =>
     Effect.gen(function* () {
       const server = yield* serve(({ response }) => json(response, 200, answered("ok")))

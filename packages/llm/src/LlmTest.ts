@@ -530,7 +530,10 @@ const isBareError = ({ midStream, partial, reason }: LlmError): boolean =>
  * @since 0.1.0
  * @category testing
  */
-export const canonicalOf = (result: Either.Either<LlmResponse, LlmError>, kind: "generate" | "stream"): Canonical =>
+export const canonicalOf = (
+  result: Either.Either<LlmResponse, LlmError>,
+  kind: Exclude<Canonical["kind"], "error">
+): Canonical =>
   Either.match(result, {
     onRight: (response): Canonical => ({
       kind,
@@ -574,6 +577,8 @@ type Answer200 = Either.Either<Canonical, LlmError>
 
 /** How a format is decoded when it did not fail with a status. */
 interface Decoder {
+  /** What a whole answer is. */
+  readonly kind: "generate" | "count" | "embed"
   readonly whole: (body: string, context: CallContext) => Answer200
   readonly stream?: ((context: CallContext) => StreamDecoder) | undefined
 }
@@ -582,16 +587,19 @@ const language = (protocol: {
   readonly decode: Protocol["decode"]
   readonly makeStreamDecoder: Protocol["makeStreamDecoder"]
 }): Decoder => ({
+  kind: "generate",
   whole: (body, context) =>
     Either.map(protocol.decode(body, context), (response) => canonicalOf(Either.right(response), "generate")),
   stream: protocol.makeStreamDecoder
 })
 
 const counting = (decode: (body: string, context: CallContext) => Either.Either<number, LlmError>): Decoder => ({
+  kind: "count",
   whole: (body, context) => Either.map(decode(body, context), (input) => figures("count", { input }))
 })
 
 const embedding: Decoder = {
+  kind: "embed",
   whole: (body, context) =>
     Either.map(Embeddings.decode(body, context), ({ id, model, usage, vectors }) => ({
       ...figures("embed", { input: usage.input }),
@@ -677,7 +685,7 @@ export const canonical = (recording: Recording, options: DecodeOptions = {}): Ei
   }
   const whole = options.cutAt === undefined ? body : new TextDecoder().decode(join(replayed(recording, options).pieces))
   return Either.right(
-    Either.getOrElse(decoder.whole(whole, context), (error) => canonicalOf(Either.left(error), "generate"))
+    Either.getOrElse(decoder.whole(whole, context), (error) => canonicalOf(Either.left(error), decoder.kind))
   )
 }
 

@@ -225,7 +225,15 @@ describe("the canonical form", () => {
     assert.strictEqual(canonical(answer).error?.message, "broken")
   })
 
-  it("of a whole answer that was cut short is malformed", () => {
+  it("of a whole answer that was cut short is malformed, and still of its kind", () => {
+    for (const [name, kind] of [
+      ["messages-whole", "generate"],
+      ["messages-count", "count"],
+      ["gemini-embeddings", "embed"]
+    ] as const) {
+      const { error, kind: found } = canonical(fixture(name), { cutAt: 10 })
+      assert.deepStrictEqual([found, error?.reason], [kind, "MalformedResponse"])
+    }
     assert.strictEqual(canonical(fixture("chat-text"), { cutAt: 10 }).error?.reason, "MalformedResponse")
   })
 

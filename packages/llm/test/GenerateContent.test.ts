@@ -793,6 +793,7 @@ describe("a streamed answer of Gemini", () => {
 
   it("takes a second text at a path for a new one, and no list with a gap of millions", () => {
     const response = answer(
+      call({ name: "f", args: { a: "other" } }),
       call({
         name: "f",
         partialArgs: [
@@ -804,12 +805,11 @@ describe("a streamed answer of Gemini", () => {
         ],
         willContinue: false
       }),
-      call({ name: "f", args: { a: "other" } }),
       candidate([], "MAX_TOKENS")
     )
     assert.deepStrictEqual(
       response.toolCalls.map((each) => each.arguments),
-      [{ a: "second", list: [null, 1] }, { a: "other" }]
+      [{ a: "other" }, { a: "second", list: [null, 1] }]
     )
   })
 

@@ -1010,6 +1010,14 @@ describe("a streamed answer", () => {
     assert.deepStrictEqual(whole(start() + asText + end("tool_use") + over).toolCalls[0]?.arguments, { x: 2 })
   })
 
+  it("says nothing after its end or its error, whatever else comes with them", () => {
+    const types = (body: string) => play(body).parts.map(({ type }) => type)
+    const once = start() + text(0, "a") + end("end_turn") + over
+    assert.deepStrictEqual(types(once + text(0, "b") + once), ["text-delta", "finish"])
+    const error = event({ type: "error", error: { type: "api_error", message: "m" } })
+    assert.deepStrictEqual(types(start() + text(0, "a") + error + text(1, "b") + over), ["text-delta"])
+  })
+
   it("keeps blocks that are not known as they grew", () => {
     const compaction =
       block(0, { type: "compaction", content: null, encrypted_content: null }) +
@@ -1027,7 +1035,9 @@ describe("a streamed answer", () => {
 
   it("may begin with blocks in its first event", () => {
     const content = [{ type: "tool_use", id: "t0", name: "f", input: { a: 1 } }]
-    const response = whole(start({ content }) + toolUse(1, "t1", "{}") + end("tool_use") + over)
+    const body = start({ content }) + toolUse(1, "t1", "{}") + end("tool_use") + over
+    for (const part of play(body).parts) if (part.type === "tool-call-delta") assert.strictEqual(part.index, 1)
+    const response = whole(body)
     assert.deepStrictEqual(
       response.toolCalls.map(({ id }) => id),
       ["t0", "t1"]
@@ -1041,7 +1051,7 @@ describe("a streamed answer", () => {
       'data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}',
       'data: {"type":"content_block_delta","index":null,"delta":{"type":"text_delta","text":null}}',
       'data: {"type":"content_block_start","index":5,"content_block":{"type":"tool_use","name":"f"}}',
-      'data: {"type":"content_block_delta","index":5,"delta":{"type":"input_json_delta","partial_json":"{}"}}',
+      'data: {"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"{\\"y\\":2}"}}',
       'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"}}',
       "data: [DONE]",
       'data: {"type":"message_stop"}',
@@ -1049,7 +1059,7 @@ describe("a streamed answer", () => {
     ].join("\n\n")
     const response = whole(`${careless}\n\n`)
     assert.deepInclude(response, { text: "a", finish: "tool-calls", usage: {} })
-    assert.deepStrictEqual(response.toolCalls, [{ type: "tool-call", id: "call_0", name: "f", arguments: {} }])
+    assert.deepStrictEqual(response.toolCalls, [{ type: "tool-call", id: "call_0", name: "f", arguments: { y: 2 } }])
     assert.strictEqual(failed(`${start()}data: [DONE]\n\n`).reason, "StreamTruncated")
   })
 

@@ -11,6 +11,9 @@ import * as Encoding from "effect/Encoding"
 import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
+import * as MetricKey from "effect/MetricKey"
+import type * as MetricKeyType from "effect/MetricKeyType"
+import * as MetricLabel from "effect/MetricLabel"
 import type * as Tracer from "effect/Tracer"
 import type { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
@@ -200,35 +203,35 @@ export const errorAttributes = (error: LlmError): Attributes => {
 const doubling = (start: number, factor: number, count: number) =>
   MetricBoundaries.fromIterable(Array.from({ length: count }, (_, power) => start * factor ** power))
 
-const duration = Metric.histogram(
+const duration = MetricKey.histogram(
   "gen_ai.client.operation.duration",
   doubling(0.01, 2, 14),
   "How long calls of language models took, in seconds"
-).pipe(Metric.tagged("unit", "s"))
+)
 
-const firstChunk = Metric.histogram(
+const firstChunk = MetricKey.histogram(
   "gen_ai.client.operation.time_to_first_chunk",
   doubling(0.01, 2, 14),
   "How long streamed answers took until their first content, in seconds"
-).pipe(Metric.tagged("unit", "s"))
+)
 
-const perChunk = Metric.histogram(
+const perChunk = MetricKey.histogram(
   "gen_ai.client.operation.time_per_output_chunk",
   doubling(0.01, 2, 14),
   "How long each chunk of a streamed answer took after the one before, in seconds"
-).pipe(Metric.tagged("unit", "s"))
+)
 
-const toolDuration = Metric.histogram(
+const toolDuration = MetricKey.histogram(
   "gen_ai.execute_tool.duration",
   doubling(0.01, 2, 14),
   "How long tools took that language models called, in seconds"
-).pipe(Metric.tagged("unit", "s"))
+)
 
-const tokens = Metric.histogram(
+const tokens = MetricKey.histogram(
   "gen_ai.client.token.usage",
   doubling(1, 4, 14),
   "Tokens that calls of language models used"
-).pipe(Metric.tagged("unit", "{token}"))
+)
 
 const tagsOf = (operation: Operation): Record<string, string> => ({
   "gen_ai.operation.name": operation.operation,
@@ -240,10 +243,17 @@ const tagsOf = (operation: Operation): Record<string, string> => ({
     : { "server.port": String(operation.serverPort) })
 })
 
-const tagged = <Type, In, Out>(metric: Metric.Metric<Type, In, Out>, tags: Record<string, string>) => {
-  let all = metric
-  for (const [name, value] of Object.entries(tags)) all = Metric.tagged(all, name, value)
-  return all
+/**
+ * The metric with its tags. One that gets them by `Metric.tagged` puts them together and looks for itself at every update,
+ * which takes longer than all else that is done for a chunk.
+ */
+const tagged = (
+  key: MetricKey.MetricKey.Histogram,
+  unit: string,
+  tags: Record<string, string>
+): Metric.Metric<MetricKeyType.MetricKeyType.Histogram, number, unknown> => {
+  const labels = Object.entries(tags).map(([name, value]) => MetricLabel.make(name, value))
+  return Metric.fromMetricKey(MetricKey.taggedWithLabels(key, [MetricLabel.make("unit", unit), ...labels]))
 }
 
 /** Records a call: how long it took, what it used, and the reason if it failed. */
@@ -256,10 +266,12 @@ export const record = (
   if (result.model !== undefined) tags["gen_ai.response.model"] = result.model
   const failed = result.error === undefined ? tags : { ...tags, "error.type": result.error }
   const count = (type: string, value: number | undefined) =>
-    value === undefined ? Effect.void : Metric.update(tagged(tokens, { ...tags, "gen_ai.token.type": type }), value)
+    value === undefined
+      ? Effect.void
+      : Metric.update(tagged(tokens, "{token}", { ...tags, "gen_ai.token.type": type }), value)
   return Effect.all(
     [
-      Metric.update(tagged(duration, failed), seconds),
+      Metric.update(tagged(duration, "s", failed), seconds),
       count("input", result.usage.input),
       count("output", result.usage.output)
     ],
@@ -269,13 +281,13 @@ export const record = (
 
 /** Records when the first content of a streamed answer came. */
 export const recordFirstChunk = (operation: Operation, seconds: number): Effect.Effect<void> =>
-  Metric.update(tagged(firstChunk, tagsOf(operation)), seconds)
+  Metric.update(tagged(firstChunk, "s", tagsOf(operation)), seconds)
 
 const none: ReadonlyArray<never> = []
 
 /** What records the time of each chunk: found once for a stream, since it runs for every chunk. */
 export const chunkRecorder = (operation: Operation): ((seconds: number) => void) => {
-  const metric = tagged(perChunk, tagsOf(operation))
+  const metric = tagged(perChunk, "s", tagsOf(operation))
   return (seconds) => metric.unsafeUpdate(seconds, none)
 }
 
@@ -313,7 +325,7 @@ export const executed = <A extends { readonly result: unknown; readonly isError:
           const took = Number((yield* Clock.currentTimeNanos) - started) / 1e9
           const tags = { "gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": call.name }
           yield* Metric.update(
-            tagged(toolDuration, error === undefined ? tags : { ...tags, "error.type": error }),
+            tagged(toolDuration, "s", error === undefined ? tags : { ...tags, "error.type": error }),
             took
           )
         })

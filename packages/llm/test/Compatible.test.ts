@@ -3,7 +3,7 @@ import { FetchHttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import { Llm, type LlmError, LlmResponse, OpenAiCompatible } from "@underlay/llm"
-import { ConfigProvider, Effect, Either, FastCheck, Redacted, Stream } from "effect"
+import { ConfigProvider, Effect, Either, FastCheck, Redacted, Schema, Stream } from "effect"
 import { answered, chunk, json, type Server, serve, sse, streamed } from "./server.ts"
 
 const names = Object.keys(OpenAiCompatible.presets) as ReadonlyArray<OpenAiCompatible.PresetName>
@@ -184,6 +184,37 @@ describe("what the presets send", () => {
             : { type: "json_object" }
         )
       })
+    )
+  }
+})
+
+describe("objects by a schema, where the server has no such format", () => {
+  class City extends Schema.Class<City>("City")({ name: Schema.String }) {}
+
+  for (const name of ["deepseek", "ai21"] as const) {
+    it.scopedLive(`${name}: by the next best way, without a request that would be refused`, () =>
+      Effect.gen(function* () {
+        const server = yield* serve(({ request, response }) => {
+          const tools = (JSON.parse(request.body) as { readonly tools?: ReadonlyArray<unknown> }).tools
+          if (tools === undefined) return json(response, 200, answered('{"name":"Berlin"}'))
+          const [tool] = tools as ReadonlyArray<{ readonly function: { readonly name: string } }>
+          const call = {
+            id: "c",
+            type: "function",
+            function: { name: tool?.function.name, arguments: '{"name":"Berlin"}' }
+          }
+          json(response, 200, {
+            id: "c1",
+            model: "m",
+            choices: [{ index: 0, message: { role: "assistant", tool_calls: [call] }, finish_reason: "tool_calls" }]
+          })
+        })
+        const { value } = yield* Llm.generateObject(City, { messages: [ChatMessage.user("Which city?")] }).pipe(
+          Effect.provide(on(name, server))
+        )
+        assert.strictEqual(value.name, "Berlin")
+        assert.strictEqual(server.seen.length, 1)
+      }).pipe(Effect.provide(FetchHttpClient.layer))
     )
   }
 })

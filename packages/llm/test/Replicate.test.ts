@@ -15,6 +15,7 @@ import {
   Layer,
   Redacted,
   Schedule,
+  Schema,
   Stream,
   TestClock
 } from "effect"
@@ -181,6 +182,18 @@ describe("a whole answer", () => {
       const error = yield* Effect.flip(Llm.generate(ask)).pipe(Effect.provide(on(server)))
       assert.deepStrictEqual([error.reason, error.providerMessage], ["Authentication", "You did not pass a token"])
       assert.deepStrictEqual(paths(server).slice(1), ["GET /v1/predictions/p1", "POST /v1/predictions/p1/cancel"])
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive("can be an object by a schema, which is asked for in words", () =>
+    Effect.gen(function* () {
+      class City extends Schema.Class<City>("City")({ name: Schema.String }) {}
+      const server = yield* serving(({ response }, base) =>
+        json(response, 201, prediction(base, "succeeded", { output: ['{"name":', '"Berlin"}'] }))
+      )
+      const { value } = yield* Llm.generateObject(City, ask).pipe(Effect.provide(on(server)))
+      assert.strictEqual(value.name, "Berlin")
+      assert.strictEqual(server.seen.length, 1)
     }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 

@@ -7,7 +7,7 @@ import { ChatCompletions, LlmRequest, LlmResponse, LlmTool, Responses } from "@u
 import * as Need from "@underlay/servers/Need"
 import { Ajv2020 } from "ajv/dist/2020.js"
 import formats from "ajv-formats"
-import { Either, Schema } from "effect"
+import { Either, FastCheck, Schema } from "effect"
 import { casesOf } from "./corpus.ts"
 
 type Json = { readonly [key: string]: unknown }
@@ -406,3 +406,96 @@ describe.skipIf(Need.missing("openapi") || Need.missing("llm-corpus"))(
     }
   }
 )
+
+describe.skipIf(Need.missing("openapi"))(Need.title("every event that OpenAI describes", "openapi"), () => {
+  const document = Need.missing("openapi")
+    ? {}
+    : (JSON.parse(Fs.readFileSync(Path.join(Need.sharedData, "openapi", "openai.json"), "utf8")) as Json)
+  const at = (...path: ReadonlyArray<string>): unknown => {
+    let found: unknown = document
+    for (const name of path) found = isRecord(found) ? found[name] : undefined
+    return found
+  }
+  const resolve = (schema: unknown): Json => {
+    const reference = isRecord(schema) ? schema["$ref"] : undefined
+    if (typeof reference === "string") return resolve(at(...reference.slice(2).split("/")))
+    return isRecord(schema) ? schema : {}
+  }
+  /** Some value of a schema, its optional properties too. */
+  const sample = (raw: unknown, depth = 0): unknown => {
+    const schema = resolve(raw)
+    if (Array.isArray(schema["enum"])) return schema["enum"][0]
+    for (const key of ["oneOf", "anyOf"]) if (Array.isArray(schema[key])) return sample(schema[key][0], depth)
+    if (Array.isArray(schema["allOf"])) {
+      return Object.assign({}, ...schema["allOf"].map((each: unknown) => sample(each, depth)))
+    }
+    switch (schema["type"]) {
+      case "string":
+        return "x"
+      case "integer":
+      case "number":
+        return 0
+      case "boolean":
+        return false
+      case "array":
+        return depth > 4 ? [] : [sample(schema["items"], depth + 1)]
+      default: {
+        const properties = isRecord(schema["properties"]) && depth < 6 ? schema["properties"] : {}
+        return Object.fromEntries(
+          Object.entries(properties).map(([name, property]) => [name, sample(property, depth + 1)])
+        )
+      }
+    }
+  }
+  const list = at("components", "schemas", "ResponseStreamEvent")
+  const schemas = isRecord(list) ? (list["anyOf"] ?? list["oneOf"]) : []
+  // An answer that did not fail has no error.
+  const mended = (event: Json): Json =>
+    event["type"] !== "response.failed" && isRecord(event["response"])
+      ? { ...event, response: { ...event["response"], error: null } }
+      : event
+  const events = Array.isArray(schemas)
+    ? schemas
+        .map((schema) => sample(schema))
+        .filter(isRecord)
+        .map(mended)
+    : []
+  const ends = ["response.completed", "response.incomplete", "response.failed", "error"]
+  const written = (event: Json) => `event: ${event["type"]}\ndata: ${JSON.stringify(event)}\n\n`
+  const completed = written({ type: "response.completed", response: { id: "r", status: "completed", output: [] } })
+
+  const play = (text: string) => {
+    const decoder = Responses.makeStreamDecoder({ provider: "openai", model: undefined, method: "stream" })
+    const parts = [...decoder.push(new TextEncoder().encode(text)), ...decoder.end()]
+    return { response: LlmResponse.fromParts(parts), failure: decoder.failure() }
+  }
+
+  it("is there", () => {
+    assert.isAbove(events.length, 40)
+    for (const type of ends) assert.isTrue(events.some((event) => event["type"] === type))
+  })
+
+  for (const event of events) {
+    const type = String(event["type"])
+    it(type, () => {
+      const { failure, response } = play(written(event) + completed)
+      if (type === "error" || type === "response.failed") return assert.isDefined(failure)
+      assert.isUndefined(failure)
+      assert.isDefined(response)
+      // What is no end is none by itself.
+      if (!ends.includes(type)) assert.strictEqual(play(written(event)).failure?.reason, "StreamTruncated")
+    })
+  }
+
+  it("all of them in one stream, in whatever order, do not fail", () => {
+    const rest = events.filter((event) => !ends.includes(String(event["type"])))
+    FastCheck.assert(
+      FastCheck.property(FastCheck.shuffledSubarray(rest), (some) => {
+        const { failure, response } = play(some.map(written).join("") + completed)
+        assert.isUndefined(failure)
+        assert.strictEqual(response?.finishReason, "completed")
+      }),
+      { numRuns: 50 }
+    )
+  })
+})

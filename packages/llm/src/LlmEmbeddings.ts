@@ -24,7 +24,7 @@ import { measured } from "./internal/progress.ts"
 import type * as Telemetry from "./internal/telemetry.ts"
 import type { LlmError, Reason } from "./LlmError.ts"
 import * as LlmProvider from "./LlmProvider.ts"
-import type { EmbeddingsProtocol, EmbeddingsResponse } from "./protocol/Embeddings.ts"
+import type { EmbeddingsProtocol, EmbeddingsResponse } from "./protocol/EmbeddingFormats.ts"
 
 /**
  * How texts are embedded, the same for every provider.

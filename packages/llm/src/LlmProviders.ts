@@ -38,7 +38,7 @@ import * as LlmProvider from "./LlmProvider.ts"
 import * as Ollama from "./Ollama.ts"
 import * as OpenAi from "./OpenAi.ts"
 import * as OpenAiCompatible from "./OpenAiCompatible.ts"
-import * as EmbeddingsProtocol from "./protocol/Embeddings.ts"
+import * as EmbeddingFormats from "./protocol/EmbeddingFormats.ts"
 import * as Replicate from "./Replicate.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ const compatibleEmbeddings = embeddingsKind({
       ...spec,
       provider: provider ?? name,
       endpoint: "/embeddings",
-      protocol: EmbeddingsProtocol.openAi(),
+      protocol: EmbeddingFormats.openAi(),
       // Few of these servers shorten: the dimensions are what vectors are checked by.
       shorten: spec.shorten ?? false,
       headers: apiKey === undefined ? {} : { authorization: Redacted.make(`Bearer ${Redacted.value(apiKey)}`) },
@@ -460,12 +460,6 @@ const refused = (path: Settings.Path, error: LlmError | CoreEmbeddings.Embedding
     { cause: error }
   )
 
-/** What is made: its service, and what is told of it. */
-interface Made<out Service> {
-  readonly service: Service
-  readonly kind: string
-}
-
 /** One of the two tables. */
 interface Place {
   readonly what: ProviderInfo["what"]
@@ -509,10 +503,10 @@ const choose = <Service, R>(
     const said = yield* gather(Settings.textAt(path, "kind"))
     if (problems.length > 0) return yield* invalid(path, problems)
     const known = [...table.kinds.keys()].join(", ")
+    const wanted = said ?? name
     const chosen =
-      said === undefined
-        ? [...table.kinds.values()].find((one) => Settings.canonical(one.kind) === Settings.canonical(name))
-        : table.kinds.get(said)
+      table.kinds.get(wanted) ??
+      [...table.kinds.values()].find((one) => Settings.canonical(one.kind) === Settings.canonical(wanted))
     if (chosen === undefined) {
       if (said === undefined && !(yield* isThere(table, name))) {
         const names = (yield* namesIn(table)).join(", ")
@@ -612,7 +606,7 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
 
     /** The table as a kind of connections: those are shared, counted, released when idle and forgotten when they fail. */
     const connections = <Service extends { readonly model: string }>(table: Table<Service, Needs>) =>
-      connectionKind<Made<Service>, undefined>({
+      connectionKind<Service, undefined>({
         kind: table.what,
         // Which settings there are, the settings say: they are read when it is made.
         settings: Config.succeed(undefined),
@@ -630,10 +624,10 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
               name,
               kind: table.what,
               plane: "external",
-              use: (f) => f({ service, kind: chosen.kind }),
+              use: (f) => f(service),
               health: Effect.succeed({ status: "up" }),
               stats: Effect.succeed({ total: 0, idle: 0, inUse: 0, waiting: 0 })
-            } satisfies Connection<Made<Service>>
+            } satisfies Connection<Service>
           }).pipe(
             Effect.mapError(
               (error) =>
@@ -647,7 +641,7 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
                 })
             ),
             // Builds run in the context of the registry, which has all that the kinds need: `make` demands it.
-            (build) => build as Effect.Effect<Connection<Made<Service>>, ConnectionError, Scope.Scope>
+            (build) => build as Effect.Effect<Connection<Service>, ConnectionError, Scope.Scope>
           )
       })
 
@@ -678,7 +672,7 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
             : failed("Closed", [root, table.name, name], "the registry is released", { cause: error })
         const connection = yield* Effect.mapError(registry.get(of, name), failure)
         return yield* Effect.mapError(
-          connection.use(({ service }) => Effect.succeed(service)),
+          connection.use((service) => Effect.succeed(service)),
           failure
         )
       })
@@ -689,11 +683,7 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
       Effect.gen(function* () {
         const started = yield* Clock.currentTimeMillis
         const found = yield* Effect.scoped(
-          Effect.flatMap(get(name), (llm) => llm.health) as Effect.Effect<
-            Health.CheckResult,
-            LlmError | LlmProvidersError,
-            Scope.Scope
-          >
+          Effect.flatMap(get(name), (llm): Effect.Effect<Health.CheckResult, LlmError> => llm.health)
         ).pipe(
           Effect.disconnect,
           Effect.timeoutTo({

@@ -25,7 +25,7 @@ import type { LlmRequest } from "./LlmRequest.ts"
 import { type Finish, fromParts, type LlmResponse, type LlmStreamPart, type Usage } from "./LlmResponse.ts"
 import * as AnthropicMessages from "./protocol/AnthropicMessages.ts"
 import * as ChatCompletions from "./protocol/ChatCompletions.ts"
-import * as Embeddings from "./protocol/Embeddings.ts"
+import * as EmbeddingFormats from "./protocol/EmbeddingFormats.ts"
 import * as GenerateContent from "./protocol/GenerateContent.ts"
 import * as OllamaChat from "./protocol/OllamaChat.ts"
 import { type CallContext, decodeError, type Protocol, type StreamDecoder } from "./protocol/Protocol.ts"
@@ -601,7 +601,7 @@ const counting = (decode: (body: string, context: CallContext) => Either.Either<
 const embedding: Decoder = {
   kind: "embed",
   whole: (body, context) =>
-    Either.map(Embeddings.decode(body, context), ({ id, model, usage, vectors }) => ({
+    Either.map(EmbeddingFormats.decode(body, context), ({ id, model, usage, vectors }) => ({
       ...figures("embed", { input: usage.input }),
       id: id ?? null,
       model: model ?? null,

@@ -3,7 +3,7 @@
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
-import * as Embeddings from "@underlay/llm/protocol/Embeddings"
+import * as EmbeddingFormats from "@underlay/llm/protocol/EmbeddingFormats"
 import * as Need from "@underlay/servers/Need"
 import { Ajv } from "ajv"
 import { Either, FastCheck } from "effect"
@@ -11,13 +11,13 @@ import { Either, FastCheck } from "effect"
 const context = { provider: "p", model: "m", method: "embed" }
 
 const read = (
-  decode: Embeddings.EmbeddingsProtocol["decode"],
+  decode: EmbeddingFormats.EmbeddingsProtocol["decode"],
   body: unknown,
   expected?: number
-): Embeddings.EmbeddingsResponse =>
+): EmbeddingFormats.EmbeddingsResponse =>
   Either.getOrThrow(decode(typeof body === "string" ? body : JSON.stringify(body), context, expected))
 
-const fault = (decode: Embeddings.EmbeddingsProtocol["decode"], body: unknown, expected?: number) => {
+const fault = (decode: EmbeddingFormats.EmbeddingsProtocol["decode"], body: unknown, expected?: number) => {
   const result = decode(typeof body === "string" ? body : JSON.stringify(body), context, expected)
   if (Either.isRight(result)) return assert.fail(`decoded ${result.right.vectors.length} vectors`)
   return result.left
@@ -38,7 +38,7 @@ const openAi = (...embeddings: ReadonlyArray<unknown>) => ({
 
 describe("OpenAI's format", () => {
   it("numbers, the model and the tokens", () => {
-    assert.deepStrictEqual(read(Embeddings.decodeOpenAi, openAi([1, 0.5], [-0.25, 2]), 2), {
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeOpenAi, openAi([1, 0.5], [-0.25, 2]), 2), {
       vectors: [
         [1, 0.5],
         [-0.25, 2]
@@ -51,14 +51,14 @@ describe("OpenAI's format", () => {
 
   it("base64 is little-endian 32-bit floats", () => {
     // 1.0 is 0x3f800000, its least significant byte first.
-    assert.deepStrictEqual(read(Embeddings.decodeOpenAi, openAi("AACAPwAAAMA=")).vectors, [[1, -2]])
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeOpenAi, openAi("AACAPwAAAMA=")).vectors, [[1, -2]])
   })
 
   it("property: base64 gives every finite float back", () => {
     const floats = FastCheck.array(FastCheck.float({ noNaN: true, noDefaultInfinity: true }), { minLength: 1 })
     FastCheck.assert(
       FastCheck.property(floats, (values) => {
-        assert.deepStrictEqual(read(Embeddings.decodeOpenAi, openAi(base64(...values))).vectors, [values])
+        assert.deepStrictEqual(read(EmbeddingFormats.decodeOpenAi, openAi(base64(...values))).vectors, [values])
       })
     )
   })
@@ -74,7 +74,7 @@ describe("OpenAI's format", () => {
       FastCheck.property(shuffled, (order) => {
         const data = order.map((index) => ({ index, embedding: [index] }))
         assert.deepStrictEqual(
-          read(Embeddings.decodeOpenAi, { data }, order.length).vectors,
+          read(EmbeddingFormats.decodeOpenAi, { data }, order.length).vectors,
           order.map((_, index) => [index])
         )
       })
@@ -87,7 +87,7 @@ describe("OpenAI's format", () => {
         { index, embedding: [1] },
         { index, embedding: [2] }
       ]
-      assert.deepStrictEqual(read(Embeddings.decodeOpenAi, { data }).vectors, [[1], [2]])
+      assert.deepStrictEqual(read(EmbeddingFormats.decodeOpenAi, { data }).vectors, [[1], [2]])
     }
   })
 
@@ -99,7 +99,7 @@ describe("OpenAI's format", () => {
       [0, -1],
       [0, undefined]
     ]) {
-      const error = fault(Embeddings.decodeOpenAi, { data: indexes.map((index) => ({ index, embedding: [1] })) })
+      const error = fault(EmbeddingFormats.decodeOpenAi, { data: indexes.map((index) => ({ index, embedding: [1] })) })
       assert.strictEqual(error.reason, "MalformedResponse")
       assert.include(error.issue, "index")
     }
@@ -107,11 +107,15 @@ describe("OpenAI's format", () => {
 
   it("unknown fields, other kinds of usage and no usage never fail", () => {
     const one = { data: [{ embedding: [1], index: 0, novel: {} }], novel: [null] }
-    assert.deepStrictEqual(read(Embeddings.decodeOpenAi, one).usage, {})
-    assert.deepStrictEqual(read(Embeddings.decodeOpenAi, { ...one, usage: null }).usage, {})
-    assert.deepStrictEqual(read(Embeddings.decodeOpenAi, { ...one, usage: { total_tokens: "9" } }).usage, { input: 9 })
-    assert.deepStrictEqual(read(Embeddings.decodeOpenAi, { ...one, usage: { prompt_tokens: 0 } }).usage, { input: 0 })
-    assert.strictEqual(read(Embeddings.decodeOpenAi, { ...one, id: "e-1" }).id, "e-1")
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeOpenAi, one).usage, {})
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeOpenAi, { ...one, usage: null }).usage, {})
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeOpenAi, { ...one, usage: { total_tokens: "9" } }).usage, {
+      input: 9
+    })
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeOpenAi, { ...one, usage: { prompt_tokens: 0 } }).usage, {
+      input: 0
+    })
+    assert.strictEqual(read(EmbeddingFormats.decodeOpenAi, { ...one, id: "e-1" }).id, "e-1")
   })
 
   it("NaN, infinities and what is no number are refused, with the place", () => {
@@ -129,23 +133,23 @@ describe("OpenAI's format", () => {
       [undefined, "data[0].embedding is not a vector"],
       [{ 0: 1 }, "data[0].embedding is not a vector"]
     ] as const) {
-      const error = fault(Embeddings.decodeOpenAi, openAi(embedding))
+      const error = fault(EmbeddingFormats.decodeOpenAi, openAi(embedding))
       assert.deepStrictEqual([error.reason, error.issue, error.retryable], ["MalformedResponse", issue, false])
     }
-    const infinite = fault(Embeddings.decodeOpenAi, '{"data":[{"embedding":[1e999]}]}')
+    const infinite = fault(EmbeddingFormats.decodeOpenAi, '{"data":[{"embedding":[1e999]}]}')
     assert.strictEqual(infinite.issue, "data[0].embedding[0] is not a finite number")
   })
 
   it("vectors of several lengths, and fewer or more than asked for, are refused", () => {
-    assert.include(fault(Embeddings.decodeOpenAi, openAi([1, 2], [1])).issue, "vector 1 has 1 dimensions")
-    assert.include(fault(Embeddings.decodeOpenAi, openAi([1]), 2).issue, "1 vectors for 2 texts")
-    assert.include(fault(Embeddings.decodeOpenAi, openAi([1], [2]), 1).issue, "2 vectors for 1 texts")
-    assert.include(fault(Embeddings.decodeOpenAi, { data: [] }, 1).issue, "0 vectors for 1 texts")
+    assert.include(fault(EmbeddingFormats.decodeOpenAi, openAi([1, 2], [1])).issue, "vector 1 has 1 dimensions")
+    assert.include(fault(EmbeddingFormats.decodeOpenAi, openAi([1]), 2).issue, "1 vectors for 2 texts")
+    assert.include(fault(EmbeddingFormats.decodeOpenAi, openAi([1], [2]), 1).issue, "2 vectors for 1 texts")
+    assert.include(fault(EmbeddingFormats.decodeOpenAi, { data: [] }, 1).issue, "0 vectors for 1 texts")
   })
 
   it("an error inside HTTP 200 is an error (complaint 1)", () => {
     const limited = fault(
-      Embeddings.decodeOpenAi,
+      EmbeddingFormats.decodeOpenAi,
       {
         error: { message: "Please try again in 4.77s.", code: "rate_limit_exceeded" },
         data: []
@@ -154,7 +158,7 @@ describe("OpenAI's format", () => {
     )
     assert.deepStrictEqual([limited.reason, limited.retryable], ["RateLimited", true])
     assert.strictEqual(
-      fault(Embeddings.decodeOpenAi, { error: "model not loaded" }).providerMessage,
+      fault(EmbeddingFormats.decodeOpenAi, { error: "model not loaded" }).providerMessage,
       "model not loaded"
     )
   })
@@ -172,17 +176,21 @@ describe("OpenAI's format", () => {
       '{"data":7}',
       '{"data":{}}'
     ]) {
-      assert.strictEqual(fault(Embeddings.decodeOpenAi, body, 1).reason, "MalformedResponse", body)
+      assert.strictEqual(fault(EmbeddingFormats.decodeOpenAi, body, 1).reason, "MalformedResponse", body)
     }
   })
 
   it("requests have the texts, and what was asked for only", () => {
     const request = { texts: ["a", "b\ud800"], model: "text-embedding-3-small" }
-    assert.deepStrictEqual(JSON.parse(Embeddings.openAi().encode(request)), {
+    assert.deepStrictEqual(JSON.parse(EmbeddingFormats.openAi().encode(request)), {
       model: "text-embedding-3-small",
       input: ["a", "b\ud800"]
     })
-    const full = Embeddings.openAi({ encoding: "base64", user: "u", fields: { input_type: "query", model: "other" } })
+    const full = EmbeddingFormats.openAi({
+      encoding: "base64",
+      user: "u",
+      fields: { input_type: "query", model: "other" }
+    })
     assert.deepStrictEqual(JSON.parse(full.encode({ ...request, dimensions: 256 })), {
       model: "text-embedding-3-small",
       input: ["a", "b\ud800"],
@@ -206,7 +214,7 @@ describe.skipIf(Need.missing("openapi"))(Need.title("OpenAI's description of its
     const validate = validator()
     for (const texts of [["a"], Array.from({ length: 2048 }, (_, at) => `text ${at}`)]) {
       for (const dimensions of [undefined, 256]) {
-        const body = Embeddings.openAi({ encoding: "base64", user: "u" }).encode({
+        const body = EmbeddingFormats.openAi({ encoding: "base64", user: "u" }).encode({
           texts,
           model: "text-embedding-3-small",
           dimensions
@@ -226,45 +234,49 @@ describe.skipIf(Need.missing("openapi"))(Need.title("OpenAI's description of its
 describe("Gemini's format", () => {
   it("batches and single answers", () => {
     assert.deepStrictEqual(
-      read(Embeddings.decodeGemini, { embeddings: [{ values: [1, 2] }, { values: [3, 4] }] }).vectors,
+      read(EmbeddingFormats.decodeGemini, { embeddings: [{ values: [1, 2] }, { values: [3, 4] }] }).vectors,
       [
         [1, 2],
         [3, 4]
       ]
     )
-    assert.deepStrictEqual(read(Embeddings.decodeGemini, { embedding: { values: [1, 2] } }).vectors, [[1, 2]])
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeGemini, { embedding: { values: [1, 2] } }).vectors, [[1, 2]])
   })
 
   it("tokens of the whole, or of each", () => {
     const each = (tokenCount?: number) => ({ values: [1], statistics: { tokenCount } })
     assert.deepStrictEqual(
-      read(Embeddings.decodeGemini, { embeddings: [each(1), each(2)], usageMetadata: { promptTokenCount: 9 } }).usage,
+      read(EmbeddingFormats.decodeGemini, { embeddings: [each(1), each(2)], usageMetadata: { promptTokenCount: 9 } })
+        .usage,
       { input: 9 }
     )
-    assert.deepStrictEqual(read(Embeddings.decodeGemini, { embeddings: [each(1), each(2)] }).usage, { input: 3 })
-    assert.deepStrictEqual(read(Embeddings.decodeGemini, { embeddings: [each(1), each()] }).usage, {})
-    assert.deepStrictEqual(read(Embeddings.decodeGemini, { embeddings: [{ values: [1] }] }).usage, {})
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeGemini, { embeddings: [each(1), each(2)] }).usage, { input: 3 })
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeGemini, { embeddings: [each(1), each()] }).usage, {})
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeGemini, { embeddings: [{ values: [1] }] }).usage, {})
   })
 
   it("Vertex AI's predictions", () => {
     const prediction = (value: number) => ({ embeddings: { values: [value], statistics: { token_count: 3 } } })
-    for (const decode of [Embeddings.decodeGemini, Embeddings.decode]) {
+    for (const decode of [EmbeddingFormats.decodeGemini, EmbeddingFormats.decode]) {
       const found = read(decode, { predictions: [prediction(1), prediction(2)], metadata: {} }, 2)
       assert.deepStrictEqual([found.vectors, found.usage], [[[1], [2]], { input: 6 }])
     }
-    assert.include(fault(Embeddings.decodeGemini, { predictions: [{}] }).issue, "embeddings[0].values")
+    assert.include(fault(EmbeddingFormats.decodeGemini, { predictions: [{}] }).issue, "embeddings[0].values")
   })
 
   it("an embedding without values is refused", () => {
-    assert.include(fault(Embeddings.decodeGemini, { embeddings: [{ values: [1] }, {}] }).issue, "embeddings[1].values")
-    assert.include(fault(Embeddings.decodeGemini, {}).issue, "no embeddings")
-    assert.include(fault(Embeddings.decodeGemini, { embeddings: [] }, 1).issue, "0 vectors for 1 texts")
+    assert.include(
+      fault(EmbeddingFormats.decodeGemini, { embeddings: [{ values: [1] }, {}] }).issue,
+      "embeddings[1].values"
+    )
+    assert.include(fault(EmbeddingFormats.decodeGemini, {}).issue, "no embeddings")
+    assert.include(fault(EmbeddingFormats.decodeGemini, { embeddings: [] }, 1).issue, "0 vectors for 1 texts")
   })
 
   it("each text of a request is one of its own, with the model's resource name", () => {
     assert.deepStrictEqual(
       JSON.parse(
-        Embeddings.gemini({ taskType: "RETRIEVAL_DOCUMENT", title: "T" }).encode({
+        EmbeddingFormats.gemini({ taskType: "RETRIEVAL_DOCUMENT", title: "T" }).encode({
           texts: ["a", "b"],
           model: "gemini-embedding-001",
           dimensions: 768
@@ -280,7 +292,7 @@ describe("Gemini's format", () => {
         }))
       }
     )
-    const named = JSON.parse(Embeddings.gemini().encode({ texts: ["a"], model: "models/embedding-001" }))
+    const named = JSON.parse(EmbeddingFormats.gemini().encode({ texts: ["a"], model: "models/embedding-001" }))
     assert.deepStrictEqual(named, {
       requests: [{ model: "models/embedding-001", content: { parts: [{ text: "a" }] } }]
     })
@@ -288,7 +300,7 @@ describe("Gemini's format", () => {
 })
 
 describe("Hugging Face's feature extraction", () => {
-  const decode = Embeddings.decodeFeatureExtraction
+  const decode = EmbeddingFormats.decodeFeatureExtraction
 
   it("a vector for each text", () => {
     assert.deepStrictEqual(
@@ -378,12 +390,12 @@ describe("Hugging Face's feature extraction", () => {
   })
 
   it("requests say only what was asked for", () => {
-    assert.deepStrictEqual(JSON.parse(Embeddings.featureExtraction().encode({ texts: ["a"], model: "m" })), {
+    assert.deepStrictEqual(JSON.parse(EmbeddingFormats.featureExtraction().encode({ texts: ["a"], model: "m" })), {
       inputs: ["a"]
     })
     assert.deepStrictEqual(
       JSON.parse(
-        Embeddings.featureExtraction({
+        EmbeddingFormats.featureExtraction({
           normalize: true,
           truncate: true,
           truncationDirection: "left",
@@ -399,32 +411,34 @@ describe("Ollama's format", () => {
   it("answers of /api/embed, and of the older /api/embeddings", () => {
     assert.deepStrictEqual(
       read(
-        Embeddings.decodeOllama,
+        EmbeddingFormats.decodeOllama,
         { model: "all-minilm", embeddings: [[1, 2]], total_duration: 14143917, prompt_eval_count: 8 },
         1
       ),
       { vectors: [[1, 2]], usage: { input: 8 }, model: "all-minilm", id: undefined }
     )
-    assert.deepStrictEqual(read(Embeddings.decodeOllama, { embedding: [1, 2] }, 1).vectors, [[1, 2]])
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeOllama, { embedding: [1, 2] }, 1).vectors, [[1, 2]])
   })
 
   it("an empty vector and no vectors are refused", () => {
-    assert.include(fault(Embeddings.decodeOllama, { embedding: [] }, 1).issue, "has no numbers")
-    assert.include(fault(Embeddings.decodeOllama, { embeddings: [] }, 1).issue, "0 vectors for 1 texts")
-    assert.include(fault(Embeddings.decodeOllama, { model: "m" }, 1).issue, "no embeddings")
-    assert.strictEqual(fault(Embeddings.decodeOllama, { error: "boom" }, 1).providerMessage, "boom")
+    assert.include(fault(EmbeddingFormats.decodeOllama, { embedding: [] }, 1).issue, "has no numbers")
+    assert.include(fault(EmbeddingFormats.decodeOllama, { embeddings: [] }, 1).issue, "0 vectors for 1 texts")
+    assert.include(fault(EmbeddingFormats.decodeOllama, { model: "m" }, 1).issue, "no embeddings")
+    assert.strictEqual(fault(EmbeddingFormats.decodeOllama, { error: "boom" }, 1).providerMessage, "boom")
   })
 
   it("a text that is too long is not cut without a word, unless that is asked for", () => {
     const request = { texts: ["a", "b"], model: "m", dimensions: 128 }
-    assert.deepStrictEqual(JSON.parse(Embeddings.ollama().encode(request)), {
+    assert.deepStrictEqual(JSON.parse(EmbeddingFormats.ollama().encode(request)), {
       model: "m",
       input: ["a", "b"],
       truncate: false,
       dimensions: 128
     })
     assert.deepStrictEqual(
-      JSON.parse(Embeddings.ollama({ truncate: true, keepAlive: "5m", options: { num_ctx: 512 } }).encode(request)),
+      JSON.parse(
+        EmbeddingFormats.ollama({ truncate: true, keepAlive: "5m", options: { num_ctx: 512 } }).encode(request)
+      ),
       { model: "m", input: ["a", "b"], truncate: true, dimensions: 128, keep_alive: "5m", options: { num_ctx: 512 } }
     )
   })
@@ -454,28 +468,28 @@ describe("decode", () => {
         undefined
       ]
     ] as const) {
-      const found = read(Embeddings.decode, body)
+      const found = read(EmbeddingFormats.decode, body)
       assert.deepStrictEqual(found.vectors, [
         [1, 2],
         [3, 4]
       ])
       assert.strictEqual(found.usage.input, input)
     }
-    assert.deepStrictEqual(read(Embeddings.decode, { embedding: { values: [1] } }).vectors, [[1]])
-    assert.deepStrictEqual(read(Embeddings.decode, { embedding: [1] }).vectors, [[1]])
-    assert.deepStrictEqual(read(Embeddings.decode, [1, 2]).vectors, [[1, 2]])
-    assert.strictEqual(fault(Embeddings.decode, {}).reason, "MalformedResponse")
+    assert.deepStrictEqual(read(EmbeddingFormats.decode, { embedding: { values: [1] } }).vectors, [[1]])
+    assert.deepStrictEqual(read(EmbeddingFormats.decode, { embedding: [1] }).vectors, [[1]])
+    assert.deepStrictEqual(read(EmbeddingFormats.decode, [1, 2]).vectors, [[1, 2]])
+    assert.strictEqual(fault(EmbeddingFormats.decode, {}).reason, "MalformedResponse")
   })
 
   it("property: whatever JSON comes, it gives vectors of one length or a typed error, and never throws", () => {
     FastCheck.assert(
       FastCheck.property(FastCheck.jsonValue(), (body) => {
         for (const decode of [
-          Embeddings.decode,
-          Embeddings.decodeOpenAi,
-          Embeddings.decodeGemini,
-          Embeddings.decodeOllama,
-          Embeddings.decodeFeatureExtraction
+          EmbeddingFormats.decode,
+          EmbeddingFormats.decodeOpenAi,
+          EmbeddingFormats.decodeGemini,
+          EmbeddingFormats.decodeOllama,
+          EmbeddingFormats.decodeFeatureExtraction
         ]) {
           const result = decode(JSON.stringify(body), context)
           if (Either.isLeft(result)) continue

@@ -15,7 +15,7 @@ import type * as Scope from "effect/Scope"
 import type { AzureToken } from "../AzureOpenAi.ts"
 import { makeTokens, resourceOf } from "../internal/azure.ts"
 import * as LlmEmbeddings from "../LlmEmbeddings.ts"
-import * as Protocol from "../protocol/Embeddings.ts"
+import * as EmbeddingFormats from "../protocol/EmbeddingFormats.ts"
 import * as OpenAiEmbeddings from "./OpenAiEmbeddings.ts"
 
 /**
@@ -90,7 +90,7 @@ export const make = (
       baseUrl: resourceOf(endpoint),
       endpoint: endpointOf(options),
       // Models that are not OpenAI's may know numbers only.
-      protocol: Protocol.openAi({ encoding: inference ? undefined : "base64", user }),
+      protocol: EmbeddingFormats.openAi({ encoding: inference ? undefined : "base64", user }),
       modelDimensions: OpenAiEmbeddings.dimensionsOf(baseModel ?? options.model),
       limits: OpenAiEmbeddings.limits
     }

@@ -13,7 +13,7 @@ import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as LlmEmbeddings from "../LlmEmbeddings.ts"
-import * as Protocol from "../protocol/Embeddings.ts"
+import * as EmbeddingFormats from "../protocol/EmbeddingFormats.ts"
 
 /**
  * The name of the provider, in errors and telemetry.
@@ -84,7 +84,7 @@ export const make = (
     telemetryName: "gcp.gemini",
     baseUrl: options.baseUrl ?? "https://generativelanguage.googleapis.com/v1beta",
     endpoint: `/${options.model.includes("/") ? options.model : `models/${options.model}`}:batchEmbedContents`,
-    protocol: Protocol.gemini({ taskType, title }),
+    protocol: EmbeddingFormats.gemini({ taskType, title }),
     modelDimensions,
     // Only whole vectors have length one when they come.
     normalize: options.normalize ?? (options.dimensions !== undefined && options.dimensions !== modelDimensions),

@@ -13,7 +13,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as LlmEmbeddings from "../LlmEmbeddings.ts"
-import * as Protocol from "../protocol/Embeddings.ts"
+import * as EmbeddingFormats from "../protocol/EmbeddingFormats.ts"
 
 /**
  * The name of the provider, in errors and telemetry.
@@ -43,7 +43,7 @@ export interface HuggingFaceEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSe
    */
   readonly api?: "feature-extraction" | "openai" | undefined
   /** How a vector is made of those of the tokens, for a model that gives one for each. `mean`. */
-  readonly pooling?: Protocol.Pooling | undefined
+  readonly pooling?: EmbeddingFormats.Pooling | undefined
   /** Whether a text that is too long is cut to fit without a word. The server decides by default. */
   readonly truncate?: boolean | undefined
   readonly truncationDirection?: "left" | "right" | undefined
@@ -109,8 +109,8 @@ export const make = (
         ? `/${encodeURIComponent(provider)}/v1/embeddings`
         : `/${encodeURIComponent(provider)}/models/${name.split("/").map(encodeURIComponent).join("/")}/pipeline/feature-extraction`
   const protocol = openAi
-    ? Protocol.openAi()
-    : Protocol.featureExtraction({ pooling, promptName, truncate, truncationDirection })
+    ? EmbeddingFormats.openAi()
+    : EmbeddingFormats.featureExtraction({ pooling, promptName, truncate, truncationDirection })
   return LlmEmbeddings.make({
     ...rest,
     provider: kind,

@@ -13,7 +13,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as LlmEmbeddings from "../LlmEmbeddings.ts"
-import * as Protocol from "../protocol/Embeddings.ts"
+import * as EmbeddingFormats from "../protocol/EmbeddingFormats.ts"
 
 /**
  * The name of the provider, in errors and telemetry.
@@ -27,7 +27,7 @@ export const kind = "ollama"
  * @since 0.1.0
  * @category models
  */
-export interface OllamaEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSettings, Protocol.OllamaDialect {
+export interface OllamaEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSettings, EmbeddingFormats.OllamaDialect {
   /** The server, without `/v1`. `http://127.0.0.1:11434`. */
   readonly host?: string | undefined
   /** For Ollama's cloud, or a server behind a gateway. */
@@ -86,7 +86,7 @@ export const make = (
     provider: kind,
     baseUrl: (host ?? "http://127.0.0.1:11434").replace(/\/+$/, "").replace(/\/v1$/, ""),
     endpoint: "/api/embed",
-    protocol: Protocol.ollama({ keepAlive, options: modelOptions, truncate }),
+    protocol: EmbeddingFormats.ollama({ keepAlive, options: modelOptions, truncate }),
     modelDimensions,
     // The dimensions of a model that is not known here are said so that they are checked.
     shorten: options.shorten ?? (modelDimensions === undefined ? false : undefined),

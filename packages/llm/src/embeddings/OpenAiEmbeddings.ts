@@ -13,7 +13,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as LlmEmbeddings from "../LlmEmbeddings.ts"
-import * as Protocol from "../protocol/Embeddings.ts"
+import * as EmbeddingFormats from "../protocol/EmbeddingFormats.ts"
 
 /**
  * The name of the provider, in errors and telemetry.
@@ -80,7 +80,7 @@ export const make = (
     provider: kind,
     baseUrl,
     endpoint: "/embeddings",
-    protocol: Protocol.openAi({ encoding: encoding ?? (own ? "base64" : undefined), user, fields }),
+    protocol: EmbeddingFormats.openAi({ encoding: encoding ?? (own ? "base64" : undefined), user, fields }),
     modelDimensions,
     // Elsewhere the dimensions of a model that is not known here are said so that they are checked; few servers shorten.
     shorten: options.shorten ?? (own || modelDimensions !== undefined ? undefined : false),

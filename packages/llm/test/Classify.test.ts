@@ -29,6 +29,39 @@ describe("the reason of an error", () => {
     ["402", 402, openai("Pay"), "QuotaExhausted", false],
     ["billing codes", 400, openai("x", "billing_hard_limit_reached"), "QuotaExhausted", false],
     ["low credit", 400, openai("Your credit balance is too low to access the API"), "QuotaExhausted", false],
+    [
+      "a limit of spending that Anthropic calls a wrong request",
+      400,
+      openai("You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."),
+      "QuotaExhausted",
+      false
+    ],
+    [
+      "Google's credits that are used up",
+      429,
+      {
+        error: {
+          code: 429,
+          message: "Your prepayment credits are depleted. Please go to AI Studio to manage your project and billing.",
+          status: "RESOURCE_EXHAUSTED"
+        }
+      },
+      "QuotaExhausted",
+      false
+    ],
+    [
+      "Google's cap of spending",
+      429,
+      {
+        error: {
+          code: 429,
+          message: "Your project has exceeded its monthly spending cap.",
+          status: "RESOURCE_EXHAUSTED"
+        }
+      },
+      "QuotaExhausted",
+      false
+    ],
     ["a bare quota", 429, openai("Quota exceeded"), "QuotaExhausted", false],
     ["a quota by the minute", 429, openai("Quota exceeded for requests per minute"), "RateLimited", true],
     [
@@ -141,6 +174,27 @@ describe("the reason of an error", () => {
       openai("This model's maximum context length is 8192 tokens. However, your messages resulted in 8500 tokens.")
     )
     assert.deepStrictEqual([classic.limit, classic.actual], [8192, 8500])
+    const words: ReadonlyArray<readonly [string, number, number | undefined]> = [
+      // The prompt alone would fit, not with the tokens that are kept for the answer.
+      [
+        "input length and `max_tokens` exceed context limit: 178959 + 64000 > 200000, decrease input length or " +
+          "`max_tokens` and try again",
+        200_000,
+        242_959
+      ],
+      ["The input token count exceeds the maximum number of tokens allowed (1048576).", 1_048_576, undefined],
+      [
+        "Unable to submit request because the input token count is 32825 but model only supports up to 32768. Reduce " +
+          "the input token count and try again.",
+        32_768,
+        32_825
+      ]
+    ]
+    for (const [message, limit, actual] of words) {
+      const error = decode(400, openai(message))
+      assert.deepStrictEqual([error.reason, error.isRetryable], ["ContextLengthExceeded", false])
+      assert.deepStrictEqual([error.limit, error.actual], [limit, actual])
+    }
   })
 })
 

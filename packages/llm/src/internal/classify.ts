@@ -190,12 +190,13 @@ const searched = (message: string | undefined): string =>
   message === undefined ? "" : message.length <= 16_384 ? message : `${message.slice(0, 8192)}\n${message.slice(-8192)}`
 
 const contextWordings =
-  /prompt is too long|prompt too long; exceeded max context length|input tokens exceed the configured limit|exceeds? the context window|input token count.{0,200}exceeds the maximum|maximum (?:context|prompt) length is|too large for model with \d+ maximum context length|tokens`? \+ `?max_new_tokens`? must be|exceed(?:s|ed)? (?:the |this model's )?(?:max(?:imum)?|available) context (?:length|size|window)|context length exceeded|input length exceeds (?:the )?(?:maximum )?context length|maximum input length is \d|must have less than \d+ tokens|longer than the (?:model's )?(?:maximum )?context length/is
+  /prompt is too long|prompt too long; exceeded max context length|input tokens exceed the configured limit|exceeds? the context window|input token count.{0,200}exceeds the maximum|input token count is \d+ but model only supports|exceed context limit: \d|maximum (?:context|prompt) length is|too large for model with \d+ maximum context length|tokens`? \+ `?max_new_tokens`? must be|exceed(?:s|ed)? (?:the |this model's )?(?:max(?:imum)?|available) context (?:length|size|window)|context length exceeded|input length exceeds (?:the )?(?:maximum )?context length|maximum input length is \d|must have less than \d+ tokens|longer than the (?:model's )?(?:maximum )?context length/is
 
 const quotaCode =
   /insufficient_quota|credit_balance|insufficient_(?:credit|balance|funds)|billing|payment_required|spend_limit|quota_exceeded|quota_exhausted|exceeded_current_quota/i
 const quotaWording = /quota exceeded|exceeded your current quota/i
-const creditWording = /credit balance is too low/i
+const creditWording =
+  /credit balance is too low|prepayment credits are depleted|monthly spending cap|reached your specified api usage limits/i
 const byTime = /per[ _-]?(?:second|minute)|try again in|retry in/i
 
 const filtered = /content_filter|content_policy_violation|responsibleaipolicyviolation/i
@@ -238,7 +239,14 @@ const lengths = (message: string): { readonly limit?: number | undefined; readon
   const match = (pattern: string) => new RegExp(pattern, "is").exec(message)
   const anthropic = match(`too long: ${n} tokens > ${n}`)
   if (anthropic !== null) return { actual: number(anthropic[1]), limit: number(anthropic[2]) }
-  const gemini = match(`input token count \\(?${n}\\)? exceeds the maximum[^\\d]*(?:${n})?`)
+  // Here the answer counts too, with all the tokens that it may have.
+  const together = match(`exceed context limit: ${n} \\+ ${n} > ${n}`)
+  if (together !== null) {
+    return { actual: (number(together[1]) ?? 0) + (number(together[2]) ?? 0), limit: number(together[3]) }
+  }
+  const gemini = match(
+    `input token count (?:(?:is )?\\(?${n}\\)? )?(?:exceeds the maximum[^\\d]*|but model only supports up to )(?:${n})?`
+  )
   if (gemini !== null) return { actual: number(gemini[1]), limit: number(gemini[2]) }
   const limit = match(`(?:limit of|(?:context|prompt) length is|context size \\(?|model with|maximum of) ?${n}`)
   const actual = match(`(?:resulted in|requested|request(?:ed)? has|contains) (?:about )?${n} (?:input )?tokens`)

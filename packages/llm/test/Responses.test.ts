@@ -713,6 +713,8 @@ describe("whole answers", () => {
       assert.strictEqual(reason(text), "MalformedResponse", text)
     }
     assert.strictEqual(reason('{"error":{"message":"no","code":"invalid_api_key"}}'), "Authentication")
+    const bare = Responses.decode('{"error":{"message":"no","code":"server_error"}}', context)
+    assert.deepStrictEqual(Either.isLeft(bare) ? [bare.left.midStream, bare.left.isRetryable] : [], [false, true])
     assert.strictEqual(reason('{"type":"error","error":{"type":"rate_limit_error","message":"slow"}}'), "RateLimited")
     assert.strictEqual(reason('{"output":[]}'), "an answer")
     assert.strictEqual(
@@ -1052,6 +1054,45 @@ describe("streams", () => {
     assert.deepStrictEqual(raw?.content, [
       { type: "reasoning", text: "I think", id: "rs_0", provider: "openai" },
       { type: "text", text: "I won't" }
+    ])
+  })
+
+  it("of servers that take liberties are read all the same", () => {
+    const expected = play(whole).response
+    // No names of events, no blank lines between them.
+    const dense = whole.replace(/^event: .*\n/gm, "").replace(/\n\n/g, "\n")
+    assert.deepStrictEqual(play(`${dense}data: [DONE]\n\n`).response, expected)
+    // Only parts and items that are done; a message that is a text.
+    const place = { item_id: "m", output_index: 0, content_index: 0 }
+    const part = event("response.content_part.done", { ...place, part: { type: "output_text", text: "Hello" } })
+    assert.strictEqual(play(created + part + completed()).response?.text, "Hello")
+    const plain = { type: "message", id: "m", role: "assistant", content: "Hello" }
+    const done = event("response.output_item.done", { output_index: 0, item: plain })
+    assert.strictEqual(play(created + done + completed()).response?.text, "Hello")
+    // The name of the event tells how it ended, unless the state says worse.
+    assert.strictEqual(play(created + done + completed({ status: "in_progress" })).response?.finishReason, "completed")
+    const worse = completed({ status: "incomplete", incomplete_details: { reason: "max_output_tokens" } })
+    assert.strictEqual(play(created + done + worse).response?.finish, "length")
+    const failed = event("response.failed", { response: state({ status: "completed" }) })
+    assert.strictEqual(play(created + failed).failure?.reason, "ServerError")
+    assert.strictEqual(play(created + done + event("response.completed")).response?.text, "Hello")
+    // The same item under another name at the end.
+    const search = (id: string) => ({ type: "web_search_call", id, status: "completed" })
+    const twice = play(
+      created +
+        event("response.output_item.done", { output_index: 0, item: search("ws_1") }) +
+        completed({ output: [search("ws_other"), search("ws_2")] })
+    ).response
+    assert.deepStrictEqual(
+      twice?.content.map((each) => (each.type === "provider" ? each.data : undefined)),
+      [search("ws_1"), search("ws_2")]
+    )
+    // Refusals come as they are said.
+    const word = (delta: string) => event("response.refusal.delta", { ...place, delta })
+    assert.deepStrictEqual(play(created + word("I ") + word("won't") + completed()).types, [
+      "refusal-delta",
+      "refusal-delta",
+      "finish"
     ])
   })
 

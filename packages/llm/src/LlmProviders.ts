@@ -496,17 +496,14 @@ const choose = <Service, R>(
     if (!namePattern.test(name)) {
       return yield* failed(
         "UnknownName",
-        [root, table.name],
+        name.length > 128 ? [root, table.name] : path,
         "a name is one to 128 letters, digits, dots, underscores and hyphens"
       )
     }
     const said = yield* gather(Settings.textAt(path, "kind"))
     if (problems.length > 0) return yield* invalid(path, problems)
     const known = [...table.kinds.keys()].join(", ")
-    const wanted = said ?? name
-    const chosen =
-      table.kinds.get(wanted) ??
-      [...table.kinds.values()].find((one) => Settings.canonical(one.kind) === Settings.canonical(wanted))
+    const chosen = kindOf(table, said ?? name)
     if (chosen === undefined) {
       if (said === undefined && !(yield* isThere(table, name))) {
         const names = (yield* namesIn(table)).join(", ")
@@ -534,27 +531,47 @@ const choose = <Service, R>(
   })
 
 /** The names in a table, as they are written there. */
-const namesIn = (table: Place): Effect.Effect<ReadonlyArray<string>, LlmProvidersError> =>
+const namesIn = <Service, R>(table: Table<Service, R>): Effect.Effect<ReadonlyArray<string>, LlmProvidersError> =>
+  Effect.flatMap(listed(table), (names) => Effect.filter(names, (name) => isConfigured(table, name)))
+
+const listed = (table: Place): Effect.Effect<ReadonlyArray<string>, LlmProvidersError> =>
   Effect.mapError(Settings.namesAt([root, table.name]), (problems) => invalid([root, table.name], problems))
+
+/**
+ * Whether a listed name is one: what only begins the name of a variable (`LLM_PROVIDERS_MY_FAST_MODEL` of `my-fast`) has
+ * nothing of its own.
+ */
+const isConfigured = <Service, R>(table: Table<Service, R>, name: string): Effect.Effect<boolean> =>
+  kindOf(table, name) !== undefined
+    ? Effect.succeed(true)
+    : Effect.zipWith(
+        Settings.stands([root, table.name], name),
+        Settings.stands([root, table.name, name], "kind"),
+        (table, kind) => table || kind
+      )
+
+/** The kind of a name: as configuration spells it, or as somebody else would. */
+const kindOf = <Service, R>({ kinds }: Table<Service, R>, name: string) =>
+  kinds.get(name) ?? [...kinds.values()].find(({ kind }) => Settings.canonical(kind) === Settings.canonical(name))
 
 /** Whether anything is said of a name. */
 const isThere = (table: Place, name: string): Effect.Effect<boolean, LlmProvidersError> =>
   Effect.zipWith(
-    namesIn(table),
+    listed(table),
     Effect.orElseSucceed(Settings.namesAt([root, table.name, name]), () => ["unreadable"]),
     (names, inner) => names.includes(name) || inner.length > 0
   )
 
 /** A name as it is written in the table: names that differ in their spelling alone are one, unless both are there. */
 const resolve = (table: Place, name: string): Effect.Effect<string, LlmProvidersError> =>
-  Effect.map(namesIn(table), (names) => {
+  Effect.map(listed(table), (names) => {
     if (names.includes(name)) return name
     const alike = names.filter((one) => Settings.canonical(one) === Settings.canonical(name))
     return alike.length === 1 ? (alike[0] ?? name) : name
   })
 
 /** The name of what is meant where no name is said. */
-const defaultOf = (table: Place): Effect.Effect<string, LlmProvidersError> =>
+const defaultOf = <Service, R>(table: Table<Service, R>): Effect.Effect<string, LlmProvidersError> =>
   Effect.gen(function* () {
     const said = yield* Effect.mapError(Settings.textAt([root], table.default), (problems) => invalid([root], problems))
     if (said !== undefined) return said
@@ -660,13 +677,17 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
       wanted: string | undefined
     ): Effect.Effect<Service, LlmProvidersError, Scope.Scope> =>
       Effect.gen(function* () {
-        const name = yield* configured(
-          Effect.flatMap(wanted === undefined ? defaultOf(table) : Effect.succeed(wanted), (said) =>
-            resolve(table, said)
-          )
-        )
-        asked.add(keyOf(table.name, name))
-        const failure = (error: { readonly _tag: string; readonly message?: string }) =>
+        // What is there already need not be looked up.
+        const name =
+          wanted !== undefined && told.has(keyOf(table.what, wanted))
+            ? wanted
+            : yield* configured(
+                Effect.flatMap(wanted === undefined ? defaultOf(table) : Effect.succeed(wanted), (said) =>
+                  resolve(table, said)
+                )
+              )
+        asked.add(keyOf(table.what, name))
+        const failure = (error: unknown) =>
           error instanceof ConnectionError && error.cause instanceof LlmProvidersError
             ? error.cause
             : failed("Closed", [root, table.name, name], "the registry is released", { cause: error })
@@ -728,6 +749,11 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
         return [...wrongDefault, ...each.flat()]
       }).pipe(Effect.catchAll((error) => Effect.succeed(error.problems)))
 
+    const unusedIn = <Service, R>(table: Table<Service, R>): Effect.Effect<ReadonlyArray<string>, LlmProvidersError> =>
+      Effect.map(namesIn(table), (names) =>
+        names.flatMap((name) => (asked.has(keyOf(table.what, name)) ? [] : [[root, table.name, name].join(".")]))
+      )
+
     return LlmProviders.of({
       get,
       embeddings: (name) => take(vectors, vectorsKind, name),
@@ -756,14 +782,7 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
         })
       ),
       unused: configured(
-        Effect.map(
-          Effect.forEach([chat, vectors], (table) =>
-            Effect.map(namesIn(table), (names) =>
-              names.flatMap((name) => (asked.has(keyOf(table.name, name)) ? [] : [[root, table.name, name].join(".")]))
-            )
-          ),
-          (all) => all.flat()
-        )
+        Effect.zipWith(unusedIn(chat), unusedIn(vectors), (ofChat, ofVectors) => [...ofChat, ...ofVectors])
       ),
       invalidate: (name) =>
         Effect.forEach(

@@ -44,11 +44,11 @@ export const read = <A>(path: Path, config: Config.Config<A>): Effect.Effect<A, 
 export const textAt = (path: Path, name: string): Effect.Effect<string | undefined, Problems> =>
   Effect.map(read(path, Config.option(Config.nonEmptyString(name))), Option.getOrUndefined)
 
-/** The names in the table at a path; none where there is no table. */
+/** The names in the table at a path, in the order of the alphabet; none where there is no table. */
 export const namesAt = (path: Path): Effect.Effect<ReadonlyArray<string>, Problems> =>
-  Effect.map(read(path, Config.option(Config.hashMap(Config.succeed(true)))), (found) => [
-    ...HashMap.keys(Option.getOrElse(found, HashMap.empty<string, boolean>))
-  ])
+  Effect.map(read(path, Config.option(Config.hashMap(Config.succeed(true)))), (found) =>
+    [...HashMap.keys(Option.getOrElse(found, HashMap.empty<string, boolean>))].sort()
+  )
 
 /** A problem of ours with a setting, with its place where the provider knows that. */
 export const problemAt = (path: Path, name: string, message: string): Effect.Effect<Problems> =>
@@ -110,7 +110,7 @@ export const strangers = (path: Path, known: ReadonlyArray<string>, what: string
   })
 
 /** Whether there is something at exactly this path. */
-const stands = (path: Path, name: string): Effect.Effect<boolean> =>
+export const stands = (path: Path, name: string): Effect.Effect<boolean> =>
   Effect.match(nest(path, Config.string(name)), {
     onSuccess: () => true,
     onFailure: (error) => !ConfigError.isMissingDataOnly(error)

@@ -689,7 +689,6 @@ class Reader {
     this.describe(item, raw)
     const args = argumentsOf(raw["arguments"])
     if (args !== "") item.args = args
-    item.done = true
     this.answer.onCall({ ...wholeCall(item), ...this.rest(raw) })
   }
 

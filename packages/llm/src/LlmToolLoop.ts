@@ -10,9 +10,9 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as ParseResult from "effect/ParseResult"
 import * as Stream from "effect/Stream"
-import * as Tracer from "effect/Tracer"
 import * as Telemetry from "./internal/telemetry.ts"
 import { TextBuffer } from "./internal/textBuffer.ts"
+import { withoutParameters } from "./internal/toolkitSpans.ts"
 import { addUsage } from "./internal/usage.ts"
 import { Llm, type LlmService } from "./Llm.ts"
 import { LlmError } from "./LlmError.ts"
@@ -109,27 +109,6 @@ export interface ToolkitHandlers<Name extends string, out E, out R> extends LlmT
     parameters: never
   ) => Effect.Effect<{ readonly isFailure: boolean; readonly encodedResult: unknown }, E, R>
 }
-
-/** The toolkit's own span would hold the arguments of every call: the loop's does, where that is wanted. */
-const withoutParameters = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.tracerWith((tracer) =>
-    Effect.withTracer(
-      effect,
-      Tracer.make({
-        span: (...options) => {
-          const span = tracer.span(...options)
-          if (options[0] !== "Toolkit.handle") return span
-          const attribute = span.attribute.bind(span)
-          return Object.assign(span, {
-            attribute: (name: string, value: unknown) => {
-              if (name !== "parameters") attribute(name, value)
-            }
-          })
-        },
-        context: (run, fiber) => tracer.context(run, fiber)
-      })
-    )
-  )
 
 /**
  * The tools of a `Toolkit` of `@effect/ai` with its handlers, which is what `yield* toolkit` gives. Failures are answered

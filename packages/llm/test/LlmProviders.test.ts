@@ -2,11 +2,13 @@
 import { FetchHttpClient, FileSystem, type HttpClient } from "@effect/platform"
 import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { ChatMessage, Correlation, Deadline, Embeddings, Settings } from "@underlay/core"
+import { ChatMessage, Correlation, Deadline, Embeddings, Health, Settings } from "@underlay/core"
+import * as Recording from "@underlay/core/testing/Recording"
 import { Llm, LlmError, LlmProviders, OpenAiCompatible } from "@underlay/llm"
 import {
   Config,
   ConfigProvider,
+  Context,
   Deferred,
   type Duration,
   Effect,
@@ -90,6 +92,8 @@ const failure = (retryable: boolean) =>
     retryable,
     midStream: false
   })
+
+const docs = 'baseUrl: "http://127.0.0.1:1", model: e, dimensions: 2'
 
 const one = "llm: { providers: { a: { kind: counting } } }"
 
@@ -522,6 +526,63 @@ describe("what is made", () => {
       assert.deepStrictEqual([seen.made, seen.released], [1, 1])
       const error = yield* Effect.flip(providers.get("a"))
       assert.deepStrictEqual([error.reason, error.message], ["Closed", "llm.providers.a: the registry is released"])
+    }))
+
+  test("leaves nothing behind: neither its health checks nor a line", () =>
+    Effect.gen(function* () {
+      const health = yield* Health.make
+      const checks = Effect.map(health.report(), (report) => Object.keys(report.checks))
+      const yaml = `llm: { providers: { vllm: { model: m } }, embeddings: { docs: { kind: compatible, ${docs} } } }`
+      const providers = yield* over(yaml, { idleTimeToLive: 0 }).pipe(Effect.provideService(Health.Health, health))
+      for (let time = 0; time < 100; time++) {
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            yield* providers.get()
+            yield* providers.embeddings()
+            assert.deepStrictEqual((yield* checks).toSorted(), ["docs/e/embeddings", "vllm/m"])
+          })
+        )
+        assert.deepStrictEqual(yield* providers.list, [])
+      }
+      assert.deepStrictEqual(yield* checks, [])
+    }))
+
+  test("is given without a span, a line or a metric of the registry's own", () =>
+    Effect.gen(function* () {
+      const providers = yield* over(one, { kinds: [counting().kind] })
+      yield* Recording.assertSilent(Effect.scoped(providers.get()))
+      yield* Recording.assertSilent(Effect.scoped(providers.get("a")))
+      yield* Recording.assertSilent(Effect.all([providers.list, providers.check, providers.unused]))
+    }))
+
+  class Tenant extends Context.Tag("test/Tenant")<Tenant, string>() {}
+
+  test("of a kind that needs more than a client of HTTP, the registry asks for it", () =>
+    Effect.gen(function* () {
+      const kind = LlmProviders.kind({
+        kind: "of-tenant",
+        settings: Config.all({ model: Config.string("model") }),
+        make: ({ model }) =>
+          Effect.map(Tenant, (tenant) =>
+            Llm.make({
+              provider: tenant,
+              model,
+              generate: () => Effect.die("not asked"),
+              stream: () => Stream.die("not asked")
+            })
+          )
+      })
+      const config = ConfigProvider.fromMap(new Map([["llm.providers.of-tenant.model", "m"]]))
+      const Providers: Layer.Layer<LlmProviders.LlmProviders, never, HttpClient.HttpClient | Tenant> =
+        LlmProviders.layer({ kinds: [kind] })
+      // @ts-expect-error it is needed
+      const short: Layer.Layer<LlmProviders.LlmProviders, never, HttpClient.HttpClient> = Providers
+      const llm = yield* Effect.scoped(LlmProviders.get()).pipe(
+        Effect.provide(short as typeof Providers),
+        Effect.provideService(Tenant, "acme"),
+        Effect.withConfigProvider(config)
+      )
+      assert.deepStrictEqual([llm.provider, llm.model], ["acme", "m"])
     }))
 
   test("of two kinds of one name is of the later", () =>

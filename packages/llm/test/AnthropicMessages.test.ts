@@ -3,8 +3,16 @@ import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import { AnthropicMessages, type Llm, type LlmError, type LlmRequest, LlmResponse, LlmTool } from "@underlay/llm"
 import { Either, FastCheck, Schema } from "effect"
+import { fromSchema } from "../src/internal/jsonSchema.ts"
 
 type Json = { readonly [key: string]: unknown }
+
+interface Tree {
+  readonly kids: ReadonlyArray<Tree>
+}
+const Tree: Schema.Schema<Tree> = Schema.Struct({
+  kids: Schema.Array(Schema.suspend((): Schema.Schema<Tree> => Tree))
+}).annotations({ identifier: "a/Tree~x" })
 
 const dialect = { provider: "anthropic" }
 const context = { provider: "anthropic", model: undefined, method: "stream" }
@@ -354,7 +362,23 @@ describe("an answer's schema", () => {
       [object({ a: { type: "object", additionalProperties: { type: "string" } } }), "properties of any name"],
       [object({ a: { type: "array", items: [{ type: "string" }] } }), "fixed length"],
       [object({ a: { type: "string", not: { const: "x" } } }), "not"],
-      [recursive, "refers to itself"]
+      [object({ a: { enum: ["x", { y: 1 }] } }), "values that are lists or objects"],
+      [object({ a: { const: ["x"] } }), "values that are lists or objects"],
+      [object({ a: { type: "array", items: { $ref: "#/properties/b" } }, b: { type: "string" } }), "not a definition"],
+      [object({ a: { $ref: "https://example.com/a.json" } }), "not a definition"],
+      [
+        object({ a: { allOf: [{ $ref: "#/$defs/x" }, { type: "string" }] } }, { $defs: { x: { type: "string" } } }),
+        "allOf with a reference"
+      ],
+      [object({ a: { anyOf: [{ type: "string" }], oneOf: [{ type: "string" }] } }), "anyOf beside oneOf"],
+      [recursive, "refers to itself"],
+      [object({ next: { $ref: "#" } }), "refers to itself"],
+      // Names that are escaped in references, and properties that are called like keywords.
+      [fromSchema(Tree), "refers to itself"],
+      [
+        object({ a: { $ref: "#/$defs/n" } }, { $defs: { n: object({ enum: { $ref: "#/$defs/n" } }) } }),
+        "refers to itself"
+      ]
     ]
     for (const [schema, issue] of cases) {
       const error = Either.getOrThrow(Either.flip(schemaOf(schema)))
@@ -369,6 +393,26 @@ describe("an answer's schema", () => {
   it("may name a definition twice without being recursive", () => {
     const twice = object({ a: { $ref: "#/$defs/x" }, b: { $ref: "#/$defs/x" } }, { $defs: { x: { type: "string" } } })
     assert.isTrue(Either.isRight(schemaOf(twice)))
+  })
+
+  it("has references that stand alone, as Anthropic wants them, with what is said of them round them", () => {
+    const x = object({}, { additionalProperties: false })
+    const properties = {
+      plain: { $ref: "#/$defs/x" },
+      told: { $ref: "#/$defs/x", description: "where", deprecated: true },
+      // How a described reference is written where nothing may stand beside one.
+      described: { allOf: [{ $ref: "#/$defs/x" }], description: "whence" },
+      one: { allOf: [{ $ref: "#/$defs/x" }] }
+    }
+    const format = Either.getOrThrow(schemaOf(object(properties, { $defs: { x } })))
+    assert.deepStrictEqual(format.schema["properties"], {
+      plain: { $ref: "#/$defs/x" },
+      told: { anyOf: [{ $ref: "#/$defs/x" }], description: "where (deprecated: true)" },
+      described: { anyOf: [{ $ref: "#/$defs/x" }], description: "whence" },
+      one: { $ref: "#/$defs/x" }
+    })
+    const whole = Either.getOrThrow(schemaOf({ $ref: "#/$defs/x", $defs: { x } }))
+    assert.deepStrictEqual(whole.schema, { $ref: "#/$defs/x", $defs: { x: { ...x, type: "object" } } })
   })
 })
 

@@ -504,6 +504,18 @@ describe("a schema for Gemini", () => {
     assert.deepStrictEqual(root["required"], ["name"])
   })
 
+  it("knows that a name which is escaped in a reference is the name of a definition", () => {
+    interface Tree {
+      readonly kids: ReadonlyArray<Tree>
+    }
+    const Tree: Schema.Schema<Tree> = Schema.Struct({
+      kids: Schema.Array(Schema.suspend((): Schema.Schema<Tree> => Tree))
+    }).annotations({ identifier: "a/Tree~x" })
+    const definitions = parametersOf(fromSchema(Tree))["$defs"] as { readonly [name: string]: Json }
+    assert.deepStrictEqual(definitions["a/Tree~x"]?.["required"], [])
+    assert.include(definitions["a/Tree~x"]?.["description"], "Always give `kids`")
+  })
+
   it("of Effect's has no keyword that Gemini does not name", () => {
     class Person extends Schema.Class<Person>("Person")({
       name: Schema.NonEmptyString,

@@ -3,6 +3,7 @@
  * in one of them, in the description, or left out.
  */
 import { isRecord } from "./classify.ts"
+import * as References from "./schemaReferences.ts"
 import type { Json } from "./wire.ts"
 
 /** Keywords whose value goes on as it is: https://ai.google.dev/api/generate-content (`responseJsonSchema`). */
@@ -110,7 +111,7 @@ const items = (schema: Json, out: Record<string, unknown>) => {
 
 const clean = (value: unknown): unknown => {
   if (!isRecord(value)) return {}
-  const definitions = { ...record(value["definitions"]), ...record(value["$defs"]) }
+  const definitions = References.definitionsOf(value)
   const kept = Object.keys(definitions).length === 0 ? {} : { $defs: mapValues(definitions, clean) }
   // Beside a reference nothing is allowed that does not begin with a dollar sign.
   if (typeof value["$ref"] === "string") return { $ref: pointer(value["$ref"]), ...kept }
@@ -168,25 +169,10 @@ const record = (value: unknown): Json => (isRecord(value) ? value : {})
 const rooted = (schema: Json): Json => {
   const reference = schema["$ref"]
   if (typeof reference !== "string") return schema
-  const name = /^#\/\$defs\/([^/]+)$/.exec(reference)?.[1]
-  const target =
-    name === undefined ? undefined : record(schema["$defs"])[name.replaceAll("~1", "/").replaceAll("~0", "~")]
+  const name = References.nameOf(reference)
+  const target = name === undefined ? undefined : record(schema["$defs"])[name]
   if (!isRecord(target) || target["$ref"] !== undefined) return schema
   return { ...target, $defs: schema["$defs"] }
-}
-
-/** The definitions that a schema refers to, in itself or by way of others; `#` is the root. */
-const reachOf = (schema: unknown, definitions: Json, found: Set<string> = new Set()): Set<string> => {
-  if (Array.isArray(schema)) for (const each of schema) reachOf(each, definitions, found)
-  else if (isRecord(schema)) {
-    const reference = schema["$ref"]
-    if (typeof reference === "string" && !found.has(reference)) {
-      found.add(reference)
-      if (reference.startsWith("#/$defs/")) reachOf(definitions[reference.slice(8)], definitions, found)
-    }
-    for (const [key, value] of Object.entries(schema)) if (key !== "$defs") reachOf(value, definitions, found)
-  }
-  return found
 }
 
 /**
@@ -201,7 +187,7 @@ const unrollable = (schema: unknown, self: string, definitions: Json): unknown =
   if (!isRecord(properties) || !Array.isArray(schema["required"])) return walked
   const names: ReadonlyArray<unknown> = schema["required"]
   const cyclic = names.filter(
-    (name): name is string => typeof name === "string" && reachOf(properties[name], definitions).has(self)
+    (name): name is string => typeof name === "string" && References.reachOf(properties[name], definitions).has(self)
   )
   if (cyclic.length === 0) return walked
   const said = cyclic.map((name) => `\`${name}\``).join(", ")
@@ -219,13 +205,13 @@ export const toGeminiSchema = (schema: Json): Json => {
   const root = rooted(record(clean(schema)))
   const { $defs, ...rest } = root
   const definitions = record($defs)
-  if (reachOf(rest, definitions).size === 0) return root
-  const walked = record(unrollable(rest, "#", definitions))
+  if (References.reachOf(rest, definitions).size === 0) return root
+  const walked = record(unrollable(rest, References.root, definitions))
   if (!isRecord($defs)) return walked
   return {
     ...walked,
     $defs: Object.fromEntries(
-      Object.entries(definitions).map(([name, each]) => [name, unrollable(each, `#/$defs/${name}`, definitions)])
+      Object.entries(definitions).map(([name, each]) => [name, unrollable(each, name, definitions)])
     )
   }
 }

@@ -1,10 +1,10 @@
 // Decodes every recording of provider traffic in a folder and compares it with its expected result: `pnpm corpus <folder>`.
 // Prints a table of the differences; ends with 1 where there are any, with 2 where there is nothing to compare.
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from "node:fs"
 import { basename, dirname, join, relative, resolve } from "node:path"
 import { parseArgs } from "node:util"
 import * as LlmTest from "@underlay/llm/LlmTest"
-import { Either, Schema } from "effect"
+import { Either, ParseResult, Schema } from "effect"
 
 const usage = `pnpm corpus <folder> [options]
 
@@ -80,19 +80,26 @@ const options: LlmTest.ReplayOptions = {
   lineEnd: lineEnd === "LF" || lineEnd === "CRLF" ? lineEnd : undefined
 }
 
-const filesIn = (directory: string): ReadonlyArray<string> =>
-  readdirSync(directory, { withFileTypes: true })
+/** The files below a folder, links followed, but not in circles. */
+const filesIn = (directory: string, above: ReadonlyArray<string> = []): ReadonlyArray<string> => {
+  const real = realpathSync(directory)
+  if (above.includes(real)) return []
+  return readdirSync(directory, { withFileTypes: true })
     .sort((a, b) => (a.name < b.name ? -1 : 1))
     .flatMap((entry) => {
       const path = join(directory, entry.name)
-      const isDirectory = entry.isDirectory() || (entry.isSymbolicLink() && statSync(path).isDirectory())
-      if (isDirectory) return entry.name === "expected" || entry.name === "node_modules" ? [] : filesIn(path)
+      const isDirectory =
+        entry.isDirectory() || (entry.isSymbolicLink() && existsSync(path) && statSync(path).isDirectory())
+      if (isDirectory) {
+        return entry.name === "expected" || entry.name === "node_modules" ? [] : filesIn(path, [...above, real])
+      }
       return entry.name.endsWith(".json") ? [path] : []
     })
+}
 
 const read = (file: string): Either.Either<unknown, string> => {
   try {
-    return Either.right(JSON.parse(readFileSync(file, "utf8")))
+    return Either.right(JSON.parse(readFileSync(file, "utf8").replace(/^\uFEFF/, "")))
   } catch (error) {
     return Either.left(error instanceof Error ? error.message : String(error))
   }
@@ -112,6 +119,12 @@ const placesOf = (file: string): ReadonlyArray<string> => {
 }
 
 const decodeRecording = Schema.decodeUnknownEither(LlmTest.Recording)
+
+/** What is wrong with a file, by the places in it. */
+const problemsOf = (error: ParseResult.ParseError): string =>
+  ParseResult.ArrayFormatter.formatErrorSync(error)
+    .map(({ message, path }) => `${path.join(".")}: ${message.replace(/\s+/g, " ").slice(0, 80)}`)
+    .join("; ")
 
 const shown = (value: unknown): string => (value === undefined ? "(absent)" : (JSON.stringify(value) ?? String(value)))
 
@@ -169,7 +182,7 @@ for (const file of filesIn(folder)) {
   recordings += 1
   const recording = decodeRecording(value)
   if (Either.isLeft(recording)) {
-    row({ where: "(file)", expected: "a recording", got: recording.left.message.replace(/\s+/g, " ").slice(0, 200) })
+    row({ where: "(file)", expected: "a recording", got: problemsOf(recording.left) })
     continue
   }
   bytes += recording.right.response.body.length
@@ -181,7 +194,7 @@ for (const file of filesIn(folder)) {
   }
 }
 
-if (recordings === 0) fail(`${basename(folder)}: there are no recordings here`)
+if (recordings === 0 && rows.length === 0) fail(`${basename(folder)}: there are no recordings here`)
 
 const header: Row = { recording: "recording", where: "where", expected: "expected", got: "got" }
 const columns = ["recording", "where", "expected", "got"] as const

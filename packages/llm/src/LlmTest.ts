@@ -18,7 +18,9 @@ import * as Option from "effect/Option"
 import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { endMarkerOf, eventsOf, type Format, formatOf, numbersFrom } from "./internal/recordings.ts"
+import { isRecord } from "./internal/classify.ts"
+import { endMarkerOf, eventsOf, type Format, formatOf, isStreamed, numbersFrom } from "./internal/recordings.ts"
+import { json } from "./internal/wire.ts"
 import { Llm, make as makeLlm } from "./Llm.ts"
 import { LlmError, type Reason } from "./LlmError.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
@@ -266,15 +268,20 @@ export const layerScripted = (options: {
 
 const Words = Schema.optional(Schema.NullOr(Schema.String))
 
-/**
- * A recorded exchange with a provider: what is needed to replay it. `api` says what was asked (`chat/completions`,
- * `messages`, `streamGenerateContent`, `api/chat`, …), `stream` whether the answer came in events, and `response.body` is
- * the raw body.
- *
- * @since 0.1.0
- * @category schemas
- */
-export const Recording = Schema.Struct({
+const Loose = Schema.optional(Schema.Unknown)
+
+/** As recorders write it: only the answer is needed, and it need not be exact. */
+const Found = Schema.Struct({
+  provider: Words,
+  api: Words,
+  case: Words,
+  stream: Schema.optional(Schema.NullOr(Schema.Boolean)),
+  recorded_at: Words,
+  request: Loose,
+  response: Schema.Struct({ status: Schema.Number, headers: Loose, body: Loose })
+})
+
+const Kept = Schema.Struct({
   provider: Schema.String,
   api: Schema.String,
   case: Schema.optional(Schema.String),
@@ -289,11 +296,56 @@ export const Recording = Schema.Struct({
     body: Schema.String
   })
 })
+
+const stringOf = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
+
+const headersOf = (headers: unknown): Readonly<Record<string, string>> =>
+  Object.fromEntries(
+    Object.entries(isRecord(headers) ? headers : {}).flatMap(([name, value]) =>
+      value === null || value === undefined || (typeof value === "object" && !Array.isArray(value))
+        ? []
+        : [[name, Array.isArray(value) ? value.join(", ") : String(value)]]
+    )
+  )
+
+const kept = (found: typeof Found.Type): typeof Kept.Type => {
+  const { request, response } = found
+  const headers = headersOf(response.headers)
+  const body =
+    typeof response.body === "string" ? response.body : response.body === undefined ? "" : json(response.body)
+  const named = found.case ?? undefined
+  return {
+    provider: found.provider ?? "",
+    api: found.api ?? "",
+    ...(named === undefined ? {} : { case: named }),
+    stream: found.stream ?? isStreamed(lowerCase(headers)["content-type"], body),
+    ...(found.recorded_at === undefined ? {} : { recorded_at: found.recorded_at }),
+    ...(isRecord(request)
+      ? { request: { method: stringOf(request["method"]), url: stringOf(request["url"]), body: request["body"] } }
+      : {}),
+    response: { status: response.status, headers, body }
+  }
+}
+
+/**
+ * A recorded exchange with a provider: what is needed to replay it. `api` says what was asked (`chat/completions`,
+ * `messages`, `streamGenerateContent`, `api/chat`, …), `stream` whether the answer came in events, and `response.body` is
+ * the raw body. Without `api` the format is told by the address or the body, without `stream` by the type of the content
+ * or the body; a body that was kept as JSON is written out.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const Recording: Schema.Schema<Recording, unknown> = Schema.compose(
+  Schema.Unknown,
+  Schema.transform(Found, Schema.typeSchema(Kept), { strict: true, decode: kept, encode: (recording) => recording }),
+  { strict: false }
+)
 /**
  * @since 0.1.0
  * @category models
  */
-export interface Recording extends Schema.Schema.Type<typeof Recording> {}
+export interface Recording extends Schema.Schema.Type<typeof Kept> {}
 
 /**
  * A place in a body: after so many bytes, or after so many whole events (lines, of a body that is made of lines).
@@ -569,7 +621,9 @@ export class UnknownApi extends Schema.TaggedError<UnknownApi>("@underlay/llm/Ll
   api: Schema.String
 }) {
   override get message(): string {
-    return `no decoder for the api "${this.api}" of ${this.provider}: neither it, nor the address of the request, nor the body is of a known format`
+    const who = this.provider === "" ? "an unnamed provider" : this.provider
+    const what = this.api === "" ? "an unnamed api" : `the api "${this.api}"`
+    return `no decoder for ${what} of ${who}: neither it, nor the address of the request, nor the body is of a known format`
   }
 }
 
@@ -728,7 +782,8 @@ const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
  * @category testing
  */
 export const differences = (actual: unknown, expected: unknown, path = ""): ReadonlyArray<Difference> => {
-  if (Object.is(actual, expected)) return []
+  // By value: zero is zero, with whatever sign.
+  if (actual === expected || Object.is(actual, expected)) return []
   if (!isObject(actual) || !isObject(expected) || Array.isArray(actual) !== Array.isArray(expected)) {
     return [{ path, expected, actual }]
   }

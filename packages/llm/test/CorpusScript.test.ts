@@ -43,6 +43,9 @@ describe("the corpus script", () => {
     write(Path.join(folder, "good/b/stream.json"), stream)
     write(Path.join(folder, "good/b/expected/stream.json"), expectedOf(stream))
     write(Path.join(folder, "good/index.json"), [{ file: "a/whole.json" }])
+    write(Path.join(folder, "good/notes.json"), "\uFEFF{}")
+    Fs.symlinkSync(Path.join(folder, "good"), Path.join(folder, "good/b/circle"))
+    Fs.symlinkSync(Path.join(folder, "nowhere"), Path.join(folder, "good/nowhere"))
     write(Path.join(folder, "bad/stream.json"), stream)
     write(Path.join(folder, "bad/expected/stream.json"), { ...expectedOf(stream), text: "Hello 🌎!", finish: "length" })
     write(Path.join(folder, "bad/lonely.json"), whole)
@@ -50,6 +53,7 @@ describe("the corpus script", () => {
     write(Path.join(folder, "bad/odd.json"), { response: {} })
     write(Path.join(folder, "bad/foreign.json"), { ...whole, api: "x", response: { ...whole.response, body: "{}" } })
     write(Path.join(folder, "bad/expected/foreign.json"), expectedOf(whole))
+    write(Path.join(folder, "unread/broken.json"), "{")
     write(Path.join(folder, "empty/expected/whole.json"), expectedOf(whole))
     return () => Fs.rmSync(folder, { recursive: true, force: true })
   })
@@ -75,9 +79,15 @@ describe("the corpus script", () => {
     assert.match(output, /^stream +finish +"length" +"stop"$/m)
     assert.match(output, /^lonely +\(expected result\)/m)
     assert.match(output, /^broken +\(file\) +JSON/m)
-    assert.match(output, /^odd +\(file\) +a recording/m)
+    assert.match(output, /^odd +\(file\) +a recording +response\.status: is missing$/m)
     assert.match(output, /^foreign +\(api\) +a known one +no decoder for the api "x" of openai/m)
     assert.match(output, /6 differences in 5 of them/)
+  })
+
+  it("ends with 1 where nothing can be read", () => {
+    const { code, output } = run(Path.join(folder, "unread"))
+    assert.match(output, /^broken +\(file\) +JSON/m)
+    assert.strictEqual(code, 1)
   })
 
   it("ends with 2 where there is nothing to compare", () => {

@@ -246,6 +246,36 @@ describe("the canonical form", () => {
     assert.strictEqual(canonical(read(more)).text, "Hello")
     const elided = { ...bare, request: { method: "POST", url: null, body: { a: 1 }, body_elided: true } }
     assert.strictEqual(canonical(read(elided)).text, "Hello")
+    for (const request of ["POST /v1/chat/completions", [1], { url: 1 }]) {
+      assert.strictEqual(canonical(read({ ...bare, request })).text, "Hello")
+    }
+  })
+
+  it("reads recordings that say neither what was asked nor of whom, nor whether it was streamed", () => {
+    const read = Schema.decodeUnknownSync(LlmTest.Recording)
+    for (const [name, recording] of Object.entries(fixtures)) {
+      const { body } = recording.response
+      const bare = read({ response: { status: 200, body } })
+      assert.deepStrictEqual([name, bare.stream, bare.api], [name, recording.stream, ""])
+      assert.deepStrictEqual(canonical(bare), canonical(recording), name)
+    }
+    const typed = (type: unknown) => read({ response: { status: 200, headers: { "Content-Type": type }, body: "" } })
+    assert.deepStrictEqual(
+      ["text/event-stream; charset=utf-8", ["application/x-ndjson"], "application/json", null].map(
+        (type) => typed(type).stream
+      ),
+      [true, true, false, false]
+    )
+    const refused = LlmTest.canonical(read({ response: { status: 200, body: "{}" } }))
+    assert.include(Either.isLeft(refused) ? refused.left.message : "", "an unnamed api of an unnamed provider")
+  })
+
+  it("reads headers in lists and numbers, and bodies that were kept as JSON", () => {
+    const read = Schema.decodeUnknownSync(LlmTest.Recording)
+    const headers = { "Retry-After": ["3"], age: 5, none: null, odd: {} }
+    const found = read({ response: { status: 503, headers, body: { error: { message: "busy" } } } })
+    assert.deepStrictEqual(found.response.headers, { "Retry-After": "3", age: "5" })
+    assert.deepInclude(canonical(found).error, { message: "busy", retryAfterMs: 3000 })
   })
 })
 

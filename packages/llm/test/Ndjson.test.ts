@@ -44,6 +44,10 @@ describe("lines of JSON", () => {
     assert.deepStrictEqual(read([...bytes].map((byte) => Uint8Array.of(byte))), values({ a: "é😀" }))
   })
 
+  it("have not begun where the body ends within its first character", () => {
+    for (const length of [1, 2, 3]) assert.deepStrictEqual(read([utf8("\uFEFF{}").subarray(0, length)]), [])
+  })
+
   it("are handed on as soon as their line has ended", () => {
     const seen: Array<unknown> = []
     const reader = Ndjson.make({ onValue: (value) => seen.push(value), onJunk: () => seen.push("junk") })

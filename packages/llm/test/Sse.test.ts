@@ -58,6 +58,15 @@ describe("server-sent events", () => {
     ])
   })
 
+  it("takes a body that ends within its first character for one that has not begun", () => {
+    for (const length of [1, 2, 3]) {
+      const reader = Sse.make({ onEvent: () => assert.fail("an event") })
+      reader.push(utf8("\uFEFFdata: x").subarray(0, length))
+      reader.end()
+      assert.isFalse(reader.hasJunk(), String(length))
+    }
+  })
+
   it("knows a body that is no stream of events", () => {
     const reader = Sse.make({ onEvent: () => {} })
     reader.push(utf8("<html>\n<body>Bad gateway</body>\n</html>"))

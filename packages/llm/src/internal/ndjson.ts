@@ -37,6 +37,9 @@ const closing = /^[}\]]/
 /** A line of more characters than this is not an answer but a fault. */
 const maxLine = 128 * 1024 * 1024
 
+/** So many times it is tried whether a document over several lines is whole before the body has ended. */
+const maxTries = 64
+
 /**
  * The objects that stand in a text with nothing but blanks between them, as far as they are whole; `rest` is what follows
  * the last one.
@@ -69,6 +72,7 @@ export const make = (handler: NdjsonHandler): NdjsonReader => {
   let overflow = false
   // An indented document as far as it has come.
   let document: string | undefined
+  let tries = 0
 
   /** Values with no line end between them; false if the text has something else. */
   const takeObjects = (text: string, ended: boolean): boolean => {
@@ -94,7 +98,8 @@ export const make = (handler: NdjsonHandler): NdjsonReader => {
         overflow = true
         document = undefined
         handler.onJunk()
-      } else if (closing.test(text)) {
+      } else if (tries < maxTries && closing.test(text)) {
+        tries += 1
         const value = parse(document)
         if (value === undefined) return
         document = undefined
@@ -105,8 +110,10 @@ export const make = (handler: NdjsonHandler): NdjsonReader => {
     if (line === "") return
     const value = parse(line)
     if (value !== undefined) handler.onValue(value)
-    else if (opening.test(line)) document = text
-    else if (!takeObjects(line, false)) handler.onJunk()
+    else if (opening.test(line)) {
+      document = text
+      tries = 0
+    } else if (!takeObjects(line, false)) handler.onJunk()
   }
 
   const take = (text: string) => {
@@ -135,8 +142,8 @@ export const make = (handler: NdjsonHandler): NdjsonReader => {
       if (text !== "" && !overflow) take(text)
     },
     end: () => {
-      const last = decoder.decode()
-      if (last !== "" && !overflow) take(last)
+      // What the end of the body cut short within a character is no character.
+      decoder.decode()
       const line = rest.trim()
       rest = ""
       if (document !== undefined) {

@@ -184,6 +184,15 @@ export const eventsOf = (text: string): ReadonlyArray<StreamedEvent> => {
   return [{ name: "", data: text, dataEnd: text.trimEnd().length, end: text.length }]
 }
 
+/** Whether a body is a streamed one, where nobody said: by the type of its content, else by what it looks like. */
+export const isStreamed = (contentType: string | undefined, body: string): boolean => {
+  if (/event-stream|ndjson|jsonl/i.test(contentType ?? "")) return true
+  const value = parse(body)
+  if (value === undefined) return eventsOf(body).some(({ data }) => isRecord(parse(data)))
+  // One JSON value may be all that came of a stream, or a list that was written piece by piece.
+  return isList(value) ? ofValue(value) === "gemini" : isRecord(value) && value["done"] === false
+}
+
 const text = (value: unknown): boolean => typeof value === "string" && value !== ""
 
 const first = (list: unknown): Json => {

@@ -24,12 +24,19 @@ export interface SseReader {
 
 const LF = 10
 const SPACE = 32
+const QUOTE = 34
 const COLON = 58
+const BACKSLASH = 92
 const BRACE = 123
+const CLOSING_BRACE = 125
 const BRACKET = 91
+const CLOSING_BRACKET = 93
 
 /** An event of more characters than this is not an answer but a fault. */
 const maxLine = 128 * 1024 * 1024
+
+/** So many times it is tried whether a document over several lines is whole before its last line has come. */
+const maxTries = 64
 
 /** A reader for one body. */
 export const make = (handler: SseHandler): SseReader => {
@@ -43,8 +50,9 @@ export const make = (handler: SseHandler): SseReader => {
   let event = ""
   let junk = false
   let overflow = false
-  // A JSON document over several lines, sent in place of a stream.
+  // A JSON document over several lines, sent in place of a stream, and how often it has been looked at.
   let document: string | undefined
+  let tries = 0
 
   const dispatch = (complete: boolean) => {
     if (hasData || event === "error") {
@@ -68,7 +76,7 @@ export const make = (handler: SseHandler): SseReader => {
     if (text.length > maxLine) {
       overflow = true
       document = undefined
-    } else if ((line === "}" || line === "]") && isJson(text)) {
+    } else if ((line === "}" || line === "]") && tries++ < maxTries && isJson(text)) {
       document = undefined
       handler.onEvent("", text, true, true)
     }
@@ -96,6 +104,7 @@ export const make = (handler: SseHandler): SseReader => {
       dispatch(true)
       if (isJson(line)) return handler.onEvent("", line, true, true)
       document = `${line}\n`
+      tries = 0
       return
     }
     if (line === "data") {
@@ -148,8 +157,8 @@ export const make = (handler: SseHandler): SseReader => {
       if (text !== "" && !overflow) take(text)
     },
     end: () => {
-      const last = decoder.decode()
-      if (last !== "") take(last)
+      // What the end of the body cut short within a character is no character.
+      decoder.decode()
       if (document !== undefined) {
         handler.onEvent("", document + rest, true, false)
         return
@@ -183,8 +192,38 @@ const beginsField = (line: string): boolean =>
   line.trim() === "" ||
   ["data:", "event:", "id:", "retry:"].some((field) => field.startsWith(line) || line.startsWith(field))
 
-/** The value of a JSON text, or `undefined` if it is not JSON (which no JSON text stands for). */
+/** JSON of more levels than this is nobody's answer, and whatever looks through it would run out of stack. */
+const maxDepth = 512
+
+/** Whether a text has more levels than that: told at once by the number of its brackets, else by counting them. */
+const isTooDeep = (text: string): boolean => {
+  let openings = 0
+  for (const opening of ["[", "{"]) {
+    for (let at = text.indexOf(opening); at !== -1 && openings <= maxDepth; at = text.indexOf(opening, at + 1))
+      openings++
+  }
+  if (openings <= maxDepth) return false
+  let depth = 0
+  let quoted = false
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at)
+    if (quoted) {
+      if (code === BACKSLASH) at += 1
+      else if (code === QUOTE) quoted = false
+    } else if (code === QUOTE) quoted = true
+    else if (code === BRACE || code === BRACKET) {
+      if (++depth > maxDepth) return true
+    } else if (code === CLOSING_BRACE || code === CLOSING_BRACKET) depth -= 1
+  }
+  return false
+}
+
+/**
+ * The value of a JSON text, or `undefined` if it is not JSON (which no JSON text stands for), or nested as deep as only
+ * an attack is.
+ */
 export const parse = (text: string): unknown => {
+  if (text.length > 2 * maxDepth && isTooDeep(text)) return undefined
   try {
     return JSON.parse(text)
   } catch {

@@ -19,6 +19,7 @@ import type * as Scope from "effect/Scope"
 import { isRecord } from "./internal/classify.ts"
 import * as Errors from "./internal/errors.ts"
 import * as Ollama from "./internal/ollama.ts"
+import { noChoice } from "./internal/presets.ts"
 import * as Sse from "./internal/sse.ts"
 import { Llm, type LlmService } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
@@ -50,7 +51,10 @@ export const defaultHost = Ollama.defaultHost
  * @category models
  */
 export interface OllamaOptions extends LlmProvider.CallSettings {
-  /** The server, without `/v1` or `/api`. `http://127.0.0.1:11434`; `https://ollama.com` for Ollama's cloud. */
+  /**
+   * The server, without `/v1` or `/api`. `http://127.0.0.1:11434`; `https://ollama.com` for Ollama's cloud. A host without
+   * a scheme is asked by HTTP, at port 11434 unless it names another.
+   */
   readonly host?: string | undefined
   /** For Ollama's cloud, or a server behind a gateway; sent as a bearer token. */
   readonly apiKey?: Redacted.Redacted | undefined
@@ -111,7 +115,9 @@ export const make = (
       headers,
       modelsUrl: at(host, "/api/tags"),
       maxTokensField: "max_tokens",
-      reasoningField: "reasoning"
+      reasoningField: "reasoning",
+      // github.com/ollama/ollama/issues/17921: the choice of a tool is silently dropped.
+      adapt: noChoice("Ollama")
     })
   }
   return LlmProvider.make({

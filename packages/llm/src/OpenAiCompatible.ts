@@ -43,6 +43,8 @@ export interface OpenAiCompatibleOptions extends LlmProvider.CallSettings {
   readonly includeUsage?: boolean | undefined
   /** The field in which reasoning goes back to the server; by default it does not. */
   readonly reasoningField?: "reasoning" | "reasoning_content" | undefined
+  /** Whether the server knows OpenAI's fields for the cache of prompts; by default they are left out. */
+  readonly promptCache?: boolean | undefined
   /** Fields of every request, unless the request's `providerOptions` say otherwise. */
   readonly fields?: Readonly<Record<string, unknown>> | undefined
   /**
@@ -65,12 +67,31 @@ export interface OpenAiCompatibleOptions extends LlmProvider.CallSettings {
 export const make = (
   options: OpenAiCompatibleOptions
 ): Effect.Effect<LlmService, LlmError, HttpClient.HttpClient | Scope.Scope> => {
-  const { adapt, apiKey, fields, headers, includeUsage, listed, maxTokensField, modelsUrl, reasoningField, ...spec } =
-    options
+  const {
+    adapt,
+    apiKey,
+    fields,
+    headers,
+    includeUsage,
+    listed,
+    maxTokensField,
+    modelsUrl,
+    promptCache,
+    reasoningField,
+    ...spec
+  } = options
   const { provider } = options
   return LlmProvider.make({
     ...spec,
-    protocol: ChatCompletions.make({ provider, maxTokensField, includeUsage, reasoningField, fields, adapt }),
+    protocol: ChatCompletions.make({
+      provider,
+      maxTokensField,
+      includeUsage,
+      promptCache,
+      reasoningField,
+      fields,
+      adapt
+    }),
     endpoint: () => "/chat/completions",
     headers: {
       ...(apiKey === undefined ? {} : { authorization: `Bearer ${Redacted.value(apiKey)}` }),
@@ -176,7 +197,8 @@ export const presets = {
     )
   },
   // github.com/mistralai/platform-docs-public/blob/main/openapi.yaml: `random_seed`, `max_tokens`, and no further fields
-  // (`additionalProperties: false`), so no `stream_options`: the last chunk has the usage unasked;
+  // (`additionalProperties: false`), so no `stream_options`: the last chunk has the usage unasked; docs.mistral.ai/
+  // inference/conversations/advanced/prompt-caching: `prompt_cache_key` alone;
   // mistralai.github.io/mistral-common/usage/tools: ids of calls are nine letters and digits.
   mistral: {
     provider: "mistral",
@@ -184,6 +206,7 @@ export const presets = {
     baseUrl: "https://api.mistral.ai/v1",
     maxTokensField: "max_tokens",
     includeUsage: false,
+    promptCache: true,
     adapt: Presets.all(
       Presets.renamed("seed", "random_seed"),
       Presets.without("prompt_cache_retention"),
@@ -208,10 +231,7 @@ export const presets = {
     baseUrl: "https://api.cohere.ai/compatibility/v1",
     maxTokensField: "max_tokens",
     includeUsage: false,
-    adapt: Presets.all(
-      Presets.choiceInWords,
-      Presets.without("parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention")
-    ),
+    adapt: Presets.all(Presets.choiceInWords, Presets.without("parallel_tool_calls")),
     modelsUrl: "/../../v1/models",
     listed: anyModel
   },
@@ -225,15 +245,7 @@ export const presets = {
     adapt: Presets.all(
       Presets.noSchema("AI21"),
       Presets.noChoice("AI21"),
-      Presets.without(
-        "seed",
-        "parallel_tool_calls",
-        "reasoning_effort",
-        "frequency_penalty",
-        "presence_penalty",
-        "prompt_cache_key",
-        "prompt_cache_retention"
-      )
+      Presets.without("seed", "parallel_tool_calls", "reasoning_effort", "frequency_penalty", "presence_penalty")
     )
   }
 } as const satisfies Readonly<Record<string, Preset>>

@@ -66,17 +66,25 @@ const maxDelay = 5000
 /** So many looks in a row may fail before the prediction is given up. */
 const maxFailures = 5
 
+/** Replicate's other domain, where its streams are (`stream-b.svc.ric1.c.replicate.net`). */
+const ownDomains: ReadonlyArray<string> = ["replicate.com", "replicate.net"]
+
+const within = (hostname: string, domain: string): boolean => hostname === domain || hostname.endsWith(`.${domain}`)
+
+const isOwn = (hostname: string): boolean => ownDomains.some((domain) => within(hostname, domain))
+
 /**
- * An address that the server named, if the key may be sent there: the same host, or one of the same domain.
+ * An address that the server named, if the key may be sent there: the same host, one of the same domain, or both of them
+ * Replicate's.
  */
 const trusted = (named: string | undefined, base: URL): string | undefined => {
   if (named === undefined || !URL.canParse(named)) return undefined
   const url = new URL(named)
   if (url.protocol !== base.protocol) return undefined
-  if (url.hostname === base.hostname) return named
+  if (url.hostname === base.hostname || (isOwn(base.hostname) && isOwn(url.hostname))) return named
   if (/^[\d.]+$|:/.test(base.hostname)) return undefined
   const domain = base.hostname.split(".").slice(-2).join(".")
-  return domain.includes(".") && url.hostname.endsWith(`.${domain}`) ? named : undefined
+  return domain.includes(".") && within(url.hostname, domain) ? named : undefined
 }
 
 const seconds = (input: Duration.DurationInput): number => Math.ceil(Duration.toMillis(input) / 1000)

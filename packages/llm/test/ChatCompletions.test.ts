@@ -535,6 +535,17 @@ describe("a request", () => {
     )
   })
 
+  it("gives back no reasoning that another provider signed (complaint 13)", () => {
+    const reasoning = (provider: string) => ({ type: "reasoning" as const, text: provider, signature: "s", provider })
+    const messages = [
+      { role: "assistant" as const, content: [reasoning("anthropic"), reasoning("vllm"), { type: "text", text: "t" }] }
+    ] as const
+    assert.deepStrictEqual(
+      Either.getOrThrow(encode({ messages }, { provider: "vllm", reasoningField: "reasoning" }))["messages"],
+      [{ role: "assistant", content: "t", reasoning: "vllm" }]
+    )
+  })
+
   it("that the protocol cannot carry is refused with what to do", () => {
     const document = encode({
       messages: [

@@ -223,6 +223,10 @@ describe("the delay before the next attempt", () => {
       ["Please retry in 48.939935699s.", 48_940],
       ["Please retry after 6 seconds.", 6000],
       ["Try again in 20 sec", 20_000],
+      ["Request was throttled. Expected available in 1 second.", 1000],
+      ["Request was throttled. Expected available in 37 seconds.", 37_000],
+      ["less than $5.0 in credit. Your rate limit resets in ~30s.", 30_000],
+      ["the model is expected available in May", undefined],
       ["try again in a moment", undefined],
       ["try again later", undefined]
     ]

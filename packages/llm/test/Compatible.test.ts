@@ -120,6 +120,17 @@ describe("what the presets send", () => {
     )
   }
 
+  it.scopedLive("the cache of prompts: Mistral has a key for it, the others have nothing", () =>
+    Effect.gen(function* () {
+      for (const name of names) {
+        const cached = { ...everything, promptCache: { key: "chat-7", ttl: "long" } } as const
+        const body = right(yield* sent(name, cached))
+        const fields = Object.entries(body).filter(([field]) => field.includes("cache"))
+        assert.deepStrictEqual(fields, name === "mistral" ? [["prompt_cache_key", "chat-7"]] : [], name)
+      }
+    })
+  )
+
   it.scopedLive("a field that the caller gives is sent whatever the preset says", () =>
     Effect.gen(function* () {
       const body = right(

@@ -17,7 +17,8 @@ import {
   TestClock
 } from "effect"
 import { Ollama as Official } from "ollama"
-import { json, serve } from "./server.ts"
+import { rootOf } from "../src/internal/ollama.ts"
+import { answered, json, serve } from "./server.ts"
 
 const ask: Llm.LlmRequest = { messages: [ChatMessage.user("hi")] }
 
@@ -334,6 +335,48 @@ describe("Ollama", () => {
         assert.include(bodies[0] ?? "", '"keep_alive":-1')
       }
     })
+  )
+
+  it("is where its own clients look for it: at its own port by a host alone, on this machine by a port alone", () => {
+    const hosts: ReadonlyArray<readonly [string | undefined, string]> = [
+      [undefined, "http://127.0.0.1:11434"],
+      [" ", "http://127.0.0.1:11434"],
+      ["box", "http://box:11434"],
+      ["0.0.0.0", "http://0.0.0.0:11434"],
+      ["box:80", "http://box:80"],
+      ["[::1]", "http://[::1]:11434"],
+      ["[::1]:11500", "http://[::1]:11500"],
+      [":11500", "http://127.0.0.1:11500"],
+      ["box/ollama/", "http://box:11434/ollama"],
+      ["http://box", "http://box"],
+      ["https://ollama.com/v1/", "https://ollama.com"],
+      ["https://ollama.com/api", "https://ollama.com"]
+    ]
+    for (const [host, root] of hosts) assert.strictEqual(rootOf(host), root, host)
+  })
+
+  it.scopedLive("in /v1 is never asked for a call that the server would not force", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ response }) => json(response, 200, answered("ok")))
+      const tools = [{ name: "f", parameters: { type: "object", properties: {} } }]
+      yield* Effect.gen(function* () {
+        for (const toolChoice of ["required", { name: "f" }] as const) {
+          const error = yield* Effect.flip(Llm.generate({ ...ask, tools, toolChoice }))
+          assert.strictEqual(error.reason, "InvalidRequest")
+          assert.include(error.issue ?? "", "toolChoice")
+        }
+        yield* Llm.generate({ ...ask, tools, toolChoice: "none" })
+        yield* Llm.generate({ ...ask, tools, toolChoice: "auto" })
+      }).pipe(Effect.provide(live({ host: server.url, api: "v1" })))
+      const bodies = server.seen.map(({ body }) => JSON.parse(body) as Record<string, unknown>)
+      assert.deepStrictEqual(
+        bodies.map((body) => [body["tools"] !== undefined, body["tool_choice"]]),
+        [
+          [false, undefined],
+          [true, undefined]
+        ]
+      )
+    }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 
   it.effect("is configured by settings, which are checked", () =>

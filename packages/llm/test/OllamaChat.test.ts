@@ -266,6 +266,22 @@ describe("Ollama's requests", () => {
     assert.deepStrictEqual(parametersOf({}), { type: "object", properties: {} })
   })
 
+  it("write references out only so far that definitions which speak of each other do not grow beyond measure", () => {
+    const kinds = Array.from({ length: 12 }, (_, index) => `Node${index}`)
+    const $defs = Object.fromEntries(
+      kinds.map((kind) => [
+        kind,
+        { type: "object", properties: Object.fromEntries(kinds.map((name) => [name, { $ref: `#/$defs/${name}` }])) }
+      ])
+    )
+    const parameters = parametersOf({ type: "object", properties: { tree: { $ref: "#/$defs/Node0" } }, $defs })
+    const text = JSON.stringify(parameters)
+    assert.isBelow(text.length, 50_000)
+    assert.notInclude(text, "$ref")
+    const tree = (parameters as { readonly properties: { readonly tree: Record<string, unknown> } }).properties.tree
+    assert.deepStrictEqual(Object.keys(tree["properties"] as object), kinds)
+  })
+
   it("send back what was said: thinking, calls with objects for arguments, results by name and id", () => {
     const body = right(
       encoded({
@@ -386,6 +402,9 @@ describe("Ollama's answers", () => {
     ]) {
       assert.strictEqual(left(OllamaChat.decode(body, context)).reason, "MalformedResponse", body)
     }
+    // Cut short, it is no stream that had begun.
+    const cut = left(OllamaChat.decode('{"message":{"content":"Hel', context))
+    assert.deepStrictEqual([cut.reason, cut.midStream, cut.isRetryable], ["MalformedResponse", false, false])
     const open = left(OllamaChat.decode(JSON.stringify({ message: { content: "Hel" }, done: false }), context))
     assert.deepStrictEqual([open.reason, open.issue], ["MalformedResponse", "the answer is not done"])
   })
@@ -507,6 +526,17 @@ describe("Ollama's streams", () => {
       response.toolCalls.map(({ id, name }) => [id, name]),
       [["call_x7", "f"]]
     )
+  })
+
+  it("keep two calls to which a server gives the same id apart, each with an id of its own", () => {
+    const call = (name: string) => ({ id: "call_1", function: { name, arguments: { a: 1 } } })
+    const { toolCalls } = right(stream(said({ content: "", tool_calls: [call("f"), call("g"), call("f")] }), last()))
+    assert.deepStrictEqual(
+      toolCalls.map(({ name }) => name),
+      ["f", "g"]
+    )
+    assert.strictEqual(toolCalls[0]?.id, "call_1")
+    assert.notStrictEqual(toolCalls[1]?.id, "call_1")
   })
 
   it("take arguments that a server writes as text, and keep what is not JSON as invalid", () => {

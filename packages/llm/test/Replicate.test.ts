@@ -222,6 +222,54 @@ describe("a whole answer", () => {
   )
 })
 
+describe("Replicate's streams", () => {
+  it.effect("are at another domain of its own, and at no other (wire fact)", () =>
+    Effect.gen(function* () {
+      const asked = (stream: string) =>
+        Effect.gen(function* () {
+          const urls: Array<string> = []
+          const recorded = (status: number, type: string, body: unknown, isStream: boolean) => ({
+            provider: "replicate",
+            api: "predictions",
+            stream: isStream,
+            response: {
+              status,
+              headers: { "content-type": type },
+              body: typeof body === "string" ? body : JSON.stringify(body)
+            }
+          })
+          const base = "https://api.replicate.com"
+          const first = prediction(base, "starting", { urls: { ...prediction(base, "").urls, stream } })
+          const replay = LlmTest.layerReplay(
+            [
+              recorded(201, "application/json", first, false),
+              ...(/^https:.*(?:[.]c[.]replicate[.]net|stream[.]replicate[.]com)[/]/.test(stream)
+                ? [recorded(200, "text/event-stream", output("Hello") + done(), true)]
+                : []),
+              recorded(200, "application/json", prediction(base, "succeeded", whole), false)
+            ],
+            { onRequest: ({ url }) => urls.push(url) }
+          )
+          const layer = Layer.provide(
+            Replicate.layer({ apiKey: Redacted.make("r8_secret"), model: "meta/llama", retry: false }),
+            replay
+          )
+          const fiber = yield* Effect.fork(Stream.runCollect(Llm.stream(ask)).pipe(Effect.provide(layer)))
+          yield* TestClock.adjust("30 seconds")
+          const parts = yield* Fiber.join(fiber)
+          assert.strictEqual(LlmResponse.fromParts(parts)?.text, "Hello")
+          return urls.includes(stream)
+        })
+      assert.isTrue(yield* asked("https://stream-b.svc.ric1.c.replicate.net/v1/streams/abc"))
+      assert.isTrue(yield* asked("https://stream.replicate.com/v1/files/abc"))
+      for (const host of ["replicate.net.evil.test", "evilreplicate.net", "evil.test"]) {
+        assert.isFalse(yield* asked(`https://${host}/v1/streams/abc`), host)
+      }
+      assert.isFalse(yield* asked("http://stream-b.svc.ric1.c.replicate.net/v1/streams/abc"))
+    })
+  )
+})
+
 describe("a prediction that fails", () => {
   const failed = (error: unknown) => ({ error, completed_at: "2026-01-01T00:00:01Z" })
   const cases: ReadonlyArray<readonly [string, number, unknown, LlmError.Reason, boolean, string | undefined]> = [

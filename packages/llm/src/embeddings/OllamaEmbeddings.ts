@@ -12,6 +12,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import { rootOf } from "../internal/ollama.ts"
 import * as LlmEmbeddings from "../LlmEmbeddings.ts"
 import * as EmbeddingFormats from "../protocol/EmbeddingFormats.ts"
 
@@ -28,7 +29,7 @@ export const kind = "ollama"
  * @category models
  */
 export interface OllamaEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSettings, EmbeddingFormats.OllamaDialect {
-  /** The server, without `/v1`. `http://127.0.0.1:11434`. */
+  /** The server, without `/v1` or `/api`. `http://127.0.0.1:11434`. */
   readonly host?: string | undefined
   /** For Ollama's cloud, or a server behind a gateway. */
   readonly apiKey?: Redacted.Redacted | undefined
@@ -84,7 +85,7 @@ export const make = (
   return LlmEmbeddings.make({
     ...rest,
     provider: kind,
-    baseUrl: (host ?? "http://127.0.0.1:11434").replace(/\/+$/, "").replace(/\/v1$/, ""),
+    baseUrl: rootOf(host),
     endpoint: "/api/embed",
     protocol: EmbeddingFormats.ollama({ keepAlive, options: modelOptions, truncate }),
     modelDimensions,

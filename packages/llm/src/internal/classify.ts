@@ -103,8 +103,14 @@ const fromRecord = (error: Json, outer: Json): Envelope => {
     for (const key of ["code", "error_type"]) add(outer[key])
     if (outer["type"] !== "error") add(outer["type"])
   }
+  // Mistral puts what is wrong with each field in the place of the message.
+  const listed = isRecord(error["message"]) ? messageOf(error["message"]["detail"]) : undefined
   const message =
-    words(error["message"]) ?? messageOf(error["detail"]) ?? messageOf(error["error"]) ?? words(outer["message"])
+    words(error["message"]) ??
+    listed ??
+    messageOf(error["detail"]) ??
+    messageOf(error["error"]) ??
+    words(outer["message"])
   return { message, codes, status, quotaIds, retryDelay, filters }
 }
 
@@ -162,10 +168,15 @@ const unit: Readonly<Record<string, number>> = {
   hour: 3_600_000
 }
 
+// How Django's REST framework, and Replicate with it, says it.
+const availability =
+  /\bexpected available in (\d+(?:\.\d+)?) ?(second)s?\b|\brate limit resets in ~?(\d+(?:\.\d+)?s)\b/i
+
 const hintOf = (message: string): number | undefined => {
-  const short = hint.exec(message)?.[1]
+  const available = availability.exec(message)
+  const short = hint.exec(message)?.[1] ?? available?.[3]
   if (short !== undefined) return delayOf(short.toLowerCase())
-  const long = hintInWords.exec(message)
+  const long = hintInWords.exec(message) ?? available
   if (long === null) return undefined
   return Math.ceil(Math.round(Number(long[1]) * (unit[(long[2] ?? "").toLowerCase()] ?? 0) * 1e6) / 1e6)
 }

@@ -3,14 +3,28 @@
  */
 import * as Redacted from "effect/Redacted"
 
-/** Where Ollama listens unless it is told otherwise. */
-export const defaultHost = "http://127.0.0.1:11434"
+const defaultPort = "11434"
 
-/** The server's address: a host without a scheme, as `OLLAMA_HOST` often is, is asked by HTTP. */
+/** Where Ollama listens unless it is told otherwise. */
+export const defaultHost = `http://127.0.0.1:${defaultPort}`
+
+/**
+ * The server's address. A host without a scheme, as `OLLAMA_HOST` often is, is asked by HTTP and at Ollama's own port
+ * unless it names one, as by Ollama's own clients; a port alone is one of this machine.
+ */
 export const rootOf = (host: string | undefined): string => {
   const given = host === undefined || host.trim() === "" ? defaultHost : host.trim()
-  const located = /^[a-z][a-z0-9+.-]*:\/\//i.test(given) ? given : `http://${given}`
-  return located.replace(/\/+$/, "").replace(/\/(?:v1|api)$/, "")
+  return located(given)
+    .replace(/\/+$/, "")
+    .replace(/\/(?:v1|api)$/, "")
+}
+
+const located = (host: string): string => {
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(host)) return host
+  const address = `http://${host.startsWith(":") ? "127.0.0.1" : ""}${host}`
+  // Read from the text: a URL forgets that port 80 was named.
+  const [, authority = "", path = ""] = /^http:\/\/([^/?#]*)(.*)$/i.exec(address) ?? []
+  return /:\d+$/.test(authority) ? address : `http://${authority}:${defaultPort}${path}`
 }
 
 const revealed = (value: string | Redacted.Redacted): string =>

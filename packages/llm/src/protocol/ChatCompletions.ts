@@ -115,8 +115,10 @@ const encodeMessage = (message: ChatMessage, dialect: Dialect): Either.Either<Re
       const calls: Array<Json> = []
       for (const part of message.content) {
         if (part.type === "text") text += part.text
-        else if (part.type === "reasoning") reasoning += part.text
-        else if (part.type === "tool-call") {
+        else if (part.type === "reasoning") {
+          // What another provider signed is for that provider.
+          if (part.provider === undefined || part.provider === dialect.provider) reasoning += part.text
+        } else if (part.type === "tool-call") {
           const args = json(part.arguments === undefined ? {} : part.arguments)
           calls.push({ id: part.id, type: "function", function: { name: part.name, arguments: args } })
         }

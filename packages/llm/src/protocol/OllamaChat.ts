@@ -145,11 +145,25 @@ const encodeMessage = (message: ChatMessage, dialect: Dialect): Either.Either<Re
   }
 }
 
+// Definitions that speak of each other are written out as deep as leaves the whole within so many schemas.
+const maxSchemas = 1000
+const maxReferences = 16
+
 /**
  * The schema of a tool's arguments in the words that the server keeps: it reads properties into a fixed structure that has
  * no references, so these are written out (a recursive one as far as its own name).
  */
 const encodeParameters = (root: Json): Json => {
+  for (let depth = maxReferences; depth > 1; depth--) {
+    const parameters = writtenOut(root, depth, maxSchemas)
+    if (parameters !== undefined) return parameters
+  }
+  return writtenOut(root, 1, Number.POSITIVE_INFINITY) ?? {}
+}
+
+/** The schema with its references written out, at most `depth` of them within each other; none if it is too large. */
+const writtenOut = (root: Json, depth: number, limit: number): Json | undefined => {
+  let count = 0
   const named = (ref: string): unknown => {
     let value: unknown = root
     for (const step of ref.replace(/^#\/?/, "").split("/")) {
@@ -161,11 +175,11 @@ const encodeParameters = (root: Json): Json => {
   }
   const written = (schema: unknown, within: ReadonlyArray<string>): Json => {
     // `true` and `false` are schemas too.
-    if (!isRecord(schema)) return {}
+    if (!isRecord(schema) || ++count > limit) return {}
     const ref = schema["$ref"]
     if (typeof ref === "string") {
       const { $ref: _, ...beside } = schema
-      if (within.includes(ref)) return { type: "object", ...beside }
+      if (within.includes(ref) || within.length >= depth) return { type: "object", ...beside }
       return { ...written(named(ref), [...within, ref]), ...beside }
     }
     const out: Record<string, unknown> = {}
@@ -186,6 +200,7 @@ const encodeParameters = (root: Json): Json => {
     return out
   }
   const parameters = written(root, [])
+  if (count > limit) return undefined
   return {
     type: "object",
     ...parameters,
@@ -348,10 +363,10 @@ const digest = (text: string): string => {
  * of the answer, so that no two calls of a conversation have the same, and the same bytes decode to the same answer.
  */
 class Calls {
-  private readonly ids = new Set<string>()
+  private readonly taken = new Map<string, LlmToolCall>()
   private position = 0
 
-  /** The calls of a line that have not been there before. */
+  /** The calls of a line, but for those that the server says once more. */
   take(list: unknown, line: Json): ReadonlyArray<LlmToolCall> {
     const calls: Array<LlmToolCall> = []
     for (const entry of Array.isArray(list) ? list : isRecord(list) ? [list] : []) {
@@ -359,13 +374,17 @@ class Calls {
       const inner = isRecord(entry["function"]) ? entry["function"] : entry
       const name = string(inner["name"])
       const given = string(entry["id"]) ?? string(inner["id"])
-      if ((name === undefined && given === undefined) || (given !== undefined && this.ids.has(given))) continue
+      if (name === undefined && given === undefined) continue
       const args = inner["arguments"]
-      const id =
-        given ?? `call_${digest(`${string(line["created_at"]) ?? ""} ${this.position} ${name ?? ""} ${json(args)}`)}`
-      this.ids.add(id)
+      const before = given === undefined ? undefined : this.taken.get(given)
+      const made = () =>
+        `call_${digest(`${string(line["created_at"]) ?? ""} ${this.position} ${name ?? ""} ${json(args)}`)}`
+      const call = callOf(before === undefined ? (given ?? made()) : made(), name ?? "", args)
+      // One id for two calls: the second gets another, so that each can be answered.
+      if (before !== undefined && before.name === call.name && json(before.arguments) === json(call.arguments)) continue
+      this.taken.set(given ?? call.id, before ?? call)
       this.position += 1
-      calls.push(callOf(id, name ?? "", args))
+      calls.push(call)
     }
     return calls
   }
@@ -424,9 +443,10 @@ export const decode = (body: string, context: CallContext): Either.Either<LlmRes
 
 /** A body of several lines, from a server that streams whatever it is asked; `undefined` if it is none. */
 const decodeLines = (body: string, context: CallContext): Either.Either<LlmResponse, LlmError> | undefined => {
-  const decoder = makeStreamDecoder(context)
+  const decoder = makeDecoder(context)
   const parts = [...decoder.push(new TextEncoder().encode(body)), ...decoder.end()]
   const failure = decoder.failure()
+  if (decoder.lines() === 0) return undefined
   if (failure !== undefined) return failure.midStream ? Either.left(failure) : undefined
   const response = fromParts(parts)
   return response === undefined ? undefined : Either.right(response)
@@ -442,7 +462,9 @@ const decodeLines = (body: string, context: CallContext): Either.Either<LlmRespo
  * @since 0.1.0
  * @category constructors
  */
-export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
+export const makeStreamDecoder: (context: CallContext) => StreamDecoder = (context) => makeDecoder(context)
+
+const makeDecoder = (context: CallContext): StreamDecoder & { readonly lines: () => number } => {
   const answer = new Assembly(context)
   const calls = new Calls()
   let lines = 0
@@ -510,7 +532,8 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     finished: () => done,
     done: () => done,
     partial: () => answer.partial(),
-    usage: () => answer.usage
+    usage: () => answer.usage,
+    lines: () => lines
   }
 }
 

@@ -553,6 +553,37 @@ describe("a conversation", () => {
     ])
   })
 
+  it("has no turn of the model that ends in thinking, as one does that was cut off there, since that is refused", () => {
+    const thought = { type: "reasoning", text: "hm", signature: "s", provider: "anthropic" } as const
+    const redacted = {
+      type: "provider",
+      provider: "anthropic",
+      data: { type: "redacted_thinking", data: "x" }
+    } as const
+    const said = { type: "text", text: "so" } as const
+    const rolesOf = (...messages: ReadonlyArray<ChatMessage.ChatMessage>) =>
+      messagesOf([ChatMessage.user("a"), ...messages, ChatMessage.user("b")]).map(({ content, role }) => [
+        role,
+        ...(content as ReadonlyArray<Json>).map((block) => block["type"])
+      ])
+    assert.deepStrictEqual(rolesOf(answer(thought, redacted)), [["user", "text", "text"]])
+    assert.deepStrictEqual(rolesOf(answer(thought, said, thought, redacted)), [
+      ["user", "text"],
+      ["assistant", "thinking", "text"],
+      ["user", "text"]
+    ])
+    assert.deepStrictEqual(rolesOf(answer(thought), answer(thought, said)), [
+      ["user", "text"],
+      ["assistant", "thinking", "thinking", "text"],
+      ["user", "text"]
+    ])
+    assert.deepStrictEqual(rolesOf(answer(call("c")), result("c", "r"), answer(thought)), [
+      ["user", "text"],
+      ["assistant", "tool_use"],
+      ["user", "tool_result", "text"]
+    ])
+  })
+
   it("that another model began with calls goes on without a budget of thought, which the API would refuse", () => {
     const begun = [ChatMessage.user("a"), answer(call("1")), result("1", "x")]
     assert.notProperty(sent({ messages: begun, reasoningEffort: "high" }), "thinking")

@@ -302,11 +302,34 @@ describe("a request to Gemini", () => {
       (sent(asked({ reasoningEffort }), model)["generationConfig"] as Json)["thinkingConfig"]
     const level = (thinkingLevel: string, includeThoughts = true) => ({ includeThoughts, thinkingLevel })
     const budget = (thinkingBudget: number, includeThoughts = true) => ({ includeThoughts, thinkingBudget })
-    for (const model of ["gemini-3-flash", "gemini-3.1-pro-preview", "gemini-flash-latest", "gemini-25-pro"]) {
-      assert.deepStrictEqual(thinking("low", model), level("low"), model)
+    // Each model takes some of the levels only, and refuses a request that names another.
+    const levels: ReadonlyArray<readonly [string, readonly [string, string, string, string]]> = [
+      ["gemini-3-flash-preview", ["minimal", "minimal", "low", "medium"]],
+      ["gemini-3.6-flash", ["minimal", "minimal", "low", "medium"]],
+      ["gemini-3.7-flash", ["low", "low", "low", "medium"]],
+      ["gemini-3.1-flash-lite", ["minimal", "minimal", "low", "medium"]],
+      ["models/gemini-3-pro-preview", ["low", "low", "low", "high"]],
+      ["gemini-3.1-pro-preview", ["low", "low", "low", "medium"]],
+      ["gemini-3.1-flash-image-preview", ["minimal", "minimal", "high", "high"]],
+      ["gemini-3-pro-image-preview", ["low", "low", "low", "high"]],
+      ["gemini-flash-latest", ["low", "low", "low", "medium"]],
+      ["gemini-25-pro", ["low", "low", "low", "medium"]],
+      ["gemma-4-31b-it", ["minimal", "minimal", "low", "medium"]]
+    ]
+    for (const [model, [none, minimal, low, medium]] of levels) {
+      assert.deepStrictEqual(thinking("none", model), level(none, false), model)
+      assert.deepStrictEqual(thinking("minimal", model), level(minimal), model)
+      assert.deepStrictEqual(thinking("low", model), level(low), model)
+      assert.deepStrictEqual(thinking("medium", model), level(medium), model)
       assert.deepStrictEqual(thinking("HIGH", model), level("high"), model)
       assert.deepStrictEqual(thinking("xhigh", model), level("high"), model)
-      assert.deepStrictEqual(thinking("none", model), level("minimal", false), model)
+      assert.deepStrictEqual(thinking("a level of tomorrow", model), level("a level of tomorrow"), model)
+    }
+    // These do not think, and refuse to be asked.
+    for (const model of ["gemini-2.0-flash", "gemini-1.5-pro-002"]) {
+      for (const effort of ["none", "high"]) {
+        assert.notProperty(sent(asked({ reasoningEffort: effort }), model), "generationConfig", model)
+      }
     }
     for (const model of ["gemini-2.5-flash", "models/gemini-2.5-flash-lite"]) {
       assert.deepStrictEqual(thinking("none", model), budget(0, false), model)
@@ -823,6 +846,27 @@ describe("a streamed answer of Gemini", () => {
       response.toolCalls.map((each) => each.arguments),
       [{ a: "other" }, { a: "second", list: [null, 1] }]
     )
+  })
+
+  it("takes a piece without a value for the end of its place, and holds no call with gaps or depths without end", () => {
+    const response = answer(
+      call({ name: "f", willContinue: true }),
+      call({
+        partialArgs: [
+          piece("$.a", { stringValue: "one" }, true),
+          piece("$.a", {}),
+          piece("$.a", { stringValue: "two" }),
+          piece("$.b", { stringValue: null, numberValue: 3 }),
+          ...Array.from({ length: 100 }, (_, index) => piece(`$.list[${(index + 1) * 9000}]`, { boolValue: true })),
+          piece(`$${".deep".repeat(100_000)}`, { stringValue: "x" })
+        ],
+        willContinue: true
+      }),
+      call({}),
+      candidate([], "STOP")
+    )
+    const args = response.toolCalls[0]?.arguments as { readonly list: ReadonlyArray<unknown> }
+    assert.deepStrictEqual({ ...args, list: args.list.length }, { a: "two", b: 3, list: 9001 })
   })
 
   it("as one JSON array is the same as events, whatever the text and the chunks", () => {

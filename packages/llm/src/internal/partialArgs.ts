@@ -6,8 +6,11 @@ import { isRecord } from "./classify.ts"
 
 type Step = string | number
 
-/** An array with a longer gap than this before a piece is not an argument but a fault. */
-const maxGap = 10_000
+/** A place deeper than this is not one of an argument, and could not be written as JSON. */
+const maxSteps = 500
+
+/** Lists of one call with more gaps than this in all are not arguments but a fault. */
+const maxGaps = 10_000
 
 const escapes: Readonly<Record<string, string>> = { b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" }
 
@@ -27,7 +30,7 @@ export const stepsOf = (path: string): ReadonlyArray<Step> | undefined => {
   while (at < text.length) {
     segment.lastIndex = at
     const match = segment.exec(text)
-    if (match === null) return undefined
+    if (match === null || steps.length === maxSteps) return undefined
     const [whole, name, index, single, double] = match
     steps.push(index === undefined ? (name ?? unescaped(single ?? double ?? "")) : Number(index))
     at += whole.length
@@ -51,6 +54,7 @@ export class PartialArgs {
   readonly value: Record<string, unknown> = {}
   /** The paths of texts that go on. */
   private readonly open = new Set<string>()
+  private gaps = 0
 
   /** Takes whole arguments, by name. */
   merge(args: Readonly<Record<string, unknown>>): void {
@@ -62,13 +66,13 @@ export class PartialArgs {
     if (!isRecord(piece) || typeof piece["jsonPath"] !== "string") return
     const steps = stepsOf(piece["jsonPath"])
     if (steps === undefined || steps.length === 0) return
-    const value = valueOf(piece)
-    if (value === undefined) return
     const place = steps.map((step) => JSON.stringify(step)).join()
     const goesOn = this.open.has(place)
+    // A piece without a value only says that its place goes on or that it is whole.
     if (piece["willContinue"] === true) this.open.add(place)
     else this.open.delete(place)
-    this.set(steps, value, goesOn)
+    const value = valueOf(piece)
+    if (value !== undefined) this.set(steps, value, goesOn)
   }
 
   private set(steps: ReadonlyArray<Step>, value: unknown, append: boolean): void {
@@ -77,7 +81,10 @@ export class PartialArgs {
       // A name in a list, or a number in an object, is a name.
       const key = Array.isArray(container) ? step : String(step)
       if (Array.isArray(container)) {
-        if (typeof key !== "number" || key > container.length + maxGap) return
+        if (typeof key !== "number") return
+        const gap = key - container.length
+        if (gap > maxGaps - this.gaps) return
+        if (gap > 0) this.gaps += gap
         while (container.length < key) container.push(null)
       }
       const next = steps[position + 1]
@@ -100,6 +107,8 @@ export class PartialArgs {
 
 /** The value of a piece; `undefined` if it has none. */
 const valueOf = (piece: Readonly<Record<string, unknown>>): unknown => {
-  for (const key of ["stringValue", "numberValue", "boolValue"]) if (piece[key] !== undefined) return piece[key]
+  for (const key of ["stringValue", "numberValue", "boolValue"]) {
+    if (piece[key] !== undefined && piece[key] !== null) return piece[key]
+  }
   return piece["nullValue"] === undefined ? undefined : null
 }

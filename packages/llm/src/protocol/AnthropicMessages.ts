@@ -191,6 +191,34 @@ const encodeResult = (part: ToolResultPart, ids: Ids, toolsets: ReadonlyMap<stri
   }
 }
 
+const isThinking = (block: Block | undefined): boolean =>
+  block?.["type"] === "thinking" || block?.["type"] === "redacted_thinking"
+
+/**
+ * The turns in the order that the API demands: results before all else that the user says after the calls, and no turn of
+ * the model that ends in thinking, as one does that was cut off there.
+ */
+const ordered = (turns: ReadonlyArray<Turn>): ReadonlyArray<Turn> => {
+  const kept: Array<Turn> = []
+  for (const turn of turns) {
+    const content =
+      turn.role === "assistant"
+        ? turn.content.slice(0, turn.content.findLastIndex((block) => !isThinking(block)) + 1)
+        : turn.content
+    const last = kept.at(-1)
+    if (last?.role === turn.role) last.content.push(...content)
+    else if (content.length > 0) kept.push({ role: turn.role, content })
+  }
+  for (const { content } of kept) {
+    const results = content.filter((block) => block["type"] === "tool_result")
+    if (results.length > 0 && results.length < content.length) {
+      const rest = content.filter((block) => block["type"] !== "tool_result")
+      content.splice(0, content.length, ...results, ...rest)
+    }
+  }
+  return kept
+}
+
 interface Conversation {
   readonly system: ReadonlyArray<Block>
   readonly turns: ReadonlyArray<Turn>
@@ -205,11 +233,11 @@ const encodeMessages = (
   const ids = new Ids()
   const toolsets = new Map<string, unknown>()
   const system: Array<Block> = []
-  const turns: Array<Turn> = []
+  const said: Array<Turn> = []
   const all: Array<ReadonlyArray<Block>> = []
   for (const message of messages) {
     const blocks: Array<Block> = []
-    if (message.role === "assistant" && turns.at(-1)?.role !== "assistant") ids.begin()
+    if (message.role === "assistant" && said.at(-1)?.role !== "assistant") ids.begin()
     for (const part of message.role === "system" ? [] : message.content) {
       if (part.type === "tool-result") blocks.push(encodeResult(part, ids, toolsets))
       else if (message.role === "assistant" && part.type !== "file") {
@@ -226,20 +254,13 @@ const encodeMessages = (
       system.push(...blocks)
     } else if (blocks.length > 0) {
       const role = message.role === "assistant" ? "assistant" : "user"
-      const last = turns.at(-1)
+      const last = said.at(-1)
       if (last?.role === role) last.content.push(...blocks)
-      else turns.push({ role, content: blocks.slice() })
+      else said.push({ role, content: blocks.slice() })
     }
     all.push(blocks)
   }
-  // Results come before all else that the user says after the calls.
-  for (const { content } of turns) {
-    const results = content.filter((block) => block["type"] === "tool_result")
-    if (results.length > 0 && results.length < content.length) {
-      const rest = content.filter((block) => block["type"] !== "tool_result")
-      content.splice(0, content.length, ...results, ...rest)
-    }
-  }
+  const turns = ordered(said)
   const last = turns.at(-1)
   const end = last?.content.at(-1)
   // An answer that the model is to go on with must not end in blanks.
@@ -317,8 +338,7 @@ interface Reasoning {
 const canResume = (turns: ReadonlyArray<Turn>): boolean => {
   const last = turns.findLast((turn) => turn.role === "assistant")
   if (last === undefined || !last.content.some((block) => block["type"] === "tool_use")) return true
-  const first = last.content[0]?.["type"]
-  return first === "thinking" || first === "redacted_thinking"
+  return isThinking(last.content[0])
 }
 
 const encodeReasoning = (
@@ -649,7 +669,7 @@ type Open =
 const grow = (data: Block, delta: Json): void => {
   for (const [key, value] of Object.entries(delta)) {
     if (key === "type" || value === null || value === undefined) continue
-    const before = data[key]
+    const before = Object.hasOwn(data, key) ? data[key] : undefined
     data[key] = typeof before === "string" && typeof value === "string" ? before + value : value
   }
 }

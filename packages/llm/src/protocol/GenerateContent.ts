@@ -48,6 +48,9 @@ const refuse = (dialect: Dialect, model: string, method: string, issue: string):
 /** The models before Gemini 3: they think by a budget of tokens and do not insist on signatures. */
 const olderGemini = /gemini-[12](?!\d)|robotics-er-1(?!\d)/i
 
+/** Those before Gemini 2.5 neither think nor hold calls to schemas. */
+const canThink = (model: string): boolean => !/gemini-(?:1|2\.0)(?!\d)/i.test(model)
+
 /** What stands for a signature that there cannot be: https://ai.google.dev/gemini-api/docs/thought-signatures (FAQ). */
 const noSignature = "skip_thought_signature_validator"
 
@@ -184,16 +187,34 @@ const encodeContents = (
 /** Google's own table of efforts: https://ai.google.dev/gemini-api/docs/openai (thinking). */
 const budgets: Readonly<Record<string, number>> = { minimal: 1024, low: 1024, medium: 8192, high: 24_576 }
 
-const encodeThinking = (effort: string, model: string): Either.Either<Json, string> => {
+const allLevels = ["minimal", "low", "medium", "high"]
+
+/**
+ * The levels that a model takes, the least first: https://ai.google.dev/gemini-api/docs/thinking. It answers 400 to the
+ * others. `low` is what all but those that draw have in common.
+ */
+const levelsOf = (model: string): ReadonlyArray<string> => {
+  const name = model.toLowerCase()
+  if (!name.includes("gemini")) return allLevels
+  if (name.includes("-image")) return name.includes("flash") ? ["minimal", "high"] : ["low", "high"]
+  if (name.includes("flash-lite")) return allLevels
+  if (/gemini-3(?:\.[1-6])?-flash/.test(name)) return allLevels
+  return /gemini-3(?:\.0)?-pro/.test(name) ? ["low", "high"] : ["low", "medium", "high"]
+}
+
+/** The level itself, or the next above it that the model takes; none of these models can be kept from thinking. */
+const levelOf = (word: string, model: string): string => {
+  const rank = word === "none" ? 0 : word === "xhigh" || word === "max" ? allLevels.length - 1 : allLevels.indexOf(word)
+  return rank === -1 ? word : (levelsOf(model).find((level) => allLevels.indexOf(level) >= rank) ?? "high")
+}
+
+const encodeThinking = (effort: string, model: string): Either.Either<Json | undefined, string> => {
   const word = effort.toLowerCase()
-  const most = word === "xhigh" || word === "max"
   const includeThoughts = word !== "none"
-  if (!olderGemini.test(model)) {
-    // These models cannot be kept from thinking altogether; `minimal` is the least.
-    const thinkingLevel = word === "none" ? "minimal" : most ? "high" : word
-    return Either.right({ includeThoughts, thinkingLevel })
-  }
+  if (!olderGemini.test(model)) return Either.right({ includeThoughts, thinkingLevel: levelOf(word, model) })
+  if (!canThink(model)) return Either.right(undefined)
   const pro = /pro/i.test(model)
+  const most = word === "xhigh" || word === "max"
   const thinkingBudget = word === "none" ? (pro ? 128 : 0) : most ? (pro ? 32_768 : 24_576) : budgets[word]
   return thinkingBudget === undefined
     ? Either.left(
@@ -204,7 +225,7 @@ const encodeThinking = (effort: string, model: string): Either.Either<Json, stri
 }
 
 /** Whether calls can be held to the tools' schemas: from Gemini 2.5 on. */
-const canValidate = (model: string): boolean => /gemini/i.test(model) && !/gemini-(?:1|2\.0)(?!\d)/i.test(model)
+const canValidate = (model: string): boolean => /gemini/i.test(model) && canThink(model)
 
 const encodeTools = (request: LlmRequest, model: string): Json => {
   const tools = request.tools ?? []
@@ -323,8 +344,8 @@ const written = (
  * - System messages become the one system instruction, wherever they stand; what the same side says in several messages
  *   is one turn. Gemma up to 3, which knows no instructions, reads them at the beginning of the user's turn.
  * - Results of tools are objects: a result that is none goes under `output`, an error under `error`.
- * - `reasoningEffort` is the thinking level from Gemini 3 on and a budget of tokens before; it asks for summaries of the
- *   thoughts too, unless it is `none`.
+ * - `reasoningEffort` is the thinking level from Gemini 3 on (the next above it, where the model has no such level) and a
+ *   budget of tokens in 2.5; it asks for summaries of the thoughts too, unless it is `none`. Older models do not think.
  * - Calls that another provider's model made carry the word that Google documents for them, where Gemini wants a signature.
  * - Schemas are put into the part of JSON Schema that Gemini takes. Tools that are all `strict` are held to theirs.
  * - Files by URL go as `fileData`: addresses of the Files API, Cloud Storage and, for newer models, any public one.

@@ -8,7 +8,9 @@
 import type * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as Policy from "@underlay/core/resilience/Policy"
+import * as Timeout from "@underlay/core/resilience/Timeout"
 import { type Embeddings, EmbeddingsError, type EmbeddingsErrorReason } from "@underlay/core/storage/Embeddings"
+import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -21,9 +23,11 @@ import { type CallContext, ownError } from "./internal/classify.ts"
 import * as Clients from "./internal/clients.ts"
 import * as Errors from "./internal/errors.ts"
 import { measured } from "./internal/progress.ts"
+import { rateLimitsOf, withRateLimits } from "./internal/rateLimits.ts"
 import type * as Telemetry from "./internal/telemetry.ts"
 import type { LlmError, Reason } from "./LlmError.ts"
 import * as LlmProvider from "./LlmProvider.ts"
+import type { RateLimits } from "./LlmResponse.ts"
 import type { EmbeddingsProtocol, EmbeddingsResponse } from "./protocol/EmbeddingFormats.ts"
 
 /**
@@ -45,7 +49,7 @@ export interface EmbeddingsSettings extends Pick<LlmProvider.CallSettings, "retr
   readonly shorten?: boolean | undefined
   /** Vectors are scaled to length one, so that their scalar product is their cosine. */
   readonly normalize?: boolean | undefined
-  /** The limit of a call with its retries, for every `concurrency` batches of it. 1 minute. */
+  /** The limit of a call with its retries, for every `concurrency` batches of it, and of each request. 1 minute. */
   readonly timeout?: Duration.DurationInput | undefined
   /** The most texts in one request; by default as many as suit the provider, which may allow more. */
   readonly maxBatchSize?: number | undefined
@@ -104,7 +108,7 @@ export interface EmbeddingsSpec extends EmbeddingsSettings {
  */
 export interface LlmEmbeddings extends Context.Tag.Service<Embeddings> {
   readonly provider: string
-  /** Like `embedMany`, with the tokens that were used and the model that answered. */
+  /** Like `embedMany`, with the tokens that were used, the model that answered and what the provider says of its limits. */
   readonly embedWithUsage: (texts: ReadonlyArray<string>) => Effect.Effect<EmbeddingsResponse, EmbeddingsError>
 }
 
@@ -336,9 +340,19 @@ export const make = (
             ? client.client.execute(request)
             : Effect.flatMap(spec.authorize, (own) => client.client.execute(HttpClientRequest.setHeaders(request, own)))
         return authorized.pipe(
-          Effect.flatMap((response) => response.text),
+          Effect.flatMap((response) => Effect.map(response.text, (text) => ({ text, headers: response.headers }))),
+          // The limit of a call of many batches is far too long a wait for one that hangs.
+          Timeout.within({ duration: timeout, service: provider }),
           Effect.catchAll(failed),
-          Effect.flatMap((text) => Either.flatMap(protocol.decode(text, context, texts.length), checked))
+          Effect.flatMap(({ headers, text }) =>
+            Effect.flatMap(Clock.currentTimeMillis, (now) => {
+              const rateLimits = rateLimitsOf(headers, now)
+              return Either.mapBoth(Either.flatMap(protocol.decode(text, context, texts.length), checked), {
+                onLeft: (error) => withRateLimits(error, rateLimits),
+                onRight: (response) => (rateLimits === undefined ? response : { ...response, rateLimits })
+              })
+            })
+          )
         )
       })
 
@@ -466,13 +480,16 @@ const whole = (batches: ReadonlyArray<Batch>): EmbeddingsResponse => {
   const vectors: Array<ReadonlyArray<number>> = []
   let input: number | undefined
   let model: string | undefined
+  let rateLimits: RateLimits | undefined
   for (const { answer } of batches) {
     if (answer === undefined) continue
     for (const vector of answer.vectors) vectors.push(vector)
     model ??= answer.model
+    rateLimits = answer.rateLimits ?? rateLimits
     if (answer.usage.input !== undefined) input = (input ?? 0) + answer.usage.input
   }
-  return { vectors, usage: input === undefined ? {} : { input }, model }
+  const usage = input === undefined ? {} : { input }
+  return { vectors, usage, model, ...(rateLimits === undefined ? {} : { rateLimits }) }
 }
 
 const responseAttributes = ({ model, usage }: EmbeddingsResponse): Record<string, unknown> => ({

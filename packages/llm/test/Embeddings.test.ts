@@ -144,7 +144,12 @@ describe("OpenAI's format", () => {
     assert.include(fault(EmbeddingFormats.decodeOpenAi, openAi([1, 2], [1])).issue, "vector 1 has 1 dimensions")
     assert.include(fault(EmbeddingFormats.decodeOpenAi, openAi([1]), 2).issue, "1 vectors for 2 texts")
     assert.include(fault(EmbeddingFormats.decodeOpenAi, openAi([1], [2]), 1).issue, "2 vectors for 1 texts")
-    assert.include(fault(EmbeddingFormats.decodeOpenAi, { data: [] }, 1).issue, "0 vectors for 1 texts")
+    for (const decode of [EmbeddingFormats.decodeOpenAi, EmbeddingFormats.decode]) {
+      assert.include(fault(decode, { object: "list", data: [], model: "m" }, 1).issue, "no vectors")
+      assert.include(fault(decode, { object: "list", data: [], model: "m" }).issue, "no vectors")
+      assert.strictEqual(fault(decode, { data: [], error: { message: "boom" } }).providerMessage, "boom")
+    }
+    assert.include(fault(EmbeddingFormats.decodeFeatureExtraction, []).issue, "no vectors")
   })
 
   it("an error inside HTTP 200 is an error (complaint 1)", () => {
@@ -270,7 +275,7 @@ describe("Gemini's format", () => {
       "embeddings[1].values"
     )
     assert.include(fault(EmbeddingFormats.decodeGemini, {}).issue, "no embeddings")
-    assert.include(fault(EmbeddingFormats.decodeGemini, { embeddings: [] }, 1).issue, "0 vectors for 1 texts")
+    assert.include(fault(EmbeddingFormats.decodeGemini, { embeddings: [] }).issue, "no vectors")
   })
 
   it("each text of a request is one of its own, with the model's resource name", () => {
@@ -423,6 +428,8 @@ describe("Ollama's format", () => {
   it("an empty vector and no vectors are refused", () => {
     assert.include(fault(EmbeddingFormats.decodeOllama, { embedding: [] }, 1).issue, "has no numbers")
     assert.include(fault(EmbeddingFormats.decodeOllama, { embeddings: [] }, 1).issue, "0 vectors for 1 texts")
+    // Of a request without a text, which loads the model.
+    assert.deepStrictEqual(read(EmbeddingFormats.decodeOllama, { embeddings: [] }).vectors, [])
     assert.include(fault(EmbeddingFormats.decodeOllama, { model: "m" }, 1).issue, "no embeddings")
     assert.strictEqual(fault(EmbeddingFormats.decodeOllama, { error: "boom" }, 1).providerMessage, "boom")
   })

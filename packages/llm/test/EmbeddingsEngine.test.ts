@@ -353,6 +353,41 @@ describe("retries", () => {
     })
   )
 
+  it.scoped("do not wait for a request that hangs until the whole call is over", () =>
+    Effect.gen(function* () {
+      let hung = 0
+      const { asked, layer } = answering((batch) =>
+        batch.includes("text 7") && hung++ === 0 ? Effect.never : Effect.succeed([200, answer(batch)])
+      )
+      const embeddings = yield* made(layer, { maxBatchSize: 1, concurrency: 2, timeout: "10 seconds" })
+      const fiber = yield* Effect.fork(embeddings.embedMany(numbered(40)))
+      yield* TestClock.adjust("11 seconds")
+      assert.deepStrictEqual(yield* Fiber.join(fiber), numbered(40).map(vectorOf))
+      assert.strictEqual(asked.length, 41)
+    })
+  )
+
+  it.scopedLive("tell what the provider says of its limits, of an answer and of an error", () =>
+    Effect.gen(function* () {
+      const limits = (remaining: number) => ({
+        "x-ratelimit-limit-requests": "500",
+        "x-ratelimit-remaining-requests": String(remaining),
+        "x-ratelimit-reset-requests": "120ms"
+      })
+      const server = yield* serve(({ index, request, response }) =>
+        index < 2
+          ? json(response, 200, answer(inputsOf(request.body)), limits(499 - index))
+          : json(response, 429, { error: { message: "slow down" } }, limits(0))
+      )
+      const embeddings = yield* openai(server, { maxBatchSize: 1, concurrency: 1, retry: false })
+      const { rateLimits } = yield* embeddings.embedWithUsage(["a", "b"])
+      assert.deepStrictEqual(rateLimits?.requests, { limit: 500, remaining: 498, resetAfter: 120 })
+      const error = yield* Effect.flip(embeddings.embed("c"))
+      assert.instanceOf(error.cause, LlmError.LlmError)
+      assert.strictEqual((error.cause as LlmError.LlmError).rateLimits?.requests?.remaining, 0)
+    }).pipe(Effect.provide(NodeHttpClient.layerUndici))
+  )
+
   it.scoped("a provider that fails again and again is left alone for a while", () =>
     Effect.gen(function* () {
       const { asked, layer } = answering(() => Effect.succeed([500, "oops"]))

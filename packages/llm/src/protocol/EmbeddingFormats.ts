@@ -9,7 +9,7 @@ import { type CallContext, envelopeOf, errorOf, isRecord, ownError, type Place }
 import * as Sse from "../internal/sse.ts"
 import { count, type Json, string } from "../internal/wire.ts"
 import type { LlmError } from "../LlmError.ts"
-import type { Usage } from "../LlmResponse.ts"
+import type { RateLimits, Usage } from "../LlmResponse.ts"
 
 /**
  * What is asked for: a vector for each text, of `dimensions` numbers if the model is to shorten them.
@@ -25,7 +25,7 @@ export interface EmbeddingsRequest {
 
 /**
  * What came: the vectors in the order of the texts, all of the same length, of finite numbers. `usage` has `input` only;
- * `model` and `id` are what the provider named.
+ * `model` and `id` are what the provider named, `rateLimits` what the headers of the (last) response said of its limits.
  *
  * @since 0.1.0
  * @category models
@@ -35,11 +35,12 @@ export interface EmbeddingsResponse {
   readonly usage: Usage
   readonly model?: string | undefined
   readonly id?: string | undefined
+  readonly rateLimits?: RateLimits | undefined
 }
 
 /**
  * A wire format. `decode` fails with the provider's error if the body is one in spite of its status, and with
- * `MalformedResponse` for anything but `expected` vectors (if that is given) of the same length.
+ * `MalformedResponse` for anything but `expected` vectors (if that is given, else at least one) of the same length.
  *
  * @since 0.1.0
  * @category models
@@ -147,6 +148,9 @@ const inOrder = (list: ReadonlyArray<unknown>): Read<ReadonlyArray<unknown>> => 
   return Either.right(ordered)
 }
 
+// None of these takes a request without a text.
+const noVectors = "the body has no vectors"
+
 type Found = { readonly vectors: ReadonlyArray<Vector>; readonly usage: Usage }
 
 const usageOf = (input: number | undefined): Usage => (input === undefined ? {} : { input })
@@ -166,6 +170,7 @@ const openAiUsage = (record: Json): Usage => {
 
 const openAiIn = (value: unknown): Read<Found> => {
   if (!isRecord(value) || !Array.isArray(value["data"])) return Either.left("the body has no list of data")
+  if (value["data"].length === 0) return Either.left(noVectors)
   return Either.map(openAiVectors(value["data"]), (vectors) => ({ vectors, usage: openAiUsage(value) }))
 }
 
@@ -193,6 +198,7 @@ const geminiIn = (value: unknown): Read<Found> => {
     value["embedding"]
   if (said === undefined || said === null) return Either.left("the body has no embeddings")
   const list: ReadonlyArray<unknown> = Array.isArray(said) ? said : [said]
+  if (list.length === 0) return Either.left(noVectors)
   const vectors = vectorsIn(
     list.map((entry) => (isRecord(entry) ? entry["values"] : entry)),
     (at) => `embeddings[${at}].values`
@@ -207,6 +213,7 @@ const ollamaIn = (value: unknown): Read<Found> => {
   const many = value["embeddings"]
   const one = value["embedding"]
   if (!Array.isArray(many) && one === undefined) return Either.left("the body has no embeddings")
+  // Asked about no text, Ollama loads the model and says so: `embeddings` is an empty list.
   const vectors = Array.isArray(many)
     ? vectorsIn(many, (at) => `embeddings[${at}]`)
     : vectorsIn([one], () => "embedding")
@@ -219,7 +226,7 @@ const featuresIn = (value: unknown, pooling: Pooling, expected: number | undefin
     return isRecord(value) && Array.isArray(value["data"]) ? openAiIn(value) : Either.left("the body is not a list")
   }
   const list: ReadonlyArray<unknown> = said
-  if (list.length === 0) return Either.right({ vectors: [], usage: {} })
+  if (list.length === 0) return Either.left(noVectors)
   // The vector of a single text, or the vectors of its tokens, without a list round them.
   const single = !Array.isArray(list[0]) || (expected === 1 && list.length > 1)
   const vectors = vectorsIn(single ? [list] : list, (at) => (single ? "the body" : `[${at}]`), pooling)
@@ -282,7 +289,8 @@ export const decodeGemini: EmbeddingsProtocol["decode"] = (body, context, expect
   decoded(body, context, expected, geminiIn)
 
 /**
- * Reads the answer of Ollama's `/api/embed`, or of the older `/api/embeddings`.
+ * Reads the answer of Ollama's `/api/embed`, or of the older `/api/embeddings`. The answer to a request without a text, which
+ * only loads the model, has no vectors.
  *
  * @since 0.1.0
  * @category combinators

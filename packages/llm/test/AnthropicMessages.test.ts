@@ -168,6 +168,22 @@ describe("a request", () => {
     }
     const adaptive = { type: "adaptive" }
     assert.deepStrictEqual(of("claude-opus-4-6", "max"), [adaptive, { effort: "max" }])
+    // Each model has some efforts only, and refuses a request that names another.
+    for (const [model, efforts] of [
+      ["claude-opus-4-5-20251101", ["low", "low", "high", "high", "high"]],
+      ["claude-opus-4-6", ["low", "low", "high", "high", "max"]],
+      ["claude-sonnet-4-6", ["low", "low", "high", "high", "max"]],
+      ["claude-opus-4-7", ["low", "low", "high", "xhigh", "max"]],
+      ["claude-haiku-4-5", [undefined, undefined, undefined, undefined, undefined]]
+    ] as const) {
+      const said = ["minimal", "low", "HIGH", "xhigh", "max"].map((effort) => of(model, effort)[1])
+      assert.deepStrictEqual(
+        said,
+        efforts.map((effort) => (effort === undefined ? undefined : { effort })),
+        model
+      )
+    }
+    assert.deepStrictEqual(of("claude-opus-4-6", "of tomorrow")[1], { effort: "of tomorrow" })
     // The newest show nothing of their thinking unless they are asked to.
     const shown = { type: "adaptive", display: "summarized" }
     assert.deepStrictEqual(of("claude-sonnet-5", "xhigh"), [shown, { effort: "xhigh" }])
@@ -1105,6 +1121,26 @@ describe("a streamed answer", () => {
         data: { type: "compaction", content: "so far", encrypted_content: "ee" }
       },
       { type: "text", text: "a" }
+    ])
+  })
+
+  it("takes a signature and a compaction as the whole of what they are, should they come twice", () => {
+    const thought =
+      block(0, { type: "thinking", thinking: "", signature: "sig" }) +
+      delta(0, "thinking_delta", { thinking: "hm" }) +
+      delta(0, "signature_delta", { signature: "sig" }) +
+      stop(0)
+    const compaction =
+      block(1, { type: "compaction", content: "so", encrypted_content: "e" }) +
+      delta(1, "compaction_delta", { content: "so far", encrypted_content: null }) +
+      stop(1)
+    assert.deepStrictEqual(whole(start() + thought + compaction + end("compaction") + over).content, [
+      { type: "reasoning", text: "hm", signature: "sig", provider: "anthropic" },
+      {
+        type: "provider",
+        provider: "anthropic",
+        data: { type: "compaction", content: "so far", encrypted_content: null }
+      }
     ])
   })
 

@@ -81,13 +81,13 @@ export class Assembly {
     this.out.push({ type: "refusal-delta", text })
   }
 
-  /** The proof of the text or reasoning that is being written, or of an empty one; the next text begins a block anew. */
+  /** The proof of the text or reasoning that is being written, or of an empty one: always the whole of it. */
   sign(
     type: "text" | "reasoning",
     proof: { readonly signature?: string | undefined; readonly id?: string | undefined }
   ) {
     const block = this.open(type)
-    if (proof.signature !== undefined) block.signature = (block.signature ?? "") + proof.signature
+    if (proof.signature !== undefined) block.signature = proof.signature
     if (proof.id !== undefined) block.id = proof.id
   }
 

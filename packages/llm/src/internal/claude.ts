@@ -34,7 +34,8 @@ export interface Abilities {
   readonly maxTokens: number
   /** `thinking`: with a budget, as the model sees fit, or none at all. */
   readonly thinking: "none" | "budget" | "adaptive"
-  readonly effort: boolean
+  /** The words of `effort`, the least first; none where the model does not know it. */
+  readonly efforts: ReadonlyArray<string>
   /** Its thinking is not shown unless that is asked for: a streamed answer would be silent for minutes. */
   readonly silent: boolean
   /** What asks for no thinking at all; `low` where that cannot be had and the least effort must do. */
@@ -71,6 +72,14 @@ const offOf = (claude: Claude): Abilities["off"] => {
   }
 }
 
+const allEfforts = ["low", "medium", "high", "xhigh", "max"]
+
+/** The effort itself, or the next below it that the model takes; words that are not known are left to the model. */
+export const effortOf = (effort: string, { efforts }: Abilities): string => {
+  const rank = allEfforts.indexOf(effort === "minimal" ? "low" : effort)
+  return rank === -1 ? effort : (efforts.findLast((each) => allEfforts.indexOf(each) <= rank) ?? effort)
+}
+
 const maxTokensOf = (claude: Claude): number => {
   if (atLeast(claude, 4, 5)) return 64_000
   // Their window of 200,000 tokens must hold the prompt and the whole of the limit.
@@ -85,7 +94,7 @@ export const abilitiesOf = (model: string): Abilities => {
     return {
       maxTokens: 8192,
       thinking: "budget",
-      effort: false,
+      efforts: [],
       silent: false,
       off: "disabled",
       sampling: "all",
@@ -96,13 +105,17 @@ export const abilitiesOf = (model: string): Abilities => {
   const strict = atLeast(claude, 4, 5)
   if (isNewest(claude)) {
     const off = offOf(claude)
-    return { maxTokens, thinking: "adaptive", effort: true, silent: true, off, sampling: "none", strict }
+    return { maxTokens, thinking: "adaptive", efforts: allEfforts, silent: true, off, sampling: "none", strict }
   }
   const one = atLeast(claude, 4, 5) || (claude.family === "opus" && atLeast(claude, 4, 1))
   return {
     maxTokens,
     thinking: atLeast(claude, 4, 6) ? "adaptive" : atLeast(claude, 3, 7) ? "budget" : "none",
-    effort: atLeast(claude, 4, 6) || (claude.family === "opus" && atLeast(claude, 4, 5)),
+    efforts: atLeast(claude, 4, 6)
+      ? ["low", "medium", "high", "max"]
+      : claude.family === "opus" && atLeast(claude, 4, 5)
+        ? ["low", "medium", "high"]
+        : [],
     silent: false,
     off: "omit",
     sampling: one ? "one" : "all",

@@ -18,7 +18,7 @@ import {
   ownError,
   type Place
 } from "../internal/classify.ts"
-import { type Abilities, abilitiesOf } from "../internal/claude.ts"
+import { type Abilities, abilitiesOf, effortOf } from "../internal/claude.ts"
 import * as Sse from "../internal/sse.ts"
 import { TextBuffer } from "../internal/textBuffer.ts"
 import { count, finishOf, type Json, json, resultText, string } from "../internal/wire.ts"
@@ -346,16 +346,15 @@ const encodeReasoning = (
   abilities: Abilities,
   options: { readonly maxTokens: number; readonly turns: ReadonlyArray<Turn> }
 ): Reasoning => {
-  const asked = request.reasoningEffort
+  const asked = request.reasoningEffort?.toLowerCase()
   if (asked === undefined) return {}
   if (asked === "none") {
     if (abilities.off === "low") return { effort: "low" }
     return abilities.off === "omit" ? {} : { thinking: { type: abilities.off } }
   }
-  const effort = asked === "minimal" ? "low" : asked
   // A call that is demanded leaves no room for thought.
   const forced = request.toolChoice === "required" || typeof request.toolChoice === "object"
-  const said = abilities.effort ? { effort } : {}
+  const said = abilities.efforts.length === 0 ? {} : { effort: effortOf(asked, abilities) }
   if (forced && (request.tools?.length ?? 0) > 0) return said
   if (abilities.thinking === "adaptive") {
     return { ...said, thinking: { type: "adaptive", ...(abilities.silent ? { display: "summarized" } : {}) } }
@@ -460,8 +459,8 @@ const written = (
  * The JSON body of a request.
  *
  * - System messages go to `system`, wherever they stand; turns of the same role become one, with the results of tools first.
- * - `reasoningEffort` becomes `output_config.effort` with adaptive thinking, a summary of which is shown, or a budget of
- *   tokens for models before that (`low` 2,048, `medium` 8,192, `high` 16,384, at most half of the answer's limit); `none`
+ * - `reasoningEffort` becomes `output_config.effort` (the next below it, where the model has no such effort) with adaptive
+ *   thinking, a summary of which is shown, or a budget of tokens for models before that (`low` 2,048, `medium` 8,192, `high` 16,384, at most half of the answer's limit); `none`
  *   asks for the least that the model can do with. A forced choice of a tool leaves thinking out.
  * - Settings of sampling that the model refuses are left out, a temperature above 1 becomes 1. `tools` and `output_config`
  *   of the `providerOptions` are added to what the request says.
@@ -487,6 +486,9 @@ const counted = new Set([
   "tool_choice",
   "thinking",
   "output_config",
+  "output_format",
+  "compaction",
+  "billing_policy",
   "cache_control",
   "context_management",
   "mcp_servers",
@@ -665,11 +667,15 @@ type Open =
   | { readonly type: "call"; readonly block: Json; readonly position: number; readonly args: TextBuffer }
   | { readonly type: "other"; readonly data: Block; readonly input: TextBuffer }
 
-/** Takes a delta into a block that is kept as it is: texts grow, all else is replaced. */
+/**
+ * Takes a delta into a block that is kept as it is: texts grow, all else is replaced. What a compaction's delta says is
+ * the whole of it.
+ */
 const grow = (data: Block, delta: Json): void => {
+  const whole = delta["type"] === "compaction_delta"
   for (const [key, value] of Object.entries(delta)) {
-    if (key === "type" || value === null || value === undefined) continue
-    const before = Object.hasOwn(data, key) ? data[key] : undefined
+    if (key === "type" || (!whole && (value === null || value === undefined))) continue
+    const before = Object.hasOwn(data, key) && !whole && key !== "signature" ? data[key] : undefined
     data[key] = typeof before === "string" && typeof value === "string" ? before + value : value
   }
 }

@@ -2,15 +2,19 @@
 import { Effect, type Scope } from "effect"
 import { type Exchange, json, type Seen, type Server, serve, sse } from "./server.ts"
 
-/** What a model says: text, with reasoning before it, or calls. */
+/** What a model says: text, with reasoning before it, or calls. `cut`: a stream ends after so many events. */
 export interface Said {
   readonly text?: string
+  readonly cut?: number
   readonly reasoning?: string
   readonly calls?: ReadonlyArray<{ readonly name: string; readonly arguments: unknown }>
 }
 
-/** An answer of the server: what the model says, in whatever format is asked for, or an error. */
-export type Answer = string | Said | { readonly status: number; readonly body: unknown }
+/** An answer of the server: what the model says, in whatever format is asked for, an error, or nothing for ever. */
+export type Answer = string | Said | { readonly status: number; readonly body: unknown } | typeof silence
+
+/** No answer at all. */
+export const silence = Symbol("silence")
 
 export interface Fake extends Server {
   /** The bodies of the requests to models, in their order. */
@@ -273,6 +277,14 @@ const isStreamed = (request: Seen): boolean => {
   )
 }
 
+const cut = (events: string, count: number | undefined): string =>
+  count === undefined
+    ? events
+    : events
+        .split(/(?<=\n\n)/)
+        .slice(0, count)
+        .join("")
+
 const rateLimits = {
   "x-ratelimit-limit-tokens": "6000",
   "x-ratelimit-remaining-tokens": "5988",
@@ -298,12 +310,14 @@ export const make = (answers: ReadonlyArray<Answer>): Effect.Effect<Fake, never,
         return
       }
       const answer = answers[Math.min(index++, answers.length - 1)] ?? ""
+      if (answer === silence) return
       if (typeof answer === "object" && "status" in answer) {
         json(response, answer.status, answer.body)
         return
       }
-      const said = format(typeof answer === "string" ? { text: answer } : answer, isStreamed(request))
-      if ("events" in said) sse(response, said.events)
+      const words: Said = typeof answer === "string" ? { text: answer } : answer
+      const said = format(words, isStreamed(request))
+      if ("events" in said) sse(response, cut(said.events, words.cut))
       else json(response, 200, said.body, rateLimits)
     }
     return Effect.map(serve(handle), (server) => ({

@@ -792,7 +792,7 @@ describe("streams", () => {
         // Only calls that the server said are whole.
         const done = new TextDecoder()
           .decode(all.slice(0, at))
-          .includes('"call_id":"call_2x","name":"f","arguments":"{\\"x\\":1}","status":"completed"}}\n\n')
+          .includes('"call_id":"call_2x","name":"f","arguments":"{\\"x\\":1}","status":"completed"}}')
         assert.strictEqual(partial?.toolCalls.length, done ? 1 : 0)
         const arrived = parts.length > 0
         assert.strictEqual(failure?.isRetryable, !arrived)

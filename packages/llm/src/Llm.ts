@@ -86,6 +86,8 @@ export const make = (options: {
   readonly stream: LlmService["stream"]
   /** How values are asked for by `generateObject`; by default `auto`. */
   readonly structuredOutput?: StructuredOutput | undefined
+  /** As `Protocol` has it. */
+  readonly optionalProperties?: "nullable" | undefined
   /** By default it fails with `InvalidRequest`: the provider does not count. */
   readonly countTokens?: LlmService["countTokens"] | undefined
   /** By default always `up`. */

@@ -11,8 +11,12 @@ import type { LlmResponse, Usage } from "./LlmResponse.ts"
  * - `native`: with the provider's own JSON Schema format.
  * - `tool`: with a tool whose arguments are the value, which the model must call.
  * - `prompt`: with the JSON Schema in words.
- * - `auto`: natively, and where the provider refuses the request, with a tool, then with words. What a model took is
- *   remembered as long as the layer lives. A request that is refused in all three ways fails with the first refusal.
+ * - `auto`: natively, and where the provider refuses the request, with a tool, then with words. Which way was taken is
+ *   remembered as long as the layer lives: for the model if the provider said that it has no such format, else for this
+ *   schema. A request that is refused in all three ways fails with the first refusal.
+ *
+ * Properties that may be left out are sent as required and nullable to providers that hold a model only to objects with
+ * all their properties (OpenAI's format). In every answer a null counts as left out where the schema has no place for it.
  *
  * @since 0.1.0
  * @category models

@@ -88,8 +88,8 @@ export const make = <A, I, R>(
 })
 
 /**
- * The arguments of a call, decoded by the tool's schema. Fails with a `ParseError` for those that do not fit or are not
- * JSON.
+ * The arguments of a call, decoded by the tool's schema. A null counts as left out where the schema has no place for it.
+ * Fails with a `ParseError` for those that do not fit or are not JSON.
  *
  * @since 0.1.0
  * @category combinators
@@ -103,8 +103,9 @@ export const decode = <A, I, R>(
     const issue = new ParseResult.Type(ast, call.invalid, "the arguments are not JSON")
     return Effect.fail(new ParseResult.ParseError({ issue }))
   }
-  const given = parametersOf(ast).wrapped ? JsonSchema.unwrap(call.arguments) : call.arguments
-  return Schema.decodeUnknown(tool.schema, { errors: "all" })(given)
+  const { parameters, wrapped } = parametersOf(ast)
+  const decoded = Schema.decodeUnknown(tool.schema, { errors: "all" })
+  return JsonSchema.decodeAnswer({ schema: parameters, wrapped }, call.arguments, (value) => decoded(value))
 }
 
 /**

@@ -10,6 +10,7 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as ParseResult from "effect/ParseResult"
 import * as Stream from "effect/Stream"
+import * as JsonSchema from "./internal/jsonSchema.ts"
 import * as Telemetry from "./internal/telemetry.ts"
 import { TextBuffer } from "./internal/textBuffer.ts"
 import { withoutParameters } from "./internal/toolkitSpans.ts"
@@ -126,10 +127,15 @@ export const fromToolkit = <Name extends string, E, R>(
       call.invalid !== undefined
         ? Effect.succeed(failed("The arguments are not JSON."))
         : // It decodes what it is given by the schema of that tool.
-          Effect.match(withoutParameters(toolkit.handle(tool.name as Name, call.arguments as never)), {
-            onFailure: (error): Answer => failed(said(error)),
-            onSuccess: ({ encodedResult, isFailure }): Answer => ({ result: encodedResult, isError: isFailure })
-          })
+          Effect.match(
+            withoutParameters(
+              toolkit.handle(tool.name as Name, JsonSchema.withoutNulls(tool.parameters, call.arguments) as never)
+            ),
+            {
+              onFailure: (error): Answer => failed(said(error)),
+              onSuccess: ({ encodedResult, isFailure }): Answer => ({ result: encodedResult, isError: isFailure })
+            }
+          )
   }))
 
 /**

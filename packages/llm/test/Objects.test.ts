@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import { Llm, LlmError, type LlmObject, type LlmRequest, LlmTest, LlmTool } from "@underlay/llm"
-import { Effect, FastCheck, Schema } from "effect"
+import { Arbitrary, Effect, FastCheck, Option, Schema, Stream } from "effect"
 import * as JsonSchema from "../src/internal/jsonSchema.ts"
 
 class City extends Schema.Class<City>("City")({
@@ -94,6 +94,80 @@ describe("the way a value is asked for", () => {
     }).pipe(scripted(refused(), refused("no tools"), berlin, berlin, berlin))
   )
 
+  const Other = Schema.Struct({ other: Schema.String })
+  const other = JSON.stringify({ other: "x" })
+  const said: ReadonlyArray<readonly [string, "model" | "schema", string]> = [
+    ["OpenAI", "model", "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."],
+    ["Groq", "model", "This model does not support response format `json_schema`. See supported models"],
+    ["DeepSeek", "model", "This response_format type is unavailable now"],
+    ["a strict reader of fields", "model", "response_format: Extra inputs are not permitted"],
+    [
+      "OpenAI of a schema",
+      "schema",
+      "Invalid schema for response_format 'City': In context=(), 'oneOf' is not permitted."
+    ],
+    ["Anthropic of a schema", "schema", "output_config.format.schema: property 'minimum' is not supported"],
+    ["who does not say why", "schema", "Bad Request"]
+  ]
+  for (const [who, scope, words] of said) {
+    it.effect(`is remembered for the ${scope} after the words of ${who}`, () =>
+      Effect.gen(function* () {
+        yield* object()
+        yield* Llm.generateObject(Other, ask)
+        yield* object()
+        assert.deepStrictEqual(
+          (yield* requests).map(kindOf),
+          scope === "model" ? ["native", "tool", "tool", "tool"] : ["native", "tool", "native", "tool"]
+        )
+      }).pipe(
+        scripted(
+          refused(words),
+          toolAnswer({ name: "Berlin", people: 1 }),
+          scope === "model" ? { toolCalls: [{ name: "answer", arguments: { other: "x" } }] } : other,
+          toolAnswer({ name: "Berlin", people: 1 })
+        )
+      )
+    )
+  }
+
+  it.effect("is not remembered where our own protocol refused a schema: it costs nothing to ask it again", () =>
+    Effect.gen(function* () {
+      const own = new LlmError.LlmError({
+        reason: "InvalidRequest",
+        method: "generate",
+        provider: "scripted",
+        issue: "this format is not supported",
+        retryable: false,
+        midStream: false
+      })
+      const replies = [own, toolAnswer({ name: "Berlin", people: 1 }), own, toolAnswer({ name: "Bonn", people: 1 })]
+      const kinds = Effect.gen(function* () {
+        yield* object()
+        yield* object()
+        return (yield* requests).map(kindOf)
+      }).pipe(scripted(...replies))
+      assert.deepStrictEqual(yield* kinds, ["native", "tool", "native", "tool"])
+    })
+  )
+
+  it.effect("after a refusal of reasoning beside a forced tool holds for requests with that reasoning only", () =>
+    Effect.gen(function* () {
+      const thinking = { ...ask, reasoningEffort: "high" }
+      yield* Llm.generateObject(City, thinking, { structuredOutput: "auto" })
+      yield* Llm.generateObject(City, thinking)
+      yield* object()
+      assert.deepStrictEqual((yield* requests).map(kindOf), ["native", "tool", "prompt", "prompt", "native"])
+    }).pipe(
+      scripted(
+        refused("no"),
+        refused("Thinking may not be enabled when tool_choice forces tool use."),
+        berlin,
+        berlin,
+        berlin
+      )
+    )
+  )
+
   it.effect("does not hide why a request is refused that is wrong in any way", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(object())
@@ -170,6 +244,14 @@ describe("an answer that does not fit", () => {
     )
   )
 
+  it.effect("is paid for, also where the next request fails", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(object())
+      assert.strictEqual(error.reason, "RateLimited")
+      assert.deepInclude(error.usage, { input: 5, output: 2 })
+    }).pipe(scripted({ text: "no", usage: { input: 5, output: 2 } }, LlmTest.error("RateLimited")))
+  )
+
   it.effect("is asked for as often as is said, and no more", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(object({ repair: 2 }))
@@ -234,7 +316,9 @@ describe("an answer that does not fit", () => {
     ["a fence", `\`\`\`json\n${berlin}\n\`\`\``],
     ["words and a fence", `Here you are:\n\n\`\`\`json\n${berlin}\n\`\`\`\nAnything else?`],
     ["words alone", `Sure! ${berlin} Is that right?`],
-    ["reasoning in tags", `<think>{"name": 1}</think>\n${berlin}`]
+    ["reasoning in tags", `<think>{"name": 1}</think>\n${berlin}`],
+    ["a fence that is never closed", `\`\`\`json\n${berlin}`],
+    ["an end of reasoning in its texts", `<think>a</think>${berlin.replace("Berlin", "</think>")}`]
   ]
   for (const [name, text] of wrappings) {
     it.effect(`only because of ${name} round it does fit`, () =>
@@ -242,6 +326,152 @@ describe("an answer that does not fit", () => {
         const found = yield* object({ repair: false })
         assert.strictEqual(found.value.people, 3_700_000)
       }).pipe(scripted(text))
+    )
+  }
+})
+
+describe("an answer in words", () => {
+  it.effect("is a list where a list is in it, not the one object of that list", () =>
+    Effect.gen(function* () {
+      const found = yield* Llm.generateObject(Schema.Array(City), ask, { repair: false })
+      assert.strictEqual(found.value.length, 1)
+    }).pipe(scripted(`Here it is: [${berlin}].`))
+  )
+
+  it.effect("is looked through in linear time, whatever blanks are in it", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(object({ repair: false }))
+      assert.strictEqual(error.issue, "the answer is not JSON")
+    }).pipe(scripted({ steps: [`\`\`\`json\n${" \t".repeat(400_000)}x`] }))
+  )
+})
+
+describe("properties that may be left out", () => {
+  const Person = Schema.Struct({
+    name: Schema.String,
+    nick: Schema.optional(Schema.String),
+    age: Schema.optional(Schema.NullOr(Schema.Int)),
+    note: Schema.optionalWith(Schema.String, { as: "Option" }),
+    home: Schema.optional(City),
+    pets: Schema.Array(
+      Schema.Union(
+        Schema.Struct({ kind: Schema.Literal("cat"), lives: Schema.optional(Schema.Int) }),
+        Schema.Struct({ kind: Schema.Literal("dog"), lives: Schema.NullOr(Schema.Int) })
+      )
+    )
+  })
+  const nulls = {
+    name: "Ann",
+    nick: null,
+    age: null,
+    note: null,
+    home: null,
+    pets: [
+      { kind: "cat", lives: null },
+      { kind: "dog", lives: null }
+    ]
+  }
+  const plain = { name: "Ann", age: null, note: Option.none(), pets: [{ kind: "cat" }, { kind: "dog", lives: null }] }
+
+  for (const optionalProperties of ["nullable", undefined] as const) {
+    it.effect(`are ${optionalProperties ?? "sent as they are"} as the format wants them`, () =>
+      Effect.gen(function* () {
+        const asked: Array<LlmRequest.LlmRequest> = []
+        const llm = Llm.make({
+          provider: "p",
+          model: "m",
+          generate: (request) =>
+            Effect.suspend(() => {
+              asked.push(request)
+              const text = JSON.stringify(nulls)
+              return Effect.succeed({
+                text,
+                reasoning: "",
+                toolCalls: [],
+                content: [],
+                finish: "stop" as const,
+                usage: {}
+              })
+            }),
+          stream: () => Stream.empty,
+          optionalProperties
+        })
+        const found = yield* llm.generateObject(Person, ask, { repair: false })
+        assert.deepStrictEqual(found.value as unknown, plain)
+        const format = asked[0]?.responseFormat
+        if (format?.type !== "json-schema") return assert.fail("no format")
+        assert.strictEqual(format.strict === true, optionalProperties === "nullable")
+        assert.deepStrictEqual(
+          format.schema["required"],
+          optionalProperties === "nullable" ? ["name", "nick", "age", "note", "home", "pets"] : ["name", "pets"]
+        )
+      })
+    )
+  }
+
+  it.effect("may be null in the arguments of tools", () =>
+    Effect.gen(function* () {
+      const tool = LlmTool.make("person", { parameters: Person })
+      assert.deepStrictEqual((yield* LlmTool.decode(tool, { arguments: nulls })) as unknown, plain)
+    })
+  )
+
+  it("are left alone where an object has none, or what it has may be anything", () => {
+    const schema = JsonSchema.fromSchema(Schema.Struct({ a: Schema.optional(Schema.Unknown), b: Schema.NullOr(City) }))
+    const answer = JSON.parse('{"a":null,"b":null,"c":null,"__proto__":null}')
+    assert.deepStrictEqual(Object.entries(JsonSchema.withoutNulls(schema, answer) as object), Object.entries(answer))
+    const closed = JsonSchema.fromSchema(City)
+    assert.deepStrictEqual(JsonSchema.nullable(closed), closed)
+  })
+
+  it.effect("are found in schemas that refer to themselves", () =>
+    Effect.gen(function* () {
+      interface Node {
+        readonly label: string
+        readonly next?: Node | undefined
+      }
+      const Node: Schema.Schema<Node> = Schema.Struct({
+        label: Schema.String,
+        next: Schema.optional(Schema.suspend((): Schema.Schema<Node> => Node))
+      }).annotations({ identifier: "Node" })
+      const json = JsonSchema.fromSchema(Node)
+      assert.isTrue(JsonSchema.isEnforceable(JsonSchema.nullable(json)))
+      const found = yield* Llm.generateObject(Node, ask, { repair: false })
+      assert.deepStrictEqual(found.value, { label: "a", next: { label: "b" } })
+    }).pipe(scripted('{"label":"a","next":{"label":"b","next":null}}'))
+  )
+
+  it.effect("whatever fits the schema is read as it is (law)", () =>
+    Effect.sync(() => {
+      const encode = Schema.encodeSync(Person)
+      FastCheck.assert(
+        FastCheck.property(Arbitrary.make(Person), (person) => {
+          const encoded = JSON.parse(JSON.stringify(encode(person)))
+          assert.deepStrictEqual(JsonSchema.withoutNulls(JsonSchema.fromSchema(Person), encoded), encoded)
+        })
+      )
+    })
+  )
+})
+
+describe("a value that was not wrapped", () => {
+  const Sized = Schema.Union(
+    Schema.Struct({ kind: Schema.Literal("size"), value: Schema.Int }),
+    Schema.Struct({ kind: Schema.Literal("name") })
+  )
+
+  for (const mode of ["native", "tool"] as const) {
+    it.effect(`is read although it has a property of the wrapping's name, ${mode}`, () =>
+      Effect.gen(function* () {
+        const found = yield* Llm.generateObject(Sized, ask, { name: "City", repair: false, structuredOutput: mode })
+        assert.deepStrictEqual(found.value, { kind: "size", value: 3 })
+        const tool = LlmTool.make("sized", { parameters: Sized })
+        assert.deepStrictEqual(yield* LlmTool.decode(tool, { arguments: found.value }), found.value)
+        assert.deepStrictEqual(yield* LlmTool.decode(tool, { arguments: { value: found.value } }), found.value)
+        assert.strictEqual((yield* Effect.flip(LlmTool.decode(tool, { arguments: 1 })))._tag, "ParseError")
+      }).pipe(
+        scripted(mode === "tool" ? toolAnswer({ kind: "size", value: 3 }) : JSON.stringify({ kind: "size", value: 3 }))
+      )
     )
   }
 })

@@ -2,6 +2,7 @@
  * JSON Schemas of Effect schemas in the shape that providers take: the root is written out and not a reference, an empty
  * object is an object, and every description that the schema has is kept.
  */
+import * as Effect from "effect/Effect"
 import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import type * as Schema from "effect/Schema"
@@ -176,4 +177,140 @@ export const wrap = (schema: Json): Json => {
 }
 
 /** The value of a wrapped answer; the answer itself if the model left the wrapping out. */
-export const unwrap = (answer: unknown): unknown => (isRecord(answer) && "value" in answer ? answer["value"] : answer)
+export const unwrap = (answer: unknown): unknown =>
+  isRecord(answer) && Object.hasOwn(answer, "value") ? answer["value"] : answer
+
+const definitionsOf = (schema: Json): Json => (isRecord(schema["$defs"]) ? schema["$defs"] : {})
+
+const list = (value: unknown): ReadonlyArray<unknown> => (Array.isArray(value) ? value : [])
+
+/** The schemas that a schema stands for: what it refers to, and of alternatives every one. */
+const meanings = (schema: unknown, definitions: Json, seen: ReadonlySet<unknown> = new Set()): ReadonlyArray<Json> => {
+  if (!isRecord(schema) || seen.has(schema)) return []
+  const within = new Set(seen).add(schema)
+  const reference = schema["$ref"]
+  if (typeof reference === "string") {
+    const name = reference
+      .replace(/^#\/\$defs\//, "")
+      .replaceAll("~1", "/")
+      .replaceAll("~0", "~")
+    return Object.hasOwn(definitions, name) ? meanings(definitions[name], definitions, within) : []
+  }
+  const [only, ...more] = list(schema["allOf"])
+  if (more.length === 0 && isRecord(only) && schema["type"] === undefined) return meanings(only, definitions, within)
+  const alternatives = [...list(schema["anyOf"]), ...list(schema["oneOf"])]
+  if (alternatives.length === 0) return [schema]
+  return alternatives.flatMap((each) => meanings(each, definitions, within))
+}
+
+const takesNull = (schema: unknown, definitions: Json): boolean =>
+  meanings(schema, definitions).some((each) => {
+    if (each["const"] !== undefined) return each["const"] === null
+    if (Array.isArray(each["enum"])) return each["enum"].includes(null)
+    const type = each["type"]
+    return type === undefined || type === "null" || (Array.isArray(type) && type.includes("null"))
+  })
+
+/**
+ * The same schema with no optional properties: each may be null instead. For providers that hold a model only to objects
+ * with all their properties; `withoutNulls` undoes it in the answer.
+ */
+export const nullable = (schema: Json): Json => {
+  const definitions = definitionsOf(schema)
+  const walk = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(walk)
+    if (!isRecord(value)) return value
+    const out: Record<string, unknown> = { ...value }
+    for (const key of ["items", "anyOf", "oneOf", "allOf"]) if (value[key] !== undefined) out[key] = walk(value[key])
+    if (isRecord(value["$defs"])) {
+      out["$defs"] = Object.fromEntries(Object.entries(value["$defs"]).map(([name, each]) => [name, walk(each)]))
+    }
+    if (isRecord(value["properties"])) {
+      const required = list(value["required"])
+      out["properties"] = Object.fromEntries(
+        Object.entries(value["properties"]).map(([name, each]) => {
+          const walked = walk(each)
+          if (required.includes(name) || takesNull(each, definitions)) return [name, walked]
+          const alternatives = isRecord(walked) && Array.isArray(walked["anyOf"]) ? walked : undefined
+          return [
+            name,
+            alternatives === undefined
+              ? { anyOf: [walked, { type: "null" }] }
+              : { ...alternatives, anyOf: [...list(alternatives["anyOf"]), { type: "null" }] }
+          ]
+        })
+      )
+      out["required"] = Object.keys(value["properties"])
+    }
+    return out
+  }
+  const walked = walk(schema)
+  return isRecord(walked) ? walked : schema
+}
+
+/** Whether a value may be meant by this one of several schemas of objects: it has what is required, and the right tags. */
+const isMeant = (schema: Json, value: Json, definitions: Json): boolean => {
+  const properties = isRecord(schema["properties"]) ? schema["properties"] : {}
+  return list(schema["required"]).every((name) => {
+    if (typeof name !== "string" || !Object.hasOwn(value, name)) return false
+    return meanings(properties[name], definitions).every((each) => {
+      const values = each["const"] === undefined ? each["enum"] : [each["const"]]
+      return !Array.isArray(values) || values.includes(value[name])
+    })
+  })
+}
+
+/**
+ * The answer without the nulls that stand for properties which were left out: models write them whether they were told to
+ * or not. A null that the schema has a place for stays.
+ */
+export const withoutNulls = (schema: Json, answer: unknown): unknown => {
+  const definitions = definitionsOf(schema)
+  const walk = (type: unknown, value: unknown): unknown => {
+    if (Array.isArray(value)) {
+      const items = meanings(type, definitions).find((each) => isRecord(each["items"]))?.["items"]
+      return items === undefined ? value : value.map((each) => walk(items, each))
+    }
+    if (!isRecord(value)) return value
+    const objects = meanings(type, definitions).filter((each) => isRecord(each["properties"]))
+    const meant = objects.length === 1 ? objects[0] : objects.find((each) => isMeant(each, value, definitions))
+    const properties = meant?.["properties"]
+    if (meant === undefined || !isRecord(properties)) return value
+    const required = list(meant["required"])
+    return Object.fromEntries(
+      Object.entries(value).flatMap(([name, each]) => {
+        if (!Object.hasOwn(properties, name)) return [[name, each]]
+        const leftOut = each === null && !required.includes(name) && !takesNull(properties[name], definitions)
+        return leftOut ? [] : [[name, walk(properties[name], each)]]
+      })
+    )
+  }
+  return walk(schema, answer)
+}
+
+/**
+ * What an answer to a schema may mean, likeliest first. Where the schema was wrapped, models leave the wrapping out at
+ * times, and what they say then may have a property of the wrapping's name.
+ */
+const readings = (schema: Json, wrapped: boolean, answer: unknown): ReadonlyArray<unknown> => {
+  if (!wrapped) return [withoutNulls(schema, answer)]
+  const properties = isRecord(schema["properties"]) ? schema["properties"] : {}
+  const own: Json = { ...(isRecord(properties["value"]) ? properties["value"] : {}), $defs: definitionsOf(schema) }
+  const inner = unwrap(answer)
+  return (inner === answer ? [answer] : [inner, answer]).map((each) => withoutNulls(own, each))
+}
+
+/** Decodes an answer to a schema; fails with what does not fit in its likeliest meaning. */
+export const decodeAnswer = <A, E, R>(
+  sent: { readonly schema: Json; readonly wrapped: boolean },
+  answer: unknown,
+  decode: (value: unknown) => Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> => {
+  const [likeliest, ...others] = readings(sent.schema, sent.wrapped, answer)
+  return Effect.catchAll(decode(likeliest), (error) =>
+    others.reduceRight<Effect.Effect<A, E, R>>(
+      (next, other) => Effect.catchAll(decode(other), () => next),
+      Effect.fail(error)
+    )
+  )
+}

@@ -22,10 +22,10 @@ type Mode = Exclude<StructuredOutput, "auto">
 /** The ways to ask, best first. */
 const modes: ReadonlyArray<Mode> = ["native", "tool", "prompt"]
 
-/** The way that works for each model, as far as it is known. */
+/** The way that works: for a model, or for one kind of request to it. */
 export type Known = Map<string, Mode>
 
-// More models than this by one layer are names that users made up.
+// More than these by one layer are names that users made up, or schemas that are made anew for every request.
 const maxKnown = 256
 
 /** A model as this module needs it. */
@@ -34,6 +34,8 @@ export interface Asked {
   readonly model: string
   readonly generate: (request: LlmRequest) => Effect.Effect<Response.LlmResponse, LlmError>
   readonly structuredOutput?: StructuredOutput | undefined
+  /** How the provider wants properties that may be left out, if it is to hold the model to a schema. */
+  readonly optionalProperties?: "nullable" | undefined
 }
 
 const nameOf = (ast: AST.AST): string => {
@@ -47,24 +49,49 @@ const nameOf = (ast: AST.AST): string => {
   return name === "" ? "answer" : name
 }
 
+/** What stands in fences, the last of which may be open. */
+function* fenced(text: string): Generator<string> {
+  const fence = "```"
+  for (let at = text.indexOf(fence); at !== -1; ) {
+    const begin = text.indexOf("\n", at)
+    if (begin === -1) return
+    const end = text.indexOf(fence, begin)
+    yield text.slice(begin, end === -1 ? text.length : end)
+    at = end === -1 ? -1 : text.indexOf(fence, end + fence.length)
+  }
+}
+
 /** The JSON in an answer: models put reasoning, fences and words round it even when they are asked not to. */
 const jsonIn = (text: string): Either.Either<unknown, void> => {
-  const after = text.lastIndexOf("</think>")
-  const said = (after === -1 ? text : text.slice(after + "</think>".length)).trim()
-  const whole = Sse.parse(said)
-  if (whole !== undefined) return Either.right(whole)
-  for (const match of said.matchAll(/```[A-Za-z]*[ \t]*\n([\s\S]*?)\n?[ \t]*```/g)) {
-    const fenced = Sse.parse(match[1] ?? "")
-    if (fenced !== undefined) return Either.right(fenced)
+  const end = "</think>"
+  const places = [text.lastIndexOf(end), text.indexOf(end)].filter((at) => at !== -1).map((at) => at + end.length)
+  for (const said of [text, ...places.map((at) => text.slice(at))]) {
+    const whole = Sse.parse(said)
+    if (whole !== undefined) return Either.right(whole)
   }
-  for (const [open, close] of [
-    ["{", "}"],
-    ["[", "]"]
-  ] as const) {
-    const inside = Sse.parse(said.slice(Math.max(0, said.indexOf(open)), said.lastIndexOf(close) + 1))
-    if (typeof inside === "object" && inside !== null) return Either.right(inside)
+  for (const said of places.length === 0 ? [text] : places.map((at) => text.slice(at))) {
+    const inside = within(said)
+    if (inside !== undefined) return Either.right(inside)
   }
   return Either.left(undefined)
+}
+
+/** The JSON that has words round it. */
+const within = (text: string): unknown => {
+  for (const each of fenced(text)) {
+    const inside = Sse.parse(each)
+    if (inside !== undefined) return inside
+  }
+  // What begins first holds the other.
+  const brackets = [
+    [text.indexOf("{"), text.lastIndexOf("}")],
+    [text.indexOf("["), text.lastIndexOf("]")]
+  ] as const
+  for (const [open, close] of [...brackets].sort(([a], [b]) => a - b)) {
+    const inside = open === -1 ? undefined : Sse.parse(text.slice(open, close + 1))
+    if (typeof inside === "object" && inside !== null) return inside
+  }
+  return undefined
 }
 
 /** What did not fit, by path and kind only: never a value, since values are the model's words. */
@@ -90,6 +117,17 @@ const isBadAnswer = (error: LlmError): boolean => error.code !== undefined && ba
 /** Whether the provider, or the protocol in its place, does not take the request as it is written. */
 const isRefused = (error: LlmError): boolean => error.reason === "InvalidRequest" && !isBadAnswer(error)
 
+const ways =
+  /response[_ ]?format|json[_ ]?schema|structured[_ ]outputs?|output[_ ]?(?:config|format)|text\.format|guided|tool[_ ]?choice|\btools?\b|function[- _]?call/i
+const unsupported =
+  /(?:not|n't) (?:\w+ )?(?:support|available|allowed|enabled|implemented|permitted)|unsupported|unavailable|unknown|unrecogni[sz]ed|unexpected/i
+const aboutSchema =
+  /invalid[_ ]schema|\bschema (?:for|at|is|must|contains)\b|schema:|keyword|propert(?:y|ies)|in context/i
+
+/** Whether a provider says that a model does not have this way of asking at all, whatever the schema. */
+const isOfModel = ({ providerMessage: said = "" }: LlmError): boolean =>
+  ways.test(said) && unsupported.test(said) && !aboutSchema.test(said)
+
 /** What is asked for in one of the ways, and how the answer to it is read. */
 interface Question {
   readonly request: LlmRequest
@@ -103,6 +141,8 @@ interface Wanted {
   readonly name: string
   readonly description: string | undefined
   readonly schema: Readonly<Record<string, unknown>>
+  /** The schema that the provider is to hold the model to, where it can. */
+  readonly enforced: Readonly<Record<string, unknown>>
 }
 
 const corrected = "Answer again with the corrected JSON only, and nothing else."
@@ -133,13 +173,13 @@ const native = (request: LlmRequest, wanted: Wanted): Question => ({
       type: "json-schema",
       name: wanted.name,
       ...(wanted.description === undefined ? {} : { description: wanted.description }),
-      schema: wanted.schema,
-      ...(JsonSchema.isEnforceable(wanted.schema) ? { strict: true } : {})
+      schema: wanted.enforced,
+      ...(JsonSchema.isEnforceable(wanted.enforced) ? { strict: true } : {})
     }
   },
   read: (response) => jsonIn(response.text),
   // Some servers take no notice of the format: the schema is said too.
-  again: (asked, response, words) => inWords(asked, response, `${words}\n\n${corrected} ${fitting(wanted.schema)}`)
+  again: (asked, response, words) => inWords(asked, response, `${words}\n\n${corrected} ${fitting(wanted.enforced)}`)
 })
 
 const byPrompt = (request: LlmRequest, wanted: Wanted): Question => {
@@ -166,8 +206,8 @@ const byTool = (request: LlmRequest, wanted: Wanted): Question => {
   const tool = {
     name,
     description: wanted.description ?? "Gives the answer. Call it once, with the whole answer as its arguments.",
-    parameters: wanted.schema,
-    ...(JsonSchema.isEnforceable(wanted.schema) ? { strict: true } : {})
+    parameters: wanted.enforced,
+    ...(JsonSchema.isEnforceable(wanted.enforced) ? { strict: true } : {})
   }
   const answerOf = (response: Response.LlmResponse) => response.toolCalls.find((call) => call.name === name)
   return {
@@ -222,10 +262,14 @@ export const generateObject = <A, I, R>(
     const root = JsonSchema.fromSchema(schema)
     // Providers take an object at the root only: anything else travels as the property of one.
     const wrapped = !JsonSchema.isObject(root)
+    const sent = wrapped ? JsonSchema.wrap(root) : root
+    // Held to a schema a model answers better than by itself, even if it has to say of each property that there is none.
+    const closed = llm.optionalProperties === "nullable" ? JsonSchema.nullable(sent) : sent
     const wanted: Wanted = {
       name: options.name ?? nameOf(schema.ast),
       description: options.description,
-      schema: wrapped ? JsonSchema.wrap(root) : root
+      schema: sent,
+      enforced: JsonSchema.isEnforceable(closed) ? closed : sent
     }
     const model = request.model ?? llm.model
     const decode = Schema.decodeUnknown(schema, { errors: "all" })
@@ -262,7 +306,7 @@ export const generateObject = <A, I, R>(
       if (Either.isLeft(json)) {
         return Effect.succeed(Either.left({ issue: "the answer is not JSON", words: "The answer is not JSON." }))
       }
-      return decode(wrapped ? JsonSchema.unwrap(json.right) : json.right).pipe(
+      return JsonSchema.decodeAnswer({ schema: sent, wrapped }, json.right, (value) => decode(value)).pipe(
         Effect.map((decoded) => Either.right(decoded)),
         Effect.catchAll((error) =>
           Effect.succeed(
@@ -282,10 +326,14 @@ export const generateObject = <A, I, R>(
       before: Response.Usage | undefined,
       left: number
     ): Effect.Effect<LlmObject<A>, LlmError, R> => {
-      const answer: Effect.Effect<Response.LlmResponse, LlmError> = llm
-        .generate(asked)
+      const answer: Effect.Effect<Response.LlmResponse, LlmError> = llm.generate(asked).pipe(
         // The server saw for itself that the answer is bad, and keeps it: all that can be done is to ask again.
-        .pipe(Effect.retry({ times: left, while: isBadAnswer }))
+        Effect.retry({ times: left, while: isBadAnswer }),
+        // The answer before it was paid for too.
+        Effect.mapError((error) =>
+          before === undefined ? error : new LlmError({ ...error, usage: addUsage(before, error.usage ?? {}) })
+        )
+      )
       return Effect.flatMap(answer, (response) => {
         const usage = before === undefined ? response.usage : addUsage(before, response.usage)
         if (response.refusal !== undefined && response.text === "") {
@@ -316,18 +364,33 @@ export const generateObject = <A, I, R>(
     const setting = options.structuredOutput ?? llm.structuredOutput ?? "auto"
     if (setting !== "auto") return ask(setting)
 
+    // What else of the request a provider may not take together with one of the ways.
+    const kind = JSON.stringify([
+      model,
+      wanted.schema,
+      request.reasoningEffort,
+      request.providerOptions,
+      (request.tools ?? []).length > 0
+    ])
+    /** Remembers what to begin with next time, as widely as the refusals were meant. Our own cost nothing. */
+    const learn = (mode: Mode, refusals: ReadonlyArray<LlmError>) => {
+      if (!refusals.some((error) => error.status !== undefined)) return
+      if (known.size >= maxKnown) known.clear()
+      known.set(refusals.every(isOfModel) ? model : kind, mode)
+    }
+
     /** Later ways are for what the earlier do not take. If none is taken, it was not for the way it was asked. */
-    const from = (index: number, refusal: LlmError | undefined): Effect.Effect<LlmObject<A>, LlmError, R> => {
+    const from = (index: number, refusals: ReadonlyArray<LlmError>): Effect.Effect<LlmObject<A>, LlmError, R> => {
       const mode = modes[index]
+      const [refusal] = refusals
       if (mode === undefined) return refusal === undefined ? ask("prompt") : Effect.fail(refusal)
       return Effect.matchEffect(ask(mode), {
-        onFailure: (error) => (isRefused(error) ? from(index + 1, refusal ?? error) : Effect.fail(error)),
+        onFailure: (error) => (isRefused(error) ? from(index + 1, [...refusals, error]) : Effect.fail(error)),
         onSuccess: (object) => {
-          if (known.size >= maxKnown && !known.has(model)) known.clear()
-          known.set(model, mode)
+          learn(mode, refusals)
           return Effect.succeed(object)
         }
       })
     }
-    return from(modes.indexOf(known.get(model) ?? "native"), undefined)
+    return from(modes.indexOf(known.get(kind) ?? known.get(model) ?? "native"), [])
   })

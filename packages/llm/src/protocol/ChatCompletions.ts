@@ -609,5 +609,6 @@ const hasErrorField = (value: Json): boolean => {
 export const make = (dialect: Dialect): Protocol => ({
   encode: (request, options) => encode(request, { ...options, dialect }),
   decode,
-  makeStreamDecoder
+  makeStreamDecoder,
+  optionalProperties: "nullable"
 })

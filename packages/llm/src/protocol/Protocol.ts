@@ -43,6 +43,7 @@ export interface EncodeOptions {
  * - `decode` reads a whole answer; a body that is an error in spite of its status fails with that error, anything else
  *   that the format does not allow with `MalformedResponse`.
  * - `makeStreamDecoder` begins to read a streamed answer.
+ * - `amend` is there for formats whose requests hold what some servers and models refuse.
  *
  * @since 0.1.0
  * @category models
@@ -51,6 +52,18 @@ export interface Protocol {
   readonly encode: (request: LlmRequest, options: EncodeOptions) => Either.Either<string, LlmError>
   readonly decode: (body: string, context: CallContext) => Either.Either<LlmResponse, LlmError>
   readonly makeStreamDecoder: (context: CallContext) => StreamDecoder
+  /**
+   * What is asked in the place of a request that the server refused for something it can do without (a hint, reasoning of
+   * before), and at once; `undefined` for every other error. What a model does not know may be remembered.
+   */
+  readonly amend?:
+    | ((error: LlmError, request: LlmRequest, options: { readonly model: string }) => LlmRequest | undefined)
+    | undefined
+  /**
+   * How the format wants the properties of an object that may be left out, where a model is to be held to a schema: as
+   * required ones that may be null, or (by default) as they are.
+   */
+  readonly optionalProperties?: "nullable" | undefined
 }
 
 /**

@@ -17,6 +17,8 @@ import * as Telemetry from "@effect/ai/Telemetry"
 import * as Tool from "@effect/ai/Tool"
 import type * as Toolkit from "@effect/ai/Toolkit"
 import { Embeddings, EmbeddingsError } from "@underlay/core/storage/Embeddings"
+import * as Cause from "effect/Cause"
+import * as Channel from "effect/Channel"
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
@@ -38,7 +40,7 @@ import { json } from "./internal/wire.ts"
 import { Llm, type LlmService } from "./Llm.ts"
 import { LlmError } from "./LlmError.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
-import { contentOf, type FinishPart, type LlmResponse, type LlmToolCall } from "./LlmResponse.ts"
+import { contentOf, type FinishPart, type LlmResponse, type LlmStreamPart, type LlmToolCall } from "./LlmResponse.ts"
 import * as LlmTool from "./LlmTool.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -395,48 +397,6 @@ export const make = (llm: LlmService, settings: RequestSettings = {}): Effect.Ef
           const calls: Array<AiParts.Call> = []
           let finish: FinishPart | undefined
 
-          const callIn = (call: LlmToolCall, out: Array<Response.StreamPart<Tools>>) => {
-            const id = parts.call(call, out)
-            return Effect.map(callOf(method, asked, toolkit, call, id), (known) => {
-              calls.push(known)
-              out.push(
-                AiParts.callPartOf(
-                  known,
-                  AiPrompt.optionsOf({ provider: call.provider, signature: call.signature })
-                ) as never
-              )
-            })
-          }
-
-          const answer = Stream.mapChunksEffect(
-            Stream.mapError(llm.stream(request), fail(method)),
-            (chunk): Effect.Effect<Chunk.Chunk<Response.StreamPart<Tools>>, AiError.AiError> => {
-              const out: Array<Response.StreamPart<Tools>> = []
-              let pending: Effect.Effect<void, AiError.AiError> | undefined
-              for (const part of chunk) {
-                // What comes after a call waits for it.
-                const step = (): Effect.Effect<void, AiError.AiError> | undefined => {
-                  if (part.type === "tool-call") return callIn(part, out)
-                  if (part.type === "finish") {
-                    finish = part
-                    parts.end(out)
-                  } else parts.push(part, out)
-                  return undefined
-                }
-                pending =
-                  pending === undefined
-                    ? step()
-                    : Effect.zipRight(
-                        pending,
-                        Effect.suspend(() => step() ?? Effect.void)
-                      )
-              }
-              return pending === undefined
-                ? Effect.succeed(Chunk.unsafeFromArray(out))
-                : Effect.map(pending, () => Chunk.unsafeFromArray(out))
-            }
-          )
-
           /** Tools run once the answer is whole: one that breaks has asked for nothing yet. */
           const rest = Effect.suspend(() => {
             const end = finish
@@ -458,7 +418,45 @@ export const make = (llm: LlmService, settings: RequestSettings = {}): Effect.Ef
             })
           })
 
-          const stream = Stream.concat(answer, Stream.unwrap(Effect.map(rest, Stream.fromIterable)))
+          // One channel for it all: this is run for every chunk.
+          type Answer = Channel.Channel<
+            Chunk.Chunk<Response.StreamPart<Tools>>,
+            Chunk.Chunk<LlmStreamPart>,
+            AiError.AiError,
+            LlmError,
+            void,
+            unknown
+          >
+          const write = (out: Array<Response.StreamPart<Tools>>, then: () => Answer): Answer =>
+            out.length === 0 ? then() : Channel.flatMap(Channel.write(Chunk.unsafeFromArray(out)), then)
+          const from = (chunk: ReadonlyArray<LlmStreamPart>, begin: number): Answer => {
+            const out: Array<Response.StreamPart<Tools>> = []
+            for (let at = begin; at < chunk.length; at++) {
+              const part = chunk[at]
+              if (part === undefined) continue
+              if (part.type === "tool-call") {
+                const id = parts.call(part, out)
+                return write(out, () =>
+                  Channel.flatMap(Channel.fromEffect(callOf(method, asked, toolkit, part, id)), (call) => {
+                    calls.push(call)
+                    const metadata = AiPrompt.optionsOf({ provider: part.provider, signature: part.signature })
+                    return write([AiParts.callPartOf(call, metadata) as never], () => from(chunk, at + 1))
+                  })
+                )
+              }
+              if (part.type === "finish") {
+                finish = part
+                parts.end(out)
+              } else parts.push(part, out)
+            }
+            return write(out, () => loop)
+          }
+          const loop: Answer = Channel.readWithCause({
+            onInput: (chunk: Chunk.Chunk<LlmStreamPart>) => from(Chunk.toReadonlyArray(chunk), 0),
+            onFailure: (cause) => Channel.failCause(Cause.map(cause, fail(method))),
+            onDone: () => Channel.flatMap(Channel.fromEffect(rest), (out) => write(out, () => Channel.void))
+          })
+          const stream = Stream.fromChannel(Channel.pipeTo(Stream.toChannel(llm.stream(request)), loop))
           return Stream.provideService(yield* told(planned, stream), Tracer.ParentSpan, span)
         })
       )

@@ -829,6 +829,23 @@ describe("streamText", () => {
     }).pipe(Effect.provide(handlers), Effect.provide(asModel(llm)))
   })
 
+  it.effect("what was said before a call that does not fit is handed on, in one chunk or in many", () =>
+    Effect.gen(function* () {
+      const seen: Array<string> = []
+      const error = yield* LanguageModel.streamText({ prompt: "hi", toolkit: kit }).pipe(
+        Stream.runForEach((part) => Effect.sync(() => seen.push(part.type))),
+        Effect.flip
+      )
+      assert.strictEqual(AiError.isAiError(error) ? error._tag : undefined, "MalformedOutput")
+      assert.deepStrictEqual(seen, ["text-start", "text-delta", "text-end"])
+    }).pipe(
+      Effect.provide(handlers),
+      Effect.provide(
+        asModel(answering({}, [text("Hi"), { type: "tool-call", id: "c", name: "weather", arguments: 1 }, finish()]))
+      )
+    )
+  )
+
   it.effect("an answer without a finish is no success", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(Stream.runDrain(LanguageModel.streamText({ prompt: "hi" })))

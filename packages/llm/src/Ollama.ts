@@ -10,7 +10,7 @@ import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Timeout from "@underlay/core/resilience/Timeout"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -80,12 +80,6 @@ export interface OllamaOptions extends LlmProvider.CallSettings {
 
 const at = (host: string | undefined, path: string): string => `${Ollama.rootOf(host)}${path}`
 
-/** A duration as the server reads it, in whole seconds; for ever is a negative one. */
-const secondsOf = (input: Duration.DurationInput): number => {
-  const seconds = Duration.toSeconds(input)
-  return Number.isFinite(seconds) ? Math.ceil(seconds) : -1
-}
-
 /**
  * Makes the model. Fails with `InvalidRequest` for settings that cannot work together.
  *
@@ -127,7 +121,7 @@ export const make = (
     protocol: OllamaChat.make({
       provider: kind,
       options: { ...(contextLength === undefined ? {} : { num_ctx: contextLength }), ...modelOptions },
-      keepAlive: keepAlive === undefined ? undefined : secondsOf(keepAlive)
+      keepAlive: keepAlive === undefined ? undefined : Ollama.secondsOf(keepAlive)
     }),
     endpoint: () => "/api/chat",
     headers: Ollama.headersOf({ apiKey, headers }),

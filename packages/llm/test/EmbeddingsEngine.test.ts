@@ -892,13 +892,15 @@ describe("providers", () => {
         host: url,
         model: "own",
         dimensions: 2,
-        keepAlive: "1h",
-        options: { num_ctx: 9 }
+        contextLength: 9,
+        keepAlive: "1 hour",
+        modelOptions: { num_gpu: 1 },
+        headers: { "X-Team": Redacted.make("a") }
       }),
     answer: { embeddings: two },
     path: "/api/embed",
-    headers: { authorization: `Bearer ${key}` },
-    body: { model: "own", input: ["a", "b"], truncate: false, keep_alive: "1h", options: { num_ctx: 9 } },
+    headers: { authorization: `Bearer ${key}`, "x-team": "a" },
+    body: { model: "own", input: ["a", "b"], truncate: false, keep_alive: 3600, options: { num_ctx: 9, num_gpu: 1 } },
     vectors: two,
     dimensions: 2
   })

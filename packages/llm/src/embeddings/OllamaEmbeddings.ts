@@ -7,14 +7,16 @@ import type * as HttpClient from "@effect/platform/HttpClient"
 import { Embeddings, type EmbeddingsError } from "@underlay/core/storage/Embeddings"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import { rootOf } from "../internal/ollama.ts"
+import { headersOf, rootOf, secondsOf } from "../internal/ollama.ts"
 import * as LlmEmbeddings from "../LlmEmbeddings.ts"
 import * as EmbeddingFormats from "../protocol/EmbeddingFormats.ts"
+import type { ModelOptions } from "../protocol/OllamaChat.ts"
 
 /**
  * The name of the provider, in errors and telemetry.
@@ -28,13 +30,26 @@ export const kind = "ollama"
  * @since 0.1.0
  * @category models
  */
-export interface OllamaEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSettings, EmbeddingFormats.OllamaDialect {
-  /** The server, without `/v1` or `/api`. `http://127.0.0.1:11434`. */
+export interface OllamaEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSettings {
+  /**
+   * The server, without `/v1` or `/api`. `http://127.0.0.1:11434`. A host without a scheme is asked by HTTP, at port 11434
+   * unless it names another.
+   */
   readonly host?: string | undefined
-  /** For Ollama's cloud, or a server behind a gateway. */
+  /** For Ollama's cloud, or a server behind a gateway; sent as a bearer token. */
   readonly apiKey?: Redacted.Redacted | undefined
+  /** More headers; they never show in spans or logs. */
+  readonly headers?: Readonly<Record<string, string | Redacted.Redacted>> | undefined
   /** Such as `nomic-embed-text`. */
   readonly model: string
+  /** Whether a text that is too long for the model is cut to fit without a word. By default it is an error. */
+  readonly truncate?: boolean | undefined
+  /** The context window in tokens (`num_ctx`). */
+  readonly contextLength?: number | undefined
+  /** How long the model stays loaded after an answer. The server's default is 5 minutes. */
+  readonly keepAlive?: Duration.DurationInput | undefined
+  /** Other settings of the model (`num_gpu`, …) for all requests. */
+  readonly modelOptions?: ModelOptions | undefined
 }
 
 /** By name; by name and tag where sizes differ. */
@@ -80,18 +95,23 @@ export const dimensionsOf = (model: string): number | undefined => {
 export const make = (
   options: OllamaEmbeddingsOptions
 ): Effect.Effect<LlmEmbeddings.LlmEmbeddings, EmbeddingsError, HttpClient.HttpClient | Scope.Scope> => {
-  const { apiKey, host, keepAlive, options: modelOptions, truncate, ...rest } = options
+  const { apiKey, contextLength, headers, host, keepAlive, modelOptions, truncate, ...rest } = options
+  const all = { ...(contextLength === undefined ? {} : { num_ctx: contextLength }), ...modelOptions }
   const modelDimensions = dimensionsOf(options.model)
   return LlmEmbeddings.make({
     ...rest,
     provider: kind,
     baseUrl: rootOf(host),
     endpoint: "/api/embed",
-    protocol: EmbeddingFormats.ollama({ keepAlive, options: modelOptions, truncate }),
+    protocol: EmbeddingFormats.ollama({
+      keepAlive: keepAlive === undefined ? undefined : secondsOf(keepAlive),
+      options: Object.keys(all).length === 0 ? undefined : all,
+      truncate
+    }),
     modelDimensions,
     // The dimensions of a model that is not known here are said so that they are checked.
     shorten: options.shorten ?? (modelDimensions === undefined ? false : undefined),
-    headers: apiKey === undefined ? {} : { authorization: `Bearer ${Redacted.value(apiKey)}` },
+    headers: headersOf({ apiKey, headers }),
     // A server on one machine: more at once would only wait there.
     concurrency: options.concurrency ?? 2,
     limits: { inputs: 10_000, preferred: 64, bytes: 1_000_000 }
@@ -111,7 +131,9 @@ const settingsWith = (
       within(
         Config.all({
           model: Config.nonEmptyString("model"),
-          truncate: Config.option(Config.boolean("truncate"))
+          truncate: Config.option(Config.boolean("truncate")),
+          contextLength: Config.option(Config.integer("contextLength")),
+          keepAlive: Config.option(Config.duration("keepAlive"))
         })
       ),
       within(LlmEmbeddings.settings)
@@ -121,7 +143,9 @@ const settingsWith = (
       apiKey: Option.getOrUndefined(read.apiKey),
       host: Option.getOrUndefined(read.host),
       model: own.model,
-      truncate: Option.getOrUndefined(own.truncate)
+      truncate: Option.getOrUndefined(own.truncate),
+      contextLength: Option.getOrUndefined(own.contextLength),
+      keepAlive: Option.getOrUndefined(own.keepAlive)
     })
   )
 
@@ -135,7 +159,8 @@ export const settings: Config.Config<OllamaEmbeddingsOptions> = settingsWith((co
 
 /**
  * The options as settings: `ollama.embeddings.model`, and if they are there `ollama.host`, `ollama.apiKey`,
- * `ollama.embeddings.truncate` and `ollama.embeddings.dimensions` with the other settings of embeddings.
+ * `ollama.embeddings.truncate`, `ollama.embeddings.contextLength`, `ollama.embeddings.keepAlive` and
+ * `ollama.embeddings.dimensions` with the other settings of embeddings.
  *
  * @since 0.1.0
  * @category config

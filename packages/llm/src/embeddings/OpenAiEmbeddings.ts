@@ -43,6 +43,12 @@ export interface OpenAiEmbeddingsOptions extends LlmEmbeddings.EmbeddingsSetting
   readonly fields?: Readonly<Record<string, unknown>> | undefined
 }
 
+const known: ReadonlyMap<string, number> = new Map([
+  ["text-embedding-3-small", 1536],
+  ["text-embedding-3-large", 3072],
+  ["text-embedding-ada-002", 1536]
+])
+
 const ownBaseUrl = "https://api.openai.com/v1"
 
 /**
@@ -51,8 +57,7 @@ const ownBaseUrl = "https://api.openai.com/v1"
  * @since 0.1.0
  * @category combinators
  */
-export const dimensionsOf = (model: string): number | undefined =>
-  ({ "text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536 })[model]
+export const dimensionsOf = (model: string): number | undefined => known.get(model)
 
 /**
  * What OpenAI's and Azure's API takes in one request: 2,048 texts and 300,000 tokens. No token is less than a byte.

@@ -1,6 +1,7 @@
 /**
  * Where an Ollama server is, and who asks it.
  */
+import * as Duration from "effect/Duration"
 import * as Redacted from "effect/Redacted"
 
 const defaultPort = "11434"
@@ -25,6 +26,12 @@ const located = (host: string): string => {
   // Read from the text: a URL forgets that port 80 was named.
   const [, authority = "", path = ""] = /^http:\/\/([^/?#]*)(.*)$/i.exec(address) ?? []
   return /:\d+$/.test(authority) ? address : `http://${authority}:${defaultPort}${path}`
+}
+
+/** A duration as the server reads it, in whole seconds; for ever is a negative one. */
+export const secondsOf = (input: Duration.DurationInput): number => {
+  const seconds = Duration.toSeconds(input)
+  return Number.isFinite(seconds) ? Math.ceil(seconds) : -1
 }
 
 const revealed = (value: string | Redacted.Redacted): string =>

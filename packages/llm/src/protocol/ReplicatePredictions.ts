@@ -265,24 +265,24 @@ export interface Prediction {
   readonly streamUrl: string | undefined
 }
 
-const states: Readonly<Record<string, Prediction["state"]>> = {
-  starting: "running",
-  processing: "running",
-  queued: "running",
-  succeeded: "succeeded",
-  successful: "succeeded",
-  failed: "failed",
-  canceled: "canceled",
-  cancelled: "canceled",
-  aborted: "canceled"
-}
+const states: ReadonlyMap<string, Prediction["state"]> = new Map([
+  ["starting", "running"],
+  ["processing", "running"],
+  ["queued", "running"],
+  ["succeeded", "succeeded"],
+  ["successful", "succeeded"],
+  ["failed", "failed"],
+  ["canceled", "canceled"],
+  ["cancelled", "canceled"],
+  ["aborted", "canceled"]
+])
 
 const stateOf = (record: Json): Prediction["state"] | undefined => {
   const status = string(record["status"])?.toLowerCase()
   if (status === undefined) return undefined
   // A word that is not known: what has an end has ended.
   const ended = string(record["completed_at"]) !== undefined
-  return states[status] ?? (!ended ? "running" : isBlank(record["error"]) ? "succeeded" : "failed")
+  return states.get(status) ?? (!ended ? "running" : isBlank(record["error"]) ? "succeeded" : "failed")
 }
 
 const isBlank = (value: unknown): boolean => value === undefined || value === null || value === ""

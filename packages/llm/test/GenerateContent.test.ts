@@ -539,6 +539,18 @@ describe("a schema for Gemini", () => {
     assert.include(definitions["a/Tree~x"]?.["description"], "Always give `kids`")
   })
 
+  it("of hundreds of definitions that all lead to each other is put into words in no time", () => {
+    const definitions = Array.from({ length: 300 }, (_, at): [string, Json] => {
+      const names = Array.from({ length: 10 }, (_, index) => `p${index}`)
+      const properties = Object.fromEntries(
+        names.map((name, index) => [name, { $ref: `#/$defs/d${(at * 7 + index * 13) % 300}` }])
+      )
+      return [`d${at}`, { type: "object", properties, required: names }]
+    })
+    const schema = parametersOf({ type: "object", $defs: Object.fromEntries(definitions) })
+    for (const each of Object.values(schema["$defs"] as Json)) assert.deepStrictEqual((each as Json)["required"], [])
+  })
+
   it("of Effect's has no keyword that Gemini does not name", () => {
     class Person extends Schema.Class<Person>("Person")({
       name: Schema.NonEmptyString,

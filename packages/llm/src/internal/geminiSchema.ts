@@ -177,17 +177,18 @@ const rooted = (schema: Json): Json => {
 
 /**
  * Gemini unrolls a schema that refers to itself to some depth, for which the property that does so must not be required:
- * it is said in words that it is.
+ * it is said in words that it is. `back` are the names that lead back to the schema.
  */
-const unrollable = (schema: unknown, self: string, definitions: Json): unknown => {
-  if (Array.isArray(schema)) return schema.map((each) => unrollable(each, self, definitions))
+const unrollable = (schema: unknown, back: ReadonlySet<string>): unknown => {
+  if (Array.isArray(schema)) return schema.map((each) => unrollable(each, back))
   if (!isRecord(schema)) return schema
-  const walked = mapValues(schema, (value) => unrollable(value, self, definitions))
+  const walked = mapValues(schema, (value) => unrollable(value, back))
   const properties = schema["properties"]
   if (!isRecord(properties) || !Array.isArray(schema["required"])) return walked
   const names: ReadonlyArray<unknown> = schema["required"]
   const cyclic = names.filter(
-    (name): name is string => typeof name === "string" && References.reachOf(properties[name], definitions).has(self)
+    (name): name is string =>
+      typeof name === "string" && [...References.namesIn(properties[name])].some((each) => back.has(each))
   )
   if (cyclic.length === 0) return walked
   const said = cyclic.map((name) => `\`${name}\``).join(", ")
@@ -203,15 +204,13 @@ const unrollable = (schema: unknown, self: string, definitions: Json): unknown =
 /** A JSON Schema as Gemini takes it. */
 export const toGeminiSchema = (schema: Json): Json => {
   const root = rooted(record(clean(schema)))
+  if (!References.isRecursive(root)) return root
+  const leadingTo = References.leadingTo(root)
   const { $defs, ...rest } = root
-  const definitions = record($defs)
-  if (References.reachOf(rest, definitions).size === 0) return root
-  const walked = record(unrollable(rest, References.root, definitions))
+  const walked = record(unrollable(rest, leadingTo(References.root)))
   if (!isRecord($defs)) return walked
   return {
     ...walked,
-    $defs: Object.fromEntries(
-      Object.entries(definitions).map(([name, each]) => [name, unrollable(each, name, definitions)])
-    )
+    $defs: Object.fromEntries(Object.entries($defs).map(([name, each]) => [name, unrollable(each, leadingTo(name))]))
   }
 }

@@ -90,7 +90,12 @@ const specOf = (
       return options.api === "chat-completions"
         ? {
             ...base,
-            protocol: ChatCompletions.make({ provider: kind, maxTokensField: options.maxTokensField }),
+            // The older styles have no fields for the cache of prompts.
+            protocol: ChatCompletions.make({
+              provider: kind,
+              maxTokensField: options.maxTokensField,
+              promptCache: true
+            }),
             endpoint: () => `/chat/completions${version}`
           }
         : { ...base, protocol: Responses.make({ provider: kind }), endpoint: () => `/responses${version}` }
@@ -155,7 +160,8 @@ export const make = (
       generate: (request) => Effect.tapError(llm.generate(request), tokens.forget),
       stream: (request) => Stream.tapError(llm.stream(request), tokens.forget),
       generateObject: (schema, request, objectOptions) =>
-        Effect.tapError(llm.generateObject(schema, request, objectOptions), tokens.forget)
+        Effect.tapError(llm.generateObject(schema, request, objectOptions), tokens.forget),
+      health: Effect.tapError(llm.health, tokens.forget)
     } satisfies LlmService
   })
 

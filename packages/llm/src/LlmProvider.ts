@@ -31,7 +31,7 @@ import { rateLimitsOf, withRateLimits } from "./internal/rateLimits.ts"
 import * as Sse from "./internal/sse.ts"
 import * as Telemetry from "./internal/telemetry.ts"
 import { type LlmService, make as makeLlm } from "./Llm.ts"
-import type { LlmError } from "./LlmError.ts"
+import { LlmError } from "./LlmError.ts"
 import type { StructuredOutput } from "./LlmObject.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import type { LlmResponse, LlmStreamPart } from "./LlmResponse.ts"
@@ -152,6 +152,27 @@ export interface ProviderSpec extends CallSettings {
   }
 }
 
+/** So often a request is amended within an attempt. */
+const maxAmendments = 3
+
+/** The request as the protocol writes it; values that JSON has no words for are the caller's fault, not a defect. */
+const encodedBy = (
+  encode: () => Either.Either<string, LlmError>,
+  context: CallContext
+): Either.Either<string, LlmError> =>
+  Either.getOrElse(Either.try(encode), (cause) =>
+    Either.left(
+      new LlmError({
+        ...context,
+        reason: "InvalidRequest",
+        retryable: false,
+        midStream: false,
+        issue: "the request holds something that cannot be written as JSON",
+        cause
+      })
+    )
+  )
+
 const revealed = (value: string | Redacted.Redacted): string =>
   typeof value === "string" ? value : Redacted.value(value)
 
@@ -240,26 +261,40 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
         Effect.flatMap(Errors.toLlmError(error, context), Effect.fail)
       )
 
+    /** Sends a request, and in its place what the protocol would rather ask where the server refuses it. */
+    const send = (
+      { body, context, execute, model, request }: Attempt,
+      accept: string,
+      amendments = maxAmendments
+    ): Effect.Effect<HttpClientResponse.HttpClientResponse, LlmError> => {
+      const stream = context.method === "stream"
+      return Effect.catchAll(execute(posted(spec.endpoint({ model, stream }), body, accept)), (error) => {
+        const amended = amendments === 0 ? undefined : protocol.amend?.(error, request, { model })
+        if (amended === undefined) return Effect.fail(error)
+        const encoded = protocol.encode(amended, { model, stream, method: context.method })
+        if (Either.isLeft(encoded) || encoded.right === body) return Effect.fail(error)
+        return send({ request: amended, body: encoded.right, model, context, execute }, accept, amendments - 1)
+      })
+    }
+
     const exchange: Exchange = spec.exchange ?? {
-      generate: ({ body, context, execute, model }) =>
-        Effect.flatMap(execute(posted(spec.endpoint({ model, stream: false }), body, "application/json")), (response) =>
-          Effect.map(textOf(response, context), (text) => ({ body: text, headers: response.headers }))
+      generate: (attempt) =>
+        Effect.flatMap(send(attempt, "application/json"), (response) =>
+          Effect.map(textOf(response, attempt.context), (text) => ({ body: text, headers: response.headers }))
         ),
-      stream: ({ body, context, execute, model }) =>
-        Effect.map(
-          execute(posted(spec.endpoint({ model, stream: true }), body, spec.streamType ?? "text/event-stream")),
-          (response) => ({
-            body: Stream.mapError(response.stream, (error) => Errors.networkError(error, context)),
-            headers: response.headers
-          })
-        )
+      stream: (attempt) =>
+        Effect.map(send(attempt, spec.streamType ?? "text/event-stream"), (response) => ({
+          body: Stream.mapError(response.stream, (error) => Errors.networkError(error, attempt.context)),
+          headers: response.headers
+        }))
     }
 
     const generate = (request: LlmRequest): Effect.Effect<LlmResponse, LlmError> =>
       Effect.suspend(() => {
         const model = request.model ?? spec.model
         const context = { provider, model, method: "generate" }
-        const encoded = protocol.encode(request, { model, stream: false, method: "generate" })
+        const options = { model, stream: false, method: "generate" }
+        const encoded = encodedBy(() => protocol.encode(request, options), context)
         if (Either.isLeft(encoded)) return Effect.fail(encoded.left)
         const operation = operationOf(model)
         const attempt = (client: ExternalHttp.ExternalHttp) =>
@@ -300,7 +335,8 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
       Stream.suspend(() => {
         const model = request.model ?? spec.model
         const context = { provider, model, method: "stream" }
-        const encoded = protocol.encode(request, { model, stream: true, method: "stream" })
+        const options = { model, stream: true, method: "stream" }
+        const encoded = encodedBy(() => protocol.encode(request, options), context)
         if (Either.isLeft(encoded)) return Stream.fail(encoded.left)
         const operation = operationOf(model)
         const progress = new Progress()
@@ -355,17 +391,26 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
       }).pipe(Deadline.withinStream(streamTimeout))
 
     // Neither of the two is a use of the model: they have no part in its breaker and its service level.
+    const beside = { service: provider, headers, health: false } as const
     const watch = yield* ExternalHttp.make({
-      service: provider,
-      policy: { timeout: "5 seconds", retry: false, breaker: false },
-      headers,
-      health: false
+      ...beside,
+      policy: { timeout: "5 seconds", retry: false, breaker: false }
     })
-    const asked = (operation: string, context: CallContext, request: HttpClientRequest.HttpClientRequest) =>
-      watch
+    // A request is as long to send for being counted as it is for being answered.
+    const counting = yield* ExternalHttp.make({
+      ...beside,
+      policy: { timeout, retry: spec.retry ?? Clients.defaultRetry, breaker: false }
+    })
+    const asked = (
+      client: ExternalHttp.ExternalHttp,
+      operation: string,
+      context: CallContext,
+      request: HttpClientRequest.HttpClientRequest
+    ) =>
+      client
         .call(
           operation,
-          Effect.flatMap(executeWith(watch, context)(request), (response) => textOf(response, context))
+          Effect.flatMap(executeWith(client, context)(request), (response) => textOf(response, context))
         )
         .pipe(Effect.catchAll((error) => Effect.flatMap(Errors.toLlmError(error, context), Effect.fail)))
 
@@ -377,15 +422,18 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
             Effect.suspend(() => {
               const model = request.model ?? spec.model
               const context = { provider, model, method: "countTokens" }
-              const encoded = countTokens.encode(request, model)
+              const encoded = encodedBy(() => countTokens.encode(request, model), context)
               if (Either.isLeft(encoded)) return Effect.fail(encoded.left)
               const sent = posted(countTokens.endpoint(model), encoded.right, "application/json")
-              return Effect.flatMap(asked("countTokens", context, sent), (text) => countTokens.decode(text, context))
+              return Effect.flatMap(asked(counting, "countTokens", context, sent), (text) =>
+                countTokens.decode(text, context)
+              )
             })
 
     const listed = spec.health.models ?? modelsIn
     const health = Effect.map(
       asked(
+        watch,
         "models",
         { provider, model: spec.model, method: "health" },
         HttpClientRequest.get(located(spec.health.endpoint))
@@ -405,6 +453,7 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
       generate,
       stream,
       structuredOutput: spec.structuredOutput,
+      optionalProperties: protocol.optionalProperties,
       countTokens: counted,
       health
     })

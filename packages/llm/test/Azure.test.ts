@@ -5,7 +5,7 @@ import { ChatMessage } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { AzureOpenAi, Llm, LlmError, LlmResponse, LlmTest } from "@underlay/llm"
 import * as Need from "@underlay/servers/Need"
-import { ConfigProvider, Duration, Effect, Either, Layer, Redacted, Stream, TestClock } from "effect"
+import { ConfigProvider, Duration, Effect, Either, Fiber, Layer, Redacted, Stream, TestClock } from "effect"
 import { casesOf } from "./corpus.ts"
 import { answered, chunk, json, type Server, serve, sse, streamed } from "./server.ts"
 
@@ -146,6 +146,9 @@ describe("where requests go", () => {
     "/openai/v1/",
     "/openai",
     "/openai/deployments/other/chat/completions?api-version=2023-05-15",
+    "/openai/responses?api-version=2025-04-01-preview",
+    "/openai/v1/chat/completions",
+    "/models/chat/completions?api-version=2024-05-01-preview",
     "/models"
   ]) {
     it.scopedLive(`whatever was copied from the portal: …${tail}`, () =>
@@ -156,6 +159,88 @@ describe("where requests go", () => {
       }).pipe(Effect.provide(FetchHttpClient.layer))
     )
   }
+
+  it.scopedLive("the address of a project is kept", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ response }) => json(response, 200, responded))
+      for (const tail of ["/api/projects/p", "/api/projects/p/openai/v1", "/gateway/openai-eu"]) {
+        yield* Llm.generate(ask).pipe(Effect.provide(on(server, { endpoint: `${server.url}${tail}` })))
+      }
+      assert.deepStrictEqual(
+        server.seen.map(({ path }) => path),
+        [
+          "/api/projects/p/openai/v1/responses",
+          "/api/projects/p/openai/v1/responses",
+          "/gateway/openai-eu/openai/v1/responses"
+        ]
+      )
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive("only the v1 API is given hints for its cache, the older ones know no such fields", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ request, response }) => json(response, 200, either(request.path)))
+      const hinted = { ...ask, promptCache: { key: "tenant-7", ttl: "long" as const } }
+      for (const options of [{}, { api: "chat-completions" }, { style: "deployments" }, { style: "models" }] as const) {
+        yield* Llm.generate(hinted).pipe(Effect.provide(on(server, options)))
+      }
+      assert.deepStrictEqual(
+        server.seen
+          .map(({ body }) => JSON.parse(body) as Record<string, unknown>)
+          .map((body) => [body["prompt_cache_key"], body["prompt_cache_retention"]]),
+        [
+          ["tenant-7", "24h"],
+          ["tenant-7", "24h"],
+          [undefined, undefined],
+          [undefined, undefined]
+        ]
+      )
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive("a deployment of any name that does not reason says so once, and is asked without from then on", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ request, response }) => {
+        const body = JSON.parse(request.body) as { readonly include?: unknown; readonly input: ReadonlyArray<unknown> }
+        const refuse = (message: string) =>
+          json(response, 400, { error: { message, type: "invalid_request_error", param: "include", code: null } })
+        if (body.include !== undefined) return refuse("Encrypted content is not supported with this model.")
+        if (body.input.some((item) => JSON.stringify(item).includes('"reasoning"'))) {
+          return refuse("Reasoning input items can only be provided to a reasoning or computer use model.")
+        }
+        if (request.body.includes('"stream":true')) {
+          return sse(response, `data: ${JSON.stringify({ type: "response.completed", response: responded })}\n\n`)
+        }
+        json(response, 200, responded)
+      })
+      const reasoned: Llm.LlmRequest = {
+        messages: [
+          ...ask.messages,
+          {
+            role: "assistant",
+            content: [
+              { type: "reasoning", text: "", id: "rs_1", signature: "opaque", provider: "azure" },
+              { type: "text", text: "Hello" }
+            ]
+          },
+          ...ask.messages
+        ]
+      }
+      const recording = yield* Recording.make
+      yield* Effect.gen(function* () {
+        const parts = yield* Stream.runCollect(Llm.stream(reasoned))
+        assert.strictEqual(LlmResponse.fromParts(parts)?.text, "Hello")
+        assert.strictEqual(server.seen.length, 2)
+        assert.strictEqual((yield* Llm.generate(reasoned)).text, "Hello")
+        assert.strictEqual(server.seen.length, 3)
+        // Another deployment is another model.
+        assert.strictEqual((yield* Llm.generate({ ...ask, model: "other" })).text, "Hello")
+        assert.strictEqual(server.seen.length, 5)
+      }).pipe(Effect.provide(on(server)), recording.within)
+      const calls = (yield* recording.spans).filter(({ name }) => name.startsWith("chat "))
+      assert.strictEqual(calls.length, 3)
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
 
   it.scopedLive("telemetry names Azure, and which of its services", () =>
     Effect.gen(function* () {
@@ -254,6 +339,30 @@ describe("tokens of Entra", () => {
     })
   )
 
+  it.effect("those that do not say when they end are asked for by many calls side by side", () =>
+    Effect.gen(function* () {
+      const asked: Array<string | undefined> = []
+      let asking = 0
+      let most = 0
+      const token = Effect.gen(function* () {
+        most = Math.max(most, ++asking)
+        yield* Effect.sleep("1 second")
+        asking -= 1
+        return Redacted.make("t")
+      })
+      const fiber = yield* Effect.gen(function* () {
+        yield* Llm.generate(ask)
+        yield* Effect.all(
+          Array.from({ length: 10 }, () => Llm.generate(ask)),
+          { concurrency: "unbounded" }
+        )
+      }).pipe(Effect.provide(Layer.provide(entra(token), replayed(asked))), Effect.fork)
+      for (let second = 0; second < 3; second++) yield* TestClock.adjust("1 second")
+      yield* Fiber.join(fiber)
+      assert.deepStrictEqual([most, asked.length], [10, 11])
+    })
+  )
+
   it.effect("one that is refused is not used again", () =>
     Effect.gen(function* () {
       const asked: Array<string | undefined> = []
@@ -263,8 +372,10 @@ describe("tokens of Entra", () => {
         assert.strictEqual((yield* Effect.flip(Llm.generate(ask))).reason, "Authentication")
         assert.strictEqual((yield* Effect.flip(Stream.runDrain(Llm.stream(ask)))).reason, "Authentication")
         yield* Effect.flip(Llm.generate(ask))
+        yield* Effect.flip(Effect.flatMap(Llm.Llm, (llm) => llm.health))
+        yield* Effect.flip(Llm.generate(ask))
       }).pipe(Effect.provide(Layer.provide(entra(token), replayed(asked, 401))))
-      assert.deepStrictEqual(asked, ["Bearer t1", "Bearer t2", "Bearer t3"])
+      assert.deepStrictEqual(asked, ["Bearer t1", "Bearer t2", "Bearer t3", "Bearer t4", "Bearer t5"])
     })
   )
 

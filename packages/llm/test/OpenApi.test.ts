@@ -188,6 +188,24 @@ const common: ReadonlyArray<readonly [string, LlmRequest.LlmRequest]> = [
       }
     }
   ],
+  ["an empty list of stops", { messages: [hi], stop: [] }],
+  [
+    "files that are there already",
+    { messages: [{ role: "user", content: [file("application/pdf", url("file-abc"))] }] }
+  ],
+  [
+    "marks of what is worth caching",
+    {
+      model: "gpt-5.6",
+      messages: [
+        ChatMessage.system("long"),
+        { role: "user", content: [file("image/png"), file("application/pdf")] },
+        hi,
+        { role: "user", content: [] }
+      ],
+      promptCache: { breakpoints: [0, 1, 2, 3] }
+    }
+  ],
   ["text as the format", { messages: [hi], responseFormat: { type: "text" } }],
   ["JSON as the format", { messages: [hi], responseFormat: { type: "json" } }],
   ...[undefined, true, false].map(
@@ -204,6 +222,17 @@ const common: ReadonlyArray<readonly [string, LlmRequest.LlmRequest]> = [
 
 const ofChat: ReadonlyArray<readonly [string, LlmRequest.LlmRequest]> = [
   ["stops", { messages: [hi], stop: ["a", "b"] }],
+  [
+    "marks on every kind of part",
+    {
+      model: "gpt-5.6",
+      messages: [
+        { role: "user", content: [file("audio/wav")] },
+        { role: "user", content: [file("image/png", url("https://example.com/a.png"))] }
+      ],
+      promptCache: { breakpoints: [0, 1] }
+    }
+  ],
   ["sounds", { messages: [{ role: "user", content: [file("audio/wav"), file("audio/mpeg")] }] }]
 ]
 
@@ -266,18 +295,6 @@ const ofResponses: ReadonlyArray<readonly [string, LlmRequest.LlmRequest]> = [
         }
       }
     }
-  ],
-  [
-    "marks of what is worth caching",
-    {
-      model: "gpt-5.6",
-      messages: [
-        ChatMessage.system("long"),
-        { role: "user", content: [file("image/png"), file("application/pdf")] },
-        hi
-      ],
-      promptCache: { breakpoints: [0, 1] }
-    }
   ]
 ]
 
@@ -336,13 +353,11 @@ describe.skipIf(Need.missing("openapi"))(Need.title("requests as OpenAI's descri
   for (const [name, request] of [...common, ...ofChat]) {
     it(`chat completions: ${name}`, () => {
       for (const stream of [true, false]) {
-        const body = ChatCompletions.encode(request, {
-          model: "gpt-5",
-          stream,
-          dialect: { provider: "openai", promptCache: true },
-          method: "generate"
-        })
-        assert.deepStrictEqual(chat(JSON.parse(Either.getOrThrow(body))), [])
+        for (const promptCache of [true, false]) {
+          const dialect = { provider: "openai", promptCache }
+          const body = ChatCompletions.encode(request, { model: "gpt-5", stream, dialect, method: "generate" })
+          assert.deepStrictEqual(chat(JSON.parse(Either.getOrThrow(body))), [])
+        }
       }
     })
   }

@@ -37,20 +37,29 @@ export const makeTokens = (
             cause
           })
 
+    const ask = Effect.mapError(token, failed)
+    // Tokens that do not say when they end are asked for all the time: those who ask need not wait for each other.
+    let lasting = true
+
     const fresh = Effect.flatMap(Clock.currentTimeMillis, (now) =>
       known !== undefined && now < known.until
         ? Effect.succeed(known.token)
-        : Effect.map(Effect.mapError(token, failed), (given) => {
+        : Effect.map(ask, (given) => {
+            lasting = isToken(given)
             if (!isToken(given)) return given
             known = { token: given.token, until: given.expiresAt - Math.min(marginMillis, (given.expiresAt - now) / 2) }
             return given.token
           })
     )
+    const queued = asking.withPermits(1)(
+      Effect.suspend(() => (lasting ? Effect.map(fresh, Effect.succeed) : Effect.succeed(fresh)))
+    )
 
     return {
-      authorize: Effect.map(asking.withPermits(1)(fresh), (given) => ({
-        authorization: `Bearer ${Redacted.value(given)}`
-      })),
+      authorize: Effect.map(
+        Effect.suspend(() => (lasting ? Effect.flatten(queued) : fresh)),
+        (given) => ({ authorization: `Bearer ${Redacted.value(given)}` })
+      ),
       /** After a refusal: the token may have been revoked. */
       forget: (error: { readonly reason: string }) =>
         Effect.sync(() => {
@@ -59,11 +68,15 @@ export const makeTokens = (
     }
   })
 
+// What the portal and the documentation put after the address of a resource, down to the operations.
+const operations =
+  /\/openai(?:\/(?:v1|deployments|responses|chat|embeddings|models)(?:\/.*)?)?$|\/models(?:\/(?:chat\/completions|embeddings|info))?$/i
+
 /** The resource's address, of whatever its owner copied from the portal. */
 export const resourceOf = (endpoint: string): string =>
   endpoint
     .trim()
     .replace(/[?#].*$/, "")
     .replace(/\/+$/, "")
-    .replace(/\/(?:openai(?:\/v1|\/deployments(?:\/.*)?)?|models)$/, "")
+    .replace(operations, "")
     .replace(/\/+$/, "")

@@ -15,6 +15,10 @@ export const count = (value: unknown): number | undefined => {
   return typeof value === "number" && Number.isFinite(value) ? value : undefined
 }
 
+/** The fields that were given a value. */
+export const said = (fields: Json | undefined): Json =>
+  Object.fromEntries(Object.entries(fields ?? {}).filter(([, value]) => value !== undefined))
+
 /** A value as JSON text; `null` for what JSON has no words for. */
 export const json = (value: unknown): string => JSON.stringify(value) ?? "null"
 

@@ -18,8 +18,9 @@ import {
   ownError,
   type Place
 } from "../internal/classify.ts"
+import { cacheFields, fileNameOf, isFileId, makeRetention, marked, marksOf } from "../internal/openAiHints.ts"
 import * as Sse from "../internal/sse.ts"
-import { count, finishOf, type Json, json, resultText, string } from "../internal/wire.ts"
+import { count, finishOf, type Json, json, resultText, said, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import { contentOf, type LlmResponse, type LlmToolCall, type Usage } from "../LlmResponse.ts"
@@ -66,17 +67,19 @@ const refuse = (dialect: Dialect, request: LlmRequest, model: string, method: st
     midStream: false
   })
 
-const audioFormats: Readonly<Record<string, string>> = {
-  "audio/wav": "wav",
-  "audio/x-wav": "wav",
-  "audio/wave": "wav",
-  "audio/mpeg": "mp3",
-  "audio/mp3": "mp3"
-}
+const audioFormats: ReadonlyMap<string, string> = new Map([
+  ["audio/wav", "wav"],
+  ["audio/x-wav", "wav"],
+  ["audio/wave", "wav"],
+  ["audio/vnd.wave", "wav"],
+  ["audio/mpeg", "mp3"],
+  ["audio/mp3", "mp3"]
+])
 
 const encodeFile = (part: FilePart): Either.Either<Json, string> => {
   const image = part.mediaType.startsWith("image/")
   if (part.source.type === "url") {
+    if (isFileId(part.source.url)) return Either.right({ type: "file", file: { file_id: part.source.url } })
     return image
       ? Either.right({ type: "image_url", image_url: { url: part.source.url } })
       : Either.left(`Chat Completions takes no ${part.mediaType} by URL, only images: send its bytes`)
@@ -84,30 +87,38 @@ const encodeFile = (part: FilePart): Either.Either<Json, string> => {
   const base64 = Encoding.encodeBase64(part.source.bytes)
   const url = `data:${part.mediaType};base64,${base64}`
   if (image) return Either.right({ type: "image_url", image_url: { url } })
-  const format = audioFormats[part.mediaType]
+  const format = audioFormats.get(part.mediaType.toLowerCase().replace(/\s*;.*$/s, ""))
   if (format !== undefined) return Either.right({ type: "input_audio", input_audio: { data: base64, format } })
   if (part.mediaType.startsWith("text/")) {
     const text = new TextDecoder().decode(part.source.bytes)
     return Either.right({ type: "text", text: part.name === undefined ? text : `${part.name}:\n${text}` })
   }
-  return Either.right({ type: "file", file: { filename: part.name ?? "file", file_data: url } })
+  return Either.right({ type: "file", file: { filename: fileNameOf(part.name, part.mediaType), file_data: url } })
 }
 
-const encodeMessage = (message: ChatMessage, dialect: Dialect): Either.Either<ReadonlyArray<Json>, string> => {
+const encodeMessage = (
+  message: ChatMessage,
+  dialect: Dialect,
+  mark: boolean
+): Either.Either<ReadonlyArray<Json>, string> => {
   switch (message.role) {
-    case "system":
-      return Either.right([{ role: "system", content: message.content }])
+    case "system": {
+      const { content } = message
+      return Either.right([
+        { role: "system", content: mark ? marked([{ type: "text", text: content }], true) : content }
+      ])
+    }
     case "user": {
       const [first] = message.content
       // A list of parts must not be empty.
       if (first === undefined) return Either.right([{ role: "user", content: "" }])
-      if (message.content.length === 1 && first.type === "text") {
+      if (message.content.length === 1 && first.type === "text" && !mark) {
         return Either.right([{ role: "user", content: first.text }])
       }
       const parts = message.content.map((part) =>
         part.type === "text" ? Either.right<Json>({ type: "text", text: part.text }) : encodeFile(part)
       )
-      return Either.map(Either.all(parts), (content) => [{ role: "user", content }])
+      return Either.map(Either.all(parts), (content) => [{ role: "user", content: marked(content, mark) }])
     }
     case "assistant": {
       let text = ""
@@ -169,8 +180,11 @@ const encodeBody = (
   options: { readonly model: string; readonly stream: boolean; readonly dialect: Dialect }
 ): Either.Either<Json, string> => {
   const { dialect } = options
-  return Either.flatMap(Either.all(request.messages.map((message) => encodeMessage(message, dialect))), (messages) => {
-    const body: Record<string, unknown> = { model: request.model ?? options.model, messages: messages.flat() }
+  const model = request.model ?? options.model
+  const marks = dialect.promptCache === true ? marksOf(request, model) : undefined
+  const encoded = request.messages.map((message, index) => encodeMessage(message, dialect, marks?.has(index) === true))
+  return Either.flatMap(Either.all(encoded), (messages) => {
+    const body: Record<string, unknown> = { model, messages: messages.flat() }
     const set = (key: string, value: unknown) => {
       if (value !== undefined) body[key] = value
     }
@@ -200,17 +214,18 @@ const encodeBody = (
       set("parallel_tool_calls", request.parallelToolCalls)
     }
     if (request.responseFormat !== undefined) set("response_format", encodeFormat(request.responseFormat))
-    if (dialect.promptCache === true) {
-      set("prompt_cache_key", request.promptCache?.key)
-      if (request.promptCache?.ttl === "long") set("prompt_cache_retention", "24h")
-    }
+    if (dialect.promptCache === true) Object.assign(body, cacheFields(request.promptCache))
     if (options.stream && dialect.includeUsage !== false) set("stream_options", { include_usage: true })
     // How the answer is decoded depends on `stream`: it is not the caller's to change.
     const adapted = dialect.adapt === undefined ? Either.right<Json>(body) : dialect.adapt(body, request)
+    const own = { ...dialect.fields, ...said(request.providerOptions?.[dialect.provider]) }
     return Either.map(adapted, (known) => ({
       ...known,
-      ...dialect.fields,
-      ...request.providerOptions?.[dialect.provider],
+      ...own,
+      // Those that the provider runs itself, beside those of the request.
+      ...(Array.isArray(known["tools"]) && Array.isArray(own["tools"])
+        ? { tools: [...known["tools"], ...own["tools"]] }
+        : {}),
       stream: options.stream
     }))
   })
@@ -606,9 +621,16 @@ const hasErrorField = (value: Json): boolean => {
  * @since 0.1.0
  * @category constructors
  */
-export const make = (dialect: Dialect): Protocol => ({
-  encode: (request, options) => encode(request, { ...options, dialect }),
-  decode,
-  makeStreamDecoder,
-  optionalProperties: "nullable"
-})
+export const make = (dialect: Dialect): Protocol => {
+  const retention = makeRetention()
+  return {
+    encode: (request, options) =>
+      encode(retention.fit(request, request.model ?? options.model), { ...options, dialect }),
+    decode,
+    makeStreamDecoder,
+    optionalProperties: "nullable",
+    ...(dialect.promptCache === true
+      ? { amend: (error, request, { model }) => retention.amend(error, request, model) }
+      : {})
+  }
+}

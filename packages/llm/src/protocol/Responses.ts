@@ -18,8 +18,9 @@ import {
   isRecord,
   ownError
 } from "../internal/classify.ts"
+import { cacheFields, fileNameOf, isFileId, makeRetention, marked, marksOf } from "../internal/openAiHints.ts"
 import * as Sse from "../internal/sse.ts"
-import { count, finishOf, type Json, json, resultText, string } from "../internal/wire.ts"
+import { count, finishOf, type Json, json, resultText, said, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { LlmResponse, LlmToolCall, Usage } from "../LlmResponse.ts"
@@ -63,20 +64,6 @@ const refuse = (dialect: Dialect, model: string, method: string, issue: string):
 // Models that do not reason refuse to be asked for encrypted reasoning, and to be sent any.
 const unreasoning = /^(?:.*\/|ft:)?(?:gpt-(?:3|4(?!\d))|chatgpt-|gpt-5-chat|computer-use|davinci|babbage)/i
 
-/** Whether explicit ends of what is worth caching are known to the model: GPT-5.6 and later. */
-const marksCache = (model: string): boolean => {
-  const version = /^(?:.*\/|ft:)?gpt-(\d+)(?:\.(\d+))?(?!\d)/i.exec(model)
-  if (version === null) return false
-  const major = Number(version[1])
-  // Azure calls GPT-3.5 `gpt-35`.
-  return major !== 35 && (major > 5 || (major === 5 && Number(version[2] ?? 0) >= 6))
-}
-
-const breakpoint = { prompt_cache_breakpoint: { mode: "explicit" } }
-
-// The name of a file that the server has already, in the place of a URL.
-const fileId = /^(?:file|assistant)-[\w-]+$/
-
 const encodeFile = ({ mediaType, name, source }: FilePart): Either.Either<Json, string> => {
   if (mediaType.startsWith("audio/") || mediaType.startsWith("video/")) {
     return Either.left(
@@ -95,14 +82,10 @@ const encodeFile = ({ mediaType, name, source }: FilePart): Either.Either<Json, 
   }
   const url = `data:${mediaType};base64,${Encoding.encodeBase64(source.bytes)}`
   if (image) return Either.right({ type: "input_image", detail: "auto", image_url: url })
-  const filename = name ?? (mediaType === "application/pdf" ? "file.pdf" : "file")
-  return Either.right({ type: "input_file", filename, file_data: url })
+  return Either.right({ type: "input_file", filename: fileNameOf(name, mediaType), file_data: url })
 }
 
-const at = (field: string, url: string): Json => (fileId.test(url) ? { file_id: url } : { [field]: url })
-
-const marked = (parts: ReadonlyArray<Json>, mark: boolean): ReadonlyArray<Json> =>
-  mark ? parts.map((part, index) => (index === parts.length - 1 ? { ...part, ...breakpoint } : part)) : parts
+const at = (field: string, url: string): Json => (isFileId(url) ? { file_id: url } : { [field]: url })
 
 const encodeUser = (
   content: Extract<ChatMessage, { readonly role: "user" }>["content"],
@@ -159,8 +142,8 @@ const encodeAssistant = (
       if (signature !== undefined) items.push({ type: "reasoning", ...name, summary, encrypted_content: signature })
       else if (options.stored && id !== undefined) items.push({ type: "reasoning", id, summary })
       else if (dialect.rawReasoning === true && texts.length > 0) {
-        const said = texts.map((text) => ({ type: "reasoning_text", text }))
-        items.push({ type: "reasoning", ...name, summary: [], content: said })
+        const content = texts.map((text) => ({ type: "reasoning_text", text }))
+        items.push({ type: "reasoning", ...name, summary: [], content })
       }
     }
     reasoning = undefined
@@ -213,11 +196,16 @@ const encodeAssistant = (
 
 const encodeInput = (
   request: LlmRequest,
-  options: { readonly dialect: Dialect; readonly stored: boolean; readonly model: string; readonly instructed: boolean }
+  options: {
+    readonly dialect: Dialect
+    readonly stored: boolean
+    readonly reasons: boolean
+    readonly model: string
+    readonly instructed: boolean
+  }
 ): Either.Either<Json, string> => {
   const { messages } = request
-  const marks = new Set(marksCache(options.model) ? request.promptCache?.breakpoints : [])
-  const replay = { stored: options.stored, reasons: !unreasoning.test(options.model) }
+  const marks = marksOf(request, options.model)
   const role = options.dialect.systemRole ?? "developer"
   // What the system says first are the instructions, unless there is nothing else to be the input. For JSON of any shape
   // the API demands that the input speaks of it, and does not count the instructions.
@@ -242,7 +230,7 @@ const encodeInput = (
         break
       }
       case "assistant":
-        input.push(...encodeAssistant(message.content, options.dialect, replay))
+        input.push(...encodeAssistant(message.content, options.dialect, options))
         break
       case "tool":
         for (const part of message.content) {
@@ -278,16 +266,15 @@ const encodeFormat = (format: NonNullable<LlmRequest["responseFormat"]>): Json =
 
 const recordOf = (value: unknown): Json => (isRecord(value) ? value : {})
 
-/** The fields that were given a value. */
-const said = (fields: Json | undefined): Json =>
-  Object.fromEntries(Object.entries(fields ?? {}).filter(([, value]) => value !== undefined))
+interface OwnOptions {
+  readonly dialect: Dialect
+  readonly reasons?: boolean | undefined
+}
 
-const encodeBody = (
-  request: LlmRequest,
-  options: { readonly model: string; readonly stream: boolean; readonly dialect: Dialect }
-): Either.Either<Json, string> => {
+const encodeBody = (request: LlmRequest, options: EncodeOptions & OwnOptions): Either.Either<Json, string> => {
   const { dialect } = options
   const model = request.model ?? options.model
+  const reasons = options.reasons ?? !unreasoning.test(model)
   if (request.stop !== undefined && request.stop.length > 0) {
     return Either.left("the Responses API has no stop sequences: use Chat Completions, or leave them out")
   }
@@ -299,7 +286,13 @@ const encodeBody = (
     ...own
   }: Json = said(request.providerOptions?.[dialect.provider])
   const store = typeof own["store"] === "boolean" ? own["store"] : dialect.store === true
-  const encoded = encodeInput(request, { dialect, stored: store, model, instructed: own["instructions"] !== undefined })
+  const encoded = encodeInput(request, {
+    dialect,
+    stored: store,
+    reasons,
+    model,
+    instructed: own["instructions"] !== undefined
+  })
 
   return Either.map(encoded, (input) => {
     const body: Record<string, unknown> = { model, ...input, store }
@@ -310,7 +303,7 @@ const encodeBody = (
       if (Object.keys(value).length > 0) body[key] = value
     }
     // Without it, reasoning could not be sent back to a server that keeps nothing.
-    if (!store && !unreasoning.test(model)) set("include", ["reasoning.encrypted_content"])
+    if (!store && reasons) set("include", ["reasoning.encrypted_content"])
     set("temperature", request.temperature)
     set("top_p", request.topP)
     set("max_output_tokens", request.maxTokens)
@@ -340,16 +333,14 @@ const encodeBody = (
       set("tool_choice", typeof choice === "object" ? { type: "function", name: choice.name } : choice)
       set("parallel_tool_calls", request.parallelToolCalls)
     }
-    set("prompt_cache_key", request.promptCache?.key)
-    if (request.promptCache?.ttl === "long") set("prompt_cache_retention", "24h")
     // How the answer is decoded depends on `stream`: it is not the caller's to change.
-    return { ...body, ...own, stream: options.stream }
+    return { ...body, ...cacheFields(request.promptCache), ...own, stream: options.stream }
   })
 }
 
 const written = (
   request: LlmRequest,
-  options: EncodeOptions & { readonly dialect: Dialect },
+  options: EncodeOptions & OwnOptions,
   shape: (body: Json) => Json
 ): Either.Either<string, LlmError> => {
   const failed = (issue: string) => refuse(options.dialect, request.model ?? options.model, options.method, issue)
@@ -369,13 +360,14 @@ const written = (
  * - `providerOptions` go in as they are; `tools` are added to those of the request, `reasoning` and `text` are merged with
  *   what the request says, and `verbosity` is put into `text`. `include` replaces what is asked for by default: the
  *   encrypted reasoning, of models that reason, where the server keeps no answers.
+ * - `reasons` says whether the model does; by default it is told by the model's name.
  *
  * @since 0.1.0
  * @category combinators
  */
 export const encode = (
   request: LlmRequest,
-  options: EncodeOptions & { readonly dialect: Dialect }
+  options: EncodeOptions & { readonly dialect: Dialect; readonly reasons?: boolean | undefined }
 ): Either.Either<string, LlmError> => written(request, options, (body) => body)
 
 const counted = [
@@ -402,7 +394,8 @@ export const encodeCount = (
   request: LlmRequest,
   options: { readonly model: string; readonly dialect: Dialect }
 ): Either.Either<string, LlmError> =>
-  written(request, { ...options, stream: false, method: "countTokens" }, (body) =>
+  // Where an answer stops is nothing to its request's length.
+  written({ ...request, stop: undefined }, { ...options, stream: false, method: "countTokens" }, (body) =>
     Object.fromEntries(counted.flatMap((key) => (body[key] === undefined ? [] : [[key, body[key]]])))
   )
 
@@ -432,6 +425,7 @@ const faulty =
 const known = (envelope: Envelope): Envelope => {
   const codes = envelope.codes.filter((code) => code !== "error")
   if (codes.some((code) => faulty.test(code))) return { ...envelope, codes: [...codes, "invalid_request_error"] }
+  if (codes.includes("vector_store_timeout")) return { ...envelope, codes: [...codes, "server_error"] }
   if (codes.includes("bio_policy")) return { ...envelope, codes: [...codes, "content_policy_violation"] }
   return { ...envelope, codes }
 }
@@ -987,14 +981,55 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   }
 }
 
+const unable = /encrypted[ _]content is not supported|reasoning input items can only be provided/i
+const unreadable = /encrypted content.{0,200}could not be (?:verified|decrypted|parsed)/is
+
+/** A conversation without the reasoning that `provider` encrypted. */
+const withoutReasoning = (request: LlmRequest, provider: string): LlmRequest => ({
+  ...request,
+  messages: request.messages.map((message) =>
+    message.role === "assistant"
+      ? {
+          ...message,
+          content: message.content.filter(
+            (part) => part.type !== "reasoning" || part.provider !== provider || part.signature === undefined
+          )
+        }
+      : message
+  )
+})
+
 /**
- * The format as a `Protocol`, in one server's dialect.
+ * The format as a `Protocol`, in one server's dialect. Whether a model reasons is guessed by its name, which a deployment
+ * may have from anywhere: one that says that it does not is believed, and asked without from then on. Reasoning that the
+ * server cannot decrypt, because another account or another key had it written, is left out: the conversation goes on.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const make = (dialect: Dialect): Protocol => ({
-  encode: (request, options) => encode(request, { ...options, dialect }),
-  decode,
-  makeStreamDecoder
-})
+export const make = (dialect: Dialect): Protocol => {
+  const unreasoning = new Set<string>()
+  const retention = makeRetention()
+  return {
+    encode: (request, options) => {
+      const model = request.model ?? options.model
+      const reasons = unreasoning.has(model) ? false : undefined
+      return encode(retention.fit(request, model), { ...options, dialect, reasons })
+    },
+    decode,
+    makeStreamDecoder,
+    optionalProperties: "nullable",
+    amend: (error, request, { model }) => {
+      if (error.reason !== "InvalidRequest") return undefined
+      const words = error.providerMessage ?? ""
+      if (unable.test(words)) {
+        unreasoning.add(model)
+        return request
+      }
+      if (error.code === "invalid_encrypted_content" || unreadable.test(words)) {
+        return withoutReasoning(request, dialect.provider)
+      }
+      return retention.amend(error, request, model)
+    }
+  }
+}

@@ -1,11 +1,23 @@
 /**
- * A language model behind the `Llm` tag: whole answers, streams and values by schema. `LLM_PROVIDER` (`openai`, `groq`,
- * `ollama`) with its key chooses a real one; without it a scripted model answers, so that the program runs anywhere.
+ * A language model behind the `Llm` tag: whole answers, streams and values by schema. `LLM_PROVIDER` (`openai`, `azure`,
+ * `anthropic`, `google`, `groq`, `huggingface`, `ollama`, `replicate`) with its key and its model (`ANTHROPIC_API_KEY`,
+ * `ANTHROPIC_MODEL`, …) chooses a real one; without it a scripted model answers, so that the program runs anywhere.
  */
 import { NodeHttpClient, NodeRuntime } from "@effect/platform-node"
 import { ChatMessage } from "@underlay/core"
-import { Groq, Llm, LlmTest, Ollama, OpenAi } from "@underlay/llm"
-import { Config, Console, Effect, Layer, Option, Schema, Stream } from "effect"
+import {
+  Anthropic,
+  AzureOpenAi,
+  Google,
+  Groq,
+  HuggingFace,
+  Llm,
+  LlmTest,
+  Ollama,
+  OpenAi,
+  Replicate
+} from "@underlay/llm"
+import { Config, ConfigProvider, Console, Effect, Layer, Option, Schema, Stream } from "effect"
 
 const Verdict = Schema.Struct({ severity: Schema.Literal("low", "high"), reason: Schema.String })
 
@@ -46,13 +58,25 @@ const Scripted = LlmTest.layerScripted({
 
 const providers = {
   openai: OpenAi.layerConfig(),
+  azure: AzureOpenAi.layerConfig(),
+  anthropic: Anthropic.layerConfig(),
+  google: Google.layerConfig(),
   groq: Groq.layerConfig(),
-  ollama: Ollama.layerConfig()
+  huggingface: HuggingFace.layerConfig(),
+  ollama: Ollama.layerConfig(),
+  replicate: Replicate.layerConfig()
 }
 
+// A setting `openai.apiKey` is OPENAI_API_KEY in the environment.
+const Environment = Layer.setConfigProvider(ConfigProvider.constantCase(ConfigProvider.fromEnv()))
+
+const names = ["openai", "azure", "anthropic", "google", "groq", "huggingface", "ollama", "replicate"] as const
+
 const ModelFromEnvironment = Layer.unwrapEffect(
-  Effect.map(Config.option(Config.literal("openai", "groq", "ollama")("LLM_PROVIDER")), (provider) =>
-    Option.isNone(provider) ? Scripted : providers[provider.value].pipe(Layer.provide(NodeHttpClient.layerUndici))
+  Effect.map(Config.option(Config.literal(...names)("LLM_PROVIDER")), (name) =>
+    Option.isNone(name)
+      ? Scripted
+      : providers[name.value].pipe(Layer.provide([NodeHttpClient.layerUndici, Environment]))
   )
 )
 

@@ -83,6 +83,24 @@ const programs: Record<string, ReadonlyArray<string | RegExp>> = {
   ],
   "vector-store.ts": [/^0\.\d\d {2}redis/],
   "language-model.ts": ["Because nothing listens on that address and port. (stop)", "high: nobody can log in"],
+  "language-models.ts": [
+    /not ready: .*application-llm\.yaml:\d+:\d+: llm\.providers\.claude\.apiKey: .*ANTHROPIC_API_KEY/,
+    /^Nothing listens on that address and port\.$/m,
+    "vectors of documents have 512 numbers",
+    /^scripted \(scripted\): idle$/m,
+    "not used: llm.providers.claude, llm.providers.gpt, llm.providers.local"
+  ],
+  "tool-loop.ts": [
+    'asks for weather {"city":"Atlantis"}',
+    'is told "Atlantis is not on the map" (an error)',
+    "finished after 2 steps"
+  ],
+  "ollama-server.ts": [
+    "it has llama3.2:latest",
+    "pulling 7f4030143c1c: 25 %",
+    "qwen3 with 40960 tokens can: completion, tools, thinking",
+    "what is not there is NotFound"
+  ],
   "external-client.ts": ["the third attempt was answered", /circuit breaker is open/, "a forecast of another shape"],
   "resilience.ts": [
     /hedge {2,}/,

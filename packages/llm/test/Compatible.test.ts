@@ -477,6 +477,34 @@ describe("what comes back", () => {
     )
   }
 
+  it.scopedLive(
+    "llamacpp: an error in the field `error`, of servers of 2025, is that error (complaints 1 and 10)",
+    () =>
+      Effect.gen(function* () {
+        const error = {
+          code: 400,
+          message: "the request exceeds the available context size. try increasing the context size",
+          type: "invalid_request_error"
+        }
+        const line = `error: ${JSON.stringify(error)}\n\ndata: [DONE]\n\n`
+        const server = yield* serve(({ index, response }) => {
+          if (index === 0) sse(response, line)
+          else if (index === 1) sse(response, `${chunk({ content: "Hel" })}${line}`)
+          else sse(response, `${chunk({ content: "Hel" })}error: {"code":400,"mess`)
+        })
+        const streamed = Effect.flip(Stream.runDrain(Llm.stream(asked)))
+        const seen = yield* Effect.all([streamed, streamed, streamed]).pipe(Effect.provide(on("llamacpp", server)))
+        assert.deepStrictEqual(
+          seen.map(({ isRetryable, partial, reason }) => [reason, isRetryable, partial?.text]),
+          [
+            ["ContextLengthExceeded", false, ""],
+            ["ContextLengthExceeded", false, "Hel"],
+            ["StreamTruncated", false, "Hel"]
+          ]
+        )
+      }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
   it.scopedLive("a preset can be spread, and anything of it changed", () =>
     Effect.gen(function* () {
       const server = yield* serve(({ response }) => json(response, 200, answered("ok")))

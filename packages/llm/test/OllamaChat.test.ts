@@ -571,6 +571,8 @@ describe("Ollama's streams", () => {
     assert.deepStrictEqual([early.reason, early.retryable], ["ServerError", true])
     const limited = left(stream(text("Hel"), '{"error":"too many requests","status_code":429}'))
     assert.strictEqual(limited.reason, "RateLimited")
+    const cloud = left(stream(text("Hel"), '{"StatusCode":429,"Status":"429 Too Many Requests","error":"slow down"}\n'))
+    assert.deepStrictEqual([cloud.reason, cloud.retryable], ["RateLimited", false])
   })
 
   it("that are nothing but an error are no stream that had begun", () => {

@@ -99,6 +99,18 @@ describe("server-sent events", () => {
     )
   })
 
+  it("takes JSON in a field `error` for an event of that name, and nothing else in it", () => {
+    const body = 'data: a\n\nerror: {"code":500}\n\nerror: soon\nerror:\ndata: b\n\n'
+    const events = [
+      { event: "", data: "a" },
+      { event: "error", data: '{"code":500}' },
+      { event: "", data: "b" }
+    ]
+    assert.deepStrictEqual(read([utf8(body)]), events)
+    assert.deepStrictEqual(read([...utf8(body)].map((byte) => Uint8Array.of(byte))), events)
+    assert.deepStrictEqual(read([utf8('error:{"code":500}')]), [{ event: "error", data: '{"code":500}' }])
+  })
+
   it("reads one long line in small chunks in linear time", () => {
     const size = 4_000_000
     const chunk = utf8("x".repeat(100))

@@ -41,6 +41,13 @@ const httpStatus = (value: unknown): number | undefined => {
   return number >= 400 && number <= 599 ? number : undefined
 }
 
+/** The status that an error names; Ollama passes on that of its cloud as Go writes it. */
+const statusIn = (record: Json): number | undefined =>
+  httpStatus(record["status_code"]) ??
+  httpStatus(record["code"]) ??
+  httpStatus(record["status"]) ??
+  httpStatus(record["StatusCode"])
+
 const messageOf = (value: unknown): string | undefined => {
   if (Array.isArray(value)) {
     const all = value.map(messageOf).filter((text) => text !== undefined)
@@ -73,7 +80,7 @@ const fromRecord = (error: Json, outer: Json): Envelope => {
     if (text !== undefined && !codes.includes(text)) codes.push(text)
   }
   const look = (record: Json) => {
-    status ??= httpStatus(record["status_code"]) ?? httpStatus(record["code"]) ?? httpStatus(record["status"])
+    status ??= statusIn(record)
     for (const key of ["code", "type", "status", "error_code", "error_type", "reason"]) add(record[key])
     const results = record["content_filter_result"] ?? record["content_filter_results"]
     for (const [name, result] of Object.entries(isRecord(results) ? results : {})) {
@@ -99,7 +106,7 @@ const fromRecord = (error: Json, outer: Json): Envelope => {
   }
   look(error)
   if (outer !== error) {
-    status ??= httpStatus(outer["status_code"]) ?? httpStatus(outer["code"]) ?? httpStatus(outer["status"])
+    status ??= statusIn(outer)
     for (const key of ["code", "error_type"]) add(outer[key])
     if (outer["type"] !== "error") add(outer["type"])
   }

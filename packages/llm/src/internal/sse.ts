@@ -67,9 +67,6 @@ export const make = (handler: SseHandler): SseReader => {
     }
   }
 
-  const value = (line: string, from: number): string =>
-    line.charCodeAt(from) === SPACE ? line.slice(from + 1) : line.slice(from)
-
   const onDocument = (line: string) => {
     const text = `${document ?? ""}${line}\n`
     document = text
@@ -106,6 +103,10 @@ export const make = (handler: SseHandler): SseReader => {
       document = `${line}\n`
       tries = 0
       return
+    }
+    if (isError(line)) {
+      dispatch(true)
+      return handler.onEvent("error", value(line, 6), false, true)
     }
     if (line === "data") {
       data = hasData ? `${data}\n` : ""
@@ -171,7 +172,7 @@ export const make = (handler: SseHandler): SseReader => {
           handler.onEvent("", line, true, false)
           return
         }
-        if (/^(?:data|event):/.test(line)) onLine(line)
+        if (/^(?:data|event):/.test(line) || isError(line)) onLine(line)
         else if (!beginsField(line)) junk = true
       }
       dispatch(false)
@@ -180,7 +181,14 @@ export const make = (handler: SseHandler): SseReader => {
   }
 }
 
+/** The value of a field, which a blank may stand before. */
+const value = (line: string, from: number): string =>
+  line.charCodeAt(from) === SPACE ? line.slice(from + 1) : line.slice(from)
+
 const isJson = (text: string): boolean => parse(text) !== undefined
+
+/** A field of llama.cpp's of 2025 and before, of which server-sent events know nothing: an error where data should stand. */
+const isError = (line: string): boolean => line.startsWith("error:") && isJson(value(line, 6))
 
 /** Whether a line is the beginning of a JSON object, or of a list of them. */
 const isDocument = (line: string): boolean =>
@@ -190,7 +198,7 @@ const isDocument = (line: string): boolean =>
 const beginsField = (line: string): boolean =>
   line.charCodeAt(0) === COLON ||
   line.trim() === "" ||
-  ["data:", "event:", "id:", "retry:"].some((field) => field.startsWith(line) || line.startsWith(field))
+  ["data:", "event:", "id:", "retry:", "error:"].some((field) => field.startsWith(line) || line.startsWith(field))
 
 /** JSON of more levels than this is nobody's answer, and whatever looks through it would run out of stack. */
 const maxDepth = 512

@@ -409,6 +409,7 @@ export const make = (llm: LlmService, settings: RequestSettings = {}): Effect.Ef
               const results = yield* resultsOf(asked, toolkit, calls)
               const now = yield* DateTime.now
               const content = AiParts.renamed(end.content, calls)
+              AiPrompt.remember(calls, content)
               return [
                 ...AiParts.filesIn(content),
                 ...(results as ReadonlyArray<Response.StreamPart<Tools>>),
@@ -488,12 +489,14 @@ const wholeParts = (
   now: DateTime.Utc,
   results: ReadonlyArray<Response.ToolResultPart<string, unknown, unknown>>
 ): Array<Response.Part<Tools>> => {
-  const content = response.content.length === 0 ? contentOf(response) : response.content
+  const said = response.content.length === 0 ? contentOf(response) : response.content
+  const content = AiParts.renamed(said, calls)
+  AiPrompt.remember(calls, content)
   return [
     AiParts.metadataPartOf(response, now),
     ...AiParts.partsOf(provider, { ...response, content }, calls),
     ...(results as ReadonlyArray<Response.Part<Tools>>),
-    AiParts.finishPartOf(provider, response, AiParts.renamed(content, calls))
+    AiParts.finishPartOf(provider, response, content)
   ]
 }
 
@@ -560,7 +563,9 @@ export const errorOf = (error: unknown): Option.Option<LlmError | EmbeddingsErro
  * another.
  *
  * `Prompt.fromResponseParts` of `@effect/ai`, which its `Chat` uses, leaves signatures out, and gives the arguments of tool
- * calls as the tool takes them and not as the model wrote them.
+ * calls as the tool takes them and not as the model wrote them. Answers that call tools, where providers insist on it, are
+ * put right again for as long as the chat stays in this process; one that is stored and read again has lost them, so make
+ * prompts that are stored with this function.
  *
  * ```ts
  * const next = Prompt.merge(prompt, LlmLanguageModel.toPrompt(response.content))

@@ -829,6 +829,51 @@ describe("streamText", () => {
     }).pipe(Effect.provide(handlers), Effect.provide(asModel(llm)))
   })
 
+  it.effect("a chat of @effect/ai keeps the signatures of answers that call tools, each conversation its own", () => {
+    const content = (signature: string): LlmResponse.FinishPart["content"] => [
+      { type: "reasoning", text: "hm", signature, provider: "anthropic" },
+      { type: "text", text: "Hi" },
+      { type: "tool-call", id: "c", name: "late", arguments: { at: "5" } }
+    ]
+    const made = { type: "tool-call", id: "c", name: "late", arguments: { at: "5" } } as const
+    const asked: Array<LlmRequest.LlmRequest> = []
+    const answer = (request: LlmRequest.LlmRequest) => {
+      asked.push(request)
+      return content(`s${asked.length}`)
+    }
+    const llm = Llm.make({
+      provider: "anthropic",
+      model: "m",
+      generate: (request) =>
+        Effect.map(
+          Effect.sync(() => answer(request)),
+          (said) => ({ text: "Hi", reasoning: "hm", toolCalls: [made], content: said, finish: "tool-calls", usage: {} })
+        ),
+      stream: (request) =>
+        Stream.suspend(() => Stream.fromIterable([think("hm"), text("Hi"), made, finish(answer(request))]))
+    })
+    return Effect.gen(function* () {
+      const first = yield* Chat.empty
+      const second = yield* Chat.empty
+      yield* first.generateText({ prompt: "one", toolkit: kit })
+      yield* Stream.runDrain(second.streamText({ prompt: "one", toolkit: kit }))
+      yield* first.generateText({ prompt: "two", toolkit: kit })
+      yield* Stream.runDrain(second.streamText({ prompt: "two", toolkit: kit }))
+      const said = asked.map(({ messages }) => messages.find((message) => message.role === "assistant")?.content)
+      assert.deepStrictEqual(said, [undefined, undefined, content("s1"), content("s2")])
+      // One that was changed by hand is what it was changed to.
+      const changed = (yield* first.history).content.map((message) =>
+        message.role === "assistant"
+          ? Prompt.assistantMessage({ content: [...message.content, Prompt.textPart({ text: "!" })] })
+          : message
+      )
+      yield* LanguageModel.generateText({ prompt: Prompt.fromMessages(changed), toolkit: kit })
+      const last = asked.at(-1)?.messages.find((message) => message.role === "assistant")
+      assert.notInclude(JSON.stringify(last), "s1")
+      assert.include(JSON.stringify(last), '"!"')
+    }).pipe(Effect.provide(handlers), Effect.provide(asModel(llm)))
+  })
+
   it.effect("what was said before a call that does not fit is handed on, in one chunk or in many", () =>
     Effect.gen(function* () {
       const seen: Array<string> = []

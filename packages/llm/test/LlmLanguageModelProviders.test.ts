@@ -18,7 +18,20 @@ import {
 } from "@underlay/llm"
 import * as LlmLanguageModel from "@underlay/llm/LlmLanguageModel"
 import * as Need from "@underlay/servers/Need"
-import { Chunk, Effect, Either, Layer, Option, Redacted, Schema, type Scope, Stream } from "effect"
+import {
+  Chunk,
+  Deferred,
+  Effect,
+  Either,
+  Fiber,
+  Layer,
+  Option,
+  Queue,
+  Redacted,
+  Schema,
+  type Scope,
+  Stream
+} from "effect"
 import { casesOf } from "./corpus.ts"
 import { type Server, serve } from "./server.ts"
 
@@ -317,6 +330,32 @@ describe("every provider", () => {
       })
     )
   }
+
+  it.scopedLive("interrupting a stream, or taking no more of it, closes the socket within 50 ms", () =>
+    Effect.gen(function* () {
+      const closed = yield* Queue.unbounded<number>()
+      const server = yield* serve(({ response }) => {
+        response.on("close", () => Queue.unsafeOffer(closed, performance.now()))
+        response.writeHead(200, { "content-type": "text/event-stream" })
+        response.write(events({ id: "r1", model: "m-1", choices: [{ index: 0, delta: { content: "Hi" } }] }))
+      })
+      const stream = Stream.provideLayer(LanguageModel.streamText({ prompt: "?" }), model(providers.groq(server.url)))
+      const first = yield* Deferred.make<void>()
+      const fiber = yield* Effect.fork(
+        Stream.runForEach(stream, (part) =>
+          part.type === "text-delta" ? Deferred.succeed(first, undefined) : Effect.void
+        )
+      )
+      yield* Deferred.await(first)
+      const before = performance.now()
+      yield* Fiber.interrupt(fiber)
+      assert.isBelow((yield* Queue.take(closed)) - before, 50)
+      const [start] = yield* collect(Stream.take(stream, 1))
+      assert.strictEqual(start?.type, "text-start")
+      yield* Queue.take(closed)
+      assert.strictEqual(server.aborted(), 2)
+    })
+  )
 
   it.scopedLive("replicate too, which knows no tools: that is said before it is asked", () =>
     Effect.gen(function* () {

@@ -178,11 +178,56 @@ const assistantPartOf = (
   }
 }
 
+/**
+ * Whole answers, by the arguments of their calls. `@effect/ai` makes a prompt of an answer by its texts and calls alone, and
+ * its `Chat` always does: the arguments as the tool took them are the one thing that is still the very same object. By it
+ * the answer is found again as it was, without knowing whose conversation it is, and nothing is kept that nobody else keeps.
+ */
+const answers = new WeakMap<object, ReadonlyArray<AssistantPart>>()
+
+/** Keeps an answer for as long as the arguments of its calls are kept. */
+export const remember = (
+  calls: ReadonlyArray<{ readonly params: unknown }>,
+  content: ReadonlyArray<AssistantPart>
+): void => {
+  if (content.length === 0) return
+  for (const { params } of calls) if (typeof params === "object" && params !== null) answers.set(params, content)
+}
+
+const textOf = (parts: ReadonlyArray<{ readonly type: string; readonly text?: string }>): string =>
+  parts.map((part) => (part.type === "text" ? (part.text ?? "") : "")).join("")
+
+/** The answer that a message was made of, if it was left as it was. */
+const answerOf = (message: Prompt.AssistantMessage): ReadonlyArray<AssistantPart> | undefined => {
+  const calls = message.content.filter((part) => part.type === "tool-call" && !part.providerExecuted)
+  const found = calls.map((call) =>
+    call.type === "tool-call" && typeof call.params === "object" && call.params !== null
+      ? answers.get(call.params)
+      : undefined
+  )
+  const [content] = found
+  if (content === undefined || found.some((each) => each !== content)) return undefined
+  const made = content.filter((part) => part.type === "tool-call")
+  const isSame = made.length === calls.length && made.every((call, index) => same(call, calls[index]))
+  return isSame && textOf(content) === textOf(message.content) ? content : undefined
+}
+
+const same = (call: AssistantPart, part: Prompt.AssistantMessagePart | undefined): boolean =>
+  call.type === "tool-call" && part?.type === "tool-call" && call.id === part.id && call.name === part.name
+
 /** The messages of an assistant's one: results of tools that stand in it are messages of their own. */
 const assistantOf = (
   message: Prompt.AssistantMessage,
   at: string
 ): Either.Either<ReadonlyArray<ChatMessage>, Unfit> => {
+  const answer = answerOf(message)
+  if (answer !== undefined) {
+    const content = message.content.flatMap((part) =>
+      part.type === "tool-result" && !part.providerExecuted ? [resultOf(part)] : []
+    )
+    const whole: ChatMessage = { role: "assistant", content: answer }
+    return Either.right(content.length === 0 ? [whole] : [whole, { role: "tool", content }])
+  }
   const messages: Array<ChatMessage> = []
   let said: Array<AssistantPart> = []
   let results: Array<ToolResultPart> = []

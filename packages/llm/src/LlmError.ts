@@ -98,6 +98,11 @@ export class LlmError extends Schema.TaggedError<LlmError>("@underlay/llm/LlmErr
   rateLimits: Schema.optional(RateLimits),
   cause: Schema.optional(Schema.Defect)
 }) {
+  /** The same error with some fields changed; its cause stays. */
+  with(changes: Partial<ConstructorParameters<typeof LlmError>[0]>): LlmError {
+    return new LlmError({ ...this, ...(this.cause === undefined ? {} : { cause: this.cause }), ...changes })
+  }
+
   /** Whether the same request, sent again unchanged, may succeed and repeats nothing. */
   get isRetryable(): boolean {
     return this.retryable

@@ -229,7 +229,7 @@ export const layerScripted = (options: {
           }
           const given = typeof next === "function" ? next(request) : next
           if (isError(given)) {
-            const error = new LlmError({ ...given, method, provider, model: request.model ?? model })
+            const error = given.with({ method, provider, model: request.model ?? model })
             return yield* Effect.fail(error)
           }
           return typeof given === "string" ? { text: given } : given

@@ -240,8 +240,9 @@ class Ids {
   }
 
   rename(call: LlmToolCall): LlmToolCall {
-    let id = call.id
-    for (let count = 2; this.used.has(id); count++) id = `${call.id}_${count}`
+    const given = call.id === "" ? "call" : call.id
+    let id = given
+    for (let count = 2; this.used.has(id); count++) id = `${given}_${count}`
     this.used.add(id)
     return id === call.id ? call : { ...call, id }
   }
@@ -367,7 +368,7 @@ const plan = <R, R2>(
 
   /** What a failed step had cost is not all: the ones before it count too. */
   const withUsage = (state: State, error: LlmError): LlmError =>
-    state.index === 0 ? error : new LlmError({ ...error, usage: addUsage(state.usage, error.usage ?? {}) })
+    state.index === 0 ? error : error.with({ usage: addUsage(state.usage, error.usage ?? {}) })
 
   const callsOf = (response: LlmResponse): ReadonlyArray<LlmToolCall> =>
     isUnhandled(response) ? [] : response.toolCalls

@@ -308,6 +308,35 @@ describe("the loop", () => {
     )
   }
 
+  it.effect("gives ids to calls whose server gave them none", () =>
+    Effect.gen(function* () {
+      const { messages, steps } = yield* LlmToolLoop.run(ask, [weather])
+      assertPaired(messages)
+      assert.deepStrictEqual(
+        steps.flatMap(({ results }) => results.map(({ id }) => id)),
+        ["call", "call_2"]
+      )
+    }).pipe(
+      scripted(
+        {
+          toolCalls: [
+            { id: "", name: "weather", arguments: { city: "a" } },
+            { id: "", name: "weather", arguments: { city: "bb" } }
+          ]
+        },
+        done
+      )
+    )
+  )
+
+  it.effect("goes on where a result cannot be written into its span", () =>
+    Effect.gen(function* () {
+      const big = LlmToolLoop.handler(weatherTool, () => Effect.succeed(10n))
+      const { steps } = yield* LlmToolLoop.run(ask, [big], { captureContent: true })
+      assert.strictEqual(steps[0]?.results[0]?.result, 10n)
+    }).pipe(scripted(calls("a"), done))
+  )
+
   it.effect("lets a defect of a tool be a defect", () =>
     Effect.gen(function* () {
       const broken = LlmToolLoop.handler(weatherTool, () => Effect.die(new Error("bug")))

@@ -36,6 +36,9 @@ export type ClientOf = (model: string) => Effect.Effect<ExternalHttp.ExternalHtt
 // More models than this by one layer are a mistake, or names that users made up: idle ones are forgotten.
 const maxModels = 64
 
+/** How a call is made again where nobody says otherwise: three attempts, by core's own rules. */
+export const defaultRetry: RetryPolicy.ExponentialOptions = { base: "2 seconds" }
+
 /** What a failed answer says of the provider: limits of ours or of the account are not its fault. */
 const counts = (found: ErrorClass.Classification, error: unknown): CircuitBreaker.Outcome => {
   if (found.rejection === true) return "neutral"
@@ -73,7 +76,7 @@ export const make = (options: ClientsOptions): Effect.Effect<ClientOf, LlmError,
       Policy.make({
         name: nameOf(model),
         timeout: options.timeout,
-        retry: options.retry === undefined ? { base: "2 seconds" } : options.retry,
+        retry: options.retry ?? defaultRetry,
         breaker: options.breaker === false ? false : { counts, ...options.breaker }
       }).pipe(Effect.mapError((error) => Errors.unusable(options, error.problems.join("; "))))
 

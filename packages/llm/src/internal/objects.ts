@@ -331,7 +331,7 @@ export const generateObject = <A, I, R>(
         Effect.retry({ times: left, while: isBadAnswer }),
         // The answer before it was paid for too.
         Effect.mapError((error) =>
-          before === undefined ? error : new LlmError({ ...error, usage: addUsage(before, error.usage ?? {}) })
+          before === undefined ? error : error.with({ usage: addUsage(before, error.usage ?? {}) })
         )
       )
       return Effect.flatMap(answer, (response) => {

@@ -2,7 +2,7 @@
  * What providers say of their rate limits in the headers of an answer: OpenAI and those that imitate it, Azure, Groq,
  * Anthropic, and the header of the IETF's draft that Hugging Face sends.
  */
-import { LlmError } from "../LlmError.ts"
+import type { LlmError } from "../LlmError.ts"
 import type { RateLimit, RateLimits } from "../LlmResponse.ts"
 import { delayOf, type ResponseHeaders } from "./classify.ts"
 
@@ -111,4 +111,4 @@ export const rateLimitsOf = (headers: ResponseHeaders, now: number): RateLimits 
 
 /** The error with what the headers of its response said of the limits. */
 export const withRateLimits = (error: LlmError, rateLimits: RateLimits | undefined): LlmError =>
-  rateLimits === undefined || error.rateLimits !== undefined ? error : new LlmError({ ...error, rateLimits })
+  rateLimits === undefined || error.rateLimits !== undefined ? error : error.with({ rateLimits })

@@ -7,6 +7,7 @@ import type { AssistantPart, ChatMessage, FilePart } from "@underlay/core/state/
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
@@ -87,7 +88,11 @@ export const responseAttributes = (outcome: Outcome): Attributes => {
 }
 
 // Structured values have no place in a span: they go as JSON, without secrets that somebody pasted.
-const json = (value: unknown): string => Redaction.text(JSON.stringify(value) ?? "null")
+const json = (value: unknown): string => {
+  const text = Either.try(() => JSON.stringify(value))
+  // What cannot be written is no reason for a call to fail that does not need it written.
+  return Redaction.text(Either.getOrUndefined(text) ?? "null")
+}
 
 const modalityOf = (mediaType: string): string => {
   const [kind = ""] = mediaType.split("/")

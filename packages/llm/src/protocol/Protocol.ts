@@ -115,7 +115,8 @@ export const decodeError = (
   )
 
 /**
- * What a decoder answers when the connection breaks before the answer is whole: `StreamTruncated` with what had arrived.
+ * What a decoder answers when the body fails before the answer is whole: `StreamTruncated` for a connection that broke, and
+ * the error itself for a body that knows what went wrong, each with what had arrived.
  *
  * @since 0.1.0
  * @category combinators
@@ -125,16 +126,23 @@ export const truncatedBy = (
   context: CallContext,
   arrived: { readonly hadContent: boolean; readonly partial: PartialResponse; readonly usage: Usage }
 ): LlmError =>
-  new LlmError({
-    ...context,
-    reason: "StreamTruncated",
-    status: 200,
-    retryable: !arrived.hadContent,
-    midStream: true,
-    partial: arrived.partial,
-    usage: arrived.usage,
-    cause: cause.cause ?? cause
-  })
+  cause.reason === "Network"
+    ? new LlmError({
+        ...context,
+        reason: "StreamTruncated",
+        status: 200,
+        retryable: !arrived.hadContent,
+        midStream: true,
+        partial: arrived.partial,
+        usage: arrived.usage,
+        cause: cause.cause ?? cause
+      })
+    : cause.with({
+        retryable: cause.retryable && !arrived.hadContent,
+        midStream: true,
+        partial: arrived.partial,
+        usage: arrived.usage
+      })
 
 /**
  * Decodes the body of a streamed answer. Text that has arrived is always handed on before the stream fails.

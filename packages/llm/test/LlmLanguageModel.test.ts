@@ -15,7 +15,21 @@ import { ChatMessage, Embeddings } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { Llm, LlmError, type LlmRequest, type LlmResponse, LlmTest } from "@underlay/llm"
 import * as LlmLanguageModel from "@underlay/llm/LlmLanguageModel"
-import { Cause, Chunk, Deferred, Effect, Either, Exit, Fiber, Layer, Option, Ref, Schema, Stream } from "effect"
+import {
+  Cause,
+  Chunk,
+  Context,
+  Deferred,
+  Effect,
+  Either,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Ref,
+  Schema,
+  Stream
+} from "effect"
 
 const scripted = (...replies: ReadonlyArray<LlmTest.Reply>) =>
   LlmLanguageModel.layer.pipe(Layer.provideMerge(LlmTest.layerScripted({ replies })))
@@ -517,6 +531,49 @@ describe("tools", () => {
       )
     )
   )
+
+  it.effect("may be requests with a tag, need services, and values that need services are decoded with them", () => {
+    class Unit extends Context.Tag("test/Unit")<Unit, string>() {}
+    class Measure extends Schema.TaggedRequest<Measure>()("Measure", {
+      payload: { what: Schema.String },
+      success: Schema.String,
+      failure: Schema.Never
+    }) {}
+    const Named = Schema.transformOrFail(Schema.String, Schema.String, {
+      strict: true,
+      decode: (name) => Effect.map(Unit, (unit) => `${name} in ${unit}`),
+      encode: (name) => Effect.succeed(name)
+    })
+    const toolkit = Toolkit.make(
+      Tool.fromTaggedRequest(Measure),
+      Tool.make("unit", { success: Schema.String, dependencies: [Unit] })
+    )
+    const layer = toolkit.toLayer({
+      Measure: (request) => Effect.succeed(`${request._tag} ${request.what}`),
+      unit: () => Unit
+    })
+    return Effect.gen(function* () {
+      const { toolResults } = yield* LanguageModel.generateText({ prompt: "?", toolkit })
+      assert.deepStrictEqual(
+        toolResults.map(({ result }) => result),
+        ["Measure height", "metres"]
+      )
+      const schema = Schema.Struct({ length: Named })
+      const { value } = yield* LanguageModel.generateObject({ prompt: "?", schema })
+      assert.deepStrictEqual(value, { length: "3 in metres" })
+      const [request] = yield* requests
+      assert.strictEqual(request?.tools?.[0]?.parameters["type"], "object")
+    }).pipe(
+      Effect.provide(layer),
+      Effect.provideService(Unit, "metres"),
+      Effect.provide(
+        scripted(
+          { toolCalls: [call("Measure", { _tag: "Measure", what: "height" }, "a"), call("unit", {}, "b")] },
+          '{"length":"3"}'
+        )
+      )
+    )
+  })
 
   it.effect("with disableToolCallResolution the calls are the caller's", () =>
     Effect.gen(function* () {

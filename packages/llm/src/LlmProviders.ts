@@ -641,7 +641,7 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
               name,
               kind: table.what,
               plane: "external",
-              use: (f) => f(service),
+              use: <A, E, R>(f: (client: Service) => Effect.Effect<A, E, R>) => f(service),
               health: Effect.succeed({ status: "up" }),
               stats: Effect.succeed({ total: 0, idle: 0, inUse: 0, waiting: 0 })
             } satisfies Connection<Service>
@@ -658,7 +658,7 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
                 })
             ),
             // Builds run in the context of the registry, which has all that the kinds need: `make` demands it.
-            (build) => build as Effect.Effect<Connection<Service>, ConnectionError, Scope.Scope>
+            Effect.mapInputContext((context: Context.Context<Scope.Scope>) => context as Context.Context<Needs>)
           )
       })
 

@@ -573,12 +573,13 @@ describe("what is made", () => {
           )
       })
       const config = ConfigProvider.fromMap(new Map([["llm.providers.of-tenant.model", "m"]]))
-      const Providers: Layer.Layer<LlmProviders.LlmProviders, never, HttpClient.HttpClient | Tenant> =
-        LlmProviders.layer({ kinds: [kind] })
-      // @ts-expect-error it is needed
-      const short: Layer.Layer<LlmProviders.LlmProviders, never, HttpClient.HttpClient> = Providers
+      const Providers = LlmProviders.layer({ kinds: [kind] })
+      const needed: Tenant extends Layer.Layer.Context<typeof Providers> ? true : false = true
+      const plain = LlmProviders.layer()
+      const notNeeded: Tenant extends Layer.Layer.Context<typeof plain> ? true : false = false
+      assert.deepStrictEqual([needed, notNeeded], [true, false])
       const llm = yield* Effect.scoped(LlmProviders.get()).pipe(
-        Effect.provide(short as typeof Providers),
+        Effect.provide(Providers),
         Effect.provideService(Tenant, "acme"),
         Effect.withConfigProvider(config)
       )

@@ -299,6 +299,16 @@ describe("a request", () => {
     ])
   })
 
+  it("has titles of documents as long as the API takes them", () => {
+    const files = ["x".repeat(600), " ", "a"].map((name) => file("application/pdf", "pdf", name))
+    const [turn] = messagesOf([{ role: "user", content: files }])
+    const documents = turn?.["content"] as ReadonlyArray<Json>
+    assert.deepStrictEqual(
+      documents.map((each) => each["title"]),
+      ["x".repeat(500), undefined, "a"]
+    )
+  })
+
   it("refuses what cannot be carried, saying what to do", () => {
     const of = (...content: ReadonlyArray<ChatMessage.FilePart>) => refused({ messages: [{ role: "user", content }] })
     assert.include(of(file("image/tiff", "x")).issue, "image/tiff")
@@ -466,17 +476,19 @@ describe("a conversation", () => {
 
   it("marks failed calls, their words as they are", () => {
     const results = messagesOf([
-      answer(call("1"), call("2"), call("3"), call("4")),
+      answer(call("1"), call("2"), call("3"), call("4"), call("5")),
       result("1", new Error("no such city"), true),
       result("2", "late", true),
       result("3", undefined),
-      result("4", "", true)
+      result("4", "", true),
+      result("5", " \n")
     ])
     assert.deepStrictEqual(results[1]?.["content"], [
       { type: "tool_result", tool_use_id: "1", content: "no such city", is_error: true },
       { type: "tool_result", tool_use_id: "2", content: "late", is_error: true },
       { type: "tool_result", tool_use_id: "3" },
-      { type: "tool_result", tool_use_id: "4", content: "the tool failed", is_error: true }
+      { type: "tool_result", tool_use_id: "4", content: "the tool failed", is_error: true },
+      { type: "tool_result", tool_use_id: "5" }
     ])
   })
 
@@ -1099,6 +1111,27 @@ describe("a streamed answer", () => {
     assert.deepStrictEqual(whole(start() + atOnce + end("tool_use") + over).toolCalls[0]?.arguments, { x: 1 })
     const asText = block(0, { type: "tool_use", id: "t", name: "f", input: '{"x":2}' }) + stop(0)
     assert.deepStrictEqual(whole(start() + asText + end("tool_use") + over).toolCalls[0]?.arguments, { x: 2 })
+  })
+
+  it("has its calls in the order in which they began, also where they are written side by side", () => {
+    const open = (index: number, id: string) => block(index, { type: "tool_use", id, name: "look", input: {} })
+    const args = (index: number) => delta(index, "input_json_delta", { partial_json: `{"x":${index}}` })
+    const begun = start() + open(0, "a") + open(1, "b") + open(2, "c") + args(1) + stop(1) + args(0) + args(2)
+    const ids = (calls: ReadonlyArray<LlmResponse.LlmToolCall> | undefined) => calls?.map(({ id }) => id)
+    const made = whole(begun + stop(2) + stop(0) + end("tool_use") + over)
+    assert.deepStrictEqual(ids(made.toolCalls), ["a", "b", "c"])
+    assert.deepStrictEqual(
+      made.toolCalls.map((each) => each.arguments),
+      [{ x: 0 }, { x: 1 }, { x: 2 }]
+    )
+    // A call that is whole is kept when the stream breaks before one that began earlier is.
+    const overloaded = event({ type: "error", error: { type: "overloaded_error", message: "m" } })
+    for (const rest of ["", overloaded, start({ id: "msg_2" }), "data: {\n\n"]) {
+      assert.deepStrictEqual(ids(failed(begun + rest).partial?.toolCalls), ["b"], rest)
+    }
+    // An index that is used again is another block.
+    const again = begun + open(1, "d") + args(1) + stop(1) + stop(0) + stop(2) + end("tool_use") + over
+    assert.deepStrictEqual(ids(whole(again).toolCalls), ["a", "b", "c", "d"])
   })
 
   it("says nothing after its end or its error, whatever else comes with them", () => {

@@ -67,9 +67,13 @@ const mediaTypeOf = (part: FilePart): string => {
   return name === "image/jpg" ? "image/jpeg" : name
 }
 
+/** As long as a title may be. */
+const maxTitle = 500
+
 const encodeFile = (part: FilePart): Either.Either<Block, string> => {
   const mediaType = mediaTypeOf(part)
-  const title = part.name === undefined ? {} : { title: part.name }
+  const name = part.name?.trim().slice(0, maxTitle) ?? ""
+  const title = name === "" ? {} : { title: name }
   if (part.source.type === "url") {
     const { url } = part.source
     const type = mediaType.startsWith("image/") ? "image" : "document"
@@ -185,7 +189,7 @@ const encodeResult = (part: ToolResultPart, ids: Ids, toolsets: ReadonlyMap<stri
   return {
     type: "tool_result",
     tool_use_id: ids.ofResult(part.id),
-    ...(content === "" ? {} : { content }),
+    ...(content.trim() === "" ? {} : { content }),
     ...(isError ? { is_error: true } : {}),
     ...(toolset === undefined ? {} : { toolset_name: toolset })
   }
@@ -662,10 +666,16 @@ export const decodeCount = (body: string, context: CallContext): Either.Either<n
 // Streams
 // ---------------------------------------------------------------------------------------------------------------------
 
+interface OpenCall {
+  readonly type: "call"
+  readonly block: Json
+  readonly position: number
+  readonly args: TextBuffer
+  whole: LlmToolCall | undefined
+}
+
 /** A block that is of use only once it is whole. */
-type Open =
-  | { readonly type: "call"; readonly block: Json; readonly position: number; readonly args: TextBuffer }
-  | { readonly type: "other"; readonly data: Block; readonly input: TextBuffer }
+type Open = OpenCall | { readonly type: "other"; readonly data: Block; readonly input: TextBuffer }
 
 /**
  * Takes a delta into a block that is kept as it is: texts grow, all else is replaced. What a compaction's delta says is
@@ -691,6 +701,9 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   const answer = new Assembly(context)
   const figures = new Figures()
   const open = new Map<number, Open>()
+  // Calls are handed on in the order in which they began, even where a later one is whole first.
+  const calls: Array<OpenCall> = []
+  let handedOn = 0
   let last = 0
   let position = 0
   let started = false
@@ -701,11 +714,22 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     if (block === undefined) return
     open.delete(index)
     if (block.type === "call") {
-      return answer.onCall(callOf(block.block, block.position, block.args.toString(), provider))
+      block.whole = callOf(block.block, block.position, block.args.toString(), provider)
+      for (let next = calls[handedOn]?.whole; next !== undefined; next = calls[handedOn]?.whole) {
+        handedOn += 1
+        answer.onCall(next)
+      }
+      return
     }
     const input = block.input.isEmpty ? undefined : Sse.parse(block.input.toString())
     answer.onProviderPart(input === undefined ? block.data : { ...block.data, input })
   }
+
+  /** Whole calls that wait for one before them. */
+  const waiting = () => calls.slice(handedOn).flatMap(({ whole }) => (whole === undefined ? [] : [whole]))
+
+  const failBecause: Assembly["failBecause"] = (reason, options) =>
+    answer.failBecause(reason, { ...options, calls: waiting() })
 
   const onBlock = (index: number, block: Json) => {
     onStop(index)
@@ -719,7 +743,9 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
         return signed(answer, block["signature"])
       }
       case "tool_use": {
-        open.set(index, { type: "call", block, position, args: new TextBuffer() })
+        const call: OpenCall = { type: "call", block, position, args: new TextBuffer(), whole: undefined }
+        open.set(index, call)
+        calls.push(call)
         answer.onCallDelta(position, string(block["id"]) ?? "", string(block["name"]) ?? "", "")
         position += 1
         return
@@ -755,7 +781,7 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   const onMessage = (message: Json) => {
     const id = string(message["id"])
     if (started && id !== undefined && answer.id !== undefined && id !== answer.id) {
-      return answer.failBecause("MalformedResponse", { issue: "two answers are spliced into one stream" })
+      return failBecause("MalformedResponse", { issue: "two answers are spliced into one stream" })
     }
     if (started) return
     started = true
@@ -771,7 +797,7 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   const onError = (value: unknown, certain: boolean, raw: boolean): boolean => {
     const envelope = envelopeOf(value, certain)
     if (envelope === undefined) return false
-    answer.failWith(envelope, !(raw && events === 1))
+    answer.failWith(envelope, !(raw && events === 1), waiting())
     return true
   }
 
@@ -832,11 +858,11 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
       }
     }
     if (!complete) return
-    if (event === "error") return answer.failWith(envelopeOfBody(data, undefined))
+    if (event === "error") return answer.failWith(envelopeOfBody(data, undefined), true, waiting())
     // The end of another format, which servers that speak both send after their own.
     if (data.trim() === "" || data.trim() === "[DONE]" || event === "ping") return
     events += 1
-    answer.failBecause("MalformedResponse", { issue: "an event of the stream is not JSON" })
+    failBecause("MalformedResponse", { issue: "an event of the stream is not JSON" })
   }
 
   const reader = Sse.make({ onEvent })
@@ -844,8 +870,8 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   const conclude = () => {
     if (answer.failure !== undefined || answer.ended) return
     if (events === 0 && reader.hasJunk()) {
-      answer.failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
-    } else answer.failBecause("StreamTruncated")
+      failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
+    } else failBecause("StreamTruncated")
   }
 
   return {
@@ -864,12 +890,12 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
       if (answer.failure !== undefined) return answer.failure
       if (answer.ended) return undefined
       const { hadContent, usage } = answer
-      answer.fail(truncatedBy(cause, context, { hadContent, partial: answer.partial(), usage }))
+      answer.fail(truncatedBy(cause, context, { hadContent, partial: answer.partial(waiting()), usage }))
       return answer.failure
     },
     finished: () => answer.ended,
     done: () => answer.ended,
-    partial: () => answer.partial(),
+    partial: () => answer.partial(waiting()),
     usage: () => answer.usage
   }
 }

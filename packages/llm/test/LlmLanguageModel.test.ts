@@ -23,6 +23,7 @@ import {
   Effect,
   Either,
   Exit,
+  FastCheck,
   Fiber,
   Layer,
   Option,
@@ -775,6 +776,77 @@ describe("streamText", () => {
       )
     )
   )
+
+  it("is the same in any chunks; every block begins once, ends once and has its pieces in between", () => {
+    const word = FastCheck.string({ maxLength: 3 })
+    const delta = FastCheck.oneof(
+      FastCheck.record({
+        type: FastCheck.constantFrom("text-delta" as const, "reasoning-delta" as const, "refusal-delta" as const),
+        text: word
+      }),
+      FastCheck.record({
+        type: FastCheck.constant("tool-call-delta" as const),
+        index: FastCheck.nat({ max: 2 }),
+        id: FastCheck.constantFrom("", "c0", "c1"),
+        name: FastCheck.constantFrom("", "now"),
+        text: word
+      }),
+      FastCheck.record({
+        type: FastCheck.constant("tool-call" as const),
+        id: FastCheck.constantFrom("c0", "c1", "c2"),
+        name: FastCheck.constant("now"),
+        arguments: FastCheck.constant({})
+      })
+    )
+    const run = (parts: ReadonlyArray<LlmResponse.LlmStreamPart>, size: number) => {
+      const llm = Llm.make({
+        ...answering({}),
+        stream: () => Stream.fromIterable(parts).pipe(Stream.rechunk(size))
+      })
+      return LanguageModel.streamText({ prompt: "?", toolkit: kit, disableToolCallResolution: true }).pipe(
+        collect,
+        Effect.provide(handlers),
+        Effect.provide(asModel(llm)),
+        Effect.runSync
+      )
+    }
+    FastCheck.assert(
+      FastCheck.property(
+        FastCheck.array(delta, { maxLength: 20 }),
+        FastCheck.integer({ min: 1, max: 30 }),
+        (deltas, size) => {
+          const given: ReadonlyArray<LlmResponse.LlmStreamPart> = [...deltas, finish()]
+          const parts = run(given, size)
+          const plain = (all: typeof parts) => JSON.stringify(all.filter((part) => part.type !== "response-metadata"))
+          assert.strictEqual(plain(parts), plain(run(given, 1)))
+          const open = new Map<string, string>()
+          const begun = new Set<string>()
+          let text = ""
+          for (const part of parts) {
+            const [, kind = "", what] = /^(text|reasoning|tool-params)-(start|delta|end)$/.exec(part.type) ?? []
+            if (what === undefined || !("id" in part) || typeof part.id !== "string") continue
+            const key = `${kind} ${part.id}`
+            if (what === "start") {
+              assert.isFalse(begun.has(key))
+              begun.add(key)
+              open.set(key, kind)
+            } else assert.isTrue(open.has(key), part.type)
+            if (what === "end") open.delete(key)
+            if (part.type === "text-delta") text += part.delta
+          }
+          assert.strictEqual(open.size, 0)
+          const said = deltas.map((each) =>
+            each.type === "text-delta" || each.type === "refusal-delta" ? each.text : ""
+          )
+          assert.strictEqual(text, said.join(""))
+          const ids = parts.flatMap((part) => (part.type === "tool-call" ? [part.id] : []))
+          assert.strictEqual(new Set(ids).size, ids.length)
+          assert.lengthOf(ids, deltas.filter((each) => each.type === "tool-call").length)
+        }
+      ),
+      { numRuns: 100 }
+    )
+  })
 
   it.effect("no tool runs for an answer that breaks off, and the break is typed", () =>
     Effect.gen(function* () {

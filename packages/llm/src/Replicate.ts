@@ -31,6 +31,9 @@ import * as ReplicatePredictions from "./protocol/ReplicatePredictions.ts"
 export const kind = "replicate"
 
 /**
+ * Since a model that was idle has to be started first, `timeout` and `firstContentTimeout` are 5 minutes unless they are
+ * given.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -104,7 +107,10 @@ const eventOf = ({ body }: Shown): Uint8Array =>
       .join("")}\n`
   )
 
-const makeExchange = (options: ReplicateOptions, baseUrl: string): LlmProvider.Exchange => {
+const makeExchange = (
+  options: Omit<ReplicateOptions, "timeout"> & { readonly timeout: Duration.DurationInput },
+  baseUrl: string
+): LlmProvider.Exchange => {
   const base = new URL(baseUrl)
   const wait = options.wait ?? "5 seconds"
   const prefer: Record<string, string> =
@@ -161,7 +167,7 @@ const makeExchange = (options: ReplicateOptions, baseUrl: string): LlmProvider.E
 
   const generate: LlmProvider.Exchange["generate"] = (attempt) =>
     Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(restore(create(attempt, { ...prefer, ...deadlineOf(options.timeout ?? "2 minutes") })), (first) =>
+      Effect.flatMap(restore(create(attempt, { ...prefer, ...deadlineOf(options.timeout) })), (first) =>
         restore(follow(attempt, first)).pipe(
           Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : cancel(attempt.execute, first.prediction))),
           Effect.map(({ body }) => ({ body, headers: first.headers }))
@@ -227,8 +233,11 @@ export const make = (
   const { apiKey, baseUrl: given, input, wait: _, ...calls } = options
   const baseUrl = (given ?? "https://api.replicate.com/v1").replace(/\/+$/, "")
   const { model } = options
+  const timeout = options.timeout ?? "5 minutes"
   const spec: LlmProvider.ProviderSpec = {
     ...calls,
+    timeout,
+    firstContentTimeout: options.firstContentTimeout ?? timeout,
     provider: kind,
     baseUrl,
     protocol: ReplicatePredictions.make({ provider: kind, input }),
@@ -240,7 +249,9 @@ export const make = (
     }
   }
   // An address that is none is refused with the other settings.
-  return LlmProvider.make(URL.canParse(baseUrl) ? { ...spec, exchange: makeExchange(options, baseUrl) } : spec)
+  return LlmProvider.make(
+    URL.canParse(baseUrl) ? { ...spec, exchange: makeExchange({ ...options, timeout }, baseUrl) } : spec
+  )
 }
 
 /** What describes a model, whichever its version. */

@@ -101,7 +101,7 @@ describe("a whole answer", () => {
       const [seen] = server.seen
       assert.strictEqual(seen?.headers["authorization"], "Bearer r8_secret")
       assert.strictEqual(seen?.headers["prefer"], "wait=5")
-      assert.strictEqual(seen?.headers["cancel-after"], "120s")
+      assert.strictEqual(seen?.headers["cancel-after"], "300s")
       assert.deepStrictEqual(JSON.parse(seen?.body ?? ""), { input: { prompt: "hi", max_tokens: 20 } })
     }).pipe(Effect.provide(FetchHttpClient.layer))
   )

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
-import { ChatCompletions, type LlmError, type LlmRequest, LlmResponse, LlmTool, Protocol } from "@underlay/llm"
+import { ChatCompletions, LlmError, type LlmRequest, LlmResponse, LlmTool, Protocol } from "@underlay/llm"
 import { Effect, Either, Fiber, Option, Schema, Stream, TestClock } from "effect"
 
 const context = { provider: "openai", model: "m", method: "stream" }
@@ -518,6 +518,75 @@ describe("a request", () => {
     assert.isUndefined(groq["stream_options"])
   })
 
+  it("adds the tools that the provider runs to those of the request, and takes no notice of options without a value", () => {
+    const tools = [LlmTool.make("f", { parameters: Schema.Struct({ a: Schema.Number }) })]
+    const options = { x: { tools: [{ type: "browser_search" }], temperature: undefined } }
+    const both = Either.getOrThrow(
+      encode({ messages: [], tools, temperature: 1, providerOptions: options }, { provider: "x" })
+    )
+    const types = (body: { readonly [field: string]: unknown }) =>
+      (body["tools"] as ReadonlyArray<{ readonly type: string }>).map(({ type }) => type)
+    assert.deepStrictEqual(types(both), ["function", "browser_search"])
+    assert.strictEqual(both["temperature"], 1)
+    const own = Either.getOrThrow(encode({ messages: [], providerOptions: options }, { provider: "x" }))
+    assert.deepStrictEqual(types(own), ["browser_search"])
+  })
+
+  it("marks the ends of what is worth caching where server and model know such marks", () => {
+    const request = {
+      model: "gpt-5.6",
+      messages: [ChatMessage.system("long"), ChatMessage.user("a"), ChatMessage.user("b")],
+      promptCache: { breakpoints: [0, 1] }
+    }
+    const mark = { prompt_cache_breakpoint: { mode: "explicit" } }
+    const plain = [
+      { role: "system", content: "long" },
+      { role: "user", content: "a" },
+      { role: "user", content: "b" }
+    ]
+    const messagesOf = (of: LlmRequest.LlmRequest, dialect: ChatCompletions.Dialect) =>
+      Either.getOrThrow(encode(of, dialect))["messages"]
+    assert.deepStrictEqual(messagesOf(request, { provider: "x", promptCache: true }), [
+      { role: "system", content: [{ type: "text", text: "long", ...mark }] },
+      { role: "user", content: [{ type: "text", text: "a", ...mark }] },
+      { role: "user", content: "b" }
+    ])
+    assert.deepStrictEqual(messagesOf({ ...request, model: "gpt-5.5" }, { provider: "x", promptCache: true }), plain)
+    assert.deepStrictEqual(messagesOf(request, { provider: "x" }), plain)
+  })
+
+  it("knows media types however they are written, names documents, and finds files that are there already", () => {
+    const bytes = { type: "bytes" as const, bytes: utf8("x") }
+    const file = (mediaType: string, source: ChatMessage.FilePart["source"] = bytes) =>
+      ({ type: "file", mediaType, source }) as const
+    const body = Either.getOrThrow(
+      encode({
+        messages: [
+          {
+            role: "user",
+            content: [
+              file("Audio/WAV; codecs=1"),
+              file("application/pdf"),
+              file("constructor"),
+              file("application/pdf", { type: "url", url: "file-abc" })
+            ]
+          }
+        ]
+      })
+    )
+    assert.deepStrictEqual(body["messages"], [
+      {
+        role: "user",
+        content: [
+          { type: "input_audio", input_audio: { data: "eA==", format: "wav" } },
+          { type: "file", file: { filename: "file.pdf", file_data: "data:application/pdf;base64,eA==" } },
+          { type: "file", file: { filename: "file", file_data: "data:constructor;base64,eA==" } },
+          { type: "file", file: { file_id: "file-abc" } }
+        ]
+      }
+    ])
+  })
+
   it("gives reasoning back only to servers that take it", () => {
     const messages = [
       {
@@ -569,7 +638,8 @@ describe("a request", () => {
 
 describe("the body of a stream", () => {
   const bytes = (...pieces: ReadonlyArray<string>) => Stream.fromIterable(pieces.map(utf8)).pipe(Stream.rechunk(1))
-  const lost = () => Stream.fail(Protocol.decodeError({ status: 503, headers: {}, body: "", now: 0 }, context))
+  const lost = () =>
+    Stream.fail(new LlmError.LlmError({ ...context, reason: "Network", retryable: true, midStream: false }))
 
   it.effect("hands on what arrived before it fails", () =>
     Effect.gen(function* () {

@@ -5,7 +5,7 @@ import { ChatMessage } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { Llm, LlmResponse, LlmTest, LlmTool, OpenAi } from "@underlay/llm"
 import { ConfigProvider, Effect, Exit, Fiber, Layer, Redacted, Schedule, Schema, Stream } from "effect"
-import { json, serve, sse } from "./server.ts"
+import { answered, json, serve, sse } from "./server.ts"
 
 const ask: Llm.LlmRequest = { messages: [ChatMessage.user("the very private question")] }
 const key = "sk-test-0123456789abcdef"
@@ -128,7 +128,8 @@ describe("tokens", () => {
   it.effect("are counted at OpenAI whatever is spoken, and not where nobody counts them", () =>
     Effect.gen(function* () {
       const count = Llm.countTokens(ask)
-      const own = yield* asked({ api: "chat-completions" }, count)
+      // The words at which an answer is to stop are no part of what is counted.
+      const own = yield* asked({ api: "chat-completions" }, Llm.countTokens({ ...ask, stop: ["END"] }))
       assert.deepStrictEqual(
         own.map(({ url }) => url),
         ["https://api.openai.com/v1/responses/input_tokens"]
@@ -299,6 +300,117 @@ describe("the Responses API through the whole client", () => {
         { type: "function_call", call_id: "call_1", name: "weather", arguments: '{"city":"Berlin"}' },
         { type: "function_call_output", call_id: "call_1", output: '{"degrees":7}' }
       ])
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+})
+
+describe("what a server refuses and can be done without", () => {
+  type Body = { readonly [field: string]: unknown; readonly input: ReadonlyArray<Record<string, unknown>> }
+  const refused = (message: string, code: string | null = null) => ({
+    error: { message, type: "invalid_request_error", param: null, code }
+  })
+  const reasoned: Llm.LlmRequest = {
+    messages: [
+      ...ask.messages,
+      {
+        role: "assistant",
+        content: [
+          { type: "reasoning", text: "hm", id: "rs_1", signature: "of another key", provider: "openai" },
+          { type: "text", text: "Hello" }
+        ]
+      },
+      ...ask.messages
+    ]
+  }
+
+  it.scopedLive("reasoning that cannot be decrypted is left out, so that the conversation goes on", () =>
+    Effect.gen(function* () {
+      for (const [message, code] of [
+        ["The encrypted content gAAA...DQ== could not be verified.", "invalid_encrypted_content"],
+        ["The encrypted content for item rs_1 could not be verified.", null]
+      ] as const) {
+        const server = yield* serve(({ request, response }) => {
+          if (request.body.includes("of another key")) json(response, 400, refused(message, code))
+          else if (request.body.includes('"stream":true')) sse(response, streamed("Hello"))
+          else json(response, 200, answer("Hello"))
+        })
+        yield* Effect.gen(function* () {
+          assert.strictEqual((yield* Llm.generate(reasoned)).text, "Hello")
+          const parts = yield* Stream.runCollect(Llm.stream(reasoned))
+          assert.strictEqual(LlmResponse.fromParts(parts)?.text, "Hello")
+          // What the model reasons from now on is still asked for, and sent back.
+          yield* Llm.generate({ messages: JSON.parse(JSON.stringify(reasoned.messages).replace("another", "this")) })
+        }).pipe(over(server.url))
+        const bodies = server.seen.map(({ body }) => JSON.parse(body) as Body)
+        assert.deepStrictEqual(
+          bodies.map(({ input }) => input.filter(({ type }) => type === "reasoning").length),
+          [1, 0, 1, 0, 1]
+        )
+        for (const { include } of bodies) assert.deepStrictEqual(include, ["reasoning.encrypted_content"])
+      }
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive("what is refused again without it is refused, and every other error is left alone", () =>
+    Effect.gen(function* () {
+      for (const [status, message, code, requests, reason] of [
+        [400, "The encrypted content of a compaction could not be verified.", "invalid_encrypted_content", 2],
+        [400, "Encrypted content is not supported with this model.", null, 2],
+        [400, "Invalid value: 'tool'.", "invalid_value", 1],
+        [403, "Encrypted content is not supported with this model.", null, 1, "PermissionDenied"]
+      ] as const) {
+        const server = yield* serve(({ response }) => json(response, status, refused(message, code)))
+        const error = yield* Llm.generate(reasoned).pipe(over(server.url), Effect.flip)
+        assert.deepStrictEqual([error.reason, server.seen.length], [reason ?? "InvalidRequest", requests], message)
+      }
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive("a long life in the cache is a hint: a model that has none is asked without, and remembered", () =>
+    Effect.gen(function* () {
+      const hinted = { ...ask, promptCache: { key: "tenant-7", ttl: "long" as const } }
+      const message = "prompt_cache_retention is not supported on this model"
+      for (const api of ["responses", "chat-completions"] as const) {
+        const server = yield* serve(({ request, response }) => {
+          if (request.body.includes("prompt_cache_retention")) {
+            json(response, 400, refused(message, "invalid_parameter"))
+          } else json(response, 200, api === "responses" ? answer("Hello") : answered("Hello"))
+        })
+        yield* Effect.gen(function* () {
+          for (let turn = 0; turn < 2; turn++) assert.strictEqual((yield* Llm.generate(hinted)).text, "Hello")
+        }).pipe(over(server.url, { api }))
+        assert.deepStrictEqual(
+          server.seen
+            .map(({ body }) => JSON.parse(body) as Body)
+            .map((body) => [body["prompt_cache_key"], body["prompt_cache_retention"]]),
+          [
+            ["tenant-7", "24h"],
+            ["tenant-7", undefined],
+            ["tenant-7", undefined]
+          ]
+        )
+      }
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive("several of them at once are found one after another, within one attempt", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(({ request, response }) => {
+        if (request.body.includes("prompt_cache_retention")) {
+          return json(response, 400, refused("Unknown parameter: 'prompt_cache_retention'.", "unknown_parameter"))
+        }
+        if (request.body.includes("of another key")) {
+          return json(response, 400, refused("could not be verified", "invalid_encrypted_content"))
+        }
+        if (request.body.includes('"include"')) {
+          return json(response, 400, refused("Encrypted content is not supported with this model."))
+        }
+        json(response, 200, answer("Hello"))
+      })
+      const response = yield* Llm.generate({ ...reasoned, promptCache: { ttl: "long" } }).pipe(
+        over(server.url, { retry: false })
+      )
+      assert.deepStrictEqual([response.text, server.seen.length], ["Hello", 4])
     }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 })

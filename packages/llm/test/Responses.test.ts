@@ -1,7 +1,7 @@
 /** The Responses format: what requests become, what answers and streams are read as. Fixtures by hand from wire facts. */
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
-import { type LlmError, type LlmRequest, LlmResponse, LlmTool, Responses } from "@underlay/llm"
+import { LlmError, type LlmRequest, LlmResponse, LlmTool, Responses } from "@underlay/llm"
 import { Either, FastCheck, Schema } from "effect"
 
 type Json = { readonly [key: string]: unknown }
@@ -692,6 +692,8 @@ describe("whole answers", () => {
     assert.strictEqual(failed({ code: "image_content_policy_violation", message: "no" }).reason, "ContentFiltered")
     assert.strictEqual(failed({ code: "bio_policy", message: "no" }).reason, "ContentFiltered")
     assert.strictEqual(failed(null).reason, "Unknown")
+    const slow = failed({ code: "vector_store_timeout", message: "no" })
+    assert.deepStrictEqual([slow.reason, slow.code, slow.isRetryable], ["ServerError", "vector_store_timeout", true])
     for (const code of [
       "invalid_prompt",
       "invalid_image_url",
@@ -1097,7 +1099,7 @@ describe("streams", () => {
   })
 
   it("that break on the way are truncated, and whole once their end was seen", () => {
-    const lost = Either.getOrThrow(Either.flip(Responses.decode("", context)))
+    const lost = new LlmError.LlmError({ ...context, reason: "Network", retryable: true, midStream: false })
     const decoder = Responses.makeStreamDecoder(context)
     decoder.push(bytes(created + text(0, ["Hel"])))
     assert.isFalse(decoder.finished())

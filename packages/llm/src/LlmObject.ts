@@ -16,7 +16,8 @@ import type { LlmResponse, Usage } from "./LlmResponse.ts"
  *   schema. A request that is refused in all three ways fails with the first refusal.
  *
  * Properties that may be left out are sent as required and nullable to providers that hold a model only to objects with
- * all their properties (OpenAI's format). In every answer a null counts as left out where the schema has no place for it.
+ * all their properties (OpenAI's format). In every answer a null counts as left out where the schema has no place for it. A model
+ * that takes the format or the tool, but not `strict`, is asked without it.
  *
  * @since 0.1.0
  * @category models

@@ -130,6 +130,45 @@ describe("the way a value is asked for", () => {
     )
   }
 
+  const strictOf = (request: LlmRequest.LlmRequest | undefined): boolean =>
+    request?.responseFormat?.type === "json-schema"
+      ? request.responseFormat.strict === true
+      : request?.tools?.[0]?.strict === true
+  const notStrict = "`strict: true` is not supported with this model"
+
+  for (const structuredOutput of ["auto", "native"] as const) {
+    it.effect(
+      `is not strict where a model cannot be held to a schema, and that is remembered, ${structuredOutput}`,
+      () =>
+        Effect.gen(function* () {
+          assert.strictEqual((yield* object({ structuredOutput })).mode, "native")
+          yield* Llm.generateObject(Other, ask, { structuredOutput })
+          assert.deepStrictEqual(
+            (yield* requests).map((request) => [kindOf(request), strictOf(request)]),
+            [
+              ["native", true],
+              ["native", false],
+              ["native", false]
+            ]
+          )
+        }).pipe(scripted(refused(notStrict), berlin, other))
+    )
+  }
+
+  it.effect("is a tool that is not strict where both are refused", () =>
+    Effect.gen(function* () {
+      assert.strictEqual((yield* object()).mode, "tool")
+      assert.deepStrictEqual(
+        (yield* requests).map((request) => [kindOf(request), strictOf(request)]),
+        [
+          ["native", true],
+          ["tool", true],
+          ["tool", false]
+        ]
+      )
+    }).pipe(scripted(refused(), refused(notStrict), toolAnswer({ name: "Berlin", people: 1 })))
+  )
+
   it.effect("is not remembered where our own protocol refused a schema: it costs nothing to ask it again", () =>
     Effect.gen(function* () {
       const own = new LlmError.LlmError({

@@ -19,11 +19,23 @@ import { addUsage } from "./usage.ts"
 
 type Mode = Exclude<StructuredOutput, "auto">
 
-/** The ways to ask, best first. */
-const modes: ReadonlyArray<Mode> = ["native", "tool", "prompt"]
+/** A way to ask; `loose` does not ask the provider to hold the model to the schema. */
+interface Way {
+  readonly mode: Mode
+  readonly loose: boolean
+}
+
+/** The ways to ask, best first. The loose ones are for models that take the format, but cannot be held to a schema. */
+const ways: ReadonlyArray<Way> = [
+  { mode: "native", loose: false },
+  { mode: "native", loose: true },
+  { mode: "tool", loose: false },
+  { mode: "tool", loose: true },
+  { mode: "prompt", loose: false }
+]
 
 /** The way that works: for a model, or for one kind of request to it. */
-export type Known = Map<string, Mode>
+export type Known = Map<string, Way>
 
 // More than these by one layer are names that users made up, or schemas that are made anew for every request.
 const maxKnown = 256
@@ -117,8 +129,8 @@ const isBadAnswer = (error: LlmError): boolean => error.code !== undefined && ba
 /** Whether the provider, or the protocol in its place, does not take the request as it is written. */
 const isRefused = (error: LlmError): boolean => error.reason === "InvalidRequest" && !isBadAnswer(error)
 
-const ways =
-  /response[_ ]?format|json[_ ]?schema|structured[_ ]outputs?|output[_ ]?(?:config|format)|text\.format|guided|tool[_ ]?choice|\btools?\b|function[- _]?call/i
+const formats =
+  /response[_ ]?format|json[_ ]?schema|structured[_ ]outputs?|output[_ ]?(?:config|format)|text\.format|guided|tool[_ ]?choice|\btools?\b|function[- _]?call|\bstrict\b/i
 const unsupported =
   /(?:not|n't) (?:\w+ )?(?:support|available|allowed|enabled|implemented|permitted)|unsupported|unavailable|unknown|unrecogni[sz]ed|unexpected/i
 const aboutSchema =
@@ -126,7 +138,10 @@ const aboutSchema =
 
 /** Whether a provider says that a model does not have this way of asking at all, whatever the schema. */
 const isOfModel = ({ providerMessage: said = "" }: LlmError): boolean =>
-  ways.test(said) && unsupported.test(said) && !aboutSchema.test(said)
+  formats.test(said) && unsupported.test(said) && !aboutSchema.test(said)
+
+/** Whether a provider says that it cannot hold this model to a schema. */
+const isOfStrictness = ({ providerMessage: said = "" }: LlmError): boolean => /\bstrict\b/i.test(said)
 
 /** What is asked for in one of the ways, and how the answer to it is read. */
 interface Question {
@@ -143,6 +158,7 @@ interface Wanted {
   readonly schema: Readonly<Record<string, unknown>>
   /** The schema that the provider is to hold the model to, where it can. */
   readonly enforced: Readonly<Record<string, unknown>>
+  readonly strict: boolean
 }
 
 const corrected = "Answer again with the corrected JSON only, and nothing else."
@@ -174,7 +190,7 @@ const native = (request: LlmRequest, wanted: Wanted): Question => ({
       name: wanted.name,
       ...(wanted.description === undefined ? {} : { description: wanted.description }),
       schema: wanted.enforced,
-      ...(JsonSchema.isEnforceable(wanted.enforced) ? { strict: true } : {})
+      ...(wanted.strict ? { strict: true } : {})
     }
   },
   read: (response) => jsonIn(response.text),
@@ -207,7 +223,7 @@ const byTool = (request: LlmRequest, wanted: Wanted): Question => {
     name,
     description: wanted.description ?? "Gives the answer. Call it once, with the whole answer as its arguments.",
     parameters: wanted.enforced,
-    ...(JsonSchema.isEnforceable(wanted.enforced) ? { strict: true } : {})
+    ...(wanted.strict ? { strict: true } : {})
   }
   const answerOf = (response: Response.LlmResponse) => response.toolCalls.find((call) => call.name === name)
   return {
@@ -265,11 +281,13 @@ export const generateObject = <A, I, R>(
     const sent = wrapped ? JsonSchema.wrap(root) : root
     // Held to a schema a model answers better than by itself, even if it has to say of each property that there is none.
     const closed = llm.optionalProperties === "nullable" ? JsonSchema.nullable(sent) : sent
+    const strict = JsonSchema.isEnforceable(closed)
     const wanted: Wanted = {
       name: options.name ?? nameOf(schema.ast),
       description: options.description,
       schema: sent,
-      enforced: JsonSchema.isEnforceable(closed) ? closed : sent
+      enforced: strict ? closed : sent,
+      strict
     }
     const model = request.model ?? llm.model
     const decode = Schema.decodeUnknown(schema, { errors: "all" })
@@ -356,16 +374,20 @@ export const generateObject = <A, I, R>(
       })
     }
 
-    const ask = (mode: Mode): Effect.Effect<LlmObject<A>, LlmError, R> => {
-      const question = questions[mode](request, wanted)
+    const ask = ({ loose, mode }: Way): Effect.Effect<LlmObject<A>, LlmError, R> => {
+      const question = questions[mode](request, loose ? { ...wanted, enforced: sent, strict: false } : wanted)
       return attempt(mode, question, question.request, undefined, repairs)
     }
 
     const setting = options.structuredOutput ?? llm.structuredOutput ?? "auto"
-    if (setting !== "auto") return ask(setting)
+    const open = ways.filter(
+      ({ loose, mode }) => (setting === "auto" || mode === setting) && !(loose && !wanted.strict)
+    )
 
     // What else of the request a provider may not take together with one of the ways.
+    const ofModel = JSON.stringify([setting, model])
     const kind = JSON.stringify([
+      setting,
       model,
       wanted.schema,
       request.reasoningEffort,
@@ -373,24 +395,30 @@ export const generateObject = <A, I, R>(
       (request.tools ?? []).length > 0
     ])
     /** Remembers what to begin with next time, as widely as the refusals were meant. Our own cost nothing. */
-    const learn = (mode: Mode, refusals: ReadonlyArray<LlmError>) => {
+    const learn = (way: Way, refusals: ReadonlyArray<LlmError>) => {
       if (!refusals.some((error) => error.status !== undefined)) return
       if (known.size >= maxKnown) known.clear()
-      known.set(refusals.every(isOfModel) ? model : kind, mode)
+      known.set(refusals.every(isOfModel) ? ofModel : kind, way)
     }
 
     /** Later ways are for what the earlier do not take. If none is taken, it was not for the way it was asked. */
     const from = (index: number, refusals: ReadonlyArray<LlmError>): Effect.Effect<LlmObject<A>, LlmError, R> => {
-      const mode = modes[index]
+      const way = open[index]
       const [refusal] = refusals
-      if (mode === undefined) return refusal === undefined ? ask("prompt") : Effect.fail(refusal)
-      return Effect.matchEffect(ask(mode), {
-        onFailure: (error) => (isRefused(error) ? from(index + 1, [...refusals, error]) : Effect.fail(error)),
+      if (way === undefined) return refusal === undefined ? ask({ mode: "prompt", loose: false }) : Effect.fail(refusal)
+      return Effect.matchEffect(ask(way), {
+        onFailure: (error) => {
+          if (!isRefused(error)) return Effect.fail(error)
+          const next = index + 1
+          return from(open[next]?.loose === true && !isOfStrictness(error) ? next + 1 : next, [...refusals, error])
+        },
         onSuccess: (object) => {
-          learn(mode, refusals)
+          learn(way, refusals)
           return Effect.succeed(object)
         }
       })
     }
-    return from(modes.indexOf(known.get(kind) ?? known.get(model) ?? "native"), [])
+    const begin = known.get(kind) ?? known.get(ofModel)
+    const first = open.findIndex(({ loose, mode }) => mode === begin?.mode && loose === begin.loose)
+    return from(Math.max(0, first), [])
   })

@@ -55,13 +55,15 @@ export const make = (
   options: GoogleOptions
 ): Effect.Effect<LlmService, LlmError, HttpClient.HttpClient | Scope.Scope> => {
   const { apiKey, baseUrl, headers, ...rest } = options
-  const dialect: GenerateContent.Dialect = { provider: kind }
+  const address = baseUrl ?? "https://generativelanguage.googleapis.com/v1beta"
+  const agentPlatform = /^https:\/\/(?:[\w-]+-)?aiplatform\.googleapis\.com\//i.test(address)
+  const dialect: GenerateContent.Dialect = { provider: kind, agentPlatform }
   return LlmProvider.make({
     ...rest,
     provider: kind,
     telemetryName: "gcp.gemini",
     operation: "generate_content",
-    baseUrl: baseUrl ?? "https://generativelanguage.googleapis.com/v1beta",
+    baseUrl: address,
     protocol: GenerateContent.make(dialect),
     endpoint: ({ model, stream }) =>
       `/${GenerateContent.modelPath(model)}:${stream ? "streamGenerateContent?alt=sse" : "generateContent"}`,

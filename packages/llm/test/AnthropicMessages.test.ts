@@ -1,7 +1,7 @@
 /** The Messages format: requests, answers and streams, from facts of the wire. */
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
-import { AnthropicMessages, type Llm, type LlmError, type LlmRequest, LlmResponse, LlmTool } from "@underlay/llm"
+import { AnthropicMessages, type Llm, LlmError, type LlmRequest, LlmResponse, LlmTool } from "@underlay/llm"
 import { Either, FastCheck, Schema } from "effect"
 import { fromSchema } from "../src/internal/jsonSchema.ts"
 
@@ -1010,7 +1010,7 @@ describe("a streamed answer", () => {
     const decoder = AnthropicMessages.makeStreamDecoder(context)
     decoder.push(bytes(start() + text(0, "a")))
     assert.isFalse(decoder.finished())
-    const cause = failed("")
+    const cause = new LlmError.LlmError({ ...context, reason: "Network", retryable: true, midStream: false })
     const broken = decoder.broken(cause)
     assert.deepInclude(broken, { reason: "StreamTruncated", retryable: false, midStream: true })
     assert.strictEqual(broken?.partial?.text, "a")

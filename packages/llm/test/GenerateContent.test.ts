@@ -1,7 +1,7 @@
 /** Gemini's wire format: what is sent, and what is made of answers and streams. */
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
-import { GenerateContent, type LlmRequest, LlmResponse, LlmTool, Protocol } from "@underlay/llm"
+import { GenerateContent, LlmError, type LlmRequest, LlmResponse, LlmTool, Protocol } from "@underlay/llm"
 import { Duration, Either, FastCheck, Schema } from "effect"
 import { fromSchema } from "../src/internal/jsonSchema.ts"
 
@@ -250,6 +250,32 @@ describe("a request to Gemini", () => {
     ])
   })
 
+  it("has the results before what the user says with them, which must not come between calls and results", () => {
+    const call = { type: "tool-call", id: "a", name: "weather", arguments: {} } as const
+    const body = sent(
+      {
+        messages: [
+          { role: "assistant", content: [call] },
+          ChatMessage.user("and hurry"),
+          { role: "tool", content: [{ type: "tool-result", id: "a", name: "weather", result: "dry" }] }
+        ]
+      },
+      "gemini-2.5-flash"
+    )
+    const [, turn] = body["contents"] as ReadonlyArray<Json>
+    assert.deepStrictEqual(turn, {
+      role: "user",
+      parts: [{ functionResponse: { id: "a", name: "weather", response: { output: "dry" } } }, { text: "and hurry" }]
+    })
+  })
+
+  it("says that a tool's arguments are an object, also where its schema does not", () => {
+    const body = sent(asked({ tools: [{ name: "f", parameters: {} }] }))
+    assert.deepStrictEqual(body["tools"], [
+      { functionDeclarations: [{ name: "f", parametersJsonSchema: { type: "object" } }] }
+    ])
+  })
+
   it("refuses a result that is not JSON without quoting it", () => {
     const error = refused({
       messages: [
@@ -411,6 +437,15 @@ describe("a request to Gemini", () => {
     assert.strictEqual(reason("{}"), "MalformedResponse")
     assert.strictEqual(reason("<html>"), "MalformedResponse")
     assert.strictEqual(reason(`{"error":{"code":403,"status":"PERMISSION_DENIED","message":"no"}}`), "PermissionDenied")
+  })
+
+  it("asks Agent Platform for a count in the form that it takes", () => {
+    const body = GenerateContent.encodeCountTokens(
+      asked({ tools: [weather], toolChoice: "required", messages: [ChatMessage.system("s"), ChatMessage.user("hi")] }),
+      { model: "gemini-3-flash", dialect: { ...dialect, agentPlatform: true } }
+    )
+    const fields = Object.keys(JSON.parse(Either.getOrThrow(body)) as Json)
+    assert.deepStrictEqual(fields.sort(), ["contents", "systemInstruction", "tools"])
   })
 
   it("names models by their collection", () => {
@@ -1012,7 +1047,7 @@ describe("a streamed answer of Gemini", () => {
   it("keeps what had come when the connection breaks", () => {
     const decoder = GenerateContent.makeStreamDecoder(context)
     decoder.push(new TextEncoder().encode(sse(candidate([{ text: "Hel" }]))))
-    const cause = Protocol.decodeError({ status: 503, headers: {}, body: "", now: 0 }, context)
+    const cause = new LlmError.LlmError({ ...context, reason: "Network", retryable: true, midStream: false })
     const error = decoder.broken(cause)
     assert.strictEqual(error?.reason, "StreamTruncated")
     assert.strictEqual(error?.partial?.text, "Hel")

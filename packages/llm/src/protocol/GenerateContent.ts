@@ -28,6 +28,8 @@ import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } fr
 export interface Dialect {
   /** The name under which a request's `providerOptions` are found, and of the signatures that are sent back. */
   readonly provider: string
+  /** Agent Platform (Vertex AI) takes the question how many tokens a request is in another form than the Gemini API. */
+  readonly agentPlatform?: boolean | undefined
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -144,6 +146,8 @@ const partsOf = (message: Exclude<ChatMessage, { readonly role: "system" }>, dia
   }
 }
 
+const isResult = (part: Json): boolean => part["functionResponse"] !== undefined
+
 const encodeContents = (
   request: LlmRequest,
   model: string,
@@ -163,6 +167,11 @@ const encodeContents = (
     const last = contents.at(-1)
     if (last !== undefined && last.role === role) last.parts.push(...parts)
     else contents.push({ role, parts: [...parts] })
+  }
+  // Results come directly after the calls, before all else that the user says.
+  for (const { parts } of contents) {
+    const results = parts.filter(isResult)
+    if (results.length > 0) parts.splice(0, parts.length, ...results, ...parts.filter((part) => !isResult(part)))
   }
   if (/gemini/i.test(model) && !olderGemini.test(model)) {
     // Gemini 3 refuses a step whose first call is not signed, such as one of another provider's model.
@@ -233,7 +242,8 @@ const encodeTools = (request: LlmRequest, model: string): Json => {
   const functionDeclarations = tools.map((tool) => ({
     name: tool.name,
     ...(tool.description === undefined ? {} : { description: tool.description }),
-    parametersJsonSchema: toGeminiSchema(tool.parameters)
+    // Arguments are an object, also where the schema does not say so.
+    parametersJsonSchema: { type: "object", ...toGeminiSchema(tool.parameters) }
   }))
   const choice = request.toolChoice ?? "auto"
   const strict = tools.every((tool) => tool.strict === true) && canValidate(model)
@@ -381,6 +391,9 @@ export const modelPath = (model: string): string =>
 
 const resourceOf = (model: string): string => (model.includes("/") ? model : `models/${model}`)
 
+/** What Agent Platform takes of a request whose tokens it is to count. */
+const counted = new Set(["contents", "systemInstruction", "tools", "generationConfig"])
+
 /**
  * The JSON body that asks how many tokens a request has, with its instructions, tools and schema.
  *
@@ -393,9 +406,11 @@ export const encodeCountTokens = (
 ): Either.Either<string, LlmError> => {
   const model = request.model ?? options.model
   return written(options.dialect, model, "countTokens", () =>
-    Either.map(encodeBody(request, model, options.dialect), (body) => ({
-      generateContentRequest: { model: resourceOf(model), ...body }
-    }))
+    Either.map(encodeBody(request, model, options.dialect), (body) =>
+      options.dialect.agentPlatform === true
+        ? Object.fromEntries(Object.entries(body).filter(([key]) => counted.has(key)))
+        : { generateContentRequest: { model: resourceOf(model), ...body } }
+    )
   )
 }
 

@@ -960,6 +960,34 @@ describe("layers", () => {
     })
   )
 
+  it.effect("from the configuration, with what a provider may be told of its own", () =>
+    Effect.gen(function* () {
+      const read = (entries: Record<string, string>) =>
+        Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(entries))))
+      const own = yield* HuggingFaceEmbeddings.config.pipe(
+        read({
+          "huggingface.embeddings.model": "BAAI/bge-m3",
+          "huggingface.embeddings.pooling": "cls",
+          "huggingface.embeddings.truncate": "true",
+          "huggingface.embeddings.promptName": "query"
+        })
+      )
+      assert.deepStrictEqual([own.pooling, own.truncate, own.promptName], ["cls", true, "query"])
+      const local = yield* OllamaEmbeddings.config.pipe(
+        read({
+          "ollama.host": "box",
+          "ollama.embeddings.model": "bge-m3",
+          "ollama.embeddings.contextLength": "8192",
+          "ollama.embeddings.keepAlive": "10 minutes"
+        })
+      )
+      assert.deepStrictEqual(
+        [local.host, local.contextLength, local.keepAlive],
+        ["box", 8192, Duration.decode("10 minutes")]
+      )
+    })
+  )
+
   it.effect("from the configuration, of every provider", () =>
     Effect.gen(function* () {
       const found = [

@@ -140,7 +140,10 @@ const settingsWith = (
         Config.all({
           model: Config.nonEmptyString("model"),
           baseUrl: Config.option(Config.nonEmptyString("baseUrl")),
-          api: Config.option(Config.literal("feature-extraction", "openai")("api"))
+          api: Config.option(Config.literal("feature-extraction", "openai")("api")),
+          pooling: Config.option(Config.literal("mean", "cls")("pooling")),
+          truncate: Config.option(Config.boolean("truncate")),
+          promptName: Config.option(Config.nonEmptyString("promptName"))
         })
       ),
       within(LlmEmbeddings.settings)
@@ -150,7 +153,10 @@ const settingsWith = (
       apiKey: Option.getOrUndefined(apiKey),
       model: own.model,
       baseUrl: Option.getOrUndefined(own.baseUrl),
-      api: Option.getOrUndefined(own.api)
+      api: Option.getOrUndefined(own.api),
+      pooling: Option.getOrUndefined(own.pooling),
+      truncate: Option.getOrUndefined(own.truncate),
+      promptName: Option.getOrUndefined(own.promptName)
     })
   )
 
@@ -164,8 +170,8 @@ export const settings: Config.Config<HuggingFaceEmbeddingsOptions> = settingsWit
 
 /**
  * The options as settings: `huggingface.embeddings.model`, and if they are there `huggingface.apiKey`,
- * `huggingface.embeddings.baseUrl`, `huggingface.embeddings.api` and `huggingface.embeddings.dimensions` with the other
- * settings of embeddings.
+ * `huggingface.embeddings.baseUrl`, `.api`, `.pooling`, `.truncate`, `.promptName` and `.dimensions` with the other settings
+ * of embeddings.
  *
  * @since 0.1.0
  * @category config

@@ -292,13 +292,42 @@ const saidIn = (content: unknown): { readonly text: string; readonly reasoning: 
   return { text, reasoning, refusal }
 }
 
+/** Follows the brackets of a JSON text that comes in pieces. */
+class Nesting {
+  private depth = 0
+  private began = false
+  private quoted = false
+  private escaped = false
+
+  add(text: string): void {
+    for (let at = 0; at < text.length; at++) {
+      const char = text[at]
+      if (this.escaped) this.escaped = false
+      else if (this.quoted) {
+        if (char === "\\") this.escaped = true
+        else if (char === '"') this.quoted = false
+      } else if (char === '"') this.quoted = true
+      else if (char === "{" || char === "[") {
+        this.began = true
+        this.depth += 1
+      } else if (char === "}" || char === "]") this.depth -= 1
+    }
+  }
+
+  /** Every bracket that was opened is closed again. */
+  get isClosed(): boolean {
+    return this.began && this.depth === 0 && !this.quoted
+  }
+}
+
 /** A call while it is assembled. */
 interface OpenCall {
   id: string
   name: string
   args: string
-  /** The last piece of the arguments: looking at the whole would flatten a string that still grows. */
-  last: string
+  /** The arguments as far as their brackets tell: looking at the whole would flatten a string that still grows. */
+  readonly nesting: Nesting
+  spoilt: boolean
   index: number | undefined
   readonly position: number
 }
@@ -317,7 +346,12 @@ const wholeCall = (call: OpenCall): LlmToolCall => {
 const isWhole = (call: OpenCall): boolean => Sse.parse(call.args) !== undefined
 
 /** Whether the arguments are an object that has ended, so that nothing can be added to them. */
-const isClosed = (call: OpenCall): boolean => call.last.trimEnd().endsWith("}") && isWhole(call)
+const isClosed = (call: OpenCall): boolean => {
+  if (call.spoilt || !call.nesting.isClosed) return false
+  // What is no JSON with all its brackets closed will never be, and is not looked at again.
+  call.spoilt = !isWhole(call)
+  return !call.spoilt
+}
 
 /**
  * Assembles calls from deltas: by id if there is one, else by index, else the last one. Ids and names may come late or be
@@ -325,19 +359,22 @@ const isClosed = (call: OpenCall): boolean => call.last.trimEnd().endsWith("}") 
  */
 class Calls {
   readonly all: Array<OpenCall> = []
+  private readonly byId = new Map<string, OpenCall>()
+  /** The last call of each index. */
+  private readonly byIndex = new Map<number, OpenCall>()
 
   /** The call that a piece without a known id goes on with, as far as its index tells. */
   private candidate(index: number | undefined, anonymous: boolean): OpenCall | undefined {
     const last = this.all.at(-1)
     if (index === undefined) return last
-    const same = this.all.findLast((call) => call.index === index)
+    const same = this.byIndex.get(index)
     // Of a server that leaves out the index of a call's first piece only.
     return same === undefined && anonymous && last?.index === undefined ? last : same
   }
 
   private find(id: string, index: number | undefined, name: string, text: string): OpenCall | undefined {
     if (id !== "") {
-      const same = this.all.find((call) => call.id === id)
+      const same = this.byId.get(id)
       if (same !== undefined) return same
     }
     const candidate = this.candidate(index, id === "" && name === "")
@@ -364,14 +401,19 @@ class Calls {
     let call = this.find(id, index, name, text)
     if (call === undefined) {
       if (id === "" && name === "" && text === "") return undefined
-      call = { id, name, args: "", last: "", index, position: this.all.length }
+      call = { id, name, args: "", nesting: new Nesting(), spoilt: false, index, position: this.all.length }
       this.all.push(call)
     }
     if (call.id === "") call.id = id
     if (call.name === "") call.name = name
     call.index ??= index
+    if (call.id !== "" && !this.byId.has(call.id)) this.byId.set(call.id, call)
+    if (call.index !== undefined && call !== this.byIndex.get(call.index)) {
+      const other = this.byIndex.get(call.index)
+      if (other === undefined || other.position < call.position) this.byIndex.set(call.index, call)
+    }
     call.args += text
-    if (text !== "") call.last = text
+    call.nesting.add(text)
     return { call, text }
   }
 }

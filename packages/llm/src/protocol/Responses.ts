@@ -439,6 +439,8 @@ interface Item {
   readonly id: string
   readonly index: number | undefined
   readonly type: string
+  /** Counts the items. */
+  readonly order: number
   /** Counts the calls. */
   readonly position: number
   callId: string
@@ -455,12 +457,71 @@ interface Item {
   done: boolean
 }
 
+/** The items of an answer, found by name and by place without looking through them all. */
+class Items {
+  readonly all: Array<Item> = []
+  private readonly named = new Map<string, Array<Item>>()
+  private readonly placed = new Map<string, Array<Item>>()
+
+  add(item: Item): void {
+    this.all.push(item)
+    if (item.id !== "") put(this.named, `${item.type} ${item.id}`, item)
+    put(this.placed, `${item.type} ${item.index}`, item)
+  }
+
+  private of(type: string, id: string): ReadonlyArray<Item> {
+    return (id === "" ? undefined : this.named.get(`${type} ${id}`)) ?? none
+  }
+
+  private at(type: string, index: number | undefined): ReadonlyArray<Item> {
+    return this.placed.get(`${type} ${index}`) ?? none
+  }
+
+  /** The last of a name, or else of a place, that has not ended. */
+  open(type: string, id: string, index: number | undefined): Item | undefined {
+    return this.openNamed(type, id) ?? this.at(type, index).findLast(isOpen)
+  }
+
+  openNamed(type: string, id: string): Item | undefined {
+    return this.of(type, id).findLast(isOpen)
+  }
+
+  /** Whether the last of a name or a place has ended, so that nothing can be added to it. */
+  hasEnded(type: string, id: string, index: number | undefined): boolean {
+    const named = this.of(type, id).at(-1)
+    const placed = index === undefined ? undefined : this.at(type, index).at(-1)
+    const last = named === undefined || (placed !== undefined && placed.order > named.order) ? placed : named
+    return last?.done === true
+  }
+
+  /** Whether one of a name or a place has ended. */
+  had(type: string, id: string, index: number): boolean {
+    return this.of(type, id).some(isDone) || this.at(type, index).some(isDone)
+  }
+
+  /** Whether the very item has ended: told by its name and its place. */
+  repeats(type: string, id: string, index: number | undefined): boolean {
+    return this.of(type, id).some((item) => item.done && item.index === index)
+  }
+}
+
+const none: ReadonlyArray<Item> = []
+const isDone = (item: Item) => item.done
+const isOpen = (item: Item) => !item.done
+
+const put = (map: Map<string, Array<Item>>, key: string, item: Item) => {
+  const list = map.get(key)
+  if (list === undefined) map.set(key, [item])
+  else list.push(item)
+}
+
 /** Reads an answer, whether it comes whole or in events. Mutable, since it runs for every chunk. */
 class Reader {
   readonly answer: Assembly
   /** The last word on the answer has come. */
   over = false
-  private readonly items: Array<Item> = []
+  private readonly items = new Items()
+  private readonly callIds = new Set<string>()
   private latest: Item | undefined
   private calls = 0
   private messages = false
@@ -482,22 +543,13 @@ class Reader {
     }
     const name = string(id) ?? ""
     const place = count(index)
-    const found =
-      this.items.findLast((item) => !item.done && item.type === type && name !== "" && item.id === name) ??
-      this.items.findLast((item) => !item.done && item.type === type && item.index === place)
-    this.latest = found ?? this.open(name, place, type)
+    this.latest = this.items.open(type, name, place) ?? this.open(name, place, type)
     return this.latest
   }
 
   /** Whether the item of an event has ended already, so that nothing can be added to it. */
   private isDone(event: Json, type: string): boolean {
-    const id = string(event["item_id"])
-    const index = count(event["output_index"])
-    const same = this.items.findLast(
-      (item) =>
-        item.type === type && ((id !== undefined && item.id === id) || (index !== undefined && item.index === index))
-    )
-    return same?.done === true
+    return this.items.hasEnded(type, string(event["item_id"]) ?? "", count(event["output_index"]))
   }
 
   private open(id: string, index: number | undefined, type: string): Item {
@@ -506,6 +558,7 @@ class Reader {
       id,
       index,
       type,
+      order: this.items.all.length,
       position: type === "function_call" ? this.calls++ : 0,
       callId: "",
       name: "",
@@ -517,7 +570,7 @@ class Reader {
       reasoned: false,
       done: false
     }
-    this.items.push(item)
+    this.items.add(item)
     return item
   }
 
@@ -627,11 +680,8 @@ class Reader {
     if (!isRecord(raw)) return
     const type = typeOf(raw)
     const id = string(raw["id"]) ?? ""
-    const open =
-      this.items.findLast((item) => !item.done && item.type === type && id !== "" && item.id === id) ??
-      this.items.findLast((item) => !item.done && item.type === type && index !== undefined && item.index === index)
-    const again = (item: Item) => item.done && item.type === type && item.id === id && item.index === index
-    if (open === undefined && id !== "" && this.items.some(again)) return
+    const open = index === undefined ? this.items.openNamed(type, id) : this.items.open(type, id, index)
+    if (open === undefined && this.items.repeats(type, id, index)) return
     const item = open ?? this.open(id, index, type)
     item.done = true
     switch (type) {
@@ -683,7 +733,12 @@ class Reader {
     this.describe(item, raw)
     const args = argumentsOf(raw["arguments"])
     if (args !== "") item.args = args
-    this.answer.onCall({ ...wholeCall(item), ...this.rest(raw) })
+    this.deliver({ ...wholeCall(item), ...this.rest(raw) })
+  }
+
+  private deliver(call: LlmToolCall): void {
+    this.callIds.add(call.id)
+    this.answer.onCall(call)
   }
 
   /** What must go back with a call beside its arguments. */
@@ -737,24 +792,20 @@ class Reader {
 
   /** Whether an item has come in an event of its own. */
   private hasDelivered(raw: Json, type: string, place: number): boolean {
-    const id = string(raw["id"])
     const callId = string(raw["call_id"])
     return (
-      this.items.some(
-        (item) => item.done && item.type === type && (item.index === place || (id !== undefined && item.id === id))
-      ) ||
-      (type === "function_call" && callId !== undefined && this.answer.calls.some((call) => call.id === callId))
+      this.items.had(type, string(raw["id"]) ?? "", place) ||
+      (type === "function_call" && callId !== undefined && this.callIds.has(callId))
     )
   }
 
   /** The answer is whole: calls whose end was not told are whole too. */
   finish(): void {
-    for (const item of this.items) {
+    for (const item of this.items.all) {
       if (item.done || item.type !== "function_call") continue
       item.done = true
       const call = wholeCall(item)
-      const known = this.answer.calls.some((other) => other.id === call.id)
-      if (!known && (item.callId !== "" || item.name !== "")) this.answer.onCall(call)
+      if (!this.callIds.has(call.id) && (item.callId !== "" || item.name !== "")) this.deliver(call)
     }
     this.answer.finish(finishOf(this.answer.finishReason, this.answer.calls.length > 0))
   }

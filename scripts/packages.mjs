@@ -37,6 +37,8 @@ mkdirSync(consumer)
 cpSync(join(root, "scripts", "consumer"), consumer, { recursive: true })
 const examples = JSON.parse(readFileSync(join(root, "examples", "package.json"), "utf8")).dependencies
 const development = JSON.parse(readFileSync(join(root, "package.json"), "utf8")).devDependencies
+// What is optional for a package, the consumer has; that nothing else needs it, exports.ts looks at.
+const llm = JSON.parse(readFileSync(join(root, "packages", "llm", "package.json"), "utf8")).devDependencies
 const pick = (from, keys) => Object.fromEntries(keys.map((key) => [key, from[key]]))
 writeFileSync(
   join(consumer, "package.json"),
@@ -49,7 +51,8 @@ writeFileSync(
       ...pick(
         examples,
         Object.keys(examples).filter((key) => !key.startsWith("@underlay/") && key !== "tsx")
-      )
+      ),
+      ...pick(llm, ["@effect/ai", "@effect/rpc"])
     },
     devDependencies: { ...pick(development, ["typescript", "@types/node"]), "@types/ws": "8.18.2" },
     pnpm: {

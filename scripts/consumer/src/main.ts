@@ -14,6 +14,7 @@ import { RedisClient } from "@underlay/redis"
 import * as RedisSessionStore from "@underlay/redis/RedisSessionStore"
 import { Config, Console, Effect, Layer, Logger, LogLevel, Option, Schema } from "effect"
 import * as Exports from "./exports.js"
+import * as Models from "./llm.js"
 import * as State from "./state.js"
 
 /** The effect gives this, or it is a defect that says what it gave. */
@@ -50,6 +51,8 @@ const program = Effect.gen(function* () {
   const missing = yield* Exports.problems
   if (missing.length > 0) return yield* Effect.dieMessage(missing.join("; "))
 
+  yield* same(Models.program, Models.expected)
+
   // The same program in memory and, if there is one, on a server.
   yield* same(State.program.pipe(Effect.scoped, Effect.provide(State.inMemory)), State.expected)
   const hasServer = Option.isSome(yield* Config.option(Config.string("REDIS_URL")))
@@ -62,7 +65,7 @@ const program = Effect.gen(function* () {
   const right = match?.id === "redis" && row?.answer === 42 && reply.text === "hi" && usable && sentinels !== undefined
   if (!right) return yield* Effect.dieMessage("a package does not do what its source does")
   yield* Console.log(
-    `The packed packages work: sessions, cache, vectors, SQL, a model; locks, limits, events and caches ${
+    `The packed packages work: sessions, cache, vectors, SQL, models; locks, limits, events and caches ${
       hasServer ? "in memory and on Redis" : "in memory"
     }; without a server: ${refused._tag}`
   )

@@ -426,8 +426,8 @@ describe("tools", () => {
         }
       ])
     }).pipe(
-      Effect.provide(handlers),
-      Effect.provide(
+      Effect.provide([
+        handlers,
         scripted(
           {
             toolCalls: [
@@ -438,7 +438,7 @@ describe("tools", () => {
           },
           "done"
         )
-      )
+      ])
     )
   )
 
@@ -465,7 +465,7 @@ describe("tools", () => {
       )
       const error = yield* Effect.flip(ask({ tool: "nothing" as "now" }))
       assert.strictEqual(AiError.isAiError(error) ? error._tag : undefined, "MalformedInput")
-    }).pipe(Effect.provide(handlers), Effect.provide(scripted("1", "2", "3", "4", "5", "6")))
+    }).pipe(Effect.provide([handlers, scripted("1", "2", "3", "4", "5", "6")]))
   )
 
   it.effect("a provider's own are refused by name", () => {
@@ -497,10 +497,10 @@ describe("tools", () => {
         [["too late", true]]
       )
     }).pipe(
-      Effect.provide(handlers),
-      Effect.provide(
+      Effect.provide([
+        handlers,
         scripted({ toolCalls: [call("weather", { city: "Atlantis" })] }, { toolCalls: [call("late", { at: "-1" })] })
-      )
+      ])
     )
   )
 
@@ -521,15 +521,15 @@ describe("tools", () => {
       const parts = yield* collect(LanguageModel.streamText({ prompt: "?", toolkit: kit }))
       assert.deepStrictEqual(typesOf(parts), ["tool-call", "tool-result", "response-metadata", "finish"])
     }).pipe(
-      Effect.provide(handlers),
-      Effect.provide(
+      Effect.provide([
+        handlers,
         scripted(
           { toolCalls: [call("late", { at: { x: 1 } })] },
           { toolCalls: [call("weather", { city: ["secret"] })] },
           { toolCalls: [call("nothing", {})] },
           { toolCalls: [call("late", "secret")] }
         )
-      )
+      ])
     )
   )
 
@@ -565,14 +565,14 @@ describe("tools", () => {
       const [request] = yield* requests
       assert.strictEqual(request?.tools?.[0]?.parameters["type"], "object")
     }).pipe(
-      Effect.provide(layer),
-      Effect.provideService(Unit, "metres"),
-      Effect.provide(
+      Effect.provide([
+        layer,
         scripted(
           { toolCalls: [call("Measure", { _tag: "Measure", what: "height" }, "a"), call("unit", {}, "b")] },
           '{"length":"3"}'
         )
-      )
+      ]),
+      Effect.provideService(Unit, "metres")
     )
   })
 
@@ -585,7 +585,7 @@ describe("tools", () => {
         disableToolCallResolution: true
       })
       assert.deepStrictEqual([toolCalls.length, toolResults.length], [1, 0])
-    }).pipe(Effect.provide(handlers), Effect.provide(scripted({ toolCalls: [call("weather", { city: "Atlantis" })] })))
+    }).pipe(Effect.provide([handlers, scripted({ toolCalls: [call("weather", { city: "Atlantis" })] })]))
   )
 
   it.effect("ids that come again are told apart over the conversation", () =>
@@ -598,10 +598,10 @@ describe("tools", () => {
       const ids = parts.flatMap((part) => (part.type === "tool-call" || part.type === "tool-result" ? [part.id] : []))
       assert.deepStrictEqual(ids, ["c0_2", "c0_2"])
     }).pipe(
-      Effect.provide(handlers),
-      Effect.provide(
+      Effect.provide([
+        handlers,
         scripted({ toolCalls: [call("now", {})] }, { toolCalls: [call("now", {})] }, { toolCalls: [call("now", {})] })
-      )
+      ])
     )
   )
 })
@@ -734,8 +734,8 @@ describe("streamText", () => {
       const results = parts.flatMap((part) => (part.type === "tool-result" ? [part.encodedResult] : []))
       assert.deepStrictEqual(results, [{ celsius: 4 }, 1234])
     }).pipe(
-      Effect.provide(handlers),
-      Effect.provide(
+      Effect.provide([
+        handlers,
         asModel(
           answering({}, [
             text("Look:"),
@@ -748,7 +748,7 @@ describe("streamText", () => {
             { ...finish(), finish: "tool-calls" }
           ])
         )
-      )
+      ])
     )
   )
 
@@ -764,8 +764,8 @@ describe("streamText", () => {
         ["tool-result", "made"]
       ])
     }).pipe(
-      Effect.provide(handlers),
-      Effect.provide(
+      Effect.provide([
+        handlers,
         asModel(
           answering({}, [
             { type: "tool-call-delta", index: 0, id: "", name: "now", text: "{}" },
@@ -773,7 +773,7 @@ describe("streamText", () => {
             finish()
           ])
         )
-      )
+      ])
     )
   )
 
@@ -805,8 +805,7 @@ describe("streamText", () => {
       })
       return LanguageModel.streamText({ prompt: "?", toolkit: kit, disableToolCallResolution: true }).pipe(
         collect,
-        Effect.provide(handlers),
-        Effect.provide(asModel(llm)),
+        Effect.provide([handlers, asModel(llm)]),
         Effect.runSync
       )
     }
@@ -955,7 +954,7 @@ describe("streamText", () => {
         reasoning.map(({ metadata }) => metadata),
         [{ anthropic: { signature: "s1" } }, { anthropic: { part: { type: "redacted_thinking", data: "r" } } }]
       )
-    }).pipe(Effect.provide(handlers), Effect.provide(asModel(llm)))
+    }).pipe(Effect.provide([handlers, asModel(llm)]))
   })
 
   it.effect("a chat of @effect/ai keeps the signatures of answers that call tools, each conversation its own", () => {
@@ -1000,7 +999,7 @@ describe("streamText", () => {
       const last = asked.at(-1)?.messages.find((message) => message.role === "assistant")
       assert.notInclude(JSON.stringify(last), "s1")
       assert.include(JSON.stringify(last), '"!"')
-    }).pipe(Effect.provide(handlers), Effect.provide(asModel(llm)))
+    }).pipe(Effect.provide([handlers, asModel(llm)]))
   })
 
   it.effect("what was said before a call that does not fit is handed on, in one chunk or in many", () =>
@@ -1013,10 +1012,10 @@ describe("streamText", () => {
       assert.strictEqual(AiError.isAiError(error) ? error._tag : undefined, "MalformedOutput")
       assert.deepStrictEqual(seen, ["text-start", "text-delta", "text-end"])
     }).pipe(
-      Effect.provide(handlers),
-      Effect.provide(
+      Effect.provide([
+        handlers,
         asModel(answering({}, [text("Hi"), { type: "tool-call", id: "c", name: "weather", arguments: 1 }, finish()]))
-      )
+      ])
     )
   )
 
@@ -1044,7 +1043,7 @@ describe("streamText", () => {
         { role: "tool", content: [{ type: "tool-result", id: "c0", name: "now", result: 1234 }] },
         ChatMessage.user("two")
       ])
-    }).pipe(Effect.provide(handlers), Effect.provide(scripted({ text: "Wait", toolCalls: [call("now", {})] }, "ok")))
+    }).pipe(Effect.provide([handlers, scripted({ text: "Wait", toolCalls: [call("now", {})] }, "ok")]))
   )
 })
 
@@ -1111,10 +1110,7 @@ describe("telemetry", () => {
           }))
       })
       yield* recording.within(
-        LanguageModel.generateText({ prompt: "secret", toolkit: kit }).pipe(
-          Effect.provide(handlers),
-          Effect.provide(asModel(llm))
-        )
+        LanguageModel.generateText({ prompt: "secret", toolkit: kit }).pipe(Effect.provide([handlers, asModel(llm)]))
       )
       const spans = yield* recording.spans
       assert.deepStrictEqual(
@@ -1187,7 +1183,7 @@ describe("EmbeddingModel", () => {
       ])
       assert.deepStrictEqual(yield* model.embedMany([]), [])
       assert.deepStrictEqual(asked, [["abc"], ["a", "bb", "a"]])
-    }).pipe(Effect.provide(LlmLanguageModel.layerEmbeddingModel), Effect.provide(counted(asked)))
+    }).pipe(Effect.provide(Layer.provide(LlmLanguageModel.layerEmbeddingModel, counted(asked))))
   })
 
   it.effect("embeds together what is batched, and keeps what it is told to keep", () => {
@@ -1205,8 +1201,12 @@ describe("EmbeddingModel", () => {
       yield* each
       assert.deepStrictEqual(asked, [["a", "bb"]])
     }).pipe(
-      Effect.provide(LlmLanguageModel.layerEmbeddingModelOf({ cache: { capacity: 10, timeToLive: "1 hour" } })),
-      Effect.provide(counted(asked))
+      Effect.provide(
+        Layer.provide(
+          LlmLanguageModel.layerEmbeddingModelOf({ cache: { capacity: 10, timeToLive: "1 hour" } }),
+          counted(asked)
+        )
+      )
     )
   })
 
@@ -1221,6 +1221,6 @@ describe("EmbeddingModel", () => {
         const cause = Option.getOrThrow(LlmLanguageModel.errorOf(error))
         assert.deepStrictEqual([cause.reason, cause.isRetryable], ["RateLimited", true])
       }
-    }).pipe(Effect.provide(LlmLanguageModel.layerEmbeddingModel), Effect.provide(counted([])))
+    }).pipe(Effect.provide(Layer.provide(LlmLanguageModel.layerEmbeddingModel, counted([]))))
   )
 })

@@ -11,13 +11,16 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
+import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { makeTokens, resourceOf } from "./internal/azure.ts"
 import { unusable } from "./internal/errors.ts"
 import { Llm, type LlmService } from "./Llm.ts"
 import type { LlmError } from "./LlmError.ts"
+import type { ObjectOptions } from "./LlmObject.ts"
 import * as LlmProvider from "./LlmProvider.ts"
+import type { LlmRequest } from "./LlmRequest.ts"
 import * as ChatCompletions from "./protocol/ChatCompletions.ts"
 import * as Responses from "./protocol/Responses.ts"
 
@@ -45,7 +48,8 @@ export interface AzureToken {
  * - `endpoint`: the resource, such as `https://my-resource.openai.azure.com` or `https://my-resource.services.ai.azure.com`.
  * - `apiKey` or `token`: one of them. A `token` that says when it ends is kept until shortly before, and forgotten when it
  *   is refused; one that does not say is asked for anew for every attempt.
- * - `model`: the name of the deployment.
+ * - `model`: the name of the deployment. Whether its model reasons is guessed by that name; one that says that it does not
+ *   is asked once more without, and remembered.
  * - `style`: `v1` (`/openai/v1/…`, the default), `deployments` (`/openai/deployments/{model}/…`, older), or `models`
  *   (`/models/…` of model inference).
  * - `api`: what the v1 API is asked with, by default `responses`; models that are not OpenAI's may know Chat Completions
@@ -159,7 +163,7 @@ export const make = (
       ...llm,
       generate: (request) => Effect.tapError(llm.generate(request), tokens.forget),
       stream: (request) => Stream.tapError(llm.stream(request), tokens.forget),
-      generateObject: (schema, request, objectOptions) =>
+      generateObject: <A, I, R>(schema: Schema.Schema<A, I, R>, request: LlmRequest, objectOptions?: ObjectOptions) =>
         Effect.tapError(llm.generateObject(schema, request, objectOptions), tokens.forget),
       health: Effect.tapError(llm.health, tokens.forget)
     } satisfies LlmService

@@ -405,8 +405,11 @@ describe("tokens of Entra", () => {
 describe("settings", () => {
   const made = (options: Partial<AzureOpenAi.AzureOpenAiOptions>) =>
     Effect.asVoid(Llm.Llm).pipe(
-      Effect.provide(AzureOpenAi.layer({ endpoint: "https://a.openai.azure.com", model: "m", ...options })),
-      Effect.provide(LlmTest.layerReplay([])),
+      Effect.provide(
+        AzureOpenAi.layer({ endpoint: "https://a.openai.azure.com", model: "m", ...options }).pipe(
+          Layer.provide(LlmTest.layerReplay([]))
+        )
+      ),
       Effect.flip
     )
 
@@ -425,8 +428,7 @@ describe("settings", () => {
       const read = (entries: Record<string, string>) =>
         Effect.either(
           Effect.map(Llm.Llm, ({ model, provider }) => [provider, model]).pipe(
-            Effect.provide(AzureOpenAi.layerConfig()),
-            Effect.provide(LlmTest.layerReplay([])),
+            Effect.provide(AzureOpenAi.layerConfig().pipe(Layer.provide(LlmTest.layerReplay([])))),
             Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(entries))))
           )
         )

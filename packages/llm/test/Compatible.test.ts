@@ -3,7 +3,7 @@ import { FetchHttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import { Llm, type LlmError, LlmResponse, OpenAiCompatible } from "@underlay/llm"
-import { ConfigProvider, Effect, Either, FastCheck, Redacted, Schema, Stream } from "effect"
+import { ConfigProvider, Effect, Either, FastCheck, Layer, Redacted, Schema, Stream } from "effect"
 import { answered, chunk, json, type Server, serve, sse, streamed } from "./server.ts"
 
 const names = Object.keys(OpenAiCompatible.presets) as ReadonlyArray<OpenAiCompatible.PresetName>
@@ -571,8 +571,7 @@ describe("what comes back", () => {
 describe("settings of presets", () => {
   const from = (name: OpenAiCompatible.PresetName, entries: Record<string, string>) =>
     Effect.map(Llm.Llm, ({ model, provider }) => [provider, model]).pipe(
-      Effect.provide(OpenAiCompatible.layerPresetConfig(name)),
-      Effect.provide(FetchHttpClient.layer),
+      Effect.provide(OpenAiCompatible.layerPresetConfig(name).pipe(Layer.provide(FetchHttpClient.layer))),
       Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(entries)))),
       Effect.either
     )

@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { ChatMessage } from "@underlay/core"
 import { AzureOpenAi, Groq, HuggingFace, Llm, LlmTest, Ollama, OpenAi } from "@underlay/llm"
 import * as Need from "@underlay/servers/Need"
-import { Effect, Either, type Layer, Redacted, Schema, Stream } from "effect"
+import { Effect, Either, Layer, Redacted, Schema, Stream } from "effect"
 import { casesOf } from "./corpus.ts"
 
 type Json = Record<string, unknown>
@@ -185,7 +185,7 @@ describe.skipIf(Need.missing("llm-corpus"))(Need.title("recorded requests to Cha
         const request = requestOf(recording.provider, body)
         const call: Effect.Effect<unknown, unknown, Llm.Llm> =
           body["stream"] === true ? Stream.runDrain(Llm.stream(request)) : Llm.generate(request)
-        yield* Effect.ignore(call).pipe(Effect.provide(layer), Effect.provide(replay))
+        yield* Effect.provide(Effect.ignore(call), Layer.provide(layer, replay))
         const [first] = sent
         assert.strictEqual(first?.url, url)
         const { stream_options: asked, ...ours } = said(first?.body) as Json

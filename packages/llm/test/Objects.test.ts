@@ -480,9 +480,10 @@ describe("properties that may be left out", () => {
     }).pipe(scripted('{"label":"a","next":{"label":"b","next":null}}'))
   )
 
+  const encode = Schema.encodeSync(Person)
+
   it.effect("whatever fits the schema is read as it is (law)", () =>
     Effect.sync(() => {
-      const encode = Schema.encodeSync(Person)
       FastCheck.assert(
         FastCheck.property(Arbitrary.make(Person), (person) => {
           const encoded = JSON.parse(JSON.stringify(encode(person)))
@@ -536,7 +537,7 @@ describe("schemas of any form", () => {
       it.effect(`${name}, ${mode}: the root sent is an object, and the value comes back`, () =>
         Effect.gen(function* () {
           const found = yield* Llm.generateObject(schema, ask, { name: "City", structuredOutput: mode })
-          assert.deepStrictEqual(Schema.encodeSync(schema)(found.value), encoded)
+          assert.deepStrictEqual(yield* Schema.encode(schema)(found.value), encoded)
           const [request] = yield* requests
           const format = request?.responseFormat
           const sent = format?.type === "json-schema" ? format.schema : request?.tools?.[0]?.parameters

@@ -930,8 +930,7 @@ describe("health and settings", () => {
       const read = (entries: Record<string, string>) =>
         Effect.either(
           Effect.map(Llm.Llm, ({ model, provider }) => [provider, model]).pipe(
-            Effect.provide(Replicate.layerConfig()),
-            Effect.provide(LlmTest.layerReplay([])),
+            Effect.provide(Replicate.layerConfig().pipe(Layer.provide(LlmTest.layerReplay([])))),
             Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(entries))))
           )
         )

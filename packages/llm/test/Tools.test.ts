@@ -4,7 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { ChatCompletions, type Llm, LlmTest, LlmTool, LlmToolLoop } from "@underlay/llm"
-import { Cause, Chunk, Deferred, Effect, Either, Exit, Fiber, Option, Ref, Schema, Stream } from "effect"
+import { Cause, Chunk, Data, Deferred, Effect, Either, Exit, Fiber, Option, Ref, Schema, Stream } from "effect"
 
 const ask: Llm.LlmRequest = { messages: [ChatMessage.user("the weather in Berlin and Paris?")] }
 
@@ -23,8 +23,12 @@ const weatherTool = LlmTool.make("weather", {
   parameters: Schema.Struct({ city: Schema.String })
 })
 
+class Failed extends Data.TaggedError("Failed")<{ readonly message: string }> {}
+
 const weather = LlmToolLoop.handler(weatherTool, ({ city }) =>
-  city === "Atlantis" ? Effect.fail(new Error("no such city")) : Effect.succeed({ city, celsius: city.length })
+  city === "Atlantis"
+    ? Effect.fail(new Failed({ message: "no such city" }))
+    : Effect.succeed({ city, celsius: city.length })
 )
 
 const calls = (...cities: ReadonlyArray<string>): LlmTest.Answer => ({
@@ -172,7 +176,9 @@ describe("the loop", () => {
 
   it.effect("does not tell the model a secret that an error has in its message", () =>
     Effect.gen(function* () {
-      const leaky = LlmToolLoop.handler(weatherTool, () => Effect.fail(new Error("postgres://bob:hunter2@db/x failed")))
+      const leaky = LlmToolLoop.handler(weatherTool, () =>
+        Effect.fail(new Failed({ message: "postgres://bob:hunter2@db/x failed" }))
+      )
       const result = yield* LlmToolLoop.run(ask, [leaky])
       assert.notInclude(JSON.stringify(result.messages), "hunter2")
     }).pipe(scripted(calls("Berlin"), done))

@@ -52,8 +52,8 @@ export type ResponseFormat = typeof ResponseFormat.Type
  *
  * - `key`: what requests with the same beginning have in common; routes them to the same cache (OpenAI, Azure).
  * - `ttl`: `short` is what the provider keeps by itself (minutes), `long` an hour or a day.
- * - `breakpoints`: the indexes of messages after which the beginning is worth keeping (Anthropic, at most four); by
- *   default after the last system message and after the last message.
+ * - `breakpoints`: the indexes of messages after which the beginning is worth keeping (Anthropic, at most four, by default
+ *   after the last system message and after the last message; OpenAI's models from GPT-5.6 on).
  *
  * Providers that keep beginnings by themselves, or not at all, take no notice of what they have no field for.
  *

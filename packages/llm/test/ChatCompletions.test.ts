@@ -287,6 +287,22 @@ describe("tool calls of a stream (complaint 9: assembly of tool calls)", () => {
     assert.strictEqual(outcome.response?.finish, "tool-calls")
   })
 
+  it("of very many pieces, each of which names them again or looks like their end, take time in proportion", () => {
+    const many = 10_000
+    const named = (args: string) => call({ index: 0, function: { name: "f", arguments: args } })
+    const pieces = Array.from({ length: many }, (_, index) => named(`${index === 0 ? "{" : ","}"k${index}":{"b":{}}`))
+    const others = Array.from({ length: many }, (_, index) => call({ index: index + 1, id: `id${index}` }))
+    const before = process.cpuUsage()
+    const outcome = run(...pieces, named("}"), ...others, end("tool_calls"))
+    const broken = run(...Array.from({ length: many }, () => named("{x}")), end("tool_calls"))
+    const { user } = process.cpuUsage(before)
+    const [first] = outcome.response?.toolCalls ?? []
+    assert.strictEqual(Object.keys(first?.arguments as object).length, many)
+    assert.strictEqual(outcome.response?.toolCalls.length, many + 1)
+    assert.isString(broken.response?.toolCalls[0]?.invalid)
+    assert.isBelow(user / 1000, 4000)
+  })
+
   it("may come in the old form", () => {
     const outcome = run(
       chunk({ function_call: { name: "f", arguments: '{"a"' } }),

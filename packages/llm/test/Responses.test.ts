@@ -1098,6 +1098,56 @@ describe("streams", () => {
     ])
   })
 
+  it("have the words that only their end says, though others came before", () => {
+    const told = event("response.output_text.delta", { item_id: "m", output_index: 0, content_index: 0, delta: "Hel" })
+    const message = (id: string, ...texts: ReadonlyArray<string>) => ({
+      type: "message",
+      id,
+      role: "assistant",
+      content: texts.map((words) => ({ type: "output_text", text: words, annotations: [] }))
+    })
+    for (const [output, expected] of [
+      [[message("m", "Hel"), message("n", "lo")], "Hello"],
+      [[message("other", "Hello")], "Hello"],
+      [[message("other", "Hel")], "Hel"],
+      // Another text altogether: what was shown stays.
+      [[message("m", "Good day")], "Hel"],
+      [[], "Hel"]
+    ] as const) {
+      const { parts, response } = play(created + told + completed({ output }))
+      assert.strictEqual(response?.text, expected)
+      assert.strictEqual(
+        response?.content.map((part) => (part.type === "text" ? part.text : "")).join(""),
+        expected,
+        JSON.stringify(parts)
+      )
+    }
+  })
+
+  it("of very many items take time in proportion", () => {
+    const many = 20_000
+    const whole = (index: number) => ({
+      type: "function_call",
+      id: `fc_${index}`,
+      call_id: `call_${index}`,
+      name: "f",
+      arguments: "{}"
+    })
+    const pieces = Array.from({ length: many }, (_, index) =>
+      event("response.function_call_arguments.delta", { output_index: index, item_id: `fc_${index}`, delta: "{}" })
+    )
+    const texts = Array.from({ length: many }, (_, index) =>
+      event("response.output_text.delta", { output_index: many + index, item_id: `m_${index}`, delta: "a" })
+    )
+    const before = process.cpuUsage()
+    const { response } = play(
+      created + pieces.join("") + texts.join("") + completed({ output: pieces.map((_, index) => whole(index)) })
+    )
+    const { user } = process.cpuUsage(before)
+    assert.deepStrictEqual([response?.toolCalls.length, response?.text.length], [many, many])
+    assert.isBelow(user / 1000, 4000)
+  })
+
   it("that break on the way are truncated, and whole once their end was seen", () => {
     const lost = new LlmError.LlmError({ ...context, reason: "Network", retryable: true, midStream: false })
     const decoder = Responses.makeStreamDecoder(context)

@@ -525,6 +525,8 @@ class Reader {
   private latest: Item | undefined
   private calls = 0
   private messages = false
+  /** Of the text that has come. */
+  private length = 0
   private thoughts = false
   private readonly provider: string
 
@@ -599,7 +601,7 @@ class Reader {
     item.parts.add(count(event["content_index"]) ?? 0)
     item.spoke = true
     this.messages = true
-    this.answer.onText(delta)
+    this.say(delta)
   }
 
   onRefusal(event: Json): void {
@@ -613,12 +615,11 @@ class Reader {
   /** A part of a message is whole: it counts if nothing of it had come. */
   private fill(item: Item, place: number, part: Json): void {
     if (item.parts.has(place)) return
-    const text = string(part["text"])
     const refusal = string(part["refusal"])
     if (refusal !== undefined && part["type"] === "refusal") this.answer.onRefusal(refusal)
-    else if (text !== undefined && (part["type"] === "output_text" || part["type"] === "text")) {
+    else if (isText(part) && part.text !== "") {
       item.spoke = true
-      this.answer.onText(text)
+      this.say(part.text)
     } else return
     this.messages = true
     item.parts.add(place)
@@ -782,12 +783,32 @@ class Reader {
 
   private complete(output: ReadonlyArray<Json>): void {
     const { messages, thoughts } = this
+    if (messages) this.completeText(output)
     for (const [place, raw] of output.entries()) {
       const type = typeOf(raw)
       const delivered =
         type === "message" ? messages : type === "reasoning" ? thoughts : this.hasDelivered(raw, type, place)
       if (!delivered) this.onDone(raw, place)
     }
+  }
+
+  /** The words that a server has only told at the end, though it had told others as they came. */
+  private completeText(output: ReadonlyArray<Json>): void {
+    let text = ""
+    for (const item of output) {
+      if (typeOf(item) !== "message") continue
+      for (const part of list(item["content"])) if (isText(part)) text += part.text
+    }
+    if (text.length <= this.length) return
+    const told = this.answer.partial().text
+    if (!text.startsWith(told)) return
+    this.answer.close()
+    this.say(text.slice(told.length))
+  }
+
+  private say(text: string): void {
+    this.length += text.length
+    this.answer.onText(text)
   }
 
   /** Whether an item has come in an event of its own. */
@@ -816,6 +837,9 @@ const typeOf = (raw: Json): string => {
   // What others said is not the model's to say: it only goes back.
   return type === "message" && raw["role"] !== undefined && raw["role"] !== "assistant" ? "message of another" : type
 }
+
+const isText = (part: Json): part is Json & { readonly text: string } =>
+  typeof part["text"] === "string" && (part["type"] === "output_text" || part["type"] === "text")
 
 const thoughtPlace = (event: Json, summary: boolean): number =>
   summary ? (count(event["summary_index"]) ?? 0) : -1 - (count(event["content_index"]) ?? 0)

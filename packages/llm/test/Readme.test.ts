@@ -291,7 +291,7 @@ const programs: ReadonlyArray<Program> = [
   {
     title: "Health",
     environment: anthropic,
-    result: "up",
+    result: ["anthropic/claude-sonnet-4-5 up", "model up"],
     asked: (asked) => assert.strictEqual(asked.length, 0, "it costs nothing")
   },
   {

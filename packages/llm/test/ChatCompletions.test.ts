@@ -303,6 +303,18 @@ describe("tool calls of a stream (complaint 9: assembly of tool calls)", () => {
     assert.isBelow(user / 1000, 4000)
   })
 
+  it("of a tool that takes free text have its name and the text", () => {
+    const entry = { index: 0, id: "a", type: "custom", custom: { name: "shell", input: "ls -l" } }
+    const body = JSON.stringify({ choices: [{ message: { tool_calls: [entry] }, finish_reason: "tool_calls" }] })
+    for (const found of [
+      run(call(entry), end("tool_calls")).response,
+      Either.getOrThrow(ChatCompletions.decode(body, context))
+    ]) {
+      const [first] = found?.toolCalls ?? []
+      assert.deepStrictEqual([first?.id, first?.name, first?.invalid], ["a", "shell", "ls -l"])
+    }
+  })
+
   it("may come in the old form", () => {
     const outcome = run(
       chunk({ function_call: { name: "f", arguments: '{"a"' } }),

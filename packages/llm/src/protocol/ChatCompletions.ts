@@ -392,11 +392,12 @@ class Calls {
 
   /** Takes one entry of `tool_calls`; gives the call and the new text of its arguments. */
   add(entry: Json): { readonly call: OpenCall; readonly text: string } | undefined {
-    const inner = isRecord(entry["function"]) ? entry["function"] : {}
+    // A tool of free text has its own place, and says what it was given in other words.
+    const inner = recordOf(entry["function"]) ?? recordOf(entry["custom"]) ?? {}
     const id = string(entry["id"]) ?? ""
     const index = count(entry["index"])
     const name = string(inner["name"]) ?? ""
-    const args = inner["arguments"]
+    const args = inner["arguments"] ?? inner["input"]
     const text = typeof args === "string" ? args : args === undefined || args === null ? "" : json(args)
     let call = this.find(id, index, name, text)
     if (call === undefined) {
@@ -417,6 +418,8 @@ class Calls {
     return { call, text }
   }
 }
+
+const recordOf = (value: unknown): Json | undefined => (isRecord(value) ? value : undefined)
 
 const entriesOf = (message: Json): ReadonlyArray<Json> => {
   const list = message["tool_calls"]

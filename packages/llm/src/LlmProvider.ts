@@ -16,6 +16,7 @@ import * as Deadline from "@underlay/core/resilience/Deadline"
 import type * as RetryPolicy from "@underlay/core/resilience/RetryPolicy"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -35,7 +36,7 @@ import { LlmError } from "./LlmError.ts"
 import type { StructuredOutput } from "./LlmObject.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import type { LlmResponse, LlmStreamPart } from "./LlmResponse.ts"
-import { decodeStream, type Protocol } from "./protocol/Protocol.ts"
+import { decodePull, type Protocol } from "./protocol/Protocol.ts"
 
 /**
  * How calls are made, the same for every provider.
@@ -340,8 +341,13 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
         if (Either.isLeft(encoded)) return Stream.fail(encoded.left)
         const operation = operationOf(model)
         const progress = new Progress()
+        const failing = (error: LlmError): Effect.Effect<LlmError> => {
+          const failure = withRateLimits(error, progress.rateLimits)
+          return Effect.as(failedAttempt(failure), failure)
+        }
+        // Streams within streams cost more for each chunk than to decode it: an attempt is one, and so is the whole.
         const attempt = (client: ExternalHttp.ExternalHttp) =>
-          Stream.unwrap(
+          Stream.unwrapScoped(
             Effect.gen(function* () {
               const span = yield* Effect.option(Effect.currentSpan)
               const clock = yield* Effect.clock
@@ -355,16 +361,22 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
                 execute: executeWith(client, context)
               })
               progress.rateLimits = rateLimitsOf(reply.headers, clock.unsafeCurrentTimeMillis())
-              return decodeStream(reply.body, decoder, { lastWaitMillis })
-            })
-          ).pipe(
-            Stream.mapChunks(progress.seen),
-            Stream.mapError((error) => withRateLimits(error, progress.rateLimits)),
-            Stream.tapError(failedAttempt)
+              const pull = yield* decodePull(reply.body, decoder, { lastWaitMillis })
+              return Stream.repeatEffectChunkOption(
+                Effect.matchEffect(pull, {
+                  onFailure: (end) =>
+                    Option.isNone(end)
+                      ? Effect.fail(end)
+                      : Effect.flatMap(failing(end.value), (error) => Effect.fail(Option.some(error))),
+                  onSuccess: (chunk) => Effect.succeed(progress.seen(chunk))
+                })
+              )
+            }).pipe(Effect.catchAll((error) => Effect.flatMap(failing(error), Effect.fail)))
           )
         return Stream.unwrapScoped(
           Effect.gen(function* () {
             const clock = yield* Effect.clock
+            const until = clock.unsafeCurrentTimeMillis() + millisOf(streamTimeout)
             progress.start(clock, operation, captureContent)
             yield* Effect.addFinalizer(() => progress.record)
             const client = yield* clientOf(model)
@@ -384,11 +396,14 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
                       return Effect.fail(failure)
                     })
                   )
+                ),
+                Stream.mapInputContext((outer: Context.Context<never>) =>
+                  Context.add(outer, Deadline.Current, Math.min(until, Context.get(outer, Deadline.Current)))
                 )
               )
           })
         )
-      }).pipe(Deadline.withinStream(streamTimeout))
+      })
 
     // Neither of the two is a use of the model: they have no part in its breaker and its service level.
     const beside = { service: provider, headers, health: false } as const

@@ -82,7 +82,7 @@ interface Way {
   readonly settings?: Partial<OpenAi.OpenAiOptions>
   readonly run: (
     stream: Stream.Stream<unknown, unknown, Llm.Llm>,
-    asked: Effect.Effect<void>
+    asked: Effect.Effect<void, unknown>
   ) => Effect.Effect<unknown, unknown, Llm.Llm>
 }
 

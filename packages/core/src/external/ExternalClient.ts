@@ -550,14 +550,17 @@ class Client implements ExternalClient {
         ? (stream as Stream.Stream<B, E, R>)
         : Stream.mapEffect(stream, (element) => this.check(operation, Effect.succeed(element), given))
     return Stream.unwrapScoped(
-      Effect.uninterruptible(
+      Effect.uninterruptibleMask((restore) =>
         Effect.gen(this, function* () {
           const scope = yield* Effect.scope
           const clock = yield* Effect.clock
           const span = yield* this.span(operation, options)
           const current: CurrentCall.CurrentCall = { owner: this, operation, requests: 0, over: false }
           const call = new Ended(operation, span, this.metrics.operation(operation), current, clock, this.slow(options))
-          let failed: Cause.Cause<E | ExternalError | E2> | undefined
+          let failed: Cause.Cause<unknown> | undefined
+          const fail = (cause: Cause.Cause<unknown>): void => {
+            failed = cause
+          }
           this.started()
           yield* Scope.addFinalizerExit(scope, (exit) =>
             this.ended(
@@ -566,35 +569,35 @@ class Client implements ExternalClient {
               clock
             )
           )
-          const inside = Stream.mapInputContext(checked, (context: Context.Context<R | RS>) =>
-            Context.add(Context.add(context, Tracer.ParentSpan, span), CurrentCall.Current, current)
-          )
-          const attempted: Stream.Stream<B, E | ExternalError, R | RS> = streaming.run(
-            () => Policy.streamStages(this.policy.stages, options),
-            inside,
-            {
-              onRetry: call.onRetry,
-              onHedge: call.onHedge,
-              onBudgetRefused: call.onBudgetRefused,
-              counted: true,
-              onFirst: () => {
-                call.first = clock.unsafeCurrentTimeMillis() - call.startedAt
-                call.elements = 0
-              },
-              onElements: (count) => {
-                call.elements = (call.elements ?? 0) + count
-              }
-            }
-          )
-          const answered: Stream.Stream<B | A2, E | ExternalError | E2, R | RS | R2> =
-            given?.fallback === undefined
-              ? attempted
-              : Fallback.runStream(attempted, call.with(given.fallback, this.policy.stages.metrics))
-          return Stream.tapErrorCause(answered, (cause) =>
-            Effect.sync(() => {
-              failed = cause
-            })
-          )
+          const stages = () => Policy.streamStages(this.policy.stages, options)
+          const observer: streaming.Observer = {
+            onRetry: call.onRetry,
+            onHedge: call.onHedge,
+            onBudgetRefused: call.onBudgetRefused,
+            counted: true,
+            inside: (context) =>
+              Context.add(Context.add(context, Tracer.ParentSpan, span), CurrentCall.Current, current),
+            onFirst: () => {
+              call.first = clock.unsafeCurrentTimeMillis() - call.startedAt
+              call.elements = 0
+            },
+            onElements: (count) => {
+              call.elements = (call.elements ?? 0) + count
+            },
+            onBroken: fail
+          }
+          if (given?.fallback !== undefined) {
+            const attempted: Stream.Stream<B, E | ExternalError, R | RS> = streaming.run(stages, checked, observer)
+            const answered: Stream.Stream<B | A2, E | ExternalError | E2, R | RS | R2> = Fallback.runStream(
+              attempted,
+              call.with(given.fallback, this.policy.stages.metrics)
+            )
+            return Stream.tapErrorCause(answered, (cause) => Effect.sync(() => fail(cause)))
+          }
+          const pull: streaming.Pull<B, E | ExternalError, R | RS> = yield* restore(
+            streaming.open(stages, checked, observer)
+          ).pipe(Effect.tapErrorCause((cause) => Effect.sync(() => fail(cause))))
+          return Stream.repeatEffectChunkOption(pull)
         })
       )
     )

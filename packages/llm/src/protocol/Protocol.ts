@@ -9,6 +9,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type CallContext, envelopeOfBody, errorOf, type ResponseHeaders } from "../internal/classify.ts"
 import { rateLimitsOf, withRateLimits } from "../internal/rateLimits.ts"
@@ -159,58 +160,70 @@ export const decodeStream = (
   decoder: StreamDecoder,
   options?: { readonly lastWaitMillis?: number | undefined }
 ): Stream.Stream<LlmStreamPart, LlmError> =>
-  Stream.unwrapScoped(
-    Effect.map(Stream.toPull(body), (pull) => {
-      const lastWait = options?.lastWaitMillis ?? 2000
-      let over = false
-      let deadline: number | undefined
+  Stream.unwrapScoped(Effect.map(decodePull(body, decoder, options), Stream.repeatEffectChunkOption))
 
-      const emit = (
-        parts: ReadonlyArray<LlmStreamPart>
-      ): Effect.Effect<Chunk.Chunk<LlmStreamPart>, Option.Option<LlmError>> => {
-        if (parts.length > 0) return Effect.succeed(Chunk.unsafeFromArray(parts))
-        const failure = decoder.failure()
-        if (failure !== undefined) return Effect.fail(Option.some(failure))
-        return over ? Effect.fail(Option.none()) : next
+/**
+ * `decodeStream` as what pulls its chunks, opened in the scope at hand: for those who read it themselves, since a stream
+ * within a stream costs more for each chunk than to decode it. It fails with none at the end.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const decodePull = (
+  body: Stream.Stream<Uint8Array, LlmError>,
+  decoder: StreamDecoder,
+  options?: { readonly lastWaitMillis?: number | undefined }
+): Effect.Effect<Effect.Effect<Chunk.Chunk<LlmStreamPart>, Option.Option<LlmError>>, never, Scope.Scope> =>
+  Effect.map(Stream.toPull(body), (pull) => {
+    const lastWait = options?.lastWaitMillis ?? 2000
+    let over = false
+    let deadline: number | undefined
+
+    const emit = (
+      parts: ReadonlyArray<LlmStreamPart>
+    ): Effect.Effect<Chunk.Chunk<LlmStreamPart>, Option.Option<LlmError>> => {
+      if (parts.length > 0) return Effect.succeed(Chunk.unsafeFromArray(parts))
+      const failure = decoder.failure()
+      if (failure !== undefined) return Effect.fail(Option.some(failure))
+      return over ? Effect.fail(Option.none()) : next
+    }
+
+    const onEnd = () => {
+      over = true
+      return emit(decoder.end())
+    }
+
+    const onBytes = (chunk: Chunk.Chunk<Uint8Array>) => {
+      const parts: Array<LlmStreamPart> = []
+      for (const bytes of chunk) {
+        for (const part of decoder.push(bytes)) parts.push(part)
       }
+      return emit(parts)
+    }
 
-      const onEnd = () => {
-        over = true
-        return emit(decoder.end())
-      }
+    const onError = (error: Option.Option<LlmError>) => {
+      if (Option.isNone(error)) return onEnd()
+      over = true
+      const failure = decoder.broken(error.value)
+      return failure === undefined ? emit(decoder.end()) : Effect.fail(Option.some(failure))
+    }
 
-      const onBytes = (chunk: Chunk.Chunk<Uint8Array>) => {
-        const parts: Array<LlmStreamPart> = []
-        for (const bytes of chunk) {
-          for (const part of decoder.push(bytes)) parts.push(part)
-        }
-        return emit(parts)
-      }
-
-      const onError = (error: Option.Option<LlmError>) => {
-        if (Option.isNone(error)) return onEnd()
-        over = true
-        const failure = decoder.broken(error.value)
-        return failure === undefined ? emit(decoder.end()) : Effect.fail(Option.some(failure))
-      }
-
-      // After the finish the server has little left to say: one that keeps the connection open must not hold us.
-      const last = Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        deadline ??= now + lastWait
-        return Effect.matchEffect(Effect.timeoutOption(pull, Math.max(0, deadline - now)), {
-          onFailure: onError,
-          onSuccess: (chunk) => (Option.isNone(chunk) ? onEnd() : onBytes(chunk.value))
-        })
+    // After the finish the server has little left to say: one that keeps the connection open must not hold us.
+    const last = Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      deadline ??= now + lastWait
+      return Effect.matchEffect(Effect.timeoutOption(pull, Math.max(0, deadline - now)), {
+        onFailure: onError,
+        onSuccess: (chunk) => (Option.isNone(chunk) ? onEnd() : onBytes(chunk.value))
       })
-
-      const next: Effect.Effect<Chunk.Chunk<LlmStreamPart>, Option.Option<LlmError>> = Effect.suspend(() => {
-        const failure = decoder.failure()
-        if (failure !== undefined) return Effect.fail(Option.some(failure))
-        if (over) return Effect.fail(Option.none())
-        if (decoder.finished() || decoder.done()) return last
-        return Effect.matchEffect(pull, { onFailure: onError, onSuccess: onBytes })
-      })
-
-      return Stream.repeatEffectChunkOption(next)
     })
-  )
+
+    const next: Effect.Effect<Chunk.Chunk<LlmStreamPart>, Option.Option<LlmError>> = Effect.suspend(() => {
+      const failure = decoder.failure()
+      if (failure !== undefined) return Effect.fail(Option.some(failure))
+      if (over) return Effect.fail(Option.none())
+      if (decoder.finished() || decoder.done()) return last
+      return Effect.matchEffect(pull, { onFailure: onError, onSuccess: onBytes })
+    })
+
+    return next
+  })

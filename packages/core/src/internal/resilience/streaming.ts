@@ -29,6 +29,8 @@ export interface Observer extends Pick<pipeline.Observer, "onRetry" | "onHedge" 
   readonly onFirst?: (() => void) | undefined
   /** Elements have passed. */
   readonly onElements?: ((count: number) => void) | undefined
+  /** What the stream runs in, made of what its attempt does. */
+  readonly inside?: (<R>(context: Context.Context<R>) => Context.Context<R>) | undefined
   /** It failed after its first element. */
   readonly onBroken?: ((cause: Cause.Cause<unknown>) => void) | undefined
 }
@@ -39,6 +41,8 @@ class Opened<A, E, R> {
   readonly pull: Effect.Effect<Chunk.Chunk<A>, Option.Option<E>, R>
   /** None if the stream ended without an element. */
   readonly first: Option.Option<Chunk.Chunk<A>>
+  /** What it runs in; undefined for what its reader does. */
+  readonly context: Context.Context<R> | undefined
   /** Another attempt has won: nobody reads it. */
   lost = false
   private held: pipeline.Held | undefined = undefined
@@ -49,11 +53,13 @@ class Opened<A, E, R> {
   constructor(
     scope: Scope.CloseableScope,
     pull: Effect.Effect<Chunk.Chunk<A>, Option.Option<E>, R>,
-    first: Option.Option<Chunk.Chunk<A>>
+    first: Option.Option<Chunk.Chunk<A>>,
+    context: Context.Context<R> | undefined
   ) {
     this.scope = scope
     this.pull = pull
     this.first = first
+    this.context = context
   }
 
   hold(held: pipeline.Held, now: number): void {
@@ -107,10 +113,14 @@ class Flow<A, E, R> {
    * Opens the stream in a scope of its own and waits for its first element. What is open is known here before the attempt
    * can be interrupted again: the loser of a race may be, between its success and the one who would hear of it.
    */
-  open(stream: Stream.Stream<A, E, R>, parent: Scope.Scope): Effect.Effect<Opened<A, E, R>, E, R> {
+  open(
+    stream: Stream.Stream<A, E, R>,
+    parent: Scope.Scope,
+    inside: Observer["inside"]
+  ): Effect.Effect<Opened<A, E, R>, E, R> {
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Scope.fork(parent, parent.strategy), (scope) =>
-        Effect.matchCauseEffect(restore(firstOf(stream, scope)), {
+        Effect.matchCauseEffect(restore(firstOf(stream, scope, inside)), {
           onFailure: (cause) => Effect.zipRight(Scope.close(scope, Exit.failCause(cause)), Effect.failCause(cause)),
           onSuccess: (opened) => {
             if (this.decided) return Effect.as(this.lose(opened), opened)
@@ -158,18 +168,30 @@ class Flow<A, E, R> {
 
 const firstOf = <A, E, R>(
   stream: Stream.Stream<A, E, R>,
-  scope: Scope.CloseableScope
-): Effect.Effect<Opened<A, E, R>, E, R> =>
-  Effect.flatMap(Scope.extend(Stream.toPull(stream), scope), (pull) => {
-    const next: Effect.Effect<Option.Option<Chunk.Chunk<A>>, E, R> = Effect.matchEffect(pull, {
-      onFailure: Option.match({
-        onNone: () => Effect.succeed(Option.none<Chunk.Chunk<A>>()),
-        onSome: (error) => Effect.fail(error)
-      }),
-      onSuccess: (chunk) => (Chunk.isEmpty(chunk) ? next : Effect.succeed(Option.some(chunk)))
+  scope: Scope.CloseableScope,
+  inside: Observer["inside"]
+): Effect.Effect<Opened<A, E, R>, E, R> => {
+  const begin = (context: Context.Context<R> | undefined): Effect.Effect<Opened<A, E, R>, E, R> =>
+    Effect.flatMap(Scope.extend(Stream.toPull(stream), scope), (pull) => {
+      const next: Effect.Effect<Option.Option<Chunk.Chunk<A>>, E, R> = Effect.matchEffect(pull, {
+        onFailure: Option.match({
+          onNone: () => Effect.succeed(Option.none<Chunk.Chunk<A>>()),
+          onSome: (error) => Effect.fail(error)
+        }),
+        onSuccess: (chunk) => (Chunk.isEmpty(chunk) ? next : Effect.succeed(Option.some(chunk)))
+      })
+      return Effect.map(next, (first) => new Opened(scope, pull, first, context))
     })
-    return Effect.map(next, (first) => new Opened(scope, pull, first))
+  if (inside === undefined) return begin(undefined)
+  // Given once, and to each pull by its fiber: a stream that gives it to itself does so at every step.
+  return Effect.flatMap(Effect.context<R>(), (outer) => {
+    const context = inside(outer)
+    return Effect.mapInputContext(begin(context), () => context)
   })
+}
+
+/** What gives the next elements; fails with none at the end. */
+export type Pull<A, E, R> = Effect.Effect<Chunk.Chunk<A>, Option.Option<E>, R>
 
 /** Runs the stream through the stages that are in force when it starts. */
 export const run = <A, E, R>(
@@ -177,73 +199,86 @@ export const run = <A, E, R>(
   stream: Stream.Stream<A, E, R>,
   observer?: Observer
 ): Stream.Stream<A, E | pipeline.Failure, R> =>
-  Stream.unwrapScoped(
-    Effect.gen(function* () {
-      const given = current()
-      // Chaos befalls the stream, which an attempt only begins.
-      const stages: Stages = given.chaos === undefined ? given : { ...given, chaos: undefined }
-      const source = given.chaos === undefined ? stream : given.chaos.machine.applyStream(stream, undefined)
-      const scope = yield* Effect.scope
-      const inherited = yield* Deadline.Current
-      const flow = new Flow<A, E, R>(yield* Effect.clock)
-      // Before anything is held, so that no interruption comes in between; and so after all that is opened is closed.
-      // Whoever ends the stream early has got what they wanted from a service that answered; whoever is interrupted says
-      // nothing of it.
-      const started = flow.now()
-      let failed: Cause.Cause<unknown> | undefined
-      yield* Scope.addFinalizerExit(scope, (exit) =>
-        Effect.sync(() => {
-          const interrupted = Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
-          flow.end(interrupted ? exit : Exit.void)
-          if (observer?.counted !== true) {
-            count(stages, failed ?? (interrupted ? exit.cause : undefined), flow.now() - started)
-          }
-        })
-      )
-      const opened = yield* pipeline
-        .run(() => stages, flow.open(source, scope), {
-          onRetry: observer?.onRetry,
-          onHedge: observer?.onHedge,
-          onBudgetRefused: observer?.onBudgetRefused,
-          counted: true,
-          onHeld: (held, value) => value.hold(held, flow.now())
-        })
-        .pipe(
-          Effect.tapErrorCause((cause) =>
-            Effect.sync(() => {
-              failed = cause
-            })
-          )
-        )
-      yield* flow.decide(opened)
-      if (Option.isNone(opened.first)) {
-        opened.finish(Exit.void, flow.now())
-        return Stream.empty
-      }
-      // A probe has shown what it should; the rest of the stream counts like any other call.
-      opened.progressed(flow.now())
-      observer?.onFirst?.()
-      observer?.onElements?.(Chunk.size(opened.first.value))
-      const broken = (cause: Cause.Cause<unknown>): void => {
-        failed = cause
-        opened.finish(Exit.failCause(cause), flow.now())
-        observer?.onBroken?.(cause)
-      }
-      const rest = Stream.repeatEffectChunkOption(
-        further(stages, opened, inherited, flow).pipe(
-          Effect.tap((chunk) => Effect.sync(() => observer?.onElements?.(Chunk.size(chunk)))),
-          Effect.onError((cause) =>
-            Effect.sync(() => {
-              const error = Cause.failureOption(cause)
-              if (Option.isSome(error) && Option.isNone(error.value)) return
-              broken(Cause.flatMap(cause, Option.match({ onNone: () => Cause.empty, onSome: Cause.fail })))
-            })
-          )
+  Stream.unwrapScoped(Effect.map(open(current, stream, observer), Stream.repeatEffectChunkOption))
+
+/**
+ * The same, opened in the scope at hand, as what pulls its elements: a stream within a stream costs more for each of its
+ * chunks than most that is done with them.
+ */
+export const open = <A, E, R>(
+  current: () => Stages,
+  stream: Stream.Stream<A, E, R>,
+  observer?: Observer
+): Effect.Effect<Pull<A, E | pipeline.Failure, R>, E | pipeline.Failure, R | Scope.Scope> =>
+  Effect.gen(function* () {
+    const given = current()
+    // Chaos befalls the stream, which an attempt only begins.
+    const stages: Stages = given.chaos === undefined ? given : { ...given, chaos: undefined }
+    const source = given.chaos === undefined ? stream : given.chaos.machine.applyStream(stream, undefined)
+    const scope = yield* Effect.scope
+    const inherited = yield* Deadline.Current
+    const flow = new Flow<A, E, R>(yield* Effect.clock)
+    // Before anything is held, so that no interruption comes in between; and so after all that is opened is closed.
+    // Whoever ends the stream early has got what they wanted from a service that answered; whoever is interrupted says
+    // nothing of it.
+    const started = flow.now()
+    let failed: Cause.Cause<unknown> | undefined
+    yield* Scope.addFinalizerExit(scope, (exit) =>
+      Effect.sync(() => {
+        const interrupted = Exit.isFailure(exit) && Cause.isInterruptedOnly(exit.cause)
+        flow.end(interrupted ? exit : Exit.void)
+        if (observer?.counted !== true) {
+          count(stages, failed ?? (interrupted ? exit.cause : undefined), flow.now() - started)
+        }
+      })
+    )
+    const opened = yield* pipeline
+      .run(() => stages, flow.open(source, scope, observer?.inside), {
+        onRetry: observer?.onRetry,
+        onHedge: observer?.onHedge,
+        onBudgetRefused: observer?.onBudgetRefused,
+        counted: true,
+        onHeld: (held, value) => value.hold(held, flow.now())
+      })
+      .pipe(
+        Effect.tapErrorCause((cause) =>
+          Effect.sync(() => {
+            failed = cause
+          })
         )
       )
-      return Stream.concat(Stream.fromChunk(opened.first.value), rest)
+    yield* flow.decide(opened)
+    if (Option.isNone(opened.first)) {
+      opened.finish(Exit.void, flow.now())
+      return Effect.fail(Option.none())
+    }
+    // A probe has shown what it should; the rest of the stream counts like any other call.
+    opened.progressed(flow.now())
+    observer?.onFirst?.()
+    const broken = (cause: Cause.Cause<unknown>): void => {
+      failed = cause
+      opened.finish(Exit.failCause(cause), flow.now())
+      observer?.onBroken?.(cause)
+    }
+    const passed = (chunk: Chunk.Chunk<A>): Chunk.Chunk<A> => {
+      observer?.onElements?.(Chunk.size(chunk))
+      return chunk
+    }
+    const rest = Effect.onError(Effect.map(further(stages, opened, inherited, flow), passed), (cause) =>
+      Effect.sync(() => {
+        const error = Cause.failureOption(cause)
+        if (Option.isSome(error) && Option.isNone(error.value)) return
+        broken(Cause.flatMap(cause, Option.match({ onNone: () => Cause.empty, onSome: Cause.fail })))
+      })
+    )
+    let first: Chunk.Chunk<A> | undefined = opened.first.value
+    return Effect.suspend(() => {
+      if (first === undefined) return rest
+      const chunk = first
+      first = undefined
+      return Effect.succeed(passed(chunk))
     })
-  )
+  })
 
 /** A stream is one call: as long as it lasts, and ended as it ended. */
 const count = (stages: Stages, cause: Cause.Cause<unknown> | undefined, millis: number): void =>
@@ -276,7 +311,10 @@ const further = <A, E, R>(
   deadline: number,
   flow: Flow<A, E, R>
 ): Effect.Effect<Chunk.Chunk<A>, Option.Option<E | Timeout.CallTimeout>, R> => {
-  if (stages.idle === Number.POSITIVE_INFINITY && deadline === Number.POSITIVE_INFINITY) return opened.pull
+  if (stages.idle === Number.POSITIVE_INFINITY && deadline === Number.POSITIVE_INFINITY) {
+    const { context } = opened
+    return context === undefined ? opened.pull : Effect.mapInputContext(opened.pull, () => context)
+  }
   const { name, idle, orphans } = stages
   return Effect.withFiberRuntime((fiber) => {
     const now = Context.get(fiber.currentDefaultServices, Clock.Clock).unsafeCurrentTimeMillis()
@@ -301,7 +339,7 @@ const further = <A, E, R>(
       >(restore, opened.pull, {
         millis: Math.min(idle, remaining),
         orphans,
-        context: undefined,
+        context: opened.context,
         timeout,
         settled: () => {},
         ended: () => opened.ends(flow.now()),

@@ -214,13 +214,21 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
       breaker: spec.breaker
     })
 
-    const operationOf = (model: string, operation = operationName): Telemetry.Operation => ({
-      operation,
-      provider: telemetryName,
-      model,
-      serverAddress: url.hostname,
-      serverPort: url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port)
-    })
+    // Kept, since the metrics of an operation are found once for each.
+    const operations = new Map<string, Telemetry.Operation>()
+    const operationOf = (model: string): Telemetry.Operation => {
+      const known = operations.get(model)
+      if (known !== undefined) return known
+      const made: Telemetry.Operation = {
+        operation: operationName,
+        provider: telemetryName,
+        model,
+        serverAddress: url.hostname,
+        serverPort: url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port)
+      }
+      if (operations.size < Clients.maxModels) operations.set(model, made)
+      return made
+    }
 
     const captureContent = spec.captureContent === true
     const askedAttributes = (operation: Telemetry.Operation, request: LlmRequest, stream: boolean) => ({

@@ -63,6 +63,18 @@ const maxNameLength = 256
  * @category predicates
  */
 export const isSecretName = (name: string): boolean => {
+  const known = knownNames.get(name)
+  if (known !== undefined) return known
+  const found = tellsSecret(name)
+  if (knownNames.size < maxKnownNames && name.length <= 64) knownNames.set(name, found)
+  return found
+}
+
+// The names of fields come from programs: the same few again and again, for every attribute of every span.
+const knownNames = new Map<string, boolean>()
+const maxKnownNames = 1_000
+
+const tellsSecret = (name: string): boolean => {
   const words = name
     .slice(-maxNameLength)
     .replace(/([a-z0-9])([A-Z])/g, "$1 $2")
@@ -97,6 +109,9 @@ const forms: ReadonlyArray<readonly [RegExp, string]> = [
   [/-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g, placeholder]
 ]
 
+/** No form without a space, a colon, an equals sign or an @ is shorter than this. */
+const shortest = 14
+
 // A name, with or without quotes (those of JSON inside JSON are escaped), and what sets it apart from its value.
 const assigned = /(?<![\w.-])([\w.-]+)(?:\\*["'])?\s*[=:]\s*/g
 
@@ -117,6 +132,7 @@ const done = /(?:bearer|basic|token|apikey)\s+<redacted>/iy
  * @category redaction
  */
 export const text = (value: string): string => {
+  if (value.length < shortest && !/[\s=:@]/.test(value)) return value
   let result = value
   for (const [pattern, replacement] of forms) {
     result = result.replace(pattern, replacement)

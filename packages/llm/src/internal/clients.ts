@@ -33,8 +33,8 @@ export interface ClientsOptions {
 /** Gives the client of a model. */
 export type ClientOf = (model: string) => Effect.Effect<ExternalHttp.ExternalHttp, LlmError>
 
-// More models than this by one layer are a mistake, or names that users made up: idle ones are forgotten.
-const maxModels = 64
+/** More models than this by one layer are a mistake, or names that users made up: idle ones are forgotten. */
+export const maxModels = 64
 
 /** How a call is made again where nobody says otherwise: three attempts, by core's own rules. */
 export const defaultRetry: RetryPolicy.ExponentialOptions = { base: "2 seconds" }

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import * as Exit from "effect/Exit"
+import * as FiberRef from "effect/FiberRef"
 import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricKey from "effect/MetricKey"
@@ -238,27 +239,75 @@ const tokens = MetricKey.histogram(
   "Tokens that calls of language models used"
 )
 
-const tagsOf = (operation: Operation): Record<string, string> => ({
-  "gen_ai.operation.name": operation.operation,
-  "gen_ai.provider.name": operation.provider,
-  "gen_ai.request.model": operation.model,
-  ...(operation.serverAddress === undefined ? {} : { "server.address": operation.serverAddress }),
-  ...(operation.serverAddress === undefined || operation.serverPort === undefined
-    ? {}
-    : { "server.port": String(operation.serverPort) })
-})
+type Recorded = Metric.Metric<MetricKeyType.MetricKeyType.Histogram, number, unknown>
+
+/** More labels than this are names that somebody made up: their metrics are looked for at each call. */
+const maxMetrics = 64
 
 /**
- * The metric with its tags. One that gets them by `Metric.tagged` puts them together and looks for itself at every update,
- * which takes longer than all else that is done for a chunk.
+ * The metrics of one operation, each found by its tags once: one that gets them by `Metric.tagged` puts them together and
+ * looks for itself at every update, which takes longer than all else that is done for a chunk.
  */
-const tagged = (
-  key: MetricKey.MetricKey.Histogram,
-  unit: string,
-  tags: Record<string, string>
-): Metric.Metric<MetricKeyType.MetricKeyType.Histogram, number, unknown> => {
+class Metrics {
+  readonly firstChunk: Recorded
+  readonly perChunk: Recorded
+  private readonly tags: Record<string, string>
+  private readonly found = new Map<string, Recorded>()
+
+  constructor(operation: Operation) {
+    this.tags = {
+      "gen_ai.operation.name": operation.operation,
+      "gen_ai.provider.name": operation.provider,
+      "gen_ai.request.model": operation.model,
+      ...(operation.serverAddress === undefined ? {} : { "server.address": operation.serverAddress }),
+      ...(operation.serverAddress === undefined || operation.serverPort === undefined
+        ? {}
+        : { "server.port": String(operation.serverPort) })
+    }
+    this.firstChunk = tagged(firstChunk, "s", this.tags)
+    this.perChunk = tagged(perChunk, "s", this.tags)
+  }
+
+  /** How long calls took whose answer named this model, or that failed so. */
+  duration(model: string | undefined, error: string | undefined): Recorded {
+    return this.find(`${model ?? ""} ${error ?? ""}`, () =>
+      tagged(duration, "s", { ...this.answered(model), ...(error === undefined ? {} : { "error.type": error }) })
+    )
+  }
+
+  tokens(model: string | undefined, type: "input" | "output"): Recorded {
+    return this.find(`${model ?? ""} :${type}`, () =>
+      tagged(tokens, "{token}", { ...this.answered(model), "gen_ai.token.type": type })
+    )
+  }
+
+  private answered(model: string | undefined): Record<string, string> {
+    return model === undefined ? this.tags : { ...this.tags, "gen_ai.response.model": model }
+  }
+
+  private find(name: string, make: () => Recorded): Recorded {
+    const known = this.found.get(name)
+    if (known !== undefined) return known
+    const made = make()
+    if (this.found.size < maxMetrics) this.found.set(name, made)
+    return made
+  }
+}
+
+const tagged = (key: MetricKey.MetricKey.Histogram, unit: string, tags: Record<string, string>): Recorded => {
   const labels = Object.entries(tags).map(([name, value]) => MetricLabel.make(name, value))
   return Metric.fromMetricKey(MetricKey.taggedWithLabels(key, [MetricLabel.make("unit", unit), ...labels]))
+}
+
+// With the operation they go: those of a provider are made once for each of its models.
+const ofOperation = new WeakMap<Operation, Metrics>()
+
+const metricsOf = (operation: Operation): Metrics => {
+  const known = ofOperation.get(operation)
+  if (known !== undefined) return known
+  const made = new Metrics(operation)
+  ofOperation.set(operation, made)
+  return made
 }
 
 /** Records a call: how long it took, what it used, and the reason if it failed. */
@@ -266,33 +315,26 @@ export const record = (
   operation: Operation,
   seconds: number,
   result: { readonly usage: Usage; readonly model: string | undefined; readonly error: string | undefined }
-): Effect.Effect<void> => {
-  const tags = tagsOf(operation)
-  if (result.model !== undefined) tags["gen_ai.response.model"] = result.model
-  const failed = result.error === undefined ? tags : { ...tags, "error.type": result.error }
-  const count = (type: string, value: number | undefined) =>
-    value === undefined
-      ? Effect.void
-      : Metric.update(tagged(tokens, "{token}", { ...tags, "gen_ai.token.type": type }), value)
-  return Effect.all(
-    [
-      Metric.update(tagged(duration, "s", failed), seconds),
-      count("input", result.usage.input),
-      count("output", result.usage.output)
-    ],
-    { discard: true }
-  )
-}
+): Effect.Effect<void> =>
+  Effect.withFiberRuntime((fiber) => {
+    const labels = fiber.getFiberRef(FiberRef.currentMetricLabels)
+    const { error, model, usage } = result
+    const metrics = metricsOf(operation)
+    metrics.duration(model, error).unsafeUpdate(seconds, labels)
+    if (usage.input !== undefined) metrics.tokens(model, "input").unsafeUpdate(usage.input, labels)
+    if (usage.output !== undefined) metrics.tokens(model, "output").unsafeUpdate(usage.output, labels)
+    return Effect.void
+  })
 
 /** Records when the first content of a streamed answer came. */
 export const recordFirstChunk = (operation: Operation, seconds: number): Effect.Effect<void> =>
-  Metric.update(tagged(firstChunk, "s", tagsOf(operation)), seconds)
+  Metric.update(metricsOf(operation).firstChunk, seconds)
 
 const none: ReadonlyArray<never> = []
 
 /** What records the time of each chunk: found once for a stream, since it runs for every chunk. */
 export const chunkRecorder = (operation: Operation): ((seconds: number) => void) => {
-  const metric = tagged(perChunk, "s", tagsOf(operation))
+  const metric = metricsOf(operation).perChunk
   return (seconds) => metric.unsafeUpdate(seconds, none)
 }
 

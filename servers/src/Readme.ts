@@ -47,13 +47,10 @@ export const blocksOfGuide = (file: string): ReadonlyArray<Block> => {
   return found
 }
 
-/**
- * Writes the blocks below `build/` of the package, to be checked with its `settings`; they are removed with the scope.
- */
+/** Writes the blocks below `build/` of the package; they are removed with the scope. */
 export const write = (
   root: string,
-  all: ReadonlyArray<Block>,
-  settings = "tsconfig.test.json"
+  all: ReadonlyArray<Block>
 ): Effect.Effect<{ readonly folder: string; readonly files: ReadonlyArray<string> }, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
@@ -65,7 +62,7 @@ export const write = (
         return file
       })
       const config = {
-        extends: `../../${settings}`,
+        extends: "../../tsconfig.test.json",
         compilerOptions: { rootDir: "../../../..", composite: false, incremental: false, tsBuildInfoFile: null },
         include: ["*.ts"],
         references: []

@@ -13,10 +13,6 @@ const file = Path.join(root, "../../docs/llm-guide.md")
 const guide = Fs.readFileSync(file, "utf8")
 const blocks = Readme.blocksOfGuide(file)
 
-/** The AI SDK and LangChain are at home with the benchmarks, which measure them. */
-const benchmarks = Path.join(root, "../../benchmarks")
-const isForeign = ({ code }: Readme.Block) => /from "(?:ai|@langchain\/\w+)"/.test(code)
-
 interface Program {
   readonly title: string
   readonly answers?: ReadonlyArray<Fake.Answer>
@@ -106,18 +102,6 @@ const environment = (url: string) => ({
   OLLAMA_HOST: url
 })
 
-/** The programs as files: those of the package, and those that need what only the benchmarks have. */
-const written = Effect.gen(function* () {
-  const own = yield* Readme.write(
-    root,
-    blocks.filter((block) => !isForeign(block))
-  )
-  const foreign = yield* Readme.write(benchmarks, blocks.filter(isForeign), "tsconfig.json")
-  const rest = { own: [...own.files], foreign: [...foreign.files] }
-  const files = blocks.map((block) => (isForeign(block) ? rest.foreign : rest.own).shift() ?? "")
-  return { files, own, foreign }
-})
-
 /** The cells of the table that begins with this row. */
 const tableFrom = (row: string): ReadonlyArray<ReadonlyArray<string>> => {
   const lines = guide.slice(guide.indexOf(`\n${row}`) + 1).split("\n")
@@ -160,9 +144,8 @@ describe("the guide of language models", () => {
     "its programs are type-checked",
     () =>
       Effect.gen(function* () {
-        const { foreign, own } = yield* written
-        assert.deepStrictEqual(yield* Readme.compile(root, own.folder), [])
-        assert.deepStrictEqual(yield* Readme.compile(benchmarks, foreign.folder), [])
+        const { folder } = yield* Readme.write(root, blocks)
+        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
       }),
     300_000
   )
@@ -171,7 +154,7 @@ describe("the guide of language models", () => {
     "its programs run",
     () =>
       Effect.gen(function* () {
-        const { files } = yield* written
+        const { files } = yield* Readme.write(root, blocks)
         for (const [index, program] of programs.entries()) {
           yield* Effect.scoped(
             Effect.gen(function* () {

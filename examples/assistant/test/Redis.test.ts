@@ -142,18 +142,21 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("sessions in Redis", "r
       60_000
     )
 
-    it.scoped("a Redis that is named and not there stops the start with a message that says what to do", () =>
-      Effect.gen(function* () {
-        const port = yield* RedisServer.freePort
-        const running = yield* Support.program(["--ask", "disk full"], {
-          ...Support.bare,
-          REDIS_URL: `redis://:secret-password@127.0.0.1:${port}`
-        })
-        const { code, err, out } = yield* running.exited
-        assert.strictEqual(code, 1)
-        assert.match(err, /REDIS_URL asks for sessions in Redis at 127\.0\.0\.1:\d+, which cannot be used\. Start it/)
-        assert.notInclude(err + out, "secret-password")
-      })
+    it.scoped(
+      "a Redis that is named and not there stops the start with a message that says what to do",
+      () =>
+        Effect.gen(function* () {
+          const port = yield* RedisServer.freePort
+          const running = yield* Support.program(["--ask", "disk full"], {
+            ...Support.bare,
+            REDIS_URL: `redis://:secret-password@127.0.0.1:${port}`
+          })
+          const { code, err, out } = yield* running.exited
+          assert.strictEqual(code, 1)
+          assert.match(err, /REDIS_URL asks for sessions in Redis at 127\.0\.0\.1:\d+, which cannot be used\. Start it/)
+          assert.notInclude(err + out, "secret-password")
+        }),
+      60_000
     )
   })
 })

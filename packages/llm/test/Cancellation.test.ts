@@ -9,7 +9,20 @@ import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import { Llm, OpenAi } from "@underlay/llm"
-import { Chunk, Effect, Exit, Fiber, type Layer, Metric, Redacted, Schedule, Stream, Supervisor } from "effect"
+import {
+  Chunk,
+  Effect,
+  Exit,
+  Fiber,
+  type Layer,
+  Logger,
+  LogLevel,
+  Metric,
+  Redacted,
+  Schedule,
+  Stream,
+  Supervisor
+} from "effect"
 import { chunk, type Exchange, serve } from "./server.ts"
 
 const nightly = process.env["UNDERLAY_NIGHTLY"] === "1"
@@ -214,7 +227,7 @@ for (const [client, layer] of clients.slice(0, 2)) {
               // What each left would add up; what the engine compiles and caches meanwhile does not.
               assert.isBelow(grown, 1_500_000 + count * 100, `${grown} bytes after ${count} streams`)
             }).pipe(Effect.provide(model(server.url, { breaker: false, ...way.settings })))
-          }).pipe(Effect.provide(layer)),
+          }).pipe(Effect.provide(layer), Logger.withMinimumLogLevel(LogLevel.None)),
         nightly ? 600_000 : 120_000
       )
     }

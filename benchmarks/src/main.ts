@@ -16,18 +16,18 @@ const breakerMemory = async (): Promise<void> => {
 }
 
 /**
- * The Redis benchmarks run as a user would run the packages, so they are built first. What does not type-check is said and
+ * The benchmarks of Redis and of language models run as a user would run the packages, so they are built first. What does not type-check is said and
  * measured all the same.
  */
-const published = (script: string) => async (): Promise<void> => {
+const published = (name: string, script: string) => async (): Promise<void> => {
   const root = Path.resolve(import.meta.dirname, "../..")
   const compiler = Path.join(root, "node_modules/typescript/bin/tsc")
-  spawnSync(process.execPath, [compiler, "-b", Path.join(root, "packages/redis/tsconfig.src.json")], {
+  spawnSync(process.execPath, [compiler, "-b", Path.join(root, `packages/${name}/tsconfig.src.json`)], {
     stdio: "inherit"
   })
   const { status } = spawnSync(
     process.execPath,
-    ["--import", Path.join(import.meta.dirname, "published.mjs"), Path.join(import.meta.dirname, "redis", script)],
+    ["--import", Path.join(import.meta.dirname, "published.mjs"), Path.join(import.meta.dirname, name, script)],
     { stdio: "inherit" }
   )
   if (status !== 0) process.exit(status ?? 1)
@@ -39,10 +39,11 @@ const entries: Record<string, () => Promise<void>> = {
   "external-client": ExternalClientBench.run,
   "rate-limit": RateLimitBench.run,
   "breaker-memory": breakerMemory,
-  redis: published("operations.ts"),
-  "redis-external": published("external.ts"),
-  "redis-hang": published("hang.ts"),
-  "redis-clear": published("clear.ts"),
+  redis: published("redis", "operations.ts"),
+  "redis-external": published("redis", "external.ts"),
+  "redis-hang": published("redis", "hang.ts"),
+  "redis-clear": published("redis", "clear.ts"),
+  llm: published("llm", "clients.ts"),
   history: HistoryBench.run,
   conformance: Conformance.run
 }

@@ -17,11 +17,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import { type CallContext, ownError } from "./internal/classify.ts"
 import * as Clients from "./internal/clients.ts"
 import * as Errors from "./internal/errors.ts"
+import { headersOf } from "./internal/headers.ts"
 import { measured } from "./internal/progress.ts"
 import { rateLimitsOf, withRateLimits } from "./internal/rateLimits.ts"
 import type * as Telemetry from "./internal/telemetry.ts"
@@ -174,9 +175,6 @@ export const toEmbeddingsError = (
   })
 }
 
-const revealed = (value: string | Redacted.Redacted): string =>
-  typeof value === "string" ? value : Redacted.value(value)
-
 /** The texts in as few batches as the limits allow, in order. A text longer than the limit is a batch of its own. */
 const batchesOf = (texts: ReadonlyArray<string>, size: number, bytes: number): Array<Batch> => {
   const encoder = new TextEncoder()
@@ -265,8 +263,9 @@ export const make = (
     const url = new URL(address)
     const asked = (spec.shorten ?? dimensions !== spec.modelDimensions) ? dimensions : undefined
 
-    const headers: Record<string, string> = {}
-    for (const [name, value] of Object.entries(spec.headers ?? {})) headers[name.toLowerCase()] = revealed(value)
+    const revealed = headersOf(spec.headers)
+    if (Either.isLeft(revealed)) return yield* refuse(revealed.left)
+    const headers = revealed.right
 
     const timeout = spec.timeout ?? "1 minute"
     const telemetryName = spec.telemetryName ?? provider

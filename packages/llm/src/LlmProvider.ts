@@ -21,12 +21,13 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type CallContext, isRecord, type ResponseHeaders } from "./internal/classify.ts"
 import * as Clients from "./internal/clients.ts"
 import * as Errors from "./internal/errors.ts"
+import { headersOf } from "./internal/headers.ts"
 import { measured, Progress } from "./internal/progress.ts"
 import { rateLimitsOf, withRateLimits } from "./internal/rateLimits.ts"
 import * as Sse from "./internal/sse.ts"
@@ -174,9 +175,6 @@ const encodedBy = (
     )
   )
 
-const revealed = (value: string | Redacted.Redacted): string =>
-  typeof value === "string" ? value : Redacted.value(value)
-
 const millisOf = (input: Duration.DurationInput): number => Duration.toMillis(input)
 
 /**
@@ -194,8 +192,7 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
     const operationName = spec.operation ?? "chat"
     const located = (endpoint: string) => (/^https?:\/\//i.test(endpoint) ? endpoint : `${baseUrl}${endpoint}`)
 
-    const headers: Record<string, string> = {}
-    for (const [name, value] of Object.entries(spec.headers ?? {})) headers[name.toLowerCase()] = revealed(value)
+    const headers = yield* Effect.mapError(headersOf(spec.headers), (issue) => Errors.unusable(spec, issue))
 
     const timeout = spec.timeout ?? "2 minutes"
     const firstContentTimeout = spec.firstContentTimeout ?? Math.min(60_000, millisOf(timeout))

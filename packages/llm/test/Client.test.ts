@@ -1,7 +1,7 @@
 import { HttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
-import { Groq, Llm, LlmResponse, LlmTest, Ollama, OpenAi, OpenAiCompatible } from "@underlay/llm"
+import { Groq, Llm, LlmResponse, LlmTest, Ollama, OpenAi, OpenAiCompatible, OpenAiEmbeddings } from "@underlay/llm"
 import * as Need from "@underlay/servers/Need"
 import { ConfigProvider, Duration, Effect, Either, Exit, Fiber, Layer, Redacted, Stream, TestClock } from "effect"
 import { casesOf } from "./corpus.ts"
@@ -259,4 +259,33 @@ describe.skipIf(Need.missing("llm-corpus"))(Need.title("recordings through the w
   it("a recording of an unknown format is refused", () => {
     assert.isTrue(Either.isLeft(LlmTest.canonical({ ...recorded(200, ""), api: "unheard/of" })))
   })
+})
+
+describe("keys that no header can hold", () => {
+  // As copied from a page or a chat, with a mark of print or a line end in them.
+  const keys = ["\u201ck\u201d", "k\u2013ey", "k\n", "k\u0000"]
+
+  for (const [index, key] of keys.entries()) {
+    it.effect(`stop the start and are not shown (${index})`, () =>
+      Effect.gen(function* () {
+        const http = LlmTest.layerReplay([])
+        const error = yield* Effect.flip(
+          Effect.scoped(OpenAi.make({ apiKey: Redacted.make(`secret${key}`), model: "m" }).pipe(Effect.provide(http)))
+        )
+        assert.strictEqual(error.reason, "InvalidRequest")
+        assert.isFalse(error.retryable)
+        assert.include(error.message, "the header authorization")
+        assert.notInclude(JSON.stringify(error) + error.message, "secret")
+        const embeddings = yield* Effect.flip(
+          Effect.scoped(
+            OpenAiEmbeddings.make({ apiKey: Redacted.make(`secret${key}`), model: "text-embedding-3-small" }).pipe(
+              Effect.provide(http)
+            )
+          )
+        )
+        assert.strictEqual(embeddings.reason, "InvalidRequest")
+        assert.notInclude(JSON.stringify(embeddings) + embeddings.message, "secret")
+      })
+    )
+  }
 })

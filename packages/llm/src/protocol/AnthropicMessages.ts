@@ -20,13 +20,14 @@ import {
 } from "../internal/classify.ts"
 import { type Abilities, abilitiesOf, effortOf } from "../internal/claude.ts"
 import * as Sse from "../internal/sse.ts"
+import * as StreamDecoders from "../internal/streamDecoder.ts"
 import { TextBuffer } from "../internal/textBuffer.ts"
 import { count, finishOf, type Json, json, resultText, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { LlmResponse, LlmToolCall, Usage } from "../LlmResponse.ts"
 import type { LlmTool } from "../LlmTool.ts"
-import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } from "./Protocol.ts"
+import type { EncodeOptions, Protocol, StreamDecoder } from "./Protocol.ts"
 
 /**
  * In what the servers differ.
@@ -867,37 +868,17 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
 
   const reader = Sse.make({ onEvent })
 
-  const conclude = () => {
-    if (answer.failure !== undefined || answer.ended) return
-    if (events === 0 && reader.hasJunk()) {
-      failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
-    } else failBecause("StreamTruncated")
-  }
-
-  return {
-    push: (bytes) => {
-      if (answer.failure !== undefined || answer.ended) return []
-      reader.push(bytes)
-      return answer.take()
+  return StreamDecoders.make(answer, context, {
+    read: reader.push,
+    readEnd: reader.end,
+    over: () => answer.ended,
+    conclude: () => {
+      if (events === 0 && reader.hasJunk()) {
+        failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
+      } else failBecause("StreamTruncated")
     },
-    end: () => {
-      if (answer.failure === undefined && !answer.ended) reader.end()
-      conclude()
-      return answer.take()
-    },
-    failure: () => answer.failure,
-    broken: (cause) => {
-      if (answer.failure !== undefined) return answer.failure
-      if (answer.ended) return undefined
-      const { hadContent, usage } = answer
-      answer.fail(truncatedBy(cause, context, { hadContent, partial: answer.partial(waiting()), usage }))
-      return answer.failure
-    },
-    finished: () => answer.ended,
-    done: () => answer.ended,
-    partial: () => answer.partial(waiting()),
-    usage: () => answer.usage
-  }
+    waiting
+  })
 }
 
 /**

@@ -20,11 +20,12 @@ import {
 } from "../internal/classify.ts"
 import { cacheFields, fileNameOf, isFileId, makeRetention, marked, marksOf } from "../internal/openAiHints.ts"
 import * as Sse from "../internal/sse.ts"
+import * as StreamDecoders from "../internal/streamDecoder.ts"
 import { count, finishOf, type Json, json, resultText, said, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import { contentOf, type LlmResponse, type LlmToolCall, type Usage } from "../LlmResponse.ts"
-import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } from "./Protocol.ts"
+import type { EncodeOptions, Protocol, StreamDecoder } from "./Protocol.ts"
 
 /**
  * In what the servers differ.
@@ -611,44 +612,19 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
 
   const reader = Sse.make({ onEvent })
 
-  const conclude = () => {
-    if (answer.failure !== undefined || answer.ended) return
-    if (answer.finishReason !== undefined) return finish()
-    if (events === 0 && reader.hasJunk()) {
-      answer.failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
-    } else answer.failBecause("StreamTruncated", { calls: wholeCalls() })
-  }
-
-  return {
-    push: (bytes) => {
-      if (answer.failure !== undefined || done) return []
-      reader.push(bytes)
-      if (done) conclude()
-      return answer.take()
-    },
-    end: () => {
-      if (answer.failure === undefined && !done) reader.end()
-      conclude()
-      return answer.take()
-    },
-    failure: () => answer.failure,
-    broken: (cause) => {
-      if (answer.failure !== undefined) return answer.failure
-      if (answer.finishReason !== undefined) return undefined
-      answer.fail(
-        truncatedBy(cause, context, {
-          hadContent: answer.hadContent,
-          partial: answer.partial(wholeCalls()),
-          usage: answer.usage
-        })
-      )
-      return answer.failure
+  return StreamDecoders.make(answer, context, {
+    read: reader.push,
+    readEnd: reader.end,
+    over: () => done,
+    conclude: () => {
+      if (answer.finishReason !== undefined) return finish()
+      if (events === 0 && reader.hasJunk()) {
+        answer.failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
+      } else answer.failBecause("StreamTruncated", { calls: wholeCalls() })
     },
     finished: () => answer.finishReason !== undefined,
-    done: () => done || answer.ended,
-    partial: () => answer.partial(answer.ended ? [] : wholeCalls()),
-    usage: () => answer.usage
-  }
+    waiting: wholeCalls
+  })
 }
 
 const hasErrorField = (value: Json): boolean => {

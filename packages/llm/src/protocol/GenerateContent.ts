@@ -13,11 +13,12 @@ import { toGeminiSchema } from "../internal/geminiSchema.ts"
 import * as JsonArray from "../internal/jsonArray.ts"
 import { PartialArgs } from "../internal/partialArgs.ts"
 import * as Sse from "../internal/sse.ts"
+import * as StreamDecoders from "../internal/streamDecoder.ts"
 import { count, finishOf, type Json, json, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { Finish, LlmResponse, LlmToolCall, Usage } from "../LlmResponse.ts"
-import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } from "./Protocol.ts"
+import type { EncodeOptions, Protocol, StreamDecoder } from "./Protocol.ts"
 
 /**
  * In what the servers differ.
@@ -752,44 +753,19 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     if (source === list && list.ended()) done = true
   }
 
-  const conclude = () => {
-    if (answer.failure !== undefined || answer.ended) return
-    if (reader.finishReason !== undefined) return reader.finish()
-    if (events === 0 && source.hasJunk()) {
-      answer.failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
-    } else answer.failBecause("StreamTruncated")
-  }
-
-  return {
-    push: (bytes) => {
-      if (answer.failure !== undefined || done) return []
-      push(bytes)
-      if (done) conclude()
-      return answer.take()
-    },
-    end: () => {
-      if (answer.failure === undefined && !done) source.end()
-      conclude()
-      return answer.take()
-    },
-    failure: () => answer.failure,
-    broken: (cause) => {
-      if (answer.failure !== undefined) return answer.failure
-      if (reader.finishReason !== undefined) return undefined
-      answer.fail(
-        truncatedBy(cause, context, {
-          hadContent: answer.hadContent,
-          partial: answer.partial(),
-          usage: answer.usage
-        })
-      )
-      return answer.failure
+  return StreamDecoders.make(answer, context, {
+    read: push,
+    readEnd: () => source.end(),
+    over: () => done,
+    conclude: () => {
+      if (reader.finishReason !== undefined) return reader.finish()
+      if (events === 0 && source.hasJunk()) {
+        answer.failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
+      } else answer.failBecause("StreamTruncated")
     },
     finished: () => reader.finishReason !== undefined && !reader.resumed,
-    done: () => done || answer.ended,
-    partial: () => answer.partial(),
-    usage: () => answer.usage
-  }
+    whole: () => reader.finishReason !== undefined
+  })
 }
 
 /**

@@ -11,11 +11,12 @@ import { Assembly, noUsage } from "../internal/assembly.ts"
 import { type CallContext, envelopeOf, errorOf, isRecord, ownError, type Place } from "../internal/classify.ts"
 import * as Ndjson from "../internal/ndjson.ts"
 import { parse } from "../internal/sse.ts"
+import * as StreamDecoders from "../internal/streamDecoder.ts"
 import { count, finishOf, type Json, json, resultText, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import { contentOf, fromParts, type LlmResponse, type LlmToolCall, type Usage } from "../LlmResponse.ts"
-import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } from "./Protocol.ts"
+import type { EncodeOptions, Protocol, StreamDecoder } from "./Protocol.ts"
 
 /**
  * Settings of a model on the server, as Ollama names them. Others that the server knows are allowed.
@@ -503,38 +504,15 @@ const makeDecoder = (context: CallContext): StreamDecoder & { readonly lines: ()
     }
   })
 
-  return {
-    push: (bytes) => {
-      if (answer.failure !== undefined || done) return []
-      reader.push(bytes)
-      return answer.take()
-    },
-    end: () => {
-      if (answer.failure === undefined && !done) {
-        reader.end()
-        if (answer.failure === undefined && !done) answer.failBecause("StreamTruncated")
-      }
-      return answer.take()
-    },
-    failure: () => answer.failure,
-    broken: (cause) => {
-      if (answer.failure !== undefined) return answer.failure
-      if (done) return undefined
-      answer.fail(
-        truncatedBy(cause, context, {
-          hadContent: answer.hadContent,
-          partial: answer.partial(),
-          usage: answer.usage
-        })
-      )
-      return answer.failure
-    },
-    finished: () => done,
-    done: () => done,
-    partial: () => answer.partial(),
-    usage: () => answer.usage,
-    lines: () => lines
-  }
+  const decoder = StreamDecoders.make(answer, context, {
+    read: reader.push,
+    readEnd: reader.end,
+    over: () => done,
+    conclude: () => {
+      if (!done) answer.failBecause("StreamTruncated")
+    }
+  })
+  return { ...decoder, lines: () => lines }
 }
 
 /**

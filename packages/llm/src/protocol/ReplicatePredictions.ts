@@ -19,11 +19,12 @@ import {
   type Place
 } from "../internal/classify.ts"
 import * as Sse from "../internal/sse.ts"
+import * as StreamDecoders from "../internal/streamDecoder.ts"
 import { count, type Json, json, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import { contentOf, type LlmResponse, type Usage } from "../LlmResponse.ts"
-import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } from "./Protocol.ts"
+import type { EncodeOptions, Protocol, StreamDecoder } from "./Protocol.ts"
 
 /**
  * What the fields of a model's input are called; `false` where the model has none. The names that are given here as
@@ -519,7 +520,6 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   const reader = Sse.make({ onEvent })
 
   const conclude = () => {
-    if (answer.failure !== undefined || answer.ended) return
     if (over && ending === "error") {
       answer.fail(failureOf(words(undefined), answer.place(true)))
     } else if (over && ending === "canceled") answer.fail(canceled(answer.place(true)))
@@ -529,43 +529,24 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     } else answer.failBecause("StreamTruncated")
   }
 
+  const decoder = StreamDecoders.make(answer, context, {
+    read: reader.push,
+    readEnd: reader.end,
+    over: () => last,
+    conclude,
+    finished: () => over,
+    whole: () => over && ending === undefined
+  })
   return {
-    push: (bytes) => {
-      if (answer.failure !== undefined || last) return []
-      reader.push(bytes)
-      if (last) conclude()
-      return answer.take()
-    },
-    end: () => {
-      if (answer.failure === undefined && !last) reader.end()
-      conclude()
-      return answer.take()
-    },
-    failure: () => answer.failure,
+    ...decoder,
     broken: (cause) => {
-      if (answer.failure !== undefined) return answer.failure
-      if (over && ending === undefined) return undefined
-      if (over) {
-        conclude()
-        return answer.failure
-      }
+      if (answer.failure === undefined && over && ending !== undefined) conclude()
       // Before anything of the answer came, what happened is better told by the error itself: no prediction was made, or
       // it cannot be looked at.
       const untouched = events === 0 || (cause.reason !== "Network" && !answer.hadContent)
-      if (untouched) answer.fail(cause)
-      answer.fail(
-        truncatedBy(cause, context, {
-          hadContent: answer.hadContent,
-          partial: answer.partial(),
-          usage: answer.usage
-        })
-      )
-      return answer.failure
-    },
-    finished: () => over,
-    done: () => last || answer.ended,
-    partial: () => answer.partial(),
-    usage: () => answer.usage
+      if (untouched && !over) answer.fail(cause)
+      return decoder.broken(cause)
+    }
   }
 }
 

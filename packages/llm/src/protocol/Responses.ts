@@ -20,11 +20,12 @@ import {
 } from "../internal/classify.ts"
 import { cacheFields, fileNameOf, isFileId, makeRetention, marked, marksOf } from "../internal/openAiHints.ts"
 import * as Sse from "../internal/sse.ts"
+import * as StreamDecoders from "../internal/streamDecoder.ts"
 import { count, finishOf, type Json, json, resultText, said, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { LlmResponse, LlmToolCall, Usage } from "../LlmResponse.ts"
-import { type EncodeOptions, type Protocol, type StreamDecoder, truncatedBy } from "./Protocol.ts"
+import type { EncodeOptions, Protocol, StreamDecoder } from "./Protocol.ts"
 
 /**
  * In what the servers differ.
@@ -1018,42 +1019,17 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
 
   const sse = Sse.make({ onEvent })
 
-  const conclude = () => {
-    if (answer.failure !== undefined || reader.over) return
-    if (events === 0 && sse.hasJunk()) {
-      answer.failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
-    } else answer.failBecause("StreamTruncated")
-  }
-
-  return {
-    push: (bytes) => {
-      if (answer.failure !== undefined || reader.over) return []
-      sse.push(bytes)
-      return answer.take()
-    },
-    end: () => {
-      if (answer.failure === undefined && !reader.over) sse.end()
-      conclude()
-      return answer.take()
-    },
-    failure: () => answer.failure,
-    broken: (cause) => {
-      if (answer.failure !== undefined) return answer.failure
-      if (reader.over) return undefined
-      answer.fail(
-        truncatedBy(cause, context, {
-          hadContent: answer.hadContent,
-          partial: answer.partial(),
-          usage: answer.usage
-        })
-      )
-      return answer.failure
-    },
-    finished: () => reader.over,
-    done: () => reader.over,
-    partial: () => answer.partial(),
-    usage: () => answer.usage
-  }
+  return StreamDecoders.make(answer, context, {
+    read: sse.push,
+    readEnd: sse.end,
+    over: () => reader.over,
+    conclude: () => {
+      if (reader.over) return
+      if (events === 0 && sse.hasJunk()) {
+        answer.failBecause("MalformedResponse", { midStream: false, issue: "the body is not a stream of events" })
+      } else answer.failBecause("StreamTruncated")
+    }
+  })
 }
 
 const unable = /encrypted[ _]content is not supported|reasoning input items can only be provided/i

@@ -66,13 +66,16 @@ export const isSecretName = (name: string): boolean => {
   const known = knownNames.get(name)
   if (known !== undefined) return known
   const found = tellsSecret(name)
-  if (knownNames.size < maxKnownNames && name.length <= 64) knownNames.set(name, found)
+  if (knownNames.size < maxKnownNames && name.length <= 64) knownNames.set(copied(name), found)
   return found
 }
 
 // The names of fields come from programs: the same few again and again, for every attribute of every span.
 const knownNames = new Map<string, boolean>()
 const maxKnownNames = 1_000
+
+// A name that was cut out of a text is a view of it: kept as it is, it keeps the whole text.
+const copied = (name: string): string => name.split("").join("")
 
 const tellsSecret = (name: string): boolean => {
   const words = name
@@ -142,7 +145,8 @@ export const text = (value: string): string => {
   assigned.lastIndex = 0
   for (let match = assigned.exec(result); match !== null; match = assigned.exec(result)) {
     const name = match[1] ?? ""
-    if (!isSecretName(name)) {
+    // Names in a text are whatever somebody wrote: they are not remembered.
+    if (!(knownNames.get(name) ?? tellsSecret(name))) {
       continue
     }
     const start = assigned.lastIndex

@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, FastCheck, HashMap, Option, Redacted } from "effect"
 import * as Redaction from "../../src/operations/Redaction.ts"
@@ -183,5 +185,76 @@ describe("Redaction", () => {
         }
       )
     )
+  })
+
+  it("shows of a short text what it shows of the same in a long one", () => {
+    const letters = FastCheck.string({
+      maxLength: 4,
+      unit: FastCheck.constantFrom(..."aZ09_-./+:=@ \t\n\u00a0\ufeff\"'\\")
+    })
+    const planted = FastCheck.constantFrom(
+      ...[
+        "sk-",
+        "pk_",
+        "gsk_",
+        "hf_",
+        "xoxb-",
+        "ghp_",
+        "glpat-",
+        "AKIA",
+        "AIza",
+        "eyJ",
+        "abcdefghijkl",
+        "ABCDEFGHIJKL"
+      ],
+      ...[
+        "eyJhbGci.eyJzd",
+        "://u:p@h",
+        "https://t@h",
+        "Bearer abcdef",
+        "pin=1",
+        "pwd:x",
+        "token=",
+        "-----BEGIN PRIVATE KEY-----"
+      ]
+    )
+    const pieces = FastCheck.array(FastCheck.oneof(letters, planted), { maxLength: 4 })
+    FastCheck.assert(
+      FastCheck.property(pieces, FastCheck.nat(20), (all, length) => {
+        for (const value of [all.join(""), all.join("").slice(0, length)]) {
+          const before = "\n".repeat(20)
+          assert.strictEqual(Redaction.text(value), Redaction.text(before + value).slice(before.length))
+        }
+      }),
+      { numRuns: 5_000 }
+    )
+  })
+
+  it("keeps nothing of the texts that it has seen", () => {
+    setFlagsFromString("--expose-gc")
+    const collect: () => void = runInNewContext("gc")
+    const held = () => {
+      collect()
+      return process.memoryUsage().heapUsed
+    }
+    const before = held()
+    for (let index = 0; index < 200; index++) {
+      // A name that is cut out of a text holds the whole of it.
+      const text = `${Buffer.alloc(200_000, "x ").toString("latin1")} a_name_of_this_text_only_${index}: 5`
+      Redaction.text(text)
+      Redaction.isSecretName(text.slice(-30, -3))
+      Redaction.json(new Map([[text.slice(-29, -4), 1]]))
+    }
+    assert.isBelow(held() - before, 10_000_000)
+  })
+
+  it("tells of a name the second time what it told the first, of more names than it remembers", () => {
+    const names = Array.from({ length: 3_000 }, (_, index) => [`user_${index}_password`, `user_${index}_name`] as const)
+    for (let time = 0; time < 2; time++) {
+      for (const [secret, name] of names) {
+        assert.isTrue(Redaction.isSecretName(secret))
+        assert.isFalse(Redaction.isSecretName(name))
+      }
+    }
   })
 })

@@ -2,8 +2,18 @@
 import { FetchHttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
-import { Llm, type LlmError, LlmResponse, LlmTest, OpenAiCompatible } from "@underlay/llm"
-import { type Duration, Effect, Either, Fiber, Layer, Stream, TestClock } from "effect"
+import {
+  Anthropic,
+  Google,
+  Llm,
+  type LlmError,
+  LlmResponse,
+  LlmTest,
+  Ollama,
+  OpenAi,
+  OpenAiCompatible
+} from "@underlay/llm"
+import { type Duration, Effect, Either, Fiber, Layer, Redacted, Stream, TestClock } from "effect"
 import { answered, chunk, json, serve, sse, streamed } from "./server.ts"
 
 const ask: Llm.LlmRequest = { messages: [ChatMessage.user("hi")] }
@@ -212,6 +222,135 @@ describe("the circuit breaker", () => {
   )
 })
 
+/** Events of which one comes every two seconds, where the idle timeout is three. */
+const paced = (events: ReadonlyArray<string>) => {
+  const lines = events[0]?.startsWith("{") === true
+  const size = Math.max(...events.map((event) => event.length)) + 4
+  const body = events
+    .map((event) =>
+      // Blanks and comments do not count.
+      lines ? `${" ".repeat(size - event.length)}${event}` : `: ${"x".repeat(size - event.length - 3)}\n${event}`
+    )
+    .join("")
+  return LlmTest.layerReplay([recorded(200, body)], { chunkSize: size, pause: "2 seconds" })
+}
+
+type Paced = readonly [
+  name: string,
+  layer: (client: ReturnType<typeof paced>) => Layer.Layer<Llm.Llm, LlmError.LlmError>,
+  first: string,
+  event: (index: number) => string
+]
+
+const settings = { apiKey: Redacted.make("k"), model: "m", idleTimeout: "3 seconds", retry: false } as const
+const sent = (value: unknown) => `data: ${JSON.stringify(value)}\n\n`
+const compatible: Paced[1] = (client) =>
+  Layer.provide(OpenAiCompatible.layer({ provider: "openai", baseUrl: "http://127.0.0.1:1", ...settings }), client)
+const anthropic: Paced[1] = (client) => Layer.provide(Anthropic.layer(settings), client)
+const openAi: Paced[1] = (client) => Layer.provide(OpenAi.layer(settings), client)
+const google: Paced[1] = (client) => Layer.provide(Google.layer(settings), client)
+const ollama: Paced[1] = (client) =>
+  Layer.provide(Ollama.layer({ model: "m", idleTimeout: "3 seconds", retry: false }), client)
+
+const blockOf = (index: number, block: unknown) => sent({ type: "content_block_start", index, content_block: block })
+const anthropicText = blockOf(0, { type: "text", text: "a" })
+const responsesText = sent({ type: "response.output_text.delta", item_id: "i", output_index: 0, delta: "a" })
+const geminiChunk = (parts: ReadonlyArray<unknown>, thoughts: number) =>
+  sent({ candidates: [{ content: { parts } }], usageMetadata: { promptTokenCount: 1, thoughtsTokenCount: thoughts } })
+
+const working: ReadonlyArray<Paced> = [
+  [
+    "Anthropic's server tools",
+    anthropic,
+    anthropicText,
+    (index) =>
+      index === 0
+        ? blockOf(1, { type: "server_tool_use", id: "s", name: "web_search", input: {} })
+        : index < 9
+          ? sent({ type: "content_block_delta", index: 1, delta: { type: "input_json_delta", partial_json: "1" } })
+          : blockOf(2, { type: "web_search_tool_result", tool_use_id: "s", content: [] })
+  ],
+  [
+    "Anthropic's thoughts that are only counted",
+    anthropic,
+    anthropicText,
+    () =>
+      sent({
+        type: "content_block_delta",
+        index: 1,
+        delta: { type: "thinking_delta", thinking: "", estimated_tokens: 50 }
+      })
+  ],
+  [
+    "a search of OpenAI",
+    openAi,
+    responsesText,
+    (index) =>
+      index === 0
+        ? sent({ type: "response.output_item.added", output_index: 1, item: { type: "web_search_call", id: "w" } })
+        : sent({
+            type: `response.web_search_call.${index % 2 === 0 ? "searching" : "in_progress"}`,
+            item_id: "w",
+            output_index: 1
+          })
+  ],
+  [
+    "code that OpenAI runs",
+    openAi,
+    responsesText,
+    () => sent({ type: "response.code_interpreter_call_code.delta", item_id: "c", output_index: 1, delta: "1" })
+  ],
+  [
+    "Gemini's hidden thoughts, whose tokens grow",
+    google,
+    geminiChunk([{ text: "a" }], 1),
+    (index) => geminiChunk([{ text: "", thought: true }], 10 + index)
+  ],
+  [
+    "usage that grows",
+    compatible,
+    chunk({ content: "a" }),
+    (index) => chunk({}, null, { usage: { prompt_tokens: 1, completion_tokens: 2 + index } })
+  ],
+  [
+    "encrypted reasoning of a compatible server",
+    compatible,
+    chunk({ content: "a" }),
+    () => chunk({ content: "", reasoning: null, reasoning_details: [{ type: "reasoning.encrypted", data: "x" }] })
+  ],
+  [
+    "tokens that Ollama holds back",
+    ollama,
+    `${JSON.stringify({ message: { role: "assistant", content: "a" }, done: false })}\n`,
+    () => `${JSON.stringify({ message: { role: "assistant", content: "" }, done: false })}\n`
+  ]
+]
+
+const idling: ReadonlyArray<Paced> = [
+  ["Anthropic's ping", anthropic, anthropicText, () => sent({ type: "ping" })],
+  [
+    "Anthropic's empty text",
+    anthropic,
+    anthropicText,
+    () => sent({ type: "content_block_delta", index: 0, delta: { type: "text_delta", text: "" } })
+  ],
+  ["OpenAI's keepalive", openAi, responsesText, (index) => sent({ type: "keepalive", sequence_number: index })],
+  ["a keepalive of another name", openAi, responsesText, () => sent({ type: "response.keep_alive" })],
+  [
+    "a state that is said again",
+    openAi,
+    responsesText,
+    () => sent({ type: "response.in_progress", response: { id: "r", status: "in_progress", usage: null } })
+  ],
+  ["Gemini's usage that stands still", google, geminiChunk([{ text: "a" }], 1), () => geminiChunk([], 1)],
+  [
+    "an empty delta",
+    compatible,
+    chunk({ content: "a" }),
+    () => chunk({ role: "assistant", content: "", tool_calls: null, annotations: [] })
+  ]
+]
+
 describe("limits of time", () => {
   const pings = (count: number) => ": ping\n\n".repeat(count)
   const size = ": ping\n\n".length
@@ -249,6 +388,45 @@ describe("limits of time", () => {
       assert.deepStrictEqual([error.partial?.text, error.isRetryable], ["a", false])
     })
   )
+
+  for (const [name, layer, first, event] of working) {
+    it.effect(`are put off between contents by work that is not shown: ${name}`, () =>
+      Effect.gen(function* () {
+        const replayed = (again: (index: number) => string) =>
+          layer(paced([first, ...Array.from({ length: 10 }, (_, index) => again(index))]))
+        const read = (again: (index: number) => string) =>
+          Effect.gen(function* () {
+            const fiber = yield* Stream.runDrain(Llm.stream(ask)).pipe(
+              Effect.flip,
+              Effect.provide(replayed(again)),
+              Effect.fork
+            )
+            for (let second = 0; second < 30; second++) yield* pass("1 second")
+            return yield* Fiber.join(fiber)
+          })
+        // It goes on to the end of the recording, which has no end marker.
+        const worked = yield* read(event)
+        assert.deepStrictEqual([worked.reason, worked.partial?.text], ["StreamTruncated", "a"])
+        const stalled = yield* read(() => (first.startsWith("{") ? "\n" : ": ping\n\n"))
+        assert.deepStrictEqual([stalled.reason, stalled.issue], ["Timeout", "no further content within 3000 ms"])
+      })
+    )
+  }
+
+  for (const [name, layer, first, event] of idling) {
+    it.effect(`are not put off by events that say nothing: ${name}`, () =>
+      Effect.gen(function* () {
+        const fiber = yield* Stream.runDrain(Llm.stream(ask)).pipe(
+          Effect.flip,
+          Effect.provide(layer(paced([first, ...Array.from({ length: 10 }, (_, index) => event(index))]))),
+          Effect.fork
+        )
+        for (let second = 0; second < 30; second++) yield* pass("1 second")
+        const error = yield* Fiber.join(fiber)
+        assert.deepStrictEqual([error.reason, error.partial?.text], ["Timeout", "a"])
+      })
+    )
+  }
 
   it.effect("of a call end it however often it is tried again", () =>
     Effect.gen(function* () {

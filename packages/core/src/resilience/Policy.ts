@@ -141,7 +141,10 @@ export interface CallOptions {
 export interface StreamOptions extends Omit<CallOptions, "attemptTimeout"> {
   /** The limit of each attempt to get the first element; the policy's attempt timeout if not given. */
   readonly firstElementTimeout?: Duration.DurationInput | false | undefined
-  /** The limit of the wait for each further element; false for none, which is the default. */
+  /**
+   * The limit of the wait for each further element; false for none, which is the default. A chunk without elements is a
+   * sign of life: it begins anew.
+   */
   readonly idleTimeout?: Duration.DurationInput | false | undefined
 }
 

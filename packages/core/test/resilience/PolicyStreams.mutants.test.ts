@@ -97,6 +97,34 @@ describe("the time for each further element", () => {
     })
   )
 
+  it.effect("begins anew with a chunk without elements, which is none for the first", () =>
+    Effect.gen(function* () {
+      const { policy } = yield* make()
+      const life = Stream.fromChunk(Chunk.empty<number>())
+      const quiet = (element: number, after: number) =>
+        Stream.concat(
+          Stream.make(element),
+          Stream.concat(
+            Stream.repeatEffectChunk(Effect.delay(Effect.succeed(Chunk.empty<number>()), "2 seconds")).pipe(
+              Stream.interruptAfter(after)
+            ),
+            Stream.make(2)
+          )
+        )
+      const read = yield* fork(Stream.runCollect(policy.stream(quiet(1, 9_000), { idleTimeout: "3 seconds" })))
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual([...(yield* Fiber.join(read))], [1, 2])
+      const first = Stream.repeatEffectChunk(Effect.delay(Effect.succeed(Chunk.empty<number>()), "2 seconds"))
+      const waits = yield* fork(
+        timeoutOf(
+          policy.stream(Stream.concat(life, first), { firstElementTimeout: "5 seconds", idleTimeout: "3 seconds" })
+        )
+      )
+      yield* TestClock.adjust("10 seconds")
+      assert.deepStrictEqual((yield* Fiber.join(waits)).slice(0, 2), ["first-element", 5_000])
+    })
+  )
+
   it.effect("begins anew with each element", () =>
     Effect.gen(function* () {
       const { policy } = yield* make()

@@ -31,6 +31,8 @@ export class Assembly {
   ended = false
   /** Text, reasoning, a refusal or a piece of a call has arrived. */
   hadContent = false
+  /** How often the provider has shown that it is at work without a part to hand on. */
+  private works = 0
   readonly calls: Array<LlmToolCall> = []
   private readonly context: CallContext
   private readonly blocks: Array<Block> = []
@@ -46,6 +48,17 @@ export class Assembly {
     const parts = this.out
     if (parts.length > 0) this.out = []
     return parts
+  }
+
+  /** The provider works: what it has done now is no part of the answer, or will be later. */
+  onWork(): void {
+    this.works += 1
+  }
+
+  /** Grows with all that shows the provider at work: what it says of that, and what it has used up. */
+  get progress(): number {
+    const { input = 0, output = 0, reasoning = 0 } = this.usage
+    return this.works + input + output + reasoning
   }
 
   private open(type: "text" | "reasoning"): TextBlock {
@@ -87,7 +100,10 @@ export class Assembly {
     proof: { readonly signature?: string | undefined; readonly id?: string | undefined }
   ) {
     const block = this.open(type)
-    if (proof.signature !== undefined) block.signature = proof.signature
+    if (proof.signature !== undefined && proof.signature !== block.signature) {
+      block.signature = proof.signature
+      this.onWork()
+    }
     if (proof.id !== undefined) block.id = proof.id
   }
 
@@ -114,6 +130,7 @@ export class Assembly {
   /** A part that only this provider understands. */
   onProviderPart(data: unknown): void {
     this.blocks.push({ type: "provider", data })
+    this.onWork()
   }
 
   /** What has been said, in its order, as it would be sent back. Unsigned blocks without a word are left out. */

@@ -68,6 +68,7 @@ export class Progress {
   }
 
   readonly seen = (chunk: Chunk.Chunk<LlmStreamPart>): Chunk.Chunk<LlmStreamPart> => {
+    if (Chunk.isEmpty(chunk)) return chunk
     const now = this.clock?.unsafeCurrentTimeNanos() ?? 0n
     if (!this.hadContent) {
       this.hadContent = true

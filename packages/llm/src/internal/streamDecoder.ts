@@ -54,6 +54,7 @@ export const make = (answer: Assembly, context: CallContext, format: Format): St
     finished,
     done: () => format.over() || answer.ended,
     partial: () => answer.partial(answer.ended ? [] : waiting()),
-    usage: () => answer.usage
+    usage: () => answer.usage,
+    progress: () => answer.progress
   }
 }

@@ -714,6 +714,7 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     const block = open.get(index)
     if (block === undefined) return
     open.delete(index)
+    answer.onWork()
     if (block.type === "call") {
       block.whole = callOf(block.block, block.position, block.args.toString(), provider)
       for (let next = calls[handedOn]?.whole; next !== undefined; next = calls[handedOn]?.whole) {
@@ -735,6 +736,7 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   const onBlock = (index: number, block: Json) => {
     onStop(index)
     last = index
+    answer.onWork()
     switch (block["type"]) {
       case "text":
       case "thinking": {
@@ -764,11 +766,17 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     if (type === "input_json_delta") {
       const text = string(delta["partial_json"])
       if (text === undefined || block === undefined) return
-      if (block.type === "other") return block.input.add(text)
+      if (block.type === "other") {
+        if (text !== "") answer.onWork()
+        return block.input.add(text)
+      }
       block.args.add(text)
       const { id, name } = block.block
       return answer.onCallDelta(block.position, string(id) ?? "", string(name) ?? "", text)
     }
+    // Text is written from a source, or a thought goes on that is not shown.
+    const counted = (count(delta["estimated_tokens"]) ?? 0) > 0
+    if (counted || type === "citations_delta" || block?.type === "other") answer.onWork()
     if (block?.type === "other") return type === "citations_delta" ? undefined : grow(block.data, delta)
     if (type === "text_delta") answer.onText(string(delta["text"]) ?? "")
     else if (type === "thinking_delta") answer.onReasoning(string(delta["thinking"]) ?? "")

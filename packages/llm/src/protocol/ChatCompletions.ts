@@ -526,6 +526,9 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   const onDelta = (delta: Json) => {
     const content = delta["content"]
     const thought = reasoningOf(delta)
+    // Reasoning that is encrypted, tools that the server runs: they are said in fields of its own.
+    const silent = (thought ?? "") === "" && (content ?? "") === ""
+    if (silent && Object.keys(delta).some((name) => isWork(name, delta[name]))) answer.onWork()
     if (thought !== undefined) answer.onReasoning(thought)
     if (typeof content === "string") answer.onText(content)
     else if (typeof content === "object" && content !== null) {
@@ -626,6 +629,15 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     waiting: wholeCalls
   })
 }
+
+/** What every delta may have, and what is looked at by itself. */
+const usual = new Set(["role", "name", "id", "type", "content", "refusal", "tool_calls", "function_call"])
+
+const isWork = (name: string, value: unknown): boolean =>
+  !usual.has(name) &&
+  (typeof value === "string"
+    ? value !== ""
+    : typeof value === "object" && value !== null && Object.keys(value).length > 0)
 
 const hasErrorField = (value: Json): boolean => {
   if (value["error"] !== undefined || value["object"] === "error" || value["type"] === "error") return true

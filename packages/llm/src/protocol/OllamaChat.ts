@@ -480,6 +480,8 @@ const makeDecoder = (context: CallContext): StreamDecoder & { readonly lines: ()
     if (said.calls !== undefined) for (const call of calls.take(said.calls, value)) answer.onCall(call)
     const usage = usageOf(value)
     if (usage !== undefined) answer.usage = usage
+    // There are no pings: a line without a word is a token that the server holds back, such as one of a call.
+    answer.onWork()
     if (value["done"] !== true) return
     done = true
     answer.finishReason = reasonOf(value)

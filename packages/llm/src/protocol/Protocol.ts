@@ -90,6 +90,11 @@ export interface StreamDecoder {
   readonly partial: () => PartialResponse
   /** What the provider has said of the usage so far. */
   readonly usage: () => Usage
+  /**
+   * A number that grows when the provider shows that it is at work though it has nothing to hand on: reasoning that it does
+   * not show, tools that it runs itself, usage that grows. Pings leave it as it is. By default only parts count.
+   */
+  readonly progress?: (() => number) | undefined
 }
 
 /**
@@ -145,12 +150,15 @@ export const truncatedBy = (
         usage: arrived.usage
       })
 
+/** No part, but a sign that the provider is at work. */
+const working: Effect.Effect<Chunk.Chunk<LlmStreamPart>> = Effect.succeed(Chunk.empty())
+
 /**
  * Decodes the body of a streamed answer. Text that has arrived is always handed on before the stream fails.
  *
  * A stream that ends before its finish fails with `StreamTruncated`; one that breaks or stalls after it is whole, its usage
  * perhaps unknown. `lastWaitMillis` (by default 2 seconds) is how long the usage and the end are waited for after the
- * finish. The `decoder` can be looked at while the stream runs.
+ * finish. The `decoder` can be looked at while the stream runs. A chunk without parts is a sign of life: the provider works.
  *
  * @since 0.1.0
  * @category combinators
@@ -178,14 +186,25 @@ export const decodePull = (
     const lastWait = options?.lastWaitMillis ?? 2000
     let over = false
     let deadline: number | undefined
+    let known = 0
+
+    /** Whether the provider has shown since the last time that it is at work. */
+    const progressed = (): boolean => {
+      const progress = decoder.progress?.() ?? 0
+      if (!(progress > known)) return false
+      known = progress
+      return true
+    }
 
     const emit = (
       parts: ReadonlyArray<LlmStreamPart>
     ): Effect.Effect<Chunk.Chunk<LlmStreamPart>, Option.Option<LlmError>> => {
+      const worked = progressed()
       if (parts.length > 0) return Effect.succeed(Chunk.unsafeFromArray(parts))
       const failure = decoder.failure()
       if (failure !== undefined) return Effect.fail(Option.some(failure))
-      return over ? Effect.fail(Option.none()) : next
+      if (over) return Effect.fail(Option.none())
+      return worked ? working : next
     }
 
     const onEnd = () => {

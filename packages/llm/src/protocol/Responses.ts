@@ -581,6 +581,7 @@ class Reader {
   onAdded(event: Json): void {
     const raw = event["item"]
     if (!isRecord(raw)) return
+    this.answer.onWork()
     const item = this.open(string(raw["id"]) ?? "", count(event["output_index"]), typeOf(raw))
     this.latest = item
     if (item.type !== "function_call") return
@@ -686,6 +687,7 @@ class Reader {
     if (open === undefined && this.items.repeats(type, id, index)) return
     const item = open ?? this.open(id, index, type)
     item.done = true
+    this.answer.onWork()
     switch (type) {
       case "message":
         this.onMessage(item, raw)
@@ -918,6 +920,9 @@ export const decodeCount = (body: string, context: CallContext): Either.Either<n
 // Streams
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** Events by which a server keeps a connection open, by whatever name. */
+const ping = /(?:ping|keep[-_]?alive|heartbeat)$/
+
 /**
  * A decoder for one streamed answer.
  *
@@ -938,6 +943,8 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   const onOther = (value: unknown, type: string, event: string, raw: boolean) => {
     // A server that does not stream sends the whole answer.
     if (isRecord(value) && value["type"] === undefined && isResponse(value)) return end(value, undefined)
+    // An item that the server works at by itself: a search, code that it runs, an image.
+    if (type.startsWith("response.") && !ping.test(type)) answer.onWork()
     const certain = event === "error" || type === "error"
     const envelope = certain || !type.startsWith("response.") ? envelopeOf(value, certain) : undefined
     if (envelope !== undefined) answer.failWith(known(envelope), !(raw && events === 1))

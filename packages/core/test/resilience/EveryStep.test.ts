@@ -4,9 +4,22 @@
  * is at the n-th operation of all, so that each race is run in each order.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { CircuitBreaker, ExternalClient, Policy, Timeout } from "@underlay/core"
+import { CircuitBreaker, ExternalClient, Fallback, Policy, Timeout } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
-import { Cause, Data, Deferred, Effect, Exit, Fiber, FiberRef, type Scope, Stream, Supervisor } from "effect"
+import {
+  Cause,
+  Chunk,
+  Data,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  FiberRef,
+  Option,
+  type Scope,
+  Stream,
+  Supervisor
+} from "effect"
 import { Manual } from "./manual.ts"
 import { Interrupter, Pauser } from "./steps.ts"
 
@@ -25,6 +38,23 @@ interface Subject {
   /** What is left, as pairs of a name and a number that must be zero. */
   readonly left: Effect.Effect<Readonly<Record<string, number>>>
 }
+
+/**
+ * Reads a stream in the fiber at hand: one that is run has a fiber of its own, whose steps the schedulers here would not
+ * see.
+ */
+const pulled = <A, E, R>(stream: Stream.Stream<A, E, R>, count = Number.POSITIVE_INFINITY): Effect.Effect<void, E, R> =>
+  Effect.scoped(
+    Effect.flatMap(Stream.toPull(stream), (pull) =>
+      Effect.iterate(0, {
+        while: (taken) => taken < count,
+        body: (taken) => Effect.map(pull, (chunk) => taken + chunk.length)
+      })
+    )
+  ).pipe(
+    Effect.catchAll((end) => (Option.isNone(end) ? Effect.void : Effect.fail(end.value))),
+    Effect.asVoid
+  )
 
 const everyStep = <R>(make: (clock: Manual) => Effect.Effect<Subject, never, R>) =>
   Effect.gen(function* () {
@@ -243,7 +273,7 @@ describe.each(limits)("interrupted at every step, %s", (_, timeouts) => {
           )
         )
         return {
-          run: Stream.runDrain(made.stream(source, timeouts.timeout === false ? {} : { idleTimeout: "3 seconds" })),
+          run: pulled(made.stream(source, timeouts.timeout === false ? {} : { idleTimeout: "3 seconds" })),
           left: Effect.map(probes(breaker), (probes) => ({ probes, open }))
         }
       })
@@ -284,10 +314,96 @@ describe.each(limits)("interrupted at every step, %s", (_, timeouts) => {
       Effect.gen(function* () {
         const { left, made, recording } = yield* client(clock)
         const source = Stream.concat(Stream.make(1), Stream.fromEffect(work().wait))
-        return { run: recording.within(Stream.runDrain(made.stream("wait", source))), left }
+        return { run: recording.within(pulled(made.stream("wait", source))), left }
       })
     )
   )
+})
+
+describe("a client's stream with every limit, interrupted at every step", () => {
+  const source = () => Stream.concat(Stream.make(1, 2), Stream.fromEffect(work().wait))
+  type Source = Stream.Stream<unknown, Busy>
+  const sources: ReadonlyArray<readonly [string, () => Source]> = [
+    ["flows to its end", source],
+    ["has a finalizer that takes time", () => Stream.ensuring(source(), Effect.sleep("300 millis"))],
+    [
+      "opens slowly",
+      () =>
+        Stream.unwrapScoped(
+          Effect.as(
+            Effect.acquireRelease(Effect.sleep("1 second"), () => Effect.sleep("100 millis")),
+            source()
+          )
+        )
+    ],
+    [
+      "says that it lives, before and after its first element",
+      () =>
+        Stream.concat(
+          Stream.fromChunk(Chunk.empty<number>()),
+          Stream.concat(source(), Stream.fromChunk(Chunk.empty<number>()))
+        )
+    ],
+    ["breaks in the middle", () => Stream.concat(source(), Stream.fail(new Busy()))],
+    ["stalls in the middle", () => Stream.concat(source(), Stream.never)],
+    ["never has a first element", () => Stream.never],
+    ["fails before its first element", () => Stream.drain(source()).pipe(Stream.concat(Stream.fail(new Busy())))],
+    ["has a defect in the middle", () => Stream.concat(source(), Stream.die("oh"))]
+  ]
+  const readers: ReadonlyArray<
+    readonly [string, (stream: Stream.Stream<unknown, unknown>) => Effect.Effect<unknown, unknown>]
+  > = [
+    ["read to its end", (stream) => pulled(stream)],
+    ["left early", (stream) => pulled(stream, 1)],
+    ["run", Stream.runDrain]
+  ]
+  for (const [name, source] of sources) {
+    for (const [how, read] of readers) {
+      it.scoped(`${name}, ${how}`, () =>
+        everyStep<Scope.Scope>((clock) =>
+          Effect.gen(function* () {
+            const recording = yield* Recording.make
+            const breaker = yield* halfOpen(clock)
+            const policy = yield* Effect.orDie(
+              Policy.make({
+                name: "limited",
+                breaker,
+                timeout: "20 seconds",
+                retry: { attempts: 2, base: "1 second", jitter: "none" },
+                bulkhead: { maxConcurrent: 1, maxQueue: 2, maxWait: "10 seconds" }
+              })
+            )
+            const made = yield* ExternalClient.make({ service: "limited", policy })
+            const bulkhead = yield* Effect.orDie(Effect.fromNullable(policy.bulkhead))
+            const limits = { firstElementTimeout: "4 seconds", idleTimeout: "3 seconds" } as const
+            const stream =
+              how === "left early"
+                ? made.stream("read", source(), { ...limits, fallback: Fallback.value(Stream.make(7)) })
+                : made.stream("read", source(), limits)
+            const left = Effect.gen(function* () {
+              const spans = (yield* recording.spans).filter(({ name }) => name === "limited.read")
+              const lines = (yield* recording.lines).filter(({ annotations }) => annotations["service"] === "limited")
+              const metrics = yield* recording.metrics
+              const sum = (name: string) =>
+                metrics
+                  .filter((each) => each.name === name && each.labels["service"] === "limited")
+                  .reduce((all, each) => all + each.after - each.before, 0)
+              return {
+                probes: yield* probes(breaker),
+                inFlight: yield* made.inFlight,
+                places: (yield* bulkhead.snapshot).active,
+                queued: (yield* bulkhead.snapshot).queued,
+                spansNotEndedOnce: spans.filter((span) => span.ends !== 1).length,
+                linesTooMany: lines.length - spans.length,
+                callsNotCountedOnce: sum("external_calls_total") - spans.length
+              }
+            })
+            return { run: recording.within(read(stream)), left }
+          })
+        )
+      )
+    }
+  }
 })
 
 describe("500 callers, each interrupted at a step of its own", () => {
@@ -446,7 +562,7 @@ describe("the full pipeline, interrupted at every step", () => {
             )
           )
           return {
-            run: Stream.runDrain(policy.stream(source, { idleTimeout: "3 seconds" })),
+            run: pulled(policy.stream(source, { idleTimeout: "3 seconds" })),
             left: Effect.map(left, (left) => ({ ...left, open }))
           }
         })
@@ -468,7 +584,7 @@ describe("500 callers through the full pipeline, each interrupted at a step of i
     "a promise": (policy: Policy.Policy, clock: Manual, seen: { running: number }) =>
       policy.tryPromise(promised(clock, 1_500, seen)),
     "a stream": (policy: Policy.Policy, _clock: Manual, seen: { running: number }) =>
-      Stream.runDrain(
+      pulled(
         policy.stream(
           Stream.acquireRelease(
             Effect.sync(() => seen.running++),
@@ -503,7 +619,7 @@ describe("500 callers through the full pipeline, each interrupted at a step of i
               Effect.locally(
                 Effect.supervised(call(policy, clock, seen), started),
                 FiberRef.currentScheduler,
-                new Interrupter(1 + (n % (name === "a stream" ? 500 : 100)))
+                new Interrupter(1 + (name === "a stream" ? 2 * n : n % 100))
               )
             )
           )

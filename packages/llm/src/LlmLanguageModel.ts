@@ -35,6 +35,7 @@ import type { Concurrency, Mutable } from "effect/Types"
 import * as AiErrors from "./internal/aiErrors.ts"
 import * as AiParts from "./internal/aiParts.ts"
 import * as AiPrompt from "./internal/aiPrompt.ts"
+import * as JsonSchema from "./internal/jsonSchema.ts"
 import { withoutParameters } from "./internal/toolkitSpans.ts"
 import { json } from "./internal/wire.ts"
 import { Llm, type LlmService } from "./Llm.ts"
@@ -145,17 +146,25 @@ const toolsOf = (
       )
     }
   }
-  const tools = given.flatMap((tool) =>
-    LlmTool.fromToolkit({
-      tools: {
-        [tool.name]: {
-          name: tool.name,
-          description: tool.description ?? Tool.getDescriptionFromSchemaAst(tool.parametersSchema.ast),
-          parametersSchema: tool.parametersSchema
+  const tools: Array<LlmTool.LlmTool> = []
+  for (const tool of given) {
+    const described = Either.try(() =>
+      LlmTool.fromToolkit({
+        tools: {
+          [tool.name]: {
+            name: tool.name,
+            description: tool.description ?? Tool.getDescriptionFromSchemaAst(tool.parametersSchema.ast),
+            parametersSchema: tool.parametersSchema
+          }
         }
-      }
-    })
-  )
+      })
+    )
+    if (Either.isLeft(described)) {
+      const why = `the parameters of the tool ${tool.name} have no JSON Schema: give each of them a type that JSON has`
+      return Either.left(refuse(method, why))
+    }
+    tools.push(...described.right)
+  }
   if (tools.length === 0) return Either.right({ given })
   if (typeof choice === "string") return Either.right({ given, tools, toolChoice: choice })
   if ("tool" in choice) return Either.right({ given, tools, toolChoice: { name: choice.tool } })
@@ -192,7 +201,7 @@ const isToolkitEffect = Effect.isEffect as (
  *
  * - Tools of the toolkit are run once the answer is whole, `concurrency` at once, and their results stand before the
  *   finish, in a stream too. Arguments that do not fit a tool with `failureMode: "return"` are answered to the model as a
- *   failure; those of other tools, and calls of tools that are not in the toolkit, fail with `MalformedOutput`.
+ *   failure; those of other tools, and calls of tools that the model was not given, fail with `MalformedOutput`.
  * - Tools that a provider runs itself are refused with `MalformedInput`: they are asked for with `providerOptions`, and
  *   what becomes of them travels with the answer (see `toPrompt`).
  * - `generateObject` asks natively, by a tool or in words, as the provider takes it, and asks once more if the value does
@@ -253,23 +262,25 @@ export const make = (llm: LlmService, settings: RequestSettings = {}): Effect.Ef
     const callOf = (
       method: Method,
       asked: Asked,
-      toolkit: Handlers | undefined,
+      { request, toolkit }: Plan,
       call: LlmToolCall,
       id: string
     ): Effect.Effect<AiParts.Call, AiError.AiError> => {
       const { name } = call
+      const offered = request.tools?.find((one) => one.name === name)
       const wrong = (description: string) => new AiError.MalformedOutput({ module, method, description })
       const tool = toolkit !== undefined && Object.hasOwn(toolkit.tools, name) ? toolkit.tools[name] : undefined
-      if (tool === undefined) {
-        const known = Object.keys(toolkit?.tools ?? {}).join(", ")
+      if (tool === undefined || offered === undefined) {
+        const known = (request.tools ?? []).map((one) => one.name).join(", ")
         return Effect.fail(
           wrong(
             `the model called a tool${sayable(name)} that it was not given${known === "" ? "" : ` (only ${known})`}`
           )
         )
       }
-      // Models make up arguments for tools that take none.
-      const encoded = tool.parametersSchema === Tool.EmptyParams ? {} : call.arguments
+      // Models make up arguments for tools that take none, and nulls for those that may be left out.
+      const encoded =
+        tool.parametersSchema === Tool.EmptyParams ? {} : JsonSchema.withoutNulls(offered.parameters, call.arguments)
       const misfit = (what: string, words: string): Effect.Effect<AiParts.Call, AiError.AiError> => {
         const error = wrong(`the arguments of the call of ${name} ${what}`)
         return tool.failureMode === "return" && asked.disableToolCallResolution !== true
@@ -349,7 +360,7 @@ export const make = (llm: LlmService, settings: RequestSettings = {}): Effect.Ef
           const response = yield* Effect.mapError(llm.generate(request), fail(method))
           const now = yield* DateTime.now
           const calls = yield* Effect.forEach(response.toolCalls, (call) =>
-            callOf(method, asked, toolkit, call, ids.next(call.id))
+            callOf(method, asked, planned, call, ids.next(call.id))
           )
           const results = yield* resultsOf(asked, toolkit, calls)
           const content = wholeParts(provider, response, calls, now, results)
@@ -374,7 +385,7 @@ export const make = (llm: LlmService, settings: RequestSettings = {}): Effect.Ef
             fail(method)
           )
           const now = yield* DateTime.now
-          const answer = withoutCalls(object.response, object.mode === "tool")
+          const answer = withoutCalls(object.response, object.mode === "tool", planned.request.tools)
           const content = wholeParts(provider, { ...answer, usage: object.usage }, [], now, [])
           yield* tell(planned, content)
           return new LanguageModel.GenerateObjectResponse<Tools, A>(object.value, content)
@@ -438,7 +449,7 @@ export const make = (llm: LlmService, settings: RequestSettings = {}): Effect.Ef
               if (part.type === "tool-call") {
                 const id = parts.call(part, out)
                 return write(out, () =>
-                  Channel.flatMap(Channel.fromEffect(callOf(method, asked, toolkit, part, id)), (call) => {
+                  Channel.flatMap(Channel.fromEffect(callOf(method, asked, planned, part, id)), (call) => {
                     calls.push(call)
                     const metadata = AiPrompt.optionsOf({ provider: part.provider, signature: part.signature })
                     return write([AiParts.callPartOf(call, metadata) as never], () => from(chunk, at + 1))
@@ -500,11 +511,16 @@ const wholeParts = (
   ]
 }
 
-/** An answer that was asked for as the arguments of a tool is a text: nobody answers that call. */
-const withoutCalls = (response: LlmResponse, byTool: boolean): LlmResponse => {
-  const [call] = response.toolCalls
-  const said = response.content.filter((part) => part.type !== "tool-call")
-  const text = byTool && response.text === "" && call !== undefined ? json(call.arguments) : undefined
+/**
+ * An answer that was asked for as the arguments of a tool is a text: nobody answers that call. What the model said beside
+ * it is not of the value. `tools` are those of the caller, which the call is none of.
+ */
+const withoutCalls = (response: LlmResponse, byTool: boolean, tools: LlmRequest["tools"] = []): LlmResponse => {
+  const call = byTool ? response.toolCalls.find(({ name }) => tools.every((tool) => tool.name !== name)) : undefined
+  const text = call === undefined ? undefined : (call.invalid ?? json(call.arguments))
+  const said = response.content.filter(
+    (part) => part.type !== "tool-call" && (text === undefined || part.type !== "text")
+  )
   return {
     ...response,
     toolCalls: [],

@@ -264,6 +264,17 @@ describe("prompts", () => {
 })
 
 describe("generateText", () => {
+  it.effect("a long text that only begins like a data URL is looked through once", () =>
+    Effect.gen(function* () {
+      const data = `data:${"a".repeat(4_000_000)}`
+      yield* LanguageModel.generateText({
+        prompt: [{ role: "user", content: [{ type: "file", mediaType: "a/b", data }] }]
+      })
+      const { messages } = only(yield* requests)
+      assert.isTrue(messages[0]?.role === "user" && messages[0].content[0]?.type === "file")
+    }).pipe(Effect.provide(scripted("ok")))
+  )
+
   it.effect("says what was answered, where it came from, how it ended and what it cost", () =>
     Effect.gen(function* () {
       const response = yield* LanguageModel.generateText({ prompt: "hi" })
@@ -576,6 +587,93 @@ describe("tools", () => {
     )
   })
 
+  it.effect("nulls that models write for what may be left out are left out", () => {
+    const toolkit = Toolkit.make(
+      Tool.make("find", {
+        parameters: { what: Schema.String, most: Schema.optional(Schema.Int), by: Schema.NullOr(Schema.String) },
+        success: Schema.Unknown
+      })
+    )
+    const said = { what: "x", most: null, by: null }
+    return Effect.gen(function* () {
+      const first = yield* LanguageModel.generateText({ prompt: "?", toolkit })
+      assert.deepStrictEqual(first.toolResults[0]?.result, { what: "x", by: null })
+      const parts = yield* collect(LanguageModel.streamText({ prompt: "?", toolkit }))
+      assert.deepStrictEqual(
+        parts.flatMap((part) => (part.type === "tool-result" ? [part.result] : [])),
+        [{ what: "x", by: null }]
+      )
+      // The model is shown what it wrote.
+      yield* LanguageModel.generateText({
+        prompt: Prompt.merge(Prompt.make("?"), LlmLanguageModel.toPrompt(first.content)),
+        toolkit
+      })
+      const message = (yield* requests).at(-1)?.messages[1]
+      const [part] = message?.role === "assistant" ? message.content : []
+      assert.deepStrictEqual(part?.type === "tool-call" ? part.arguments : undefined, said)
+    }).pipe(
+      Effect.provide([
+        toolkit.toLayer({ find: (asked) => Effect.succeed(asked) }),
+        scripted({ toolCalls: [call("find", said)] }, { toolCalls: [call("find", said)] }, "ok")
+      ])
+    )
+  })
+
+  it.effect("one that the model was not given this time is not run", () => {
+    let ran = 0
+    const toolkit = Toolkit.make(Now, Tool.make("erase"))
+    return Effect.gen(function* () {
+      const asked = { prompt: "?", toolkit, toolChoice: { oneOf: ["now" as const] } }
+      const error = yield* Effect.flip(LanguageModel.generateText(asked))
+      assert.strictEqual(error._tag, "MalformedOutput")
+      assert.match(JSON.stringify(error), /erase that it was not given \(only now\)/)
+      assert.strictEqual((yield* Effect.flip(collect(LanguageModel.streamText(asked))))._tag, "MalformedOutput")
+      assert.strictEqual(ran, 0)
+    }).pipe(
+      Effect.provide([
+        toolkit.toLayer({ now: () => Effect.succeed(1), erase: () => Effect.sync(() => void ran++) }),
+        scripted({ toolCalls: [call("erase", {})] }, { toolCalls: [call("erase", {})] })
+      ])
+    )
+  })
+
+  it.effect("parameters that JSON has no schema for are refused by the tool's name", () => {
+    const toolkit = Toolkit.make(Tool.make("odd", { parameters: { at: Schema.DateFromSelf } }))
+    return Effect.gen(function* () {
+      const error = yield* Effect.flip(LanguageModel.generateText({ prompt: "?", toolkit }))
+      assert.strictEqual(error._tag, "MalformedInput")
+      assert.match(JSON.stringify(error), /the tool odd/)
+    }).pipe(Effect.provide([toolkit.toLayer({ odd: () => Effect.void }), scripted("not asked")]))
+  })
+
+  it.effect("thousands of calls with the same id, streamed, take time in proportion", () =>
+    Effect.gen(function* () {
+      const count = 20_000
+      const calls = Array.from({ length: count }, () => ({ ...call("now", {}, "0"), type: "tool-call" as const }))
+      const parts: ReadonlyArray<LlmResponse.LlmStreamPart> = [
+        ...calls.map((_, index) => ({ type: "tool-call-delta", index, id: "0", name: "now", text: "{}" }) as const),
+        ...calls,
+        {
+          type: "finish",
+          finish: "tool-calls",
+          usage: {},
+          model: "m",
+          id: "r",
+          content: [],
+          rateLimits: undefined,
+          finishReason: undefined
+        }
+      ]
+      const toolkit = yield* kit
+      const seen = yield* collect(
+        LanguageModel.streamText({ prompt: "?", toolkit, disableToolCallResolution: true })
+      ).pipe(Effect.provide(asModel(answering({}, parts))))
+      const ids = new Set(seen.flatMap((part) => (part.type === "tool-call" ? [part.id] : [])))
+      assert.strictEqual(ids.size, count)
+      assert.isTrue(ids.has(`0_${count}`))
+    }).pipe(Effect.provide(handlers))
+  )
+
   it.effect("with disableToolCallResolution the calls are the caller's", () =>
     Effect.gen(function* () {
       const toolkit = yield* kit
@@ -660,6 +758,32 @@ describe("generateObject", () => {
           "more"
         )
       )
+    )
+  )
+})
+
+describe("generateObject by a tool", () => {
+  it.effect("what the model says beside the value, and other tools that it calls, are not of the answer", () =>
+    Effect.gen(function* () {
+      const response = yield* LanguageModel.generateObject({
+        prompt: "who?",
+        schema: Schema.Struct({ a: Schema.Int }),
+        toolkit: yield* kit
+      })
+      assert.deepStrictEqual(response.value, { a: 1 })
+      assert.strictEqual(response.text, '{"a":1}')
+      assert.deepStrictEqual(response.toolCalls, [])
+      assert.deepStrictEqual(LlmLanguageModel.toPrompt(response.content).content, [
+        Prompt.assistantMessage({ content: [Prompt.textPart({ text: '{"a":1}' })] })
+      ])
+    }).pipe(
+      Effect.provide([
+        handlers,
+        scripted(fail("InvalidRequest"), (request) => ({
+          text: "Here it is:",
+          toolCalls: [call("now", {}, "x"), call(request.tools?.at(-1)?.name ?? "", { a: 1 }, "y")]
+        }))
+      ])
     )
   )
 })

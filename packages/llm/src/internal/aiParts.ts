@@ -204,6 +204,8 @@ export const renamed = (
  */
 export class Ids {
   private readonly used = new Set<string>()
+  /** How often an id has come: counting goes on from there. */
+  private readonly counts = new Map<string, number>()
 
   constructor(messages: ReadonlyArray<ChatMessage>) {
     for (const message of messages) {
@@ -214,7 +216,9 @@ export class Ids {
 
   next(wanted: string): string {
     let id = wanted
-    for (let count = 2; this.used.has(id); count++) id = `${wanted}_${count}`
+    let count = this.counts.get(wanted) ?? 1
+    while (this.used.has(id)) id = `${wanted}_${++count}`
+    if (count > 1) this.counts.set(wanted, count)
     this.used.add(id)
     return id
   }
@@ -313,13 +317,17 @@ export class Parts {
     }
   }
 
+  private oldest(is: (one: Writing) => boolean): readonly [index: number, one: Writing] | undefined {
+    for (const entry of this.writing) if (is(entry[1])) return entry
+    return undefined
+  }
+
   /** A call is whole: what was being written of it ends. Gives the id by which it is known. */
   call(call: LlmToolCall, out: Array<StreamPart>): string {
     this.close(out)
-    const open = [...this.writing]
     // The deltas of a server that gives no ids have none: then it is the oldest one of that name.
     const found =
-      open.find(([, one]) => one.said === call.id) ?? open.find(([, one]) => one.said === "" && one.name === call.name)
+      this.oldest((one) => one.said === call.id) ?? this.oldest((one) => one.said === "" && one.name === call.name)
     if (found === undefined) return this.ids.next(call.id)
     const [index, one] = found
     this.writing.delete(index)

@@ -49,7 +49,8 @@ const imageAt = (url: string): string =>
 /** An address, or the id that a provider gave to a file that it has: `file-…`, `file_…`, `files/…`. */
 const isAddress = (data: string): boolean => /^[a-z][a-z0-9+.-]*:\S/i.test(data) || /^files?[-_/][\w-]+$/.test(data)
 
-const encoded = /^data:([^;,]*)[^,]*;base64,/i
+// A long text that only begins like one is looked through once.
+const encoded = /^data:([^;,]*)(?:;[^,]*)?;base64,/i
 
 const fileOf = (part: Prompt.FilePart): Either.Either<FilePart, string> => {
   const { data } = part

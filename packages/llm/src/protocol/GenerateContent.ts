@@ -69,7 +69,7 @@ const encodeFile = (part: FilePart): Json => {
   const mimeType = mediaTypeOf(part.mediaType)
   if (part.source.type === "bytes") return { inlineData: { mimeType, data: Encoding.encodeBase64(part.source.bytes) } }
   const { url } = part.source
-  const data = /^data:([^;,]*)[^,]*;base64,/i.exec(url)
+  const data = /^data:([^;,]*)(?:;[^,]*)?;base64,/i.exec(url)
   if (data !== null) {
     const named = mediaTypeOf(data[1] ?? "")
     return { inlineData: { mimeType: named === "" ? mimeType : named, data: url.slice(data[0].length) } }

@@ -15,6 +15,7 @@ import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
@@ -434,6 +435,8 @@ const root = "llm"
 
 const namePattern = /^[A-Za-z0-9._-]{1,128}$/
 
+const unprintable = /[\p{C}\p{Zl}\p{Zp}]/u
+
 interface FailedOptions {
   readonly problems?: Settings.Problems | undefined
   readonly cause?: unknown
@@ -496,7 +499,8 @@ const choose = <Service, R>(
     if (!namePattern.test(name)) {
       return yield* failed(
         "UnknownName",
-        name.length > 128 ? [root, table.name] : path,
+        // Such as cannot be printed have no place in a message: who asks may not have made up the name.
+        name.length > 128 || unprintable.test(name) ? [root, table.name] : path,
         "a name is one to 128 letters, digits, dots, underscores and hyphens"
       )
     }
@@ -686,12 +690,17 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
                   resolve(table, said)
                 )
               )
-        asked.add(keyOf(table.what, name))
         const failure = (error: unknown) =>
           error instanceof ConnectionError && error.cause instanceof LlmProvidersError
             ? error.cause
             : failed("Closed", [root, table.name, name], "the registry is released", { cause: error })
-        const connection = yield* Effect.mapError(registry.get(of, name), failure)
+        const key = keyOf(table.what, name)
+        asked.add(key)
+        const connection = yield* registry.get(of, name).pipe(
+          Effect.mapError(failure),
+          // Names that users made up are not kept.
+          Effect.tapError(({ reason }) => Effect.sync(() => reason === "UnknownName" && asked.delete(key)))
+        )
         return yield* Effect.mapError(
           connection.use((service) => Effect.succeed(service)),
           failure
@@ -728,6 +737,19 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
         return { ...found, name, latencyMs: (yield* Clock.currentTimeMillis) - started }
       })
 
+    /** A default is one of the names, or a kind that needs no settings. */
+    const problemOfDefault = <Service, R>(table: Table<Service, R>, said: string, names: ReadonlyArray<string>) =>
+      Effect.gen(function* () {
+        const name = yield* resolve(table, said)
+        return names.includes(name) || Either.isRight(yield* Effect.either(choose(table, name)))
+          ? []
+          : yield* Settings.problemAt(
+              [root],
+              table.default,
+              `there are no ${table.words} of this name; there are: ${names.join(", ") || "none"}`
+            )
+      })
+
     const problemsIn = <Service, R>(table: Table<Service, R>): Effect.Effect<Settings.Problems> =>
       Effect.gen(function* () {
         const names = yield* namesIn(table)
@@ -737,15 +759,10 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
             onSuccess: (): Settings.Problems => []
           })
         )
-        const said = yield* Effect.mapError(Settings.textAt([root], table.default), (found) => invalid([root], found))
-        const isNone = said !== undefined && !names.includes(yield* resolve(table, said))
-        const wrongDefault = isNone
-          ? yield* Settings.problemAt(
-              [root],
-              table.default,
-              `there are no ${table.words} of this name; there are: ${names.join(", ") || "none"}`
-            )
-          : []
+        const wrongDefault = yield* Effect.matchEffect(Settings.textAt([root], table.default), {
+          onFailure: Effect.succeed,
+          onSuccess: (said) => (said === undefined ? Effect.succeed([]) : problemOfDefault(table, said, names))
+        })
         return [...wrongDefault, ...each.flat()]
       }).pipe(Effect.catchAll((error) => Effect.succeed(error.problems)))
 

@@ -400,6 +400,53 @@ llm: { providers: { groq: { apiKey: k, model: m, reasoningFormat: parsed, includ
       assert.instanceOf(error.cause, LlmError.LlmError)
     }))
 
+  test("a default that cannot be read hides no other problem", () =>
+    Effect.gen(function* () {
+      const providers = yield* over(`
+llm:
+  default: { a: 1 }
+  providers: { x: { kind: nope }, main: { kind: openai, model: m } }`)
+      each(problemsOf(yield* Effect.flip(providers.check)), [
+        /llm\.default: /,
+        /llm\.providers\.main\.apiKey/,
+        /llm\.providers\.x\.kind/
+      ])
+    }))
+
+  test("a default that is a kind without settings is right, as it is when it is asked for", () =>
+    Effect.gen(function* () {
+      const providers = yield* over("llm: { defaultEmbeddings: local }")
+      yield* providers.check
+      assert.include((yield* providers.embeddings()).model, "local")
+      const wrong = yield* over("llm: { default: ollama }")
+      each(problemsOf(yield* Effect.flip(wrong.check)), [/llm\.default: .*there are no language models of this name/])
+    }))
+
+  test("a provider of configuration that shows values is not let to", () =>
+    Effect.gen(function* () {
+      const entries = ["attempts", "timeout", "captureContent", "structuredOutput"].map(
+        (name) => [`llm.providers.openai.${name}`, "sk-should-not-show\nand more"] as const
+      )
+      const map = new Map([...entries, ["llm.providers.openai.model", "m"], ["llm.providers.openai.apiKey", "k"]])
+      const providers = yield* Effect.withConfigProvider(LlmProviders.make(), ConfigProvider.fromMap(map))
+      for (const error of [yield* Effect.flip(providers.check), yield* Effect.flip(providers.get("openai"))]) {
+        assert.strictEqual(error.problems.length, 4)
+        assert.include(error.message, "llm.providers.openai.attempts: Expected an integer value")
+        hides(error)
+      }
+    }))
+
+  test("a name that cannot be printed is in no message", () =>
+    Effect.gen(function* () {
+      const providers = yield* over(one)
+      for (const odd of ["a\nERROR forged", "a\u001b[31m", "a\u2028b", "a\u202eb"]) {
+        const error = yield* Effect.flip(providers.get(odd))
+        assert.strictEqual(error.reason, "UnknownName")
+        assert.strictEqual(error.path, "llm.providers")
+      }
+      assert.strictEqual((yield* Effect.flip(providers.get("a b"))).path, "llm.providers.a b")
+    }))
+
   test("no table where one should be", () =>
     Effect.gen(function* () {
       const providers = yield* over("llm: { providers: 5 }")

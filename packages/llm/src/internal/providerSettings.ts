@@ -27,11 +27,14 @@ const nest = <A>(path: Path, config: Config.Config<A>): Config.Config<A> =>
 // What Effect's own providers say of a secret.
 const redacted = "<redacted>"
 
+// The readers of numbers, durations and the like show what they were given.
+const shown = / but received [\s\S]*$/
+
 const problemsOf = (error: ConfigError.ConfigError): Problems => {
   if (error._op === "And" || error._op === "Or") return [...problemsOf(error.left), ...problemsOf(error.right)]
   const path = error.path.join(".")
   const missing = error._op === "MissingData" ? "missing" : "it is not accepted"
-  const message = error.message === redacted ? missing : error.message
+  const message = error.message === redacted ? missing : error.message.replace(shown, "")
   // The provider of core's settings says the place and the path itself.
   return [path === "" || message.includes(path) ? message : `${path}: ${message}`]
 }

@@ -22,7 +22,7 @@ import type * as Scope from "effect/Scope"
 import { type CallContext, ownError } from "./internal/classify.ts"
 import * as Clients from "./internal/clients.ts"
 import * as Errors from "./internal/errors.ts"
-import { headersOf } from "./internal/headers.ts"
+import { authorized, headersOf } from "./internal/headers.ts"
 import { measured } from "./internal/progress.ts"
 import { rateLimitsOf, withRateLimits } from "./internal/rateLimits.ts"
 import type * as Telemetry from "./internal/telemetry.ts"
@@ -334,11 +334,13 @@ export const make = (
           HttpClientRequest.acceptJson,
           HttpClientRequest.bodyText(protocol.encode({ texts, model, dimensions: asked }), "application/json")
         )
-        const authorized =
+        const answered =
           spec.authorize === undefined
             ? client.client.execute(request)
-            : Effect.flatMap(spec.authorize, (own) => client.client.execute(HttpClientRequest.setHeaders(request, own)))
-        return authorized.pipe(
+            : Effect.flatMap(authorized(spec.authorize, context), (own) =>
+                client.client.execute(HttpClientRequest.setHeaders(request, own))
+              )
+        return answered.pipe(
           Effect.flatMap((response) => Effect.map(response.text, (text) => ({ text, headers: response.headers }))),
           // The limit of a call of many batches is far too long a wait for one that hangs.
           Timeout.within({ duration: timeout, service: provider }),

@@ -27,7 +27,7 @@ import * as Stream from "effect/Stream"
 import { type CallContext, isRecord, type ResponseHeaders } from "./internal/classify.ts"
 import * as Clients from "./internal/clients.ts"
 import * as Errors from "./internal/errors.ts"
-import { headersOf } from "./internal/headers.ts"
+import { authorized, headersOf } from "./internal/headers.ts"
 import { measured, Progress } from "./internal/progress.ts"
 import { rateLimitsOf, withRateLimits } from "./internal/rateLimits.ts"
 import * as Sse from "./internal/sse.ts"
@@ -50,9 +50,15 @@ export interface CallSettings {
    * The limit of a whole call with its retries; for a streamed answer, until its first content. 2 minutes.
    */
   readonly timeout?: Duration.DurationInput | undefined
-  /** The limit of each attempt to get the first content of a streamed answer. 1 minute, or `timeout` if that is less. */
+  /**
+   * The limit of each attempt to get the first content of a streamed answer, which work that is not shown is not. 1 minute,
+   * or `timeout` if that is less.
+   */
   readonly firstContentTimeout?: Duration.DurationInput | undefined
-  /** The limit between two pieces of content of a streamed answer; pings and comments do not count. 1 minute. */
+  /**
+   * The limit between two pieces of content of a streamed answer, or of work of the provider that it does not show, such as
+   * hidden reasoning and tools of its own; pings and comments do not count. 1 minute.
+   */
   readonly idleTimeout?: Duration.DurationInput | undefined
   /** The limit of a whole streamed answer. 10 minutes. */
   readonly streamTimeout?: Duration.DurationInput | undefined
@@ -253,7 +259,9 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
       (request) =>
         (spec.authorize === undefined
           ? client.client.execute(request)
-          : Effect.flatMap(spec.authorize, (own) => client.client.execute(HttpClientRequest.setHeaders(request, own)))
+          : Effect.flatMap(authorized(spec.authorize, context), (own) =>
+              client.client.execute(HttpClientRequest.setHeaders(request, own))
+            )
         ).pipe(Effect.catchAll((error) => Effect.flatMap(Errors.toLlmError(error, context), Effect.fail)))
 
     const posted = (endpoint: string, body: string, accept: string) =>

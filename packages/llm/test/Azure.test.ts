@@ -4,8 +4,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { AzureOpenAi, Llm, LlmError, LlmResponse, LlmTest } from "@underlay/llm"
+import * as AzureOpenAiEmbeddings from "@underlay/llm/embeddings/AzureOpenAiEmbeddings"
 import * as Need from "@underlay/servers/Need"
-import { ConfigProvider, Duration, Effect, Either, Fiber, Layer, Redacted, Stream, TestClock } from "effect"
+import { Cause, ConfigProvider, Duration, Effect, Either, Fiber, Layer, Redacted, Stream, TestClock } from "effect"
 import { casesOf } from "./corpus.ts"
 import { answered, chunk, json, type Server, serve, sse, streamed } from "./server.ts"
 
@@ -399,6 +400,54 @@ describe("tokens of Entra", () => {
       assert.strictEqual(own.reason, "Network")
       assert.deepStrictEqual(asked, [])
     })
+  )
+})
+
+describe("tokens that no header can hold", () => {
+  const hidden = "very-secret"
+  const odd = [`"${hidden}\u201d`, `${hidden}\nx`, `${hidden}\u0000`, `${hidden}\u200b`]
+
+  it.scopedLive("are an error of authentication that says what to do, is not tried again, and shows nothing", () =>
+    Effect.gen(function* () {
+      const seen: { asked: Array<string | undefined> } = { asked: [] }
+      const server = yield* replies(seen, () => 200)
+      for (const token of odd) {
+        let count = 0
+        const given = Effect.sync(() => {
+          count++
+          return Redacted.make(token)
+        })
+        yield* Effect.gen(function* () {
+          const llm = yield* Llm.Llm
+          for (const asked of [llm.generate(ask), Stream.runDrain(llm.stream(ask)), llm.health]) {
+            count = 0
+            const error = yield* Effect.flip(asked as Effect.Effect<unknown, LlmError.LlmError>)
+            assert.deepStrictEqual([error.reason, error.isRetryable, count], ["Authentication", false, 1])
+            assert.match(error.message, /the token has a character that no header can hold: give the token alone/)
+            assert.notInclude(Cause.pretty(Cause.fail(error)) + JSON.stringify(error) + String(error), hidden)
+            assert.isUndefined(error.cause)
+          }
+        }).pipe(Effect.provide(on(server, { token: given, retry: { attempts: 3, base: "1 millis", jitter: "none" } })))
+        const embeddings = yield* AzureOpenAiEmbeddings.make({
+          endpoint: server.url,
+          model: "text-embedding-3-small",
+          token: given
+        })
+        const error = yield* Effect.flip(embeddings.embed("a"))
+        assert.strictEqual(error.reason, "Authentication")
+        assert.notInclude(Cause.pretty(Cause.fail(error)) + JSON.stringify(error), hidden)
+      }
+      assert.deepStrictEqual(seen.asked, [])
+    }).pipe(Effect.provide(FetchHttpClient.layer))
+  )
+
+  it.scopedLive("are mended where only the end of a file's line is too much", () =>
+    Effect.gen(function* () {
+      const seen: { asked: Array<string | undefined> } = { asked: [] }
+      const server = yield* replies(seen, () => 200)
+      yield* Llm.generate(ask).pipe(Effect.provide(on(server, { token: Effect.succeed(Redacted.make("t1\r\n")) })))
+      assert.deepStrictEqual(seen.asked, ["Bearer t1"])
+    }).pipe(Effect.provide(FetchHttpClient.layer))
   )
 })
 

@@ -58,7 +58,8 @@ export const makeTokens = (
     return {
       authorize: Effect.map(
         Effect.suspend(() => (lasting ? Effect.flatten(queued) : fresh)),
-        (given) => ({ authorization: `Bearer ${Redacted.value(given)}` })
+        // One that was read from a file ends with its last line.
+        (given) => ({ authorization: `Bearer ${Redacted.value(given).trim()}` })
       ),
       /** After a refusal: the token may have been revoked. */
       forget: (error: { readonly reason: string }) =>

@@ -195,6 +195,9 @@ const ProviderOptions: Schema.Schema<ProviderOptions> = Schema.Record({
  * how long to think (`low`, `medium`, `high`, …). Of the settings of sampling, a provider that has none of that name takes
  * no notice.
  *
+ * `parallelToolCalls: false` asks for at most one call of a tool in an answer. It is a wish: Google's and Ollama's own
+ * formats have no word for it and leave it out, so that there may be several calls all the same.
+ *
  * @since 0.1.0
  * @category schemas
  */

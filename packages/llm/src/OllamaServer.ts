@@ -482,9 +482,7 @@ const makeReader = (context: CallContext) => {
       if (envelope !== undefined) {
         const error = errorOf(envelope, place)
         return fail(
-          unknownModel.test(envelope.message ?? "")
-            ? new LlmError({ ...error, reason: "NotFound", retryable: false })
-            : error
+          unknownModel.test(envelope.message ?? "") ? error.with({ reason: "NotFound", retryable: false }) : error
         )
       }
       const status = isRecord(value) ? string(value["status"]) : undefined

@@ -361,11 +361,11 @@ const flagged = /flagged as sensitive|\bNSFW\b|\(E005\)/i
 /** A prediction that failed has said so in words only: it is the model's fault unless the words tell more. */
 const failureOf = (envelope: Envelope, place: Place): LlmError => {
   if (envelope.message !== undefined && flagged.test(envelope.message)) {
-    return new LlmError({ ...errorOf(envelope, place), reason: "ContentFiltered", retryable: false })
+    return errorOf(envelope, place).with({ reason: "ContentFiltered", retryable: false })
   }
   const error = errorOf(envelope, place)
   return error.reason === "Unknown"
-    ? new LlmError({ ...error, reason: "ServerError", retryable: !(place.midStream && place.hadContent) })
+    ? error.with({ reason: "ServerError", retryable: !(place.midStream && place.hadContent) })
     : error
 }
 

@@ -762,29 +762,44 @@ describe("generateObject", () => {
   )
 })
 
-describe("generateObject by a tool", () => {
-  it.effect("what the model says beside the value, and other tools that it calls, are not of the answer", () =>
+describe("generateObject, the odd cases", () => {
+  it.effect("a schema that JSON has no words for is a fault of the request, not a defect", () =>
     Effect.gen(function* () {
-      const response = yield* LanguageModel.generateObject({
-        prompt: "who?",
-        schema: Schema.Struct({ a: Schema.Int }),
-        toolkit: yield* kit
-      })
-      assert.deepStrictEqual(response.value, { a: 1 })
-      assert.strictEqual(response.text, '{"a":1}')
-      assert.deepStrictEqual(response.toolCalls, [])
-      assert.deepStrictEqual(LlmLanguageModel.toPrompt(response.content).content, [
-        Prompt.assistantMessage({ content: [Prompt.textPart({ text: '{"a":1}' })] })
-      ])
-    }).pipe(
-      Effect.provide([
-        handlers,
-        scripted(fail("InvalidRequest"), (request) => ({
-          text: "Here it is:",
-          toolCalls: [call("now", {}, "x"), call(request.tools?.at(-1)?.name ?? "", { a: 1 }, "y")]
-        }))
-      ])
-    )
+      const schema = Schema.Struct({ at: Schema.DateFromSelf }) as unknown as Schema.Schema<unknown, { at: string }>
+      const error = yield* Effect.flip(LanguageModel.generateObject({ prompt: "?", schema }))
+      assert.strictEqual(error._tag, "MalformedInput")
+      const cause = Option.getOrUndefined(LlmLanguageModel.errorOf(error))
+      assert.deepStrictEqual([cause?.reason, cause?.isRetryable], ["InvalidRequest", false])
+      assert.include(cause?.message, "encode it as one of JSON's")
+      assert.include(String(cause?.cause), "at")
+      assert.deepStrictEqual(yield* requests, [])
+    }).pipe(Effect.provide(scripted("not asked")))
+  )
+
+  it.effect(
+    "by a tool: what the model says beside the value, and other tools that it calls, are not of the answer",
+    () =>
+      Effect.gen(function* () {
+        const response = yield* LanguageModel.generateObject({
+          prompt: "who?",
+          schema: Schema.Struct({ a: Schema.Int }),
+          toolkit: yield* kit
+        })
+        assert.deepStrictEqual(response.value, { a: 1 })
+        assert.strictEqual(response.text, '{"a":1}')
+        assert.deepStrictEqual(response.toolCalls, [])
+        assert.deepStrictEqual(LlmLanguageModel.toPrompt(response.content).content, [
+          Prompt.assistantMessage({ content: [Prompt.textPart({ text: '{"a":1}' })] })
+        ])
+      }).pipe(
+        Effect.provide([
+          handlers,
+          scripted(fail("InvalidRequest"), (request) => ({
+            text: "Here it is:",
+            toolCalls: [call("now", {}, "x"), call(request.tools?.at(-1)?.name ?? "", { a: 1 }, "y")]
+          }))
+        ])
+      )
   )
 })
 

@@ -275,7 +275,23 @@ export const generateObject = <A, I, R>(
   options: ObjectOptions
 ): Effect.Effect<LlmObject<A>, LlmError, R> =>
   Effect.suspend(() => {
-    const root = JsonSchema.fromSchema(schema)
+    const model = request.model ?? llm.model
+    const written = Either.try(() => JsonSchema.fromSchema(schema))
+    if (Either.isLeft(written)) {
+      return Effect.fail(
+        new LlmError({
+          reason: "InvalidRequest",
+          method: "generateObject",
+          provider: llm.provider,
+          model,
+          issue: "the schema holds a type that JSON Schema has no words for: encode it as one of JSON's",
+          retryable: false,
+          midStream: false,
+          cause: written.left
+        })
+      )
+    }
+    const root = written.right
     // Providers take an object at the root only: anything else travels as the property of one.
     const wrapped = !JsonSchema.isObject(root)
     const sent = wrapped ? JsonSchema.wrap(root) : root
@@ -289,7 +305,6 @@ export const generateObject = <A, I, R>(
       enforced: strict ? closed : sent,
       strict
     }
-    const model = request.model ?? llm.model
     const decode = Schema.decodeUnknown(schema, { errors: "all" })
     const repairs =
       options.repair === false ? 0 : options.repair === undefined || options.repair === true ? 1 : options.repair

@@ -100,10 +100,76 @@ export const LlmToolCall = Schema.Struct({
  */
 export interface LlmToolCall extends Schema.Schema.Type<typeof LlmToolCall> {}
 
+const Cited = {
+  type: Schema.Literal("source"),
+  title: Schema.optional(Schema.String),
+  quote: Schema.optional(Schema.String),
+  start: Schema.optional(Schema.Number),
+  end: Schema.optional(Schema.Number)
+}
+
+/**
+ * A page of the web that the answer draws on. See `LlmSource`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const UrlSource = Schema.Struct({
+  ...Cited,
+  sourceType: Schema.Literal("url"),
+  url: Schema.String
+})
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface UrlSource extends Schema.Schema.Type<typeof UrlSource> {}
+
+/**
+ * A document that the answer draws on: one that the request held, that a store of the provider found, or that the provider
+ * made. `id` is the provider's name for it (a file id, a resource name), `containerId` the sandbox in which it lies, and
+ * `index` its place among the documents of the request, counted from 0. See `LlmSource`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const DocumentSource = Schema.Struct({
+  ...Cited,
+  sourceType: Schema.Literal("document"),
+  id: Schema.optional(Schema.String),
+  containerId: Schema.optional(Schema.String),
+  index: Schema.optional(Schema.Number)
+})
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface DocumentSource extends Schema.Schema.Type<typeof DocumentSource> {}
+
+/**
+ * Where something in the answer comes from, as the provider says it; what it does not say is absent. `quote` is the
+ * source's own words. A source that is cited at several places, or with several quotes, is there once for each.
+ *
+ * `start` and `end` tell to what of the answer it belongs: `text.slice(start, end)` of the whole answer's `text`, so they
+ * count UTF-16 code units, whatever the provider counts. Anthropic cites for a block of text, which is then the place;
+ * Google's bytes are converted, and left out where they do not fit the words that Google repeats with them. Other
+ * providers speak of characters without saying which: those are taken for Unicode code points from the beginning of the
+ * part, the end not included. A place that is not within the text is left out.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const LlmSource = Schema.Union(UrlSource, DocumentSource)
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export type LlmSource = typeof LlmSource.Type
+
 /**
  * A whole answer. `text` is everything visible, `reasoning` what the model showed of its reasoning, `refusal` its words if
  * it refused. `id` and `model` are what the provider named. `content` is the same in its order, with all that must go back
- * to the provider when the conversation goes on: see `toMessage`.
+ * to the provider when the conversation goes on: see `toMessage`. `sources` are absent where the provider named none.
  *
  * @since 0.1.0
  * @category schemas
@@ -115,6 +181,7 @@ export const LlmResponse = Schema.Struct({
   reasoning: Schema.String,
   refusal: Schema.optional(Schema.String),
   toolCalls: Schema.Array(LlmToolCall),
+  sources: Schema.optional(Schema.Array(LlmSource)),
   content: Schema.Array(AssistantPart),
   finish: Finish,
   finishReason: Schema.optional(Schema.String),
@@ -214,13 +281,21 @@ export interface FinishPart {
 }
 
 /**
- * One part of a streamed answer. Texts joined with nothing between give the fields of an `LlmResponse`. A stream that ends
- * without failure ends with exactly one `finish`.
+ * One part of a streamed answer. Texts joined with nothing between give the fields of an `LlmResponse`. A source comes as
+ * soon as it and its place are known, though never before the answer has begun: with Anthropic at the end of its block of
+ * text, with Google at the end of the answer. A stream that ends without failure ends with exactly one `finish`.
  *
  * @since 0.1.0
  * @category models
  */
-export type LlmStreamPart = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | LlmToolCall | FinishPart
+export type LlmStreamPart =
+  | TextDelta
+  | ReasoningDelta
+  | RefusalDelta
+  | ToolCallDelta
+  | LlmToolCall
+  | LlmSource
+  | FinishPart
 
 /**
  * The parts of an answer that has no structure but its texts and its calls: reasoning, text and calls in this order. A
@@ -282,6 +357,7 @@ export const fromParts = (parts: Iterable<LlmStreamPart>): LlmResponse | undefin
   let refusal: string | undefined
   let end: FinishPart | undefined
   const toolCalls: Array<LlmToolCall> = []
+  const sources: Array<LlmSource> = []
   for (const part of parts) {
     switch (part.type) {
       case "text-delta":
@@ -295,6 +371,9 @@ export const fromParts = (parts: Iterable<LlmStreamPart>): LlmResponse | undefin
         break
       case "tool-call":
         toolCalls.push(part)
+        break
+      case "source":
+        sources.push(part)
         break
       case "finish":
         end = part
@@ -311,6 +390,7 @@ export const fromParts = (parts: Iterable<LlmStreamPart>): LlmResponse | undefin
     reasoning,
     refusal,
     toolCalls,
+    ...(sources.length === 0 ? {} : { sources }),
     content: end.content.length === 0 ? contentOf({ text, reasoning, refusal, toolCalls }) : end.content,
     finish: end.finish,
     finishReason: end.finishReason,

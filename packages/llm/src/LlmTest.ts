@@ -24,7 +24,14 @@ import { json } from "./internal/wire.ts"
 import { Llm, make as makeLlm } from "./Llm.ts"
 import { LlmError, type Reason } from "./LlmError.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
-import { type Finish, fromParts, type LlmResponse, type LlmStreamPart, type Usage } from "./LlmResponse.ts"
+import {
+  type Finish,
+  fromParts,
+  type LlmResponse,
+  type LlmSource,
+  type LlmStreamPart,
+  type Usage
+} from "./LlmResponse.ts"
 import * as AnthropicMessages from "./protocol/AnthropicMessages.ts"
 import * as ChatCompletions from "./protocol/ChatCompletions.ts"
 import * as EmbeddingFormats from "./protocol/EmbeddingFormats.ts"
@@ -60,6 +67,7 @@ export interface Answer {
   readonly toolCalls?:
     | ReadonlyArray<{ readonly id?: string | undefined; readonly name: string; readonly arguments?: unknown }>
     | undefined
+  readonly sources?: ReadonlyArray<LlmSource> | undefined
   readonly steps?: ReadonlyArray<Step> | undefined
   readonly finish?: Finish | undefined
   readonly usage?: Usage | undefined
@@ -153,6 +161,7 @@ const stepsOf = (answer: Answer, model: string): ReadonlyArray<Step> => {
   if (answer.refusal !== undefined) {
     for (const text of wordsOf(answer.refusal)) steps.push({ type: "refusal-delta", text })
   }
+  if (answer.sources !== undefined) steps.push(...answer.sources)
   const toolCalls = answer.toolCalls ?? []
   toolCalls.forEach((call, index) => {
     steps.push({ type: "tool-call", id: call.id ?? `call_${index}`, name: call.name, arguments: call.arguments ?? {} })

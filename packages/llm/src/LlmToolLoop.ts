@@ -22,6 +22,7 @@ import {
   type FinishPart,
   fromParts,
   type LlmResponse,
+  type LlmSource,
   type LlmStreamPart,
   type LlmToolCall,
   toMessage,
@@ -422,6 +423,7 @@ class Gathered {
   private readonly reasoning = new TextBuffer()
   private refusal: TextBuffer | undefined
   private readonly calls: Array<LlmToolCall> = []
+  private readonly sources: Array<LlmSource> = []
   private readonly ids: Ids
 
   constructor(ids: Ids) {
@@ -437,6 +439,7 @@ class Gathered {
           { type: "reasoning-delta", text: this.reasoning.toString() },
           ...(this.refusal === undefined ? [] : [{ type: "refusal-delta" as const, text: this.refusal.toString() }]),
           ...this.calls,
+          ...this.sources,
           { ...part, content: renamed(part.content, this.calls) }
         ])
         continue
@@ -446,7 +449,8 @@ class Gathered {
       else if (part.type === "refusal-delta") {
         this.refusal ??= new TextBuffer()
         this.refusal.add(part.text)
-      } else if (part.type === "tool-call") {
+      } else if (part.type === "source") this.sources.push(part)
+      else if (part.type === "tool-call") {
         const call = this.ids.rename(part)
         this.calls.push(call)
         parts.push(call)

@@ -4,8 +4,9 @@
  */
 import type { AssistantPart } from "@underlay/core/state/ChatMessage"
 import type { LlmError } from "../LlmError.ts"
-import type { Finish, LlmStreamPart, LlmToolCall, PartialResponse, Usage } from "../LlmResponse.ts"
+import type { Finish, LlmSource, LlmStreamPart, LlmToolCall, PartialResponse, Usage } from "../LlmResponse.ts"
 import { type CallContext, type Envelope, errorOf, ownError, type Place } from "./classify.ts"
+import { Sources, type Span } from "./sources.ts"
 import { TextBuffer } from "./textBuffer.ts"
 
 type TextBlock = {
@@ -31,12 +32,15 @@ export class Assembly {
   ended = false
   /** Text, reasoning, a refusal or a piece of a call has arrived. */
   hadContent = false
+  /** Of the visible text that has come. */
+  textLength = 0
   /** How often the provider has shown that it is at work without a part to hand on. */
   private works = 0
   readonly calls: Array<LlmToolCall> = []
   private readonly context: CallContext
   private readonly blocks: Array<Block> = []
   private refusal: TextBuffer | undefined
+  private sources: Sources | undefined
   private out: Array<LlmStreamPart> = []
 
   constructor(context: CallContext) {
@@ -61,6 +65,16 @@ export class Assembly {
     return this.works + input + output + reasoning
   }
 
+  /** Content begins: sources that were told before it come first. */
+  private begin(): void {
+    this.hadContent = true
+    this.handOnSources()
+  }
+
+  private handOnSources(): void {
+    if (this.sources !== undefined) for (const source of this.sources.all) this.out.push(source)
+  }
+
   private open(type: "text" | "reasoning"): TextBlock {
     const last = this.blocks.at(-1)
     if (last !== undefined && last.type === type && !last.closed) return last
@@ -72,15 +86,17 @@ export class Assembly {
   /** More of the visible text. */
   onText(text: string): void {
     if (text === "") return
-    this.hadContent = true
+    if (!this.hadContent) this.begin()
+    this.textLength += text.length
     this.open("text").text.add(text)
+    if (this.sources !== undefined) this.sources.onText(text)
     this.out.push({ type: "text-delta", text })
   }
 
   /** More of the reasoning. */
   onReasoning(text: string): void {
     if (text === "") return
-    this.hadContent = true
+    if (!this.hadContent) this.begin()
     this.open("reasoning").text.add(text)
     this.out.push({ type: "reasoning-delta", text })
   }
@@ -88,7 +104,7 @@ export class Assembly {
   /** More of the words with which the model refuses. */
   onRefusal(text: string): void {
     if (text === "") return
-    this.hadContent = true
+    if (!this.hadContent) this.begin()
     this.refusal ??= new TextBuffer()
     this.refusal.add(text)
     this.out.push({ type: "refusal-delta", text })
@@ -115,16 +131,34 @@ export class Assembly {
 
   /** More of the arguments of a call that is being written; `index` counts the calls from 0. */
   onCallDelta(index: number, id: string, name: string, text: string): void {
-    this.hadContent = true
+    if (!this.hadContent) this.begin()
     this.out.push({ type: "tool-call-delta", index, id, name, text })
   }
 
   /** A whole call. */
   onCall(call: LlmToolCall): void {
-    this.hadContent = true
+    if (!this.hadContent) this.begin()
     this.calls.push(call)
     this.blocks.push({ type: "call", part: callPart(call) })
     this.out.push(call)
+  }
+
+  /** Where something in the answer comes from, and to what of it that belongs. It may be said again. */
+  onSource(source: LlmSource, span?: Span): void {
+    this.sources ??= new Sources(
+      () => this.textOf("text"),
+      (told) => {
+        // No answer has begun with a source alone: whether it may be asked for again is told by its content.
+        if (this.hadContent) this.out.push(told)
+        else this.onWork()
+      }
+    )
+    this.sources.add(source, span)
+  }
+
+  /** The sources as a field of an answer, which has none where there are none. */
+  get cited(): { readonly sources?: ReadonlyArray<LlmSource> } {
+    return this.sources === undefined ? {} : this.sources.field
   }
 
   /** A part that only this provider understands. */
@@ -216,6 +250,8 @@ export class Assembly {
   /** The answer is whole. */
   finish(finish: Finish): void {
     if (this.ended || this.failure !== undefined) return
+    this.sources?.settle()
+    if (!this.hadContent) this.handOnSources()
     this.ended = true
     this.out.push({
       type: "finish",

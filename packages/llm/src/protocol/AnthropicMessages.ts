@@ -9,6 +9,7 @@ import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import { enforceable } from "../internal/anthropicSchema.ts"
 import { Assembly } from "../internal/assembly.ts"
+import { ofTextBlock } from "../internal/citations.ts"
 import {
   type CallContext,
   envelopeOf,
@@ -569,10 +570,13 @@ const callOf = (block: Json, position: number, args: string, provider: string): 
 /** A block that came whole. */
 const takeBlock = (answer: Assembly, block: Json, provider: string): void => {
   switch (block["type"]) {
-    case "text":
+    case "text": {
+      const start = answer.textLength
       answer.onText(string(block["text"]) ?? "")
       answer.close()
+      cite(answer, block["citations"], start)
       break
+    }
     case "thinking":
       answer.onReasoning(string(block["thinking"]) ?? "")
       signed(answer, block["signature"])
@@ -583,6 +587,16 @@ const takeBlock = (answer: Assembly, block: Json, provider: string): void => {
       break
     default:
       answer.onProviderPart(block)
+  }
+}
+
+/** What the block of text that began at `start` and has ended draws on. */
+const cite = (answer: Assembly, citations: unknown, start: number): void => {
+  if (!Array.isArray(citations)) return
+  const end = answer.textLength
+  for (const citation of citations) {
+    const source = ofTextBlock(citation)
+    if (source !== undefined) answer.onSource(source, { start, end, unit: "utf16" })
   }
 }
 
@@ -637,6 +651,7 @@ export const decode = (body: string, context: CallContext): Either.Either<LlmRes
   takeMessage(answer, value, new Figures(), context.provider)
   return Either.right({
     ...answer.partial(),
+    ...answer.cited,
     content: answer.content(),
     finish: finishOf(answer.finishReason, answer.calls.length > 0),
     finishReason: answer.finishReason,
@@ -705,12 +720,20 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
   // Calls are handed on in the order in which they began, even where a later one is whole first.
   const calls: Array<OpenCall> = []
   let handedOn = 0
+  let text: { readonly index: number; readonly start: number; readonly citations: Array<unknown> } | undefined
   let last = 0
   let position = 0
   let started = false
   let events = 0
 
+  /** The block of text that is being written has ended: now it is known to what its citations belong. */
+  const onTextEnd = () => {
+    if (text !== undefined && text.citations.length > 0) cite(answer, text.citations, text.start)
+    text = undefined
+  }
+
   const onStop = (index: number) => {
+    if (text?.index === index) onTextEnd()
     const block = open.get(index)
     if (block === undefined) return
     open.delete(index)
@@ -735,13 +758,18 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
 
   const onBlock = (index: number, block: Json) => {
     onStop(index)
+    onTextEnd()
     last = index
     answer.onWork()
     switch (block["type"]) {
       case "text":
       case "thinking": {
         answer.close()
-        if (block["type"] === "text") return answer.onText(string(block["text"]) ?? "")
+        if (block["type"] === "text") {
+          const { citations } = block
+          text = { index, start: answer.textLength, citations: Array.isArray(citations) ? [...citations] : [] }
+          return answer.onText(string(block["text"]) ?? "")
+        }
         answer.onReasoning(string(block["thinking"]) ?? "")
         return signed(answer, block["signature"])
       }
@@ -778,12 +806,21 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     const counted = (count(delta["estimated_tokens"]) ?? 0) > 0
     if (counted || type === "citations_delta" || block?.type === "other") answer.onWork()
     if (block?.type === "other") return type === "citations_delta" ? undefined : grow(block.data, delta)
+    if (type === "citations_delta") {
+      // Of a block that has ended, or that never began, the place is not known.
+      if (text?.index === index) text.citations.push(delta["citation"])
+      else {
+        const source = ofTextBlock(delta["citation"])
+        if (source !== undefined) answer.onSource(source)
+      }
+    }
     if (type === "text_delta") answer.onText(string(delta["text"]) ?? "")
     else if (type === "thinking_delta") answer.onReasoning(string(delta["thinking"]) ?? "")
     else if (type === "signature_delta") signed(answer, delta["signature"])
   }
 
   const closeAll = () => {
+    onTextEnd()
     for (const index of [...open.keys()].toSorted((a, b) => a - b)) onStop(index)
   }
 

@@ -8,6 +8,7 @@ import type { ChatMessage, FilePart } from "@underlay/core/state/ChatMessage"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import { Assembly, noUsage } from "../internal/assembly.ts"
+import { besideChoices, inMessage } from "../internal/citations.ts"
 import {
   type CallContext,
   type Envelope,
@@ -19,12 +20,13 @@ import {
   type Place
 } from "../internal/classify.ts"
 import { cacheFields, fileNameOf, isFileId, makeRetention, marked, marksOf } from "../internal/openAiHints.ts"
+import { Sources, type Span } from "../internal/sources.ts"
 import * as Sse from "../internal/sse.ts"
 import * as StreamDecoders from "../internal/streamDecoder.ts"
 import { count, finishOf, type Json, json, resultText, said, string } from "../internal/wire.ts"
 import { LlmError } from "../LlmError.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
-import { contentOf, type LlmResponse, type LlmToolCall, type Usage } from "../LlmResponse.ts"
+import { contentOf, type LlmResponse, type LlmSource, type LlmToolCall, type Usage } from "../LlmResponse.ts"
 import type { EncodeOptions, Protocol, StreamDecoder } from "./Protocol.ts"
 
 /**
@@ -479,10 +481,15 @@ export const decode = (body: string, context: CallContext): Either.Either<LlmRes
     refusal: string(said["refusal"]) ?? string(parts.refusal),
     toolCalls
   }
+  const sources = new Sources(() => answer.text)
+  inMessage(said, (source, span) => sources.add(source, span))
+  besideChoices(record, (source) => sources.add(source))
+  sources.settle()
   return Either.right({
     id: string(record["id"]),
     model: string(record["model"]),
     ...answer,
+    ...sources.field,
     content: contentOf(answer),
     finish: finishOf(finishReason, toolCalls.length > 0),
     finishReason,
@@ -523,6 +530,8 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
     answer.finish(finishOf(answer.finishReason, assembled.all.length > 0))
   }
 
+  const cite = (source: LlmSource, span?: Span) => answer.onSource(source, span)
+
   const onDelta = (delta: Json) => {
     const content = delta["content"]
     const thought = reasoningOf(delta)
@@ -547,6 +556,7 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
         answer.onCallDelta(call.position, call.id, call.name, added.text)
       }
     }
+    if (delta["annotations"] !== undefined || delta["executed_tools"] !== undefined) inMessage(delta, cite)
   }
 
   const onChunk = (chunk: Json) => {
@@ -562,6 +572,7 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
       const reason = string(choice["finish_reason"])
       if (reason !== undefined) answer.finishReason = reason
     }
+    if (chunk["citations"] !== undefined || chunk["search_results"] !== undefined) besideChoices(chunk, cite)
   }
 
   const errorIn = (value: unknown, event: string): Envelope | undefined => {

@@ -8,6 +8,7 @@ import type { ChatMessage, FilePart } from "@underlay/core/state/ChatMessage"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import { Assembly } from "../internal/assembly.ts"
+import { Grounding } from "../internal/citations.ts"
 import { type CallContext, envelopeOf, envelopeOfBody, errorOf, isRecord, ownError } from "../internal/classify.ts"
 import { toGeminiSchema } from "../internal/geminiSchema.ts"
 import * as JsonArray from "../internal/jsonArray.ts"
@@ -490,6 +491,7 @@ class Reader {
   private blocked: string | undefined
   private call: OpenCall | undefined
   private opened = 0
+  private grounding: Grounding | undefined
 
   constructor(context: CallContext) {
     this.context = context
@@ -521,6 +523,7 @@ class Reader {
   private onCandidate(candidate: Json): void {
     const { answer } = this
     const content = candidate["content"]
+    const before = answer.textLength
     const reason = known(candidate["finishReason"])
     if (isRecord(content) || reason !== undefined) this.seen = true
     const parts = isRecord(content) ? content["parts"] : undefined
@@ -529,6 +532,11 @@ class Reader {
       for (const part of parts) if (isRecord(part)) this.onPart(part)
     }
     if (reason !== undefined) answer.finishReason = reason
+    if (candidate["groundingMetadata"] === undefined && candidate["citationMetadata"] === undefined) return
+    this.grounding ??= new Grounding()
+    // Only a candidate that has the whole text has the parts by which places are told.
+    this.grounding.add(candidate, before === 0 ? beginningsOf(parts) : [])
+    answer.onWork()
   }
 
   private onPart(part: Json): void {
@@ -619,9 +627,20 @@ class Reader {
     if (finishOf(answer.finishReason, false) === "stop") this.closeCall()
     const withheld = answer.finishReason === undefined && this.blocked !== undefined
     answer.finishReason ??= this.blocked
+    this.grounding?.tell((source, span) => answer.onSource(source, span))
     this.finished = withheld ? "content-filter" : finishOf(answer.finishReason, answer.calls.length > 0)
     answer.finish(this.finished)
   }
+}
+
+/** Where in the visible text each part begins. */
+const beginningsOf = (parts: unknown): ReadonlyArray<number> => {
+  let length = 0
+  return (Array.isArray(parts) ? parts : []).map((part: unknown) => {
+    const begin = length
+    if (isRecord(part) && typeof part["text"] === "string" && part["thought"] !== true) length += part["text"].length
+    return begin
+  })
 }
 
 /** What says something of a part, but is not the part. */
@@ -664,6 +683,7 @@ export const decode = (body: string, context: CallContext): Either.Either<LlmRes
     reasoning,
     refusal,
     toolCalls,
+    ...answer.cited,
     content: answer.content(),
     finish: reader.finished,
     finishReason: answer.finishReason,

@@ -9,6 +9,7 @@ import type { AssistantPart, ChatMessage, FilePart } from "@underlay/core/state/
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import { Assembly } from "../internal/assembly.ts"
+import { ofAnnotation } from "../internal/citations.ts"
 import {
   type CallContext,
   type Envelope,
@@ -447,8 +448,8 @@ interface Item {
   callId: string
   name: string
   args: string
-  /** The parts of a message of which something has come. */
-  readonly parts: Set<number>
+  /** The parts of a message of which something has come, with where in the answer's text they begin. */
+  readonly parts: Map<number, number>
   /** Some of them were text. */
   spoke: boolean
   /** The part of the reasoning that is being written: summaries count from 0 up, its own words from -1 down. */
@@ -485,6 +486,11 @@ class Items {
 
   openNamed(type: string, id: string): Item | undefined {
     return this.of(type, id).findLast(isOpen)
+  }
+
+  /** The last of a name, or else of a place, though it may have ended. */
+  last(type: string, id: string, index: number | undefined): Item | undefined {
+    return this.of(type, id).at(-1) ?? this.at(type, index).at(-1)
   }
 
   /** Whether the last of a name or a place has ended, so that nothing can be added to it. */
@@ -526,8 +532,6 @@ class Reader {
   private latest: Item | undefined
   private calls = 0
   private messages = false
-  /** Of the text that has come. */
-  private length = 0
   private thoughts = false
   private readonly provider: string
 
@@ -566,7 +570,7 @@ class Reader {
       callId: "",
       name: "",
       args: "",
-      parts: new Set(),
+      parts: new Map(),
       spoke: false,
       thought: undefined,
       summarised: false,
@@ -600,16 +604,17 @@ class Reader {
     const { delta } = event
     if (typeof delta !== "string" || delta === "") return
     const item = this.itemOf(event, "message")
-    item.parts.add(count(event["content_index"]) ?? 0)
+    const place = count(event["content_index"]) ?? 0
+    if (!item.parts.has(place)) item.parts.set(place, this.answer.textLength)
     item.spoke = true
     this.messages = true
-    this.say(delta)
+    this.answer.onText(delta)
   }
 
   onRefusal(event: Json): void {
     const { delta } = event
     if (typeof delta !== "string" || delta === "") return
-    this.itemOf(event, "message").parts.add(count(event["content_index"]) ?? 0)
+    this.itemOf(event, "message").parts.set(count(event["content_index"]) ?? 0, this.answer.textLength)
     this.messages = true
     this.answer.onRefusal(delta)
   }
@@ -617,21 +622,46 @@ class Reader {
   /** A part of a message is whole: it counts if nothing of it had come. */
   private fill(item: Item, place: number, part: Json): void {
     if (item.parts.has(place)) return
+    const begin = this.answer.textLength
     const refusal = string(part["refusal"])
     if (refusal !== undefined && part["type"] === "refusal") this.answer.onRefusal(refusal)
     else if (isText(part) && part.text !== "") {
       item.spoke = true
-      this.say(part.text)
+      this.answer.onText(part.text)
     } else return
     this.messages = true
-    item.parts.add(place)
+    item.parts.set(place, begin)
+  }
+
+  /** Where a piece of text comes from. It is counted from the beginning of its part. */
+  onAnnotation(event: Json): void {
+    this.answer.onWork()
+    const { latest } = this
+    const item =
+      this.items.last("message", string(event["item_id"]) ?? "", count(event["output_index"])) ??
+      (latest?.type === "message" ? latest : undefined)
+    const begin = item?.parts.get(count(event["content_index"]) ?? 0)
+    // Nothing of the part has come: it will begin where the text ends now.
+    const next = item === undefined || item.done ? undefined : this.answer.textLength
+    this.cite([event["annotation"]], begin ?? next)
+  }
+
+  private cite(annotations: unknown, begin: number | undefined): void {
+    if (!Array.isArray(annotations)) return
+    for (const annotation of annotations) {
+      const citation = ofAnnotation(annotation, begin)
+      if (citation !== undefined) this.answer.onSource(citation.source, citation.span)
+    }
   }
 
   onPart(event: Json, part: Json): void {
     const type = part["type"]
     if (type !== "output_text" && type !== "text" && type !== "refusal") return
     if (this.isDone(event, "message")) return
-    this.fill(this.itemOf(event, "message"), count(event["content_index"]) ?? 0, part)
+    const item = this.itemOf(event, "message")
+    const place = count(event["content_index"]) ?? 0
+    this.fill(item, place, part)
+    this.cite(part["annotations"], item.parts.get(place))
   }
 
   /** More of the reasoning; each part of it is a block of its own, so that it can go back as it was. */
@@ -708,6 +738,7 @@ class Reader {
     if (typeof content === "string") this.fill(item, 0, { type: "output_text", text: content })
     list(content).forEach((part, place) => {
       this.fill(item, place, part)
+      this.cite(part["annotations"], item.parts.get(place))
     })
     const phase = string(raw["phase"])
     if (phase !== undefined && item.spoke) this.answer.sign("text", { signature: phase })
@@ -786,7 +817,10 @@ class Reader {
 
   private complete(output: ReadonlyArray<Json>): void {
     const { messages, thoughts } = this
-    if (messages) this.completeText(output)
+    if (messages) {
+      this.completeText(output)
+      this.completeSources(output)
+    }
     for (const [place, raw] of output.entries()) {
       const type = typeOf(raw)
       const delivered =
@@ -802,16 +836,23 @@ class Reader {
       if (typeOf(item) !== "message") continue
       for (const part of list(item["content"])) if (isText(part)) text += part.text
     }
-    if (text.length <= this.length) return
+    if (text.length <= this.answer.textLength) return
     const told = this.answer.partial().text
     if (!text.startsWith(told)) return
     this.answer.close()
-    this.say(text.slice(told.length))
+    this.answer.onText(text.slice(told.length))
   }
 
-  private say(text: string): void {
-    this.length += text.length
-    this.answer.onText(text)
+  /** The sources that a server has only told at the end. */
+  private completeSources(output: ReadonlyArray<Json>): void {
+    let begin = 0
+    for (const item of output) {
+      if (typeOf(item) !== "message") continue
+      for (const part of list(item["content"])) {
+        this.cite(part["annotations"], begin)
+        if (isText(part)) begin += part.text.length
+      }
+    }
   }
 
   /** Whether an item has come in an event of its own. */
@@ -893,6 +934,7 @@ export const decode = (body: string, context: CallContext): Either.Either<LlmRes
     reasoning,
     refusal,
     toolCalls,
+    ...answer.cited,
     content: answer.content(),
     finish: finishOf(answer.finishReason, toolCalls.length > 0),
     finishReason: answer.finishReason,
@@ -971,6 +1013,8 @@ export const makeStreamDecoder = (context: CallContext): StreamDecoder => {
         return reader.onPart(value, { type: "output_text", text: value["text"] })
       case "response.refusal.done":
         return reader.onPart(value, { type: "refusal", refusal: value["refusal"] })
+      case "response.output_text.annotation.added":
+        return reader.onAnnotation(value)
       case "response.content_part.done":
         return isRecord(value["part"]) ? reader.onPart(value, value["part"]) : undefined
       case "response.reasoning_summary_text.done":

@@ -14,6 +14,7 @@ import * as Health from "@underlay/core/operations/Health"
 import type * as CircuitBreaker from "@underlay/core/resilience/CircuitBreaker"
 import * as Deadline from "@underlay/core/resilience/Deadline"
 import type * as RetryPolicy from "@underlay/core/resilience/RetryPolicy"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
@@ -402,13 +403,20 @@ export const make = (spec: ProviderSpec): Effect.Effect<LlmService, LlmError, Ht
                 idleTimeout
               })
               .pipe(
-                Stream.catchAll((error) =>
-                  Stream.fromEffect(
-                    Effect.flatMap(Errors.toLlmError(error, context, progress), (failure) => {
-                      progress.failed = failure
-                      return Effect.fail(failure)
-                    })
-                  )
+                Stream.catchAllCause((cause) =>
+                  Either.match(Cause.failureOrCause(cause), {
+                    onLeft: (error) =>
+                      Stream.fromEffect(
+                        Effect.flatMap(Errors.toLlmError(error, context, progress), (failure) => {
+                          progress.failed = failure
+                          return Effect.fail(failure)
+                        })
+                      ),
+                    onRight: (rest) => {
+                      progress.died = Cause.isDie(rest)
+                      return Stream.failCause(rest)
+                    }
+                  })
                 ),
                 Stream.mapInputContext((outer: Context.Context<never>) =>
                   Context.add(outer, Deadline.Current, Math.min(until, Context.get(outer, Deadline.Current)))

@@ -1,6 +1,7 @@
 import { HttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { ChatMessage } from "@underlay/core"
+import * as Recording from "@underlay/core/testing/Recording"
 import { Groq, Llm, LlmResponse, LlmTest, Ollama, OpenAi, OpenAiCompatible, OpenAiEmbeddings } from "@underlay/llm"
 import * as Need from "@underlay/servers/Need"
 import { ConfigProvider, Duration, Effect, Either, Exit, Fiber, Layer, Redacted, Stream, TestClock } from "effect"
@@ -111,7 +112,8 @@ describe("limits of time, by the test's clock", () => {
       for (let second = 0; second < 70; second += 2) yield* pass("2 seconds")
       const error = yield* Fiber.join(fiber)
       assert.strictEqual(error.reason, "Timeout")
-      assert.include(error.issue, "whole call")
+      // Not what was left of it for the last piece.
+      assert.strictEqual(error.issue, "the whole call took longer than it may")
       assert.isTrue(error.midStream)
       assert.match(error.partial?.text ?? "", /^w0 w1 /)
     })
@@ -146,6 +148,24 @@ describe("limits of time, by the test's clock", () => {
     })
   )
 })
+
+it.effect("a defect in a stream is measured as one, not as a caller that left", () =>
+  Effect.gen(function* () {
+    const recording = yield* Recording.make
+    const dying = Layer.succeed(
+      HttpClient.HttpClient,
+      HttpClient.make(() => Effect.die("a fault"))
+    )
+    const layer = OpenAi.layer({ apiKey: Redacted.make("k"), model: "dies" }).pipe(Layer.provide(dying))
+    const exit = yield* Stream.runDrain(Llm.stream(ask)).pipe(Effect.exit, Effect.provide(layer), recording.within)
+    assert.isTrue(Exit.isFailure(exit))
+    const measured = (yield* recording.metrics).filter(({ name }) => name === "gen_ai.client.operation.duration")
+    assert.deepStrictEqual(
+      measured.map(({ labels }) => labels["error.type"]),
+      ["defect"]
+    )
+  })
+)
 
 describe("settings", () => {
   const from = (entries: Record<string, string>) => (layer: Layer.Layer<Llm.Llm, unknown, HttpClient.HttpClient>) =>

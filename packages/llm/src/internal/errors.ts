@@ -84,7 +84,11 @@ const fromPolicy = (error: unknown, context: CallContext, progress?: Arrived): L
       retryable: decoder === undefined,
       midStream: decoder !== undefined,
       ...(decoder === undefined ? {} : { status: 200, partial: decoder.partial(), usage: decoder.usage() }),
-      issue: waits[error.scope](error.limitMillis),
+      // What a piece of a stream was given is what the pieces before it had left.
+      issue:
+        decoder !== undefined && error.scope === "total"
+          ? "the whole call took longer than it may"
+          : waits[error.scope](error.limitMillis),
       cause: error
     })
   }

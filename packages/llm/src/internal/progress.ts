@@ -41,6 +41,8 @@ export const measured =
 export class Progress {
   decoder: StreamDecoder | undefined
   failed: LlmError | undefined
+  /** It ended in a defect, of which its reader has no part. */
+  died = false
   hadContent = false
   /** What the headers of the attempt's response said. */
   rateLimits: RateLimits | undefined
@@ -102,7 +104,7 @@ export class Progress {
     const recorded = Telemetry.record(operation, seconds(this.started, now), {
       usage: finish?.usage ?? failed?.usage ?? this.decoder?.usage() ?? {},
       model: finish?.model ?? this.decoder?.partial().model,
-      error: failed?.reason ?? (finish === undefined ? "cancelled" : undefined)
+      error: failed?.reason ?? (finish === undefined ? (this.died ? "defect" : "cancelled") : undefined)
     })
     return first === undefined
       ? recorded

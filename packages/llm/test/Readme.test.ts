@@ -246,6 +246,26 @@ const programs: ReadonlyArray<Program> = [
     }
   },
   {
+    title: "Sources",
+    environment: openai,
+    answers: [
+      {
+        text: "Effect 3 is stable since April 2024.",
+        annotations: [
+          {
+            type: "url_citation",
+            url: "https://effect.website/blog",
+            title: "Effect 3.0",
+            start_index: 0,
+            end_index: 18
+          }
+        ]
+      }
+    ],
+    result: ["Effect 3.0 (https://effect.website/blog): Effect 3 is stable"],
+    asked: ([first]) => assert.deepInclude(first, { tools: [{ type: "web_search" }] })
+  },
+  {
     title: "Reasoning",
     environment: anthropic,
     answers: [{ reasoning: "17 times 23.", text: "No." }, "Yes."],

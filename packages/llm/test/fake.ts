@@ -2,9 +2,13 @@
 import { Effect, type Scope } from "effect"
 import { type Exchange, json, type Seen, type Server, serve, sse } from "./server.ts"
 
-/** What a model says: text, with reasoning before it, or calls. `cut`: a stream ends after so many events. */
+/**
+ * What a model says: text, with reasoning before it, or calls. `cut`: a stream ends after so many events. `annotations`
+ * are those of the text where the format is that of Responses.
+ */
 export interface Said {
   readonly text?: string
+  readonly annotations?: ReadonlyArray<unknown>
   readonly cut?: number
   readonly reasoning?: string
   readonly calls?: ReadonlyArray<{ readonly name: string; readonly arguments: unknown }>
@@ -68,7 +72,7 @@ const chatCompletions: Format = ({ calls, reasoning, text }, stream) => {
       }
 }
 
-const responses: Format = ({ calls, reasoning, text }, stream) => {
+const responses: Format = ({ annotations = [], calls, reasoning, text }, stream) => {
   const output = [
     ...(reasoning === undefined
       ? []
@@ -81,7 +85,7 @@ const responses: Format = ({ calls, reasoning, text }, stream) => {
             id: "msg_1",
             role: "assistant",
             status: "completed",
-            content: [{ type: "output_text", text, annotations: [] }]
+            content: [{ type: "output_text", text, annotations }]
           }
         ]),
     ...(calls ?? []).map((call, index) => ({

@@ -361,6 +361,52 @@ describe("generateText", () => {
     )
   )
 
+  it.effect("sources are parts, whole and streamed, with their places and quotes as the provider's metadata", () => {
+    const sources: ReadonlyArray<LlmResponse.LlmSource> = [
+      { type: "source", sourceType: "url", url: "https://a.example/", title: "A", start: 0, end: 2 },
+      { type: "source", sourceType: "url", url: "https://b.example/" },
+      { type: "source", sourceType: "url", url: "no address" },
+      { type: "source", sourceType: "document", id: "file-1", title: "c.pdf", quote: "so it is" },
+      { type: "source", sourceType: "document", index: 2 }
+    ]
+    const answer = { text: "It is", sources }
+    return Effect.gen(function* () {
+      const whole = yield* LanguageModel.generateText({ prompt: "?" })
+      const streamed = yield* collect(LanguageModel.streamText({ prompt: "?" }))
+      for (const parts of [whole.content, streamed]) {
+        const found = parts.flatMap((part) => (part.type === "source" ? [part] : []))
+        assert.deepStrictEqual<unknown>(
+          found.map(({ id, metadata, sourceType, title, ...rest }) => [
+            id,
+            sourceType,
+            title,
+            "url" in rest ? rest.url.href : rest.mediaType,
+            metadata
+          ]),
+          [
+            ["source_0", "url", "A", "https://a.example/", { scripted: { start: 0, end: 2 } }],
+            ["source_1", "url", "https://b.example/", "https://b.example/", {}],
+            [
+              "source_3",
+              "document",
+              "c.pdf",
+              "application/octet-stream",
+              { scripted: { id: "file-1", quote: "so it is" } }
+            ],
+            ["source_4", "document", "document 2", "application/octet-stream", { scripted: { index: 2 } }]
+          ]
+        )
+      }
+      // They break no text into two, and a conversation goes on without them.
+      assert.lengthOf(
+        streamed.filter(({ type }) => type === "text-start"),
+        1
+      )
+      const back = Prompt.fromResponseParts(whole.content)
+      assert.deepStrictEqual(JSON.stringify(back).includes("a.example"), false)
+    }).pipe(Effect.provide(scripted(answer, answer)))
+  })
+
   it.effect("a file that the model made is a part", () =>
     Effect.gen(function* () {
       const { content } = yield* LanguageModel.generateText({ prompt: "draw" })

@@ -16,6 +16,7 @@ import {
   type Finish,
   type FinishPart,
   type LlmResponse,
+  type LlmSource,
   type LlmStreamPart,
   type LlmToolCall,
   type RateLimits,
@@ -143,6 +144,29 @@ export const filesIn = (content: ReadonlyArray<AssistantPart>): ReadonlyArray<Re
   return files
 }
 
+/** A source as a part, `index` being its place among those of the answer; none where its address is no URL. */
+const sourcePartOf = (
+  provider: string,
+  source: LlmSource,
+  index: number
+): Response.UrlSourcePart | Response.DocumentSourcePart | undefined => {
+  const id = `source_${index}`
+  if (source.sourceType === "url") {
+    const { sourceType: _, title, type: __, url: address, ...rest } = source
+    if (!URL.canParse(address)) return undefined
+    return Response.urlSourcePart({ id, url: new URL(address), title: title ?? address, ...described(provider, rest) })
+  }
+  const { sourceType: _, title, type: __, ...rest } = source
+  const name = title ?? rest.id ?? (rest.index === undefined ? id : `document ${rest.index}`)
+  // What it is in is not said.
+  const mediaType = "application/octet-stream"
+  return Response.documentSourcePart({ id, mediaType, title: name, ...described(provider, rest) })
+}
+
+/** What the parts have no fields for. */
+const described = (provider: string, fields: Json) =>
+  given(Object.keys(fields).length === 0 ? undefined : { [provider]: fields })
+
 const refused = (provider: string): Metadata => ({ [provider]: { refusal: true } })
 
 /** The parts of an answer, without its metadata and its finish. `calls` are those of the answer, in their order. */
@@ -181,6 +205,10 @@ export const partsOf = (
   for (const call of calls.slice(index)) parts.push(callPartOf(call, undefined) as never)
   if (response.refusal !== undefined && !isRefusal) {
     parts.push(Response.textPart({ text: response.refusal, metadata: refused(provider) }))
+  }
+  for (const [index, source] of (response.sources ?? []).entries()) {
+    const part = sourcePartOf(provider, source, index)
+    if (part !== undefined) parts.push(part)
   }
   return parts
 }
@@ -248,6 +276,7 @@ export class Parts {
   private readonly ids: Ids
   private block: { readonly kind: Kind; readonly id: string } | undefined
   private blocks = 0
+  private sources = 0
   private readonly writing = new Map<number, Writing>()
 
   constructor(provider: string, ids: Ids) {
@@ -297,6 +326,11 @@ export class Parts {
       case "refusal-delta":
         this.delta("refusal", part.text, out)
         break
+      case "source": {
+        const source = sourcePartOf(this.provider, part, this.sources++)
+        if (source !== undefined) out.push(source)
+        break
+      }
       case "tool-call-delta": {
         this.close(out)
         let one = this.writing.get(part.index)

@@ -216,6 +216,35 @@ describe("Responses", () => {
     assert.deepStrictEqual(cited(nameless.response), [["https://r.example", "red"]])
   })
 
+  it("of a server that says nothing again at the end they have their places too", () => {
+    const cut = searched.indexOf(red) + red.length
+    const stream =
+      typed("response.output_text.delta", { ...at, delta: searched.slice(0, cut) }) +
+      typed("response.output_text.delta", { ...at, delta: searched.slice(cut) }) +
+      annotations.map((annotation) => typed("response.output_text.annotation.added", { ...at, annotation })).join("") +
+      typed("response.completed", { response: answered() })
+    assert.deepStrictEqual(cited(responses.stream(stream).response), [
+      ["https://r.example", red],
+      ["https://b.example", blue]
+    ])
+  })
+
+  it("of an answer whose end tells another text they have no place", () => {
+    const part = output("c".repeat(300), [page("https://c.example", 0, 3)])
+    const stream =
+      typed("response.output_text.delta", { ...at, delta: "a".repeat(2000) }) +
+      typed("response.completed", { response: answered(message([output("b".repeat(5000)), part])) })
+    assert.deepStrictEqual(cited(responses.stream(stream).response), [["https://c.example", undefined]])
+  })
+
+  it("an annotation of a kind that is not known is work all the same", () => {
+    const decoder = responses.decoder()
+    decoder.push(bytes(typed("response.output_text.delta", { ...at, delta: "a" })))
+    const before = decoder.progress?.() ?? 0
+    decoder.push(bytes(typed("response.output_text.annotation.added", { ...at, annotation: { type: "new" } })))
+    assert.isAbove(decoder.progress?.() ?? 0, before)
+  })
+
   it("an annotation does not break the text into two", () => {
     assert.deepStrictEqual(responses.stream(searchStream()).response.content, [{ type: "text", text: searched }])
   })
@@ -302,6 +331,8 @@ describe("Chat Completions", () => {
     )
     assert.deepStrictEqual<unknown>(stream.response.sources, expected)
     assert.deepStrictEqual(stream.response.text, content)
+    const beyond = chat.whole(said({ content, annotations: [annotated("https://x.example", 0, 99)] }))
+    assert.deepStrictEqual(cited(beyond), [["https://x.example", undefined]])
   })
 
   it("a place in text that is still to come is told when it has come", () => {
@@ -364,7 +395,7 @@ describe("Chat Completions", () => {
         arguments: "{}",
         search_results: { results: [{ title: "A", url: "https://a.example", content: "so it is", score: 0.9 }, {}] }
       },
-      { index: 1, type: "browser", browser_results: [{ title: "B", url: "https://b.example" }] }
+      { index: 1, type: "browser", browser_results: [{ title: "B", url: "https://b.example", content: "all" }] }
     ]
     const annotations = [
       { type: "document_citation", document_citation: { document_id: "d1", start_index: 2, end_index: 5 } },
@@ -385,6 +416,10 @@ describe("Chat Completions", () => {
         done
     )
     assert.sameDeepMembers(cited(response) ?? [], expected)
+    assert.deepStrictEqual(
+      response.sources?.map(({ quote }) => quote),
+      ["so it is", undefined, undefined]
+    )
   })
 
   it("before the answer begins none is handed on: a stream that fails then can be asked for again", () => {
@@ -490,6 +525,12 @@ describe("Anthropic", () => {
     )
   })
 
+  it("are not held back until the next block begins", () => {
+    const first = claudeStream().split("event: content_block_start").slice(0, 3).join("event: content_block_start")
+    const types = anthropic.begin(first).map(({ type }) => type)
+    assert.strictEqual(types.filter((type) => type === "source").length, locations.length)
+  })
+
   it("without the end of a block, or of one that never began, none is lost", () => {
     const citation = locations[0]
     const text = (index: number, text: string) =>
@@ -589,6 +630,17 @@ describe("Gemini", () => {
     assert.deepStrictEqual(cited(gemini.stream(body).response), expectedOfGemini)
   })
 
+  it("supports that are said one after the other, the chunks again or none with them, all count", () => {
+    const { groundingChunks } = groundingMetadata
+    const [one, two] = supports(grounded)
+    for (const again of [groundingChunks, []]) {
+      const body =
+        event(candidate([{ text: grounded }], { groundingMetadata: { groundingChunks, groundingSupports: [one] } })) +
+        event(candidate([], { ...finished, groundingMetadata: { groundingChunks: again, groundingSupports: [two] } }))
+      assert.deepStrictEqual(cited(gemini.stream(body).response), expectedOfGemini)
+    }
+  })
+
   it("the part is the one that has the words, whichever the segment names", () => {
     const parts = [
       { text: "I shall look it up.", thought: true },
@@ -613,7 +665,7 @@ describe("Gemini", () => {
 
   it("retrieved documents, maps and images", () => {
     const groundingChunks = [
-      { retrievedContext: { uri: "https://r.example", title: "R", text: "so it is" } },
+      { retrievedContext: { uri: "https://r.example", documentName: "n", title: "R", text: "so it is" } },
       { retrievedContext: { uri: "gs://bucket/d.pdf", title: "D", text: "one" } },
       { retrievedContext: { uri: "gs://bucket/d.pdf", title: "D", text: "two" } },
       { retrievedContext: { documentName: "projects/p/documents/7", uri: "gs://x", title: "N" } },
@@ -745,6 +797,20 @@ describe("streams with sources", () => {
       ),
       { numRuns: 200 }
     )
+  })
+
+  it("a place that ends before a pair of surrogates does so wherever the text is measured", () => {
+    for (let length = 1020; length < 1030; length++) {
+      const content = `${"x".repeat(length)}😀y`
+      for (const [start, end] of [
+        [0, length],
+        [length, length + 1],
+        [length + 1, length + 2]
+      ] as const) {
+        const answer = chat.whole(said({ content, annotations: [annotated("https://r.example", start, end)] }))
+        assert.deepStrictEqual(cited(answer), [["https://r.example", [...content].slice(start, end).join("")]])
+      }
+    }
   })
 
   it("very many of them take time in proportion", () => {

@@ -76,7 +76,7 @@ const sourceOfAnnotation = (type: string | undefined, body: Json): LlmSource | u
   }
 }
 
-const pagesIn = (value: unknown): ReadonlyArray<LlmSource> =>
+const pagesIn = (value: unknown): ReadonlyArray<UrlSource> =>
   list(value).flatMap((result) => {
     const quote = string(result["snippet"]) ?? string(result["content"])
     const source = page({ url: string(result["url"]), title: string(result["title"]), quote })
@@ -96,7 +96,8 @@ export const inMessage = (message: Json, tell: (source: LlmSource, span?: Span) 
   for (const tool of list(tools)) {
     const { browser_results: visited, search_results: found } = tool
     for (const source of pagesIn(isRecord(found) ? found["results"] : undefined)) tell(source)
-    for (const source of pagesIn(visited)) tell(source)
+    // Of a page that was visited the content is all that is on it, which is no quote.
+    for (const { quote: _, ...source } of pagesIn(visited)) tell(source)
   }
 }
 

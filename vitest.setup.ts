@@ -1,8 +1,10 @@
 /**
+ * Properties end: one that fails on something large could otherwise make it smaller without end, and nobody would see it.
+ *
  * Chai takes `Option.none()` for deeply equal to any `Option.some(…)`: an assertion on an option could not fail. Deep
  * comparisons see options as plain data here.
  */
-import { Option } from "effect"
+import { FastCheck, Option } from "effect"
 import { assert } from "vitest"
 
 const plain = (value: unknown): unknown => {
@@ -28,4 +30,10 @@ Object.assign(assert, {
   deepStrictEqual: seen(assert.deepStrictEqual),
   notDeepEqual: seen(assert.notDeepEqual),
   notDeepStrictEqual: seen(assert.notDeepStrictEqual)
+})
+
+FastCheck.configureGlobal({
+  ...FastCheck.readConfigureGlobal(),
+  interruptAfterTimeLimit: process.env["UNDERLAY_NIGHTLY"] === "1" ? 1_800_000 : 60_000,
+  markInterruptAsFailure: true
 })

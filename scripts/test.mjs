@@ -18,6 +18,7 @@ const code = run(process.execPath, [
   "run",
   "--reporter=default",
   "--reporter=json",
+  `--reporter=${join(root, "scripts/stuck.mjs")}`,
   `--outputFile.json=${report}`,
   ...process.argv.slice(2)
 ])

@@ -16,8 +16,8 @@ const breakerMemory = async (): Promise<void> => {
 }
 
 /**
- * The benchmarks of Redis and of language models run as a user would run the packages, so they are built first. What does not type-check is said and
- * measured all the same.
+ * The benchmarks of Redis and of language models run as a user would run the packages, so they are built first. What does
+ * not type-check is said and measured all the same.
  */
 const published = (name: string, script: string) => async (): Promise<void> => {
   const root = Path.resolve(import.meta.dirname, "../..")

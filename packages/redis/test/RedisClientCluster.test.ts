@@ -247,7 +247,11 @@ for (const [version, driver] of drivers) {
             yield* until(Effect.map(redis.state, (state) => state === "ready"))
             yield* frozen.thaw
             yield* until(
-              Effect.map(frozen.command("ROLE"), (role) => role.includes("slave")),
+              Effect.orElseSucceed(
+                Effect.map(frozen.command("ROLE"), (role) => role.includes("slave")),
+                // as a replica it sends its clients away
+                () => false
+              ),
               30_000
             )
             yield* load.stop

@@ -123,9 +123,12 @@ for (const [version, driver] of drivers) {
             yield* until(writes(redis))
             const next = yield* portOf(redis)
             yield* old.thaw
-            // what was the master comes back, believes it still is, and is told otherwise
+            // what was the master comes back, believes it still is, and is told otherwise; its clients are sent away then
             yield* until(
-              Effect.map(old.command("ROLE"), (role) => role.includes("slave")),
+              Effect.orElseSucceed(
+                Effect.map(old.command("ROLE"), (role) => role.includes("slave")),
+                () => false
+              ),
               30_000
             )
             yield* load.stop

@@ -50,11 +50,18 @@ export default class Stuck {
 
   /** The workers with the run: one that never gives its thread back does not hear that its parent is gone. */
   stop() {
+    let children = ""
     try {
-      const children = execFileSync("pgrep", ["-P", String(process.pid)], { encoding: "utf8" })
-      for (const pid of children.split("\n")) if (pid !== "") process.kill(Number(pid), "SIGKILL")
+      children = execFileSync("pgrep", ["-P", String(process.pid)], { encoding: "utf8" })
     } catch {
-      // no pgrep here, or a worker that is gone already
+      // no pgrep here
+    }
+    for (const pid of children.split("\n").filter((line) => line !== "")) {
+      try {
+        process.kill(Number(pid), "SIGKILL")
+      } catch {
+        // pgrep itself, or a worker that is gone already
+      }
     }
     process.exit(1)
   }

@@ -11,7 +11,7 @@ import {
   Throttle
 } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
-import { Cause, Chunk, Data, Deferred, Effect, Exit, Fiber, Option, Schema, Stream, TestClock } from "effect"
+import { Cause, Chunk, Data, Deferred, Effect, Exit, Fiber, Option, Random, Schema, Stream, TestClock } from "effect"
 import * as Server from "./LoopbackServer.ts"
 
 class Busy extends Data.TaggedError("Busy")<{ readonly message: string }> {
@@ -211,7 +211,7 @@ describe("one span and one line for every end of a call", () => {
     [
       "CallThrottled",
       "throttled",
-      { breaker: false, throttle: { ratio: 1, minimumCalls: 1, window: "10 minutes" } },
+      { breaker: false, throttle: { ratio: 1, minimumCalls: 1, window: "10 minutes", maxProbability: 1 } },
       "fail"
     ],
     [
@@ -235,12 +235,14 @@ describe("one span and one line for every end of a call", () => {
         const client = yield* ExternalClient.make({ service: "weather", policy: { retry: false, ...policy } })
         const hold = yield* Deferred.make<void>()
         if (before === "hold") yield* Effect.forkScoped(client.call("today", Deferred.await(hold)))
-        // Enough that a throttle refuses with a probability of nearly 1.
+        // Enough that a throttle refuses with a probability of nearly 1; the draw is fixed, so that it does.
         if (before === "fail")
           yield* Effect.repeatN(Effect.ignore(client.call("today", busy)), tag === "CircuitOpen" ? 0 : 999)
         yield* Effect.yieldNow()
         yield* clear
-        const error = yield* Effect.flip(client.call("today", Effect.die("not reached")))
+        const error = yield* client
+          .call("today", Effect.die("not reached"))
+          .pipe(Effect.flip, Effect.withRandom(Random.fixed([0.5])))
         assert.strictEqual(error._tag, tag)
         const { attributes, level, message, outcome } = yield* told
         assert.deepStrictEqual([level, outcome], ["WARN", "rejected"])

@@ -8,7 +8,7 @@ import { OpenAiClient, OpenAiLanguageModel } from "@effect/ai-openai"
 import { FetchHttpClient } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { ChatOpenAI } from "@langchain/openai"
-import { ChatMessage } from "@underlay/core"
+import { ChatMessage, HttpTransport } from "@underlay/core"
 import { Llm, OpenAi } from "@underlay/llm"
 import { generateText, streamText } from "ai"
 import { Effect, Layer, Logger, LogLevel, ManagedRuntime, Redacted, Stream } from "effect"
@@ -66,7 +66,13 @@ export const floor = (baseUrl: string, api: Api): Subject => {
   }
 }
 
-const ours = (baseUrl: string, api: Api, transport: "fetch" | "undici"): Subject => {
+const transports = {
+  HttpTransport: HttpTransport.layerUndici(),
+  layerUndici: NodeHttpClient.layerUndici,
+  fetch: FetchHttpClient.layer
+}
+
+const ours = (baseUrl: string, api: Api, transport: keyof typeof transports): Subject => {
   const runtime = ManagedRuntime.make(
     OpenAi.layer({
       apiKey: Redacted.make("k"),
@@ -74,7 +80,7 @@ const ours = (baseUrl: string, api: Api, transport: "fetch" | "undici"): Subject
       baseUrl,
       api: api === "chat" ? "chat-completions" : "responses"
     }).pipe(
-      Layer.provide(transport === "fetch" ? FetchHttpClient.layer : NodeHttpClient.layerUndici),
+      Layer.provide(transports[transport]),
       Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Info))
     )
   )
@@ -186,14 +192,16 @@ const effectAi = (baseUrl: string): Subject => {
 
 export const all = (baseUrl: string): ReadonlyArray<Subject> => [
   floor(baseUrl, "chat"),
+  ours(baseUrl, "chat", "HttpTransport"),
+  ours(baseUrl, "chat", "layerUndici"),
   ours(baseUrl, "chat", "fetch"),
-  ours(baseUrl, "chat", "undici"),
   official(baseUrl, "chat"),
   aiSdk(baseUrl, "chat"),
   langchain(baseUrl, "chat"),
   floor(baseUrl, "responses"),
+  ours(baseUrl, "responses", "HttpTransport"),
+  ours(baseUrl, "responses", "layerUndici"),
   ours(baseUrl, "responses", "fetch"),
-  ours(baseUrl, "responses", "undici"),
   official(baseUrl, "responses"),
   aiSdk(baseUrl, "responses"),
   langchain(baseUrl, "responses"),

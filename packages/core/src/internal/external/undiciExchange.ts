@@ -1,0 +1,196 @@
+/**
+ * One request and its answer, as `undici` tells of them: the handler of a dispatch, and what readers of the body ask.
+ * Plain mutable state and no streams of Node: they are most of what a short answer would cost.
+ */
+
+import type { Transform } from "node:stream"
+
+/** The part of `undici`'s `DispatchController` that is used. */
+interface Controller {
+  readonly abort: (reason: Error) => void
+  readonly pause: () => unknown
+  readonly resume: () => unknown
+}
+
+/** Headers as `undici` gives them: names in lower case. */
+export type RawHeaders = Record<string, string | Array<string> | undefined>
+
+/** What undoes the compression of a body with these headers, if there is any. */
+export type DecoderOf = (headers: RawHeaders, status: number) => Transform | undefined
+
+/** How many bytes of a body are kept for a reader who is slower than the service. */
+const highWaterMark = 65_536
+
+const aborted = (): Error => new DOMException("The request was aborted", "AbortError")
+
+/** One request. Every method is called by `undici` or by one reader of the body. */
+export class Exchange {
+  status = 0
+  headers: RawHeaders = {}
+  /** Where it is: no headers yet, a body that comes, all of it there, or nothing more to come. */
+  phase: "sent" | "open" | "ended" | "failed" = "sent"
+  failure: unknown
+  /** Whether a reader has begun. There is one, of one kind, for what it took is gone. */
+  taken = false
+
+  private readonly body: unknown
+  private readonly decoderOf: DecoderOf | undefined
+  private controller: Controller | undefined
+  private decoder: Transform | undefined
+  private chunks: Array<Uint8Array> = []
+  private size = 0
+  private paused = false
+  private whole = false
+  private waiting: Promise<void> | undefined
+  private wake: (() => void) | undefined
+
+  constructor(body: unknown, decoderOf: DecoderOf | undefined) {
+    this.body = body
+    this.decoderOf = decoderOf
+  }
+
+  onRequestStart(controller: Controller): void {
+    // Thrown, it takes the request out of the queue; an abort would close the connection, which others may use.
+    if (this.phase === "failed") throw this.failure
+    this.controller = controller
+  }
+
+  onResponseStart(_: Controller, status: number, headers: RawHeaders): void {
+    // Of 1xx there can be any number before the answer.
+    if (status < 200 || this.phase !== "sent") return
+    this.status = status
+    this.headers = headers
+    this.phase = "open"
+    const decoder = this.decoderOf?.(headers, status)
+    if (decoder !== undefined) this.decode(decoder)
+    this.changed()
+  }
+
+  onResponseData(controller: Controller, chunk: Uint8Array): void {
+    if (this.decoder === undefined) this.push(chunk)
+    else if (!this.decoder.write(chunk)) controller.pause()
+  }
+
+  onResponseEnd(): void {
+    if (this.decoder === undefined) this.end()
+    else this.decoder.end()
+  }
+
+  onResponseError(_: Controller | undefined, error: unknown): void {
+    this.fail(error)
+  }
+
+  /** An `AbortSignal` listens with it. */
+  handleEvent(): void {
+    this.abort()
+  }
+
+  /**
+   * Nobody waits for the answer any more. The connection is closed at once where the request is on one; one that is still
+   * in a queue is not sent.
+   */
+  abort(): void {
+    if (this.phase === "ended" || this.phase === "failed") return
+    const reason = aborted()
+    this.fail(reason)
+    this.controller?.abort(reason)
+  }
+
+  /**
+   * Resolves when there is something new: the headers, more of the body, its end. A promise, and not a callback, because
+   * what waits for it goes on in its own asynchronous context and not in that of the connection, which has many users.
+   */
+  next(): Promise<void> {
+    this.waiting ??= new Promise((resolve) => {
+      this.wake = resolve
+    })
+    return this.waiting
+  }
+
+  /** From now on it is kept whole, however large, and `next` resolves at its end. */
+  keepWhole(): void {
+    this.whole = true
+    this.flow()
+  }
+
+  /** What has come since the last time. */
+  take(): Array<Uint8Array> {
+    const { chunks } = this
+    this.chunks = []
+    this.size = 0
+    this.flow()
+    return chunks
+  }
+
+  get available(): boolean {
+    return this.size > 0
+  }
+
+  private decode(decoder: Transform): void {
+    this.decoder = decoder
+    decoder.on("data", (chunk: Uint8Array) => this.push(chunk))
+    decoder.on("end", () => this.end())
+    decoder.on("error", (error: unknown) => {
+      if (this.phase !== "open") return
+      this.fail(error)
+      this.controller?.abort(aborted())
+    })
+    decoder.on("drain", () => this.controller?.resume())
+  }
+
+  private push(chunk: Uint8Array): void {
+    if (this.phase !== "open" || chunk.length === 0) return
+    this.chunks.push(chunk)
+    this.size += chunk.length
+    if (this.whole) return
+    if (this.size >= highWaterMark && !this.paused) {
+      this.paused = true
+      this.source?.pause()
+    }
+    this.changed()
+  }
+
+  private flow(): void {
+    if (!this.paused) return
+    this.paused = false
+    this.source?.resume()
+  }
+
+  private get source(): { readonly pause: () => unknown; readonly resume: () => unknown } | undefined {
+    return this.decoder ?? this.controller
+  }
+
+  private end(): void {
+    if (this.phase !== "open") return
+    this.phase = "ended"
+    this.changed()
+  }
+
+  private fail(error: unknown): void {
+    if (this.phase === "ended" || this.phase === "failed") return
+    this.phase = "failed"
+    this.failure = error
+    this.chunks = []
+    this.size = 0
+    this.decoder?.destroy()
+    release(this.body)
+    this.changed()
+  }
+
+  private changed(): void {
+    const { wake } = this
+    if (wake === undefined) return
+    this.wake = undefined
+    this.waiting = undefined
+    wake()
+  }
+}
+
+/** A body that is a stream of Node is not read any further. */
+const release = (body: unknown): void => {
+  if (typeof body !== "object" || body === null) return
+  const { destroy, on } = body as { readonly destroy?: unknown; readonly on?: unknown }
+  if (typeof destroy !== "function" || typeof on !== "function") return
+  on.call(body, "error", () => {})
+  destroy.call(body)
+}

@@ -1,0 +1,209 @@
+/**
+ * What `undici` received, as a response of `@effect/platform`.
+ */
+import * as Cookies from "@effect/platform/Cookies"
+import * as Headers from "@effect/platform/Headers"
+import * as HttpClientError from "@effect/platform/HttpClientError"
+import type * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as HttpIncomingMessage from "@effect/platform/HttpIncomingMessage"
+import * as UrlParams from "@effect/platform/UrlParams"
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Inspectable from "effect/Inspectable"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import type { Exchange } from "./undiciExchange.ts"
+
+/** Resolved by the fiber that waits, so that it goes on in its own asynchronous context. */
+export const changed = (exchange: Exchange): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    void exchange.next().then(() => resume(Effect.void))
+  })
+
+/** A response. It knows its exchange and not the other way round: one that nobody holds is collected, and so aborted. */
+export class UndiciResponse extends Inspectable.Class implements HttpClientResponse.HttpClientResponse {
+  readonly [HttpIncomingMessage.TypeId]: HttpIncomingMessage.TypeId = HttpIncomingMessage.TypeId
+  readonly [HttpClientResponse.TypeId]: HttpClientResponse.TypeId = HttpClientResponse.TypeId
+  readonly request: HttpClientRequest.HttpClientRequest
+  readonly status: number
+  private readonly exchange: Exchange
+  private knownHeaders: Headers.Headers | undefined
+  private knownCookies: Cookies.Cookies | undefined
+  private readAs: "text" | "arrayBuffer" | "formData" | undefined
+  private knownText: string | undefined
+  private knownBuffer: ArrayBuffer | undefined
+  private knownForm: Promise<FormData> | undefined
+
+  constructor(request: HttpClientRequest.HttpClientRequest, exchange: Exchange) {
+    super()
+    this.request = request
+    this.exchange = exchange
+    this.status = exchange.status
+  }
+
+  get headers(): Headers.Headers {
+    this.knownHeaders ??= Headers.fromInput(this.exchange.headers as Headers.Input)
+    return this.knownHeaders
+  }
+
+  get cookies(): Cookies.Cookies {
+    const header = this.exchange.headers["set-cookie"]
+    this.knownCookies ??= header === undefined ? Cookies.empty : Cookies.fromSetCookie(header)
+    return this.knownCookies
+  }
+
+  get remoteAddress(): Option.Option<string> {
+    return Option.none()
+  }
+
+  get stream(): Stream.Stream<Uint8Array, HttpClientError.ResponseError> {
+    return Stream.suspend(() => {
+      // As of a stream that has ended.
+      if (this.exchange.taken) return Stream.empty
+      this.exchange.taken = true
+      return Stream.ensuring(
+        Stream.repeatEffectChunkOption(this.pull()),
+        Effect.sync(() => this.exchange.abort())
+      )
+    })
+  }
+
+  get text(): Effect.Effect<string, HttpClientError.ResponseError> {
+    return Effect.suspend(() =>
+      this.knownText !== undefined
+        ? Effect.succeed(this.knownText)
+        : Effect.map(this.whole("text"), (bytes) => {
+            this.knownText ??= textOf(bytes)
+            return this.knownText
+          })
+    )
+  }
+
+  get json(): Effect.Effect<unknown, HttpClientError.ResponseError> {
+    return Effect.flatMap(this.text, (text) =>
+      Effect.try({
+        try: (): unknown => (text === "" ? null : JSON.parse(text)),
+        catch: (cause) => this.undecodable(cause)
+      })
+    )
+  }
+
+  get urlParamsBody(): Effect.Effect<UrlParams.UrlParams, HttpClientError.ResponseError> {
+    return Effect.flatMap(this.text, (text) =>
+      Effect.try({
+        try: () => UrlParams.fromInput(new URLSearchParams(text)),
+        catch: (cause) => this.undecodable(cause)
+      })
+    )
+  }
+
+  get arrayBuffer(): Effect.Effect<ArrayBuffer, HttpClientError.ResponseError> {
+    return Effect.suspend(() =>
+      this.knownBuffer !== undefined
+        ? Effect.succeed(this.knownBuffer)
+        : Effect.map(this.whole("arrayBuffer"), (bytes) => {
+            this.knownBuffer ??= bufferOf(bytes)
+            return this.knownBuffer
+          })
+    )
+  }
+
+  get formData(): Effect.Effect<FormData, HttpClientError.ResponseError> {
+    return Effect.flatMap(this.known(), () =>
+      Effect.tryPromise({ try: () => this.knownForm as Promise<FormData>, catch: (cause) => this.undecodable(cause) })
+    )
+  }
+
+  /** As platform's, but a body that nobody has read stays unread. */
+  toJSON(): unknown {
+    return {
+      _id: "@effect/platform/HttpClientResponse",
+      request: this.request.toJSON(),
+      status: this.status,
+      headers: Inspectable.redact(this.headers),
+      remoteAddress: this.remoteAddress.toJSON(),
+      ...(this.knownText === undefined ? {} : { body: this.knownText })
+    }
+  }
+
+  private known(): Effect.Effect<void, HttpClientError.ResponseError> {
+    return Effect.suspend(() =>
+      this.knownForm !== undefined
+        ? Effect.void
+        : Effect.map(this.whole("formData"), (bytes) => {
+            const type = this.headers["content-type"]
+            this.knownForm ??= new globalThis.Response(bufferOf(bytes), {
+              headers: type === undefined ? {} : { "content-type": type }
+            }).formData()
+          })
+    )
+  }
+
+  /** All of the body, for one kind of reader: it may ask again, no other may. */
+  private whole(
+    as: "text" | "arrayBuffer" | "formData"
+  ): Effect.Effect<Array<Uint8Array>, HttpClientError.ResponseError> {
+    return Effect.suspend(() => {
+      if (this.exchange.taken && this.readAs !== as) {
+        return Effect.fail(this.undecodable(new TypeError("Body is unusable: Body has already been read")))
+      }
+      this.exchange.taken = true
+      this.readAs = as
+      this.exchange.keepWhole()
+      return this.ended()
+    })
+  }
+
+  private ended(): Effect.Effect<Array<Uint8Array>, HttpClientError.ResponseError> {
+    const { exchange } = this
+    return exchange.phase === "ended"
+      ? Effect.succeed(exchange.take())
+      : exchange.phase === "failed"
+        ? Effect.fail(this.undecodable(exchange.failure))
+        : Effect.flatMap(changed(exchange), () => this.ended())
+  }
+
+  private pull(): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<HttpClientError.ResponseError>> {
+    const { exchange } = this
+    const more = changed(exchange)
+    const next: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<HttpClientError.ResponseError>> = Effect.suspend(
+      () =>
+        exchange.available
+          ? Effect.succeed(Chunk.unsafeFromArray(exchange.take()))
+          : exchange.phase === "ended"
+            ? Effect.fail(Option.none())
+            : exchange.phase === "failed"
+              ? Effect.fail(Option.some(this.undecodable(exchange.failure)))
+              : Effect.zipRight(more, next)
+    )
+    return next
+  }
+
+  private undecodable(cause: unknown): HttpClientError.ResponseError {
+    return new HttpClientError.ResponseError({ request: this.request, response: this, reason: "Decode", cause })
+  }
+}
+
+const joined = (chunks: Array<Uint8Array>): Uint8Array =>
+  chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks)
+
+/** Without the mark of the order of bytes, as everywhere on the web. */
+const textOf = (chunks: Array<Uint8Array>): string => {
+  const bytes = joined(chunks)
+  const from = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0
+  return Buffer.from(bytes.buffer, bytes.byteOffset + from, bytes.byteLength - from).toString("utf8")
+}
+
+/** A buffer of its own: that of a chunk can be shared with others. */
+const bufferOf = (chunks: Array<Uint8Array>): ArrayBuffer => {
+  let length = 0
+  for (const chunk of chunks) length += chunk.length
+  const all = new Uint8Array(length)
+  let at = 0
+  for (const chunk of chunks) {
+    all.set(chunk, at)
+    at += chunk.length
+  }
+  return all.buffer
+}

@@ -174,35 +174,44 @@ const attempt = (
   accept: (status: number) => boolean
 ): Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.HttpClientError> =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function* () {
-      const annotated = yield* Correlation.annotateRequest(request)
-      const span = yield* Effect.makeSpan(request.method, {
-        kind: "client",
-        captureStackTrace: false,
-        attributes: attributesOf(request, call)
-      })
-      if (call !== undefined) call.requests++
-      const traceparent = traceparentOf(span)
-      const exit = yield* transport
-        .execute(
-          traceparent === undefined ? annotated : HttpClientRequest.setHeader(annotated, "traceparent", traceparent)
-        )
-        .pipe(
-          Effect.flatMap((response) => {
-            span.attribute("http.response.status_code", response.status)
-            return accept(response.status) ? Effect.succeed(response) : refuse(request, response, span)
-          }),
-          Effect.provideService(Tracer.ParentSpan, span),
-          restore,
-          Effect.exit
-        )
-      if (Exit.isFailure(exit) && !span.attributes.has("error.type") && !Cause.isInterruptedOnly(exit.cause)) {
-        span.attribute("error.type", Redaction.error(Cause.squash(exit.cause)).tag)
-      }
-      span.end(yield* Clock.currentTimeNanos, shownExit(exit))
-      return yield* exit
+    Effect.flatMap(Correlation.annotateRequest(request), (annotated) => {
+      const attributes = attributesOf(request, call)
+      return Effect.flatMap(
+        Effect.makeSpan(request.method, { kind: "client", captureStackTrace: false, attributes }),
+        (span) => {
+          if (call !== undefined) call.requests++
+          const traceparent = traceparentOf(span)
+          return transport
+            .execute(
+              traceparent === undefined ? annotated : HttpClientRequest.setHeader(annotated, "traceparent", traceparent)
+            )
+            .pipe(
+              Effect.flatMap((response) => {
+                span.attribute("http.response.status_code", response.status)
+                return accept(response.status) ? Effect.succeed(response) : refuse(request, response, span)
+              }),
+              Effect.provideService(Tracer.ParentSpan, span),
+              restore,
+              Effect.matchCauseEffect({
+                onFailure: (cause) => {
+                  if (!span.attributes.has("error.type") && !Cause.isInterruptedOnly(cause)) {
+                    span.attribute("error.type", Redaction.error(Cause.squash(cause)).tag)
+                  }
+                  return ended(span, Exit.failCause(cause))
+                },
+                onSuccess: (response) => ended(span, Exit.succeed(response))
+              })
+            )
+        }
+      )
     })
   )
+
+const ended = <A, E>(span: Tracer.Span, exit: Exit.Exit<A, E>): Effect.Effect<A, E> =>
+  Effect.flatMap(Clock.currentTimeNanos, (now) => {
+    span.end(now, shownExit(exit))
+    return exit
+  })
 
 /** How much is kept of the body of an error, and how long is waited for it. */
 const maxErrorBody = 1_048_576
@@ -271,14 +280,40 @@ const attributesOf = (
 ): Record<string, unknown> => {
   const attributes: Record<string, unknown> = { "http.request.method": request.method }
   if (call !== undefined && call.requests > 0) attributes["http.request.resend_count"] = call.requests
-  const made = UrlParams.makeUrl(request.url, request.urlParams, request.hash)
-  if (Either.isLeft(made)) return attributes
-  const url = made.right
-  attributes["server.address"] = url.hostname
-  const port = url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port)
-  attributes["server.port"] = port
-  attributes["url.full"] = shownUrl.show(url)
+  const place = placeOf(request)
+  if (place === undefined) return attributes
+  attributes["server.address"] = place.address
+  attributes["server.port"] = place.port
+  attributes["url.full"] = place.full
   return attributes
+}
+
+/** Where a request goes, as it may be shown. */
+interface Place {
+  readonly address: string
+  readonly port: number
+  readonly full: string
+}
+
+// To tell what of a URL may be shown costs as much as the rest of an attempt, and a few are asked for again and again. One
+// that has something to hide is not kept.
+const places = new Map<string, Place>()
+const maxPlaces = 500
+
+const placeOf = (request: HttpClientRequest.HttpClientRequest): Place | undefined => {
+  const known = request.urlParams.length === 0 ? places.get(request.url) : undefined
+  if (known !== undefined) return known
+  const made = UrlParams.makeUrl(request.url, request.urlParams, request.hash)
+  if (Either.isLeft(made)) return undefined
+  const url = made.right
+  const place: Place = {
+    address: url.hostname,
+    port: url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port),
+    full: shownUrl.show(url)
+  }
+  const hidesNothing = place.full === url.href && request.url.length <= 500
+  if (hidesNothing && places.size < maxPlaces) places.set(request.url, place)
+  return place
 }
 
 const traceIdForm = /^(?!0{32})[0-9a-f]{32}$/

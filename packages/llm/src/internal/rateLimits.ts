@@ -65,6 +65,11 @@ const fields = (text: string | undefined, separator: RegExp): Readonly<Record<st
  * counted from the response's own date, so that a clock that is wrong does not matter, or else from `now`.
  */
 export const rateLimitsOf = (headers: ResponseHeaders, now: number): RateLimits | undefined => {
+  // Most say nothing.
+  let silent = true
+  for (const name in headers) if (name.includes("ratelimit")) silent = false
+  if (silent) return undefined
+
   let found: Partial<Record<Kind, Draft>> | undefined
   const dated = headers["date"] === undefined ? Number.NaN : Date.parse(headers["date"])
   const from = Number.isNaN(dated) ? now : dated

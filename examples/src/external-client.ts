@@ -4,8 +4,8 @@
  */
 import { createServer } from "node:http"
 import { HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
-import { NodeHttpClient, NodeHttpServer, NodeRuntime } from "@effect/platform-node"
-import { ExternalHttp } from "@underlay/core"
+import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
+import { ExternalHttp, HttpTransport } from "@underlay/core"
 import { Console, Duration, Effect, Layer, Ref, Schema } from "effect"
 
 const Forecast = Schema.Struct({ city: Schema.String, celsius: Schema.Number })
@@ -63,7 +63,7 @@ program.pipe(
   Effect.provide(
     Service.pipe(
       Layer.provideMerge(NodeHttpServer.layer(createServer, { port: 0, host: "127.0.0.1" })),
-      Layer.merge(NodeHttpClient.layerUndici)
+      Layer.merge(HttpTransport.layerUndici())
     )
   ),
   NodeRuntime.runMain

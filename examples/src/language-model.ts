@@ -3,8 +3,8 @@
  * `anthropic`, `google`, `groq`, `huggingface`, `ollama`, `replicate`) with its key and its model (`ANTHROPIC_API_KEY`,
  * `ANTHROPIC_MODEL`, …) chooses a real one; without it a scripted model answers, so that the program runs anywhere.
  */
-import { NodeHttpClient, NodeRuntime } from "@effect/platform-node"
-import { ChatMessage } from "@underlay/core"
+import { NodeRuntime } from "@effect/platform-node"
+import { ChatMessage, HttpTransport } from "@underlay/core"
 import {
   Anthropic,
   AzureOpenAi,
@@ -76,7 +76,7 @@ const ModelFromEnvironment = Layer.unwrapEffect(
   Effect.map(Config.option(Config.literal(...names)("LLM_PROVIDER")), (name) =>
     Option.isNone(name)
       ? Scripted
-      : providers[name.value].pipe(Layer.provide([NodeHttpClient.layerUndici, Environment]))
+      : providers[name.value].pipe(Layer.provide([HttpTransport.layerUndici(), Environment]))
   )
 )
 

@@ -4,8 +4,8 @@
  * `ANTHROPIC_API_KEY` asks a real one; the code is the same.
  */
 import * as Path from "node:path"
-import { NodeFileSystem, NodeHttpClient, NodeRuntime } from "@effect/platform-node"
-import { ChatMessage, Embeddings, Settings } from "@underlay/core"
+import { NodeFileSystem, NodeRuntime } from "@effect/platform-node"
+import { ChatMessage, Embeddings, HttpTransport, Settings } from "@underlay/core"
 import { Llm, LlmProviders, LlmTest } from "@underlay/llm"
 import { Config, Console, Context, Effect, Layer } from "effect"
 
@@ -43,7 +43,7 @@ const SettingsFromFiles = Settings.layer({ directory: Path.join(import.meta.dirn
 )
 
 const Providers = LlmProviders.layer({ kinds: [scripted] }).pipe(
-  Layer.provide([NodeHttpClient.layerUndici, SettingsFromFiles])
+  Layer.provide([HttpTransport.layerUndici(), SettingsFromFiles])
 )
 
 program.pipe(Effect.provide(Providers), NodeRuntime.runMain)

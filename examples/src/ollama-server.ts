@@ -4,7 +4,8 @@
  */
 import { createServer } from "node:http"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
-import { NodeHttpClient, NodeHttpServer, NodeRuntime } from "@effect/platform-node"
+import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
+import { HttpTransport } from "@underlay/core"
 import { OllamaServer } from "@underlay/llm"
 import { Config, Console, Effect, Layer, Option, Stream } from "effect"
 
@@ -74,6 +75,6 @@ const Server = Layer.unwrapEffect(
   Effect.map(Config.option(Config.nonEmptyString("OLLAMA_HOST")), (host) =>
     Option.isSome(host) ? OllamaServer.layer({ host: host.value }) : Loopback
   )
-).pipe(Layer.provide(NodeHttpClient.layerUndici))
+).pipe(Layer.provide(HttpTransport.layerUndici()))
 
 program.pipe(Effect.provide(Server), NodeRuntime.runMain)

@@ -2,8 +2,8 @@
  * A model with tools: it calls them, they run at once, a failure is answered to it like a result, and the loop ends with an
  * answer. `OPENAI_API_KEY` with `OPENAI_MODEL` chooses a real model; without it a scripted one calls the same tools.
  */
-import { NodeHttpClient, NodeRuntime } from "@effect/platform-node"
-import { ChatMessage } from "@underlay/core"
+import { NodeRuntime } from "@effect/platform-node"
+import { ChatMessage, HttpTransport } from "@underlay/core"
 import { LlmTest, LlmTool, LlmToolLoop, OpenAi } from "@underlay/llm"
 import { Config, ConfigProvider, Console, Effect, Layer, Option, Schema, Stream } from "effect"
 
@@ -49,7 +49,7 @@ const Environment = Layer.setConfigProvider(ConfigProvider.constantCase(ConfigPr
 
 const Model = Layer.unwrapEffect(
   Effect.map(Config.option(Config.redacted("OPENAI_API_KEY")), (key) =>
-    Option.isNone(key) ? Scripted : OpenAi.layerConfig().pipe(Layer.provide([NodeHttpClient.layerUndici, Environment]))
+    Option.isNone(key) ? Scripted : OpenAi.layerConfig().pipe(Layer.provide([HttpTransport.layerUndici(), Environment]))
   )
 )
 

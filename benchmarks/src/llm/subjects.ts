@@ -79,10 +79,7 @@ const ours = (baseUrl: string, api: Api, transport: keyof typeof transports): Su
       model: "bench",
       baseUrl,
       api: api === "chat" ? "chat-completions" : "responses"
-    }).pipe(
-      Layer.provide(transports[transport]),
-      Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Info))
-    )
+    }).pipe(Layer.provide(transports[transport]), Layer.provideMerge(Logger.minimumLogLevel(LogLevel.Info)))
   )
   return {
     name: `@underlay/llm over ${transport} (${api})`,

@@ -35,6 +35,7 @@ const results: Record<string, unknown> = {
   ExternalClient: 21,
   Operations: ["cold", "unknown", "calm"],
   ExternalHttp: { degrees: 21 },
+  HttpTransport: { degrees: 21 },
   Testing: ["weather.today"],
   Histories: ["Linearizable", "Anomaly", []]
 }
@@ -69,7 +70,7 @@ describe("README", () => {
           const expected = results[title]
           if (expected !== undefined) assert.deepStrictEqual(result, expected, title)
         }
-        assert.strictEqual(server.asked.length, 1)
+        assert.strictEqual(server.asked.length, 2)
       }),
     60_000
   )

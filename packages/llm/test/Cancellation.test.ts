@@ -9,7 +9,7 @@ import { runInNewContext } from "node:vm"
 import { FetchHttpClient, type HttpClient } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { ChatMessage } from "@underlay/core"
+import { ChatMessage, HttpTransport } from "@underlay/core"
 import { Llm, OpenAi } from "@underlay/llm"
 import {
   Chunk,
@@ -34,6 +34,7 @@ const ask: Llm.LlmRequest = { messages: [ChatMessage.user("hi")] }
 const clients: ReadonlyArray<readonly [string, Layer.Layer<HttpClient.HttpClient>]> = [
   ["fetch", FetchHttpClient.layer],
   ["undici", NodeHttpClient.layerUndici],
+  ["HttpTransport", Layer.orDie(HttpTransport.layerUndici())],
   ["node:http", NodeHttpClient.layer]
 ]
 

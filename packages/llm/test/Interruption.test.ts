@@ -2,9 +2,9 @@
 import { FetchHttpClient, type HttpClient } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { ChatMessage } from "@underlay/core"
+import { ChatMessage, HttpTransport } from "@underlay/core"
 import { Llm, OpenAi } from "@underlay/llm"
-import { Effect, Exit, Fiber, type Layer, Redacted, Schedule, Stream, Supervisor } from "effect"
+import { Effect, Exit, Fiber, Layer, Redacted, Schedule, Stream, Supervisor } from "effect"
 import { chunk, type Exchange, json, serve } from "./server.ts"
 
 const ask: Llm.LlmRequest = { messages: [ChatMessage.user("hi")] }
@@ -12,6 +12,7 @@ const ask: Llm.LlmRequest = { messages: [ChatMessage.user("hi")] }
 const clients: ReadonlyArray<readonly [string, Layer.Layer<HttpClient.HttpClient>]> = [
   ["fetch", FetchHttpClient.layer],
   ["undici", NodeHttpClient.layerUndici],
+  ["HttpTransport", Layer.orDie(HttpTransport.layerUndici())],
   ["node:http", NodeHttpClient.layer]
 ]
 

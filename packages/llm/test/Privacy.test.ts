@@ -3,10 +3,10 @@ import * as Util from "node:util"
 import { FetchHttpClient, type HttpClient, HttpClientError, HttpClientRequest } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { ChatMessage } from "@underlay/core"
+import { ChatMessage, HttpTransport } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { Llm, OpenAi } from "@underlay/llm"
-import { Cause, Effect, Exit, type Layer, Redacted, Stream } from "effect"
+import { Cause, Effect, Exit, Layer, Redacted, Stream } from "effect"
 import { answered, chunk, json, serve, sse, streamed } from "./server.ts"
 
 const prompt = "the very private question"
@@ -49,6 +49,7 @@ const bigints = (_: string, value: unknown): unknown => (typeof value === "bigin
 const clients: ReadonlyArray<readonly [string, Layer.Layer<HttpClient.HttpClient>]> = [
   ["fetch", FetchHttpClient.layer],
   ["undici", NodeHttpClient.layerUndici],
+  ["HttpTransport", Layer.orDie(HttpTransport.layerUndici())],
   ["node:http", NodeHttpClient.layer]
 ]
 

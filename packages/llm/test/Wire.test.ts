@@ -7,6 +7,7 @@ import {
   CircuitBreaker,
   Correlation,
   ExternalHttp,
+  HttpTransport,
   Policy,
   RateLimit,
   RetryPolicy,
@@ -49,6 +50,7 @@ const openai = (server: Server, options: Partial<OpenAi.OpenAiOptions> = {}) =>
 const clients: ReadonlyArray<readonly [string, Layer.Layer<HttpClient.HttpClient>]> = [
   ["fetch", FetchHttpClient.layer],
   ["undici", NodeHttpClient.layerUndici],
+  ["HttpTransport", Layer.orDie(HttpTransport.layerUndici())],
   ["node:http", NodeHttpClient.layer]
 ]
 

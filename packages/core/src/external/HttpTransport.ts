@@ -1,6 +1,6 @@
 /**
  * An `HttpClient` of `@effect/platform` for Node, straight on the dispatcher of `undici`: what callers see is what
- * `NodeHttpClient.layerUndici` shows, and a request costs less than half of what it does there.
+ * `NodeHttpClient.layerUndici` shows, and a request costs about half of what it does there.
  *
  * @since 0.1.0
  */

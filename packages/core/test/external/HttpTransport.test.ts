@@ -600,12 +600,40 @@ describe("a connection that nobody waits for", () => {
         "asked",
         Effect.sync(() => asked.length === 1)
       )
-      const queued = yield* Effect.fork(client.execute(post(never)(url)))
+      const queued = yield* Effect.fork(client.execute(HttpClientRequest.get(`${url}/queued`)))
+      yield* Effect.yieldNow()
+      let body = "none"
+      const streamed = HttpBody.stream(
+        Stream.unwrapScoped(
+          Effect.as(
+            Effect.acquireRelease(
+              Effect.sync(() => {
+                body = "begun"
+              }),
+              () =>
+                Effect.sync(() => {
+                  body = "ended"
+                })
+            ),
+            Stream.never
+          )
+        )
+      )
+      const queuedBody = yield* Effect.fork(client.execute(post(streamed)(url)))
+      yield* eventually(
+        "the body is begun",
+        Effect.sync(() => body === "begun")
+      )
       const last = yield* Effect.fork(
         Effect.flatMap(client.execute(HttpClientRequest.get(`${url}/last`)), ({ text }) => text)
       )
       yield* Effect.yieldNow()
       yield* Fiber.interrupt(queued)
+      yield* Fiber.interrupt(queuedBody)
+      yield* eventually(
+        "the body is ended",
+        Effect.sync(() => body === "ended")
+      )
       held[0]?.end("first")
       assert.deepStrictEqual([yield* Fiber.join(first), yield* Fiber.join(last)], ["first", "second"])
       assert.deepStrictEqual(

@@ -10,7 +10,8 @@
  */
 import { inspect } from "node:util"
 import { FastCheck, Option } from "effect"
-import { assert, chai } from "vitest"
+import { assert, beforeEach } from "vitest"
+import { getFn, setFn } from "vitest/suite"
 
 const plain = (value: unknown): unknown => {
   if (Option.isOption(value)) {
@@ -62,28 +63,42 @@ const isLarge = (value: unknown): boolean => {
   return !visit(value)
 }
 
-const inPart = (value: unknown): unknown => {
-  if (typeof value === "string") {
-    return value.length <= mostCharacters ? value : `${value.slice(0, mostCharacters)}… (${value.length} characters)`
-  }
-  return isLarge(value)
-    ? `in part: ${inspect(value, { customInspect: false, depth: 2, maxArrayLength: 20, maxStringLength: 500 })}`
-    : value
-}
+const inPart = (value: unknown): string =>
+  `in part: ${inspect(value, { customInspect: false, depth: 2, maxArrayLength: 20, maxStringLength: 500 })}`
 
-const check = chai.Assertion.prototype.assert
-chai.Assertion.prototype.assert = function (...args) {
-  try {
-    check.apply(this, args)
-  } catch (error) {
-    if (error instanceof chai.AssertionError) {
-      for (const side of ["actual", "expected"] as const) {
-        if (side in error) Object.assign(error, { [side]: inPart(Reflect.get(error, side)) })
+/** What hangs on an error is read through getters and prototypes: only of plain data that ends. */
+const isPlain = (value: unknown, depth = 0): boolean =>
+  typeof value !== "object" ||
+  value === null ||
+  (depth < 20 &&
+    (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype) &&
+    Object.values(value).every((one) => isPlain(one, depth + 1)))
+
+const bounded = (error: unknown): unknown => {
+  const seen = new Set<unknown>()
+  for (let one: unknown = error; one instanceof Error && !seen.has(one); one = one.cause) {
+    seen.add(one)
+    for (const key of Object.getOwnPropertyNames(one)) {
+      const value: unknown = Object.getOwnPropertyDescriptor(one, key)?.value
+      const text = typeof value === "string" && value.length > mostCharacters
+      if (text) Reflect.set(one, key, `${value.slice(0, mostCharacters)}… (${value.length} characters)`)
+      else if (isLarge(value)) Reflect.set(one, key, inPart(value))
+      else if (!(key === "actual" || key === "expected" || value instanceof Error || isPlain(value))) {
+        Reflect.set(one, key, inPart(value))
       }
     }
-    throw error
   }
+  return error
 }
+
+beforeEach(({ task }) => {
+  const run = getFn(task)
+  setFn(task, () =>
+    Promise.resolve()
+      .then(run)
+      .catch((error: unknown) => Promise.reject(bounded(error)))
+  )
+})
 
 FastCheck.configureGlobal({
   ...FastCheck.readConfigureGlobal(),

@@ -480,6 +480,23 @@ for (const [version, driver] of drivers) {
         })
     )
 
+    it.scopedLive("a map of a Cluster that lacks slots is asked for again until it is whole, though nobody sends", () =>
+      Effect.gen(function* () {
+        let last = 8_000
+        let ports: ReadonlyArray<number> = []
+        const server = yield* Fake.make((request) =>
+          request.name === "CLUSTER"
+            ? `*1\r\n*3\r\n:0\r\n:${last}\r\n*2\r\n$9\r\n127.0.0.1\r\n:${ports[0]}\r\n`
+            : undefined
+        )
+        ports = [server.port]
+        const { redis } = yield* open({ nodes: [at(server)] })
+        assert.strictEqual(yield* redis.state, "away")
+        last = 16_383
+        yield* until(Effect.map(redis.state, (state) => state === "ready"))
+      })
+    )
+
     it.scopedLive("MOVED in a circle ends, typed", () =>
       Effect.gen(function* () {
         const port = yield* Server.freePort

@@ -105,7 +105,7 @@ export const watchdog = (
   })
 
 /** Waits until something is so, by asking again and again; dies where it does not become so. */
-export const until = <E, R>(condition: Effect.Effect<boolean, E, R>, millis = 10_000): Effect.Effect<void, E, R> =>
+export const until = <E, R>(condition: Effect.Effect<boolean, E, R>, millis = 30_000): Effect.Effect<void, E, R> =>
   Effect.suspend(() => {
     const end = performance.now() + millis
     const ask: Effect.Effect<void, E, R> = Effect.flatMap(condition, (is) => {

@@ -74,10 +74,23 @@ const isPlain = (value: unknown, depth = 0): boolean =>
     (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype) &&
     Object.values(value).every((one) => isPlain(one, depth + 1)))
 
+/**
+ * In a stack without frames the runner looks for places by an expression that takes hours for a line with many quotes, as
+ * what `Effect.flip` fails with has. Such a stack says no more than the message does.
+ */
+const withShortLines = (name: string, stack: string): string => {
+  const lines = stack.split("\n")
+  if (!lines.some((line) => /^\s*at /.test(line))) return name
+  const some = lines.length <= 200 ? lines : [...lines.slice(0, 100), "…", ...lines.slice(-100)]
+  return some.map((line) => (line.length <= 500 ? line : `${line.slice(0, 500)}…`)).join("\n")
+}
+
 const bounded = (error: unknown): unknown => {
   const seen = new Set<unknown>()
   for (let one: unknown = error; one instanceof Error && !seen.has(one); one = one.cause) {
     seen.add(one)
+    const stack = one.stack
+    if (stack !== undefined) Reflect.set(one, "stack", withShortLines(one.name, stack))
     for (const key of Object.getOwnPropertyNames(one)) {
       const value: unknown = Object.getOwnPropertyDescriptor(one, key)?.value
       const text = typeof value === "string" && value.length > mostCharacters

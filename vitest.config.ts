@@ -17,7 +17,8 @@ export default defineConfig({
     poolOptions: { forks: { maxForks: 2, minForks: 1 } },
     // What a passing test prints is noise; what a failing one prints is shown.
     silent: "passed-only",
-    testTimeout: 20_000,
+    // No test measures by it: it ends what hangs, also where two cores have much else to do.
+    testTimeout: 60_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,
     dangerouslyIgnoreUnhandledErrors: false,

@@ -188,6 +188,8 @@ export const make = (
           const good = lines.filter((line) => all.some((one) => one.id === line.id) && line.linked && !line.failing)
           return (
             String(state).includes("cluster_state:ok") &&
+            // one that may serve a part of the slots is well before it has heard of all
+            String(state).includes(`cluster_slots_assigned:${slotCount}`) &&
             !String(replication).includes("master_link_status:down") &&
             good.length === all.length &&
             lines.filter((line) => !line.failing && line.flags.includes("slave")).length >= asReplicas

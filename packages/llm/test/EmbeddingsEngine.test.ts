@@ -67,7 +67,7 @@ const numbered = (count: number) => Array.from({ length: count }, (_, at) => `te
 
 const eventually = (what: string, test: () => boolean) =>
   Effect.suspend(() => (test() ? Effect.void : Effect.fail(`not yet: ${what}`))).pipe(
-    Effect.retry(Schedule.spaced("5 millis").pipe(Schedule.upTo("5 seconds")))
+    Effect.retry(Schedule.spaced("5 millis").pipe(Schedule.upTo("30 seconds")))
   )
 
 /** Without a network: every request is answered by the function, by the test's clock. */

@@ -60,7 +60,7 @@ for (const [client, layer] of clients) {
               const fiber = yield* run.pipe(Effect.fork, Effect.supervised(supervisor))
               yield* eventually("the request", () => server.seen.length === 1)
               yield* turns
-              const exit = yield* Fiber.interrupt(fiber).pipe(Effect.timeout("2 seconds"))
+              const exit = yield* Fiber.interrupt(fiber).pipe(Effect.timeout("20 seconds"))
               assert.isTrue(Exit.isInterrupted(exit), String(exit))
               yield* eventually("the connection is closed", () => server.aborted() === lost)
               const alive = yield* supervisor.value

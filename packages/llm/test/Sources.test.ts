@@ -823,9 +823,9 @@ describe("streams with sources", () => {
         )
       })
       const encoded = [bytes(pieces.join("") + typed("response.completed", { response: answered() }))]
-      const started = performance.now()
+      const before = process.cpuUsage()
       assert.lengthOf(play(responses.decoder(), encoded).response.sources ?? [], count)
-      return performance.now() - started
+      return process.cpuUsage(before).user / 1_000
     }
     time(1000)
     const small = Math.min(time(2000), time(2000), time(2000))

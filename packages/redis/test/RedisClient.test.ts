@@ -21,7 +21,7 @@ import {
   TestClock,
   TestContext
 } from "effect"
-import { failureOf } from "./RedisClientSupport.ts"
+import { failureOf, until } from "./RedisClientSupport.ts"
 import { advance, pause, timed } from "./support.ts"
 
 /** A client in a scope of its own, so that a test can release it when it likes. */
@@ -233,7 +233,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
         for (const error of first) assert.strictEqual(error.outcome, "unknown")
         assert.strictEqual(first[0]?.reason, "Timeout")
         // the connection is given up: nothing piles up in it
-        yield* pause(50)
+        yield* until(Effect.map(redis.state, (state) => state === "away"))
         const [second, tookThen] = yield* timed(failureOf(redis.send("INCR", "counter")))
         assert.deepStrictEqual([second.reason, second.outcome], ["Unavailable", "not-sent"])
         assert.isBelow(tookThen, 100)
@@ -548,12 +548,11 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
       const server = yield* Server.make()
       const { redis } = yield* open({ ...at(server), answerAtOnce: false, commandTimeout: "5 seconds" })
       yield* server.kill
-      yield* pause(50)
+      yield* until(Effect.map(redis.state, (state) => state !== "ready"))
       const calls = yield* Effect.fork(
         Effect.all([redis.send("SET", "ghost", "1"), redis.sendMany([["SET", "ghost", "2"]])], { concurrency: 2 })
       )
-      yield* pause(20)
-      assert.strictEqual((yield* redis.stats).waiting, 2)
+      yield* until(Effect.map(redis.stats, ({ waiting }) => waiting === 2))
       yield* Fiber.interrupt(calls)
       assert.strictEqual((yield* redis.stats).waiting, 0)
       yield* server.start
@@ -582,7 +581,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisClient", "redis-s
       const { redis } = yield* open(at(server))
       assert.strictEqual((yield* RedisHealth.check(redis)).status, "up")
       yield* server.kill
-      yield* pause(50)
+      yield* until(Effect.map(redis.state, (state) => state === "away"))
       const [down, took] = yield* timed(RedisHealth.check(redis))
       assert.strictEqual(down.status, "down")
       assert.strictEqual(down.details?.["state"], "away")
@@ -841,7 +840,7 @@ describe.skipIf(Need.missing("redis-server"))(
         )
         yield* lenient.set("key", 1)
         yield* server.kill
-        yield* pause(50)
+        yield* until(Effect.map(redis.state, (state) => state === "away"))
         const session = yield* failureOf(store.get("a"))
         assert.deepStrictEqual(
           [session.reason, session.outcome, session.isRetryable],

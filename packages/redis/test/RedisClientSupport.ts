@@ -50,21 +50,6 @@ export const heap = (): number => {
   return external + heapUsed
 }
 
-/**
- * Begins to measure how late this machine is: two cores are shared with much else, and as late as timers are that run
- * beside it, what is measured may be, too. The effect inside ends it and gives the milliseconds.
- */
-export const stalls: Effect.Effect<{ readonly late: Effect.Effect<number> }, never, Scope.Scope> = Effect.gen(
-  function* () {
-    let late = 0
-    const tick = Effect.map(timed(pause(10)), ([, took]) => {
-      if (took > 15) late += took - 10
-    })
-    const fiber = yield* Effect.forkScoped(Effect.forever(tick))
-    return { late: Effect.map(Effect.zipRight(tick, Fiber.interrupt(fiber)), () => late) }
-  }
-)
-
 /** What came of the calls of a load. */
 export interface Report {
   readonly done: number
@@ -92,13 +77,13 @@ export const watchdog = (
     const lateness: Array<{ readonly at: number; readonly late: number }> = []
     const timer = Effect.gen(function* () {
       while (!over) {
-        const [, took] = yield* timed(pause(10))
+        const [, , took] = yield* timed(pause(10))
         if (took > 20) lateness.push({ at: performance.now(), late: took - 10 })
       }
     })
     const caller = Effect.gen(function* () {
       while (!over) {
-        const [result, took] = yield* timed(Effect.either(redis.send(...command(n++))))
+        const [result, , took] = yield* timed(Effect.either(redis.send(...command(n++))))
         const end = performance.now()
         const slack = lateness.filter(({ at }) => at > end - took - 50).reduce((all, { late }) => all + late, 0)
         report.worst = Math.max(report.worst, took - slack)
@@ -120,7 +105,7 @@ export const watchdog = (
   })
 
 /** Waits until something is so, by asking again and again; dies where it does not become so. */
-export const until = <E, R>(condition: Effect.Effect<boolean, E, R>, millis = 10_000): Effect.Effect<void, E, R> =>
+export const until = <E, R>(condition: Effect.Effect<boolean, E, R>, millis = 30_000): Effect.Effect<void, E, R> =>
   Effect.suspend(() => {
     const end = performance.now() + millis
     const ask: Effect.Effect<void, E, R> = Effect.flatMap(condition, (is) => {

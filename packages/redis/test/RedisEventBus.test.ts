@@ -249,6 +249,8 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("RedisEventBus", "redis
           // as many hundreds of each key as it takes, however quick the machine is
           let each = 0
           while ((yield* proxy.counts).reset < 20) {
+            assert.isNull(resets.unsafePoll(), "nobody resets connections any more")
+            assert.isBelow(each, 50_000, "they are not reset")
             yield* Effect.forEach(
               keys,
               (key) =>

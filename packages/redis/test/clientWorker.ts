@@ -1,8 +1,11 @@
 /**
  * A process of its own that uses every part of a client (commands, scripts, transactions, isolated connections, listeners)
- * until it is told to stop, whatever happens to the server. It ends by itself when nothing keeps it alive any more.
+ * until it is told to stop, whatever happens to the server. It ends by itself when nothing keeps it alive any more, and
+ * says what did after the client was released: timers and sockets that were there or were made.
  */
+import * as AsyncHooks from "node:async_hooks"
 import * as DiagnosticsChannel from "node:diagnostics_channel"
+import * as Fs from "node:fs"
 import { RedisClient, RedisDriver } from "@underlay/redis"
 import { Effect, Either } from "effect"
 import * as Ioredis5 from "ioredis"
@@ -81,6 +84,15 @@ const program = Effect.gen(function* () {
     yield* say(`failed ${result.left._tag === "RedisError" ? result.left.reason : result.left._op}`)
   }
   yield* say("released")
+  // the driver gives its sockets 100 ms to end; what a command or an attempt to connect waits for takes longer than this
+  for (let turn = 0; turn < 15; turn++) yield* pause(10)
+  const kept = process.getActiveResourcesInfo().filter((one) => /^(?:Timeout|TCP|GetAddrInfo)/.test(one))
+  AsyncHooks.createHook({
+    init: (_id, type) => {
+      if (/^(?:Timeout|TCP|GETADDRINFO)/.test(type)) kept.push(`later ${type}`)
+    }
+  }).enable()
+  process.once("exit", () => Fs.writeSync(1, `kept ${JSON.stringify(kept)}\n`))
 })
 
 void Effect.runPromise(program)

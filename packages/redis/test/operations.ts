@@ -549,7 +549,7 @@ export const runAll = (
       Effect.gen(function* () {
         yield* Effect.exit(Effect.scoped(seed))
         yield* before
-        const exit = yield* Effect.exit(Effect.timeoutOption(Effect.scoped(run), "5 seconds"))
+        const exit = yield* Effect.exit(Effect.timeoutOption(Effect.scoped(run), "20 seconds"))
         if (exit._tag === "Success" && Option.isNone(exit.value)) return yield* Effect.dieMessage(`${name} hangs`)
         return exit._tag === "Failure" ? Option.some(name) : Option.none()
       })

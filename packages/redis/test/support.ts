@@ -4,6 +4,8 @@ import { RedisClient } from "@underlay/redis"
 import * as Server from "@underlay/servers/RedisServer"
 import { Context, Duration, Effect, Layer } from "effect"
 
+export { timed } from "@underlay/servers/Timed"
+
 export class RedisServer extends Context.Tag("test/RedisServer")<RedisServer, Server.RedisServer>() {}
 
 export const server = (options?: Server.RedisServerOptions) => Layer.scoped(RedisServer, Server.make(options))
@@ -36,11 +38,4 @@ export const pause = (millis: number): Effect.Effect<void> =>
   Effect.async((resume) => {
     const timer = setTimeout(() => resume(Effect.void), millis)
     return Effect.sync(() => clearTimeout(timer))
-  })
-
-/** How long an effect takes by the machine's own clock, in milliseconds. */
-export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [A, number], E, R> =>
-  Effect.suspend(() => {
-    const started = performance.now()
-    return Effect.map(effect, (value) => [value, performance.now() - started] as const)
   })

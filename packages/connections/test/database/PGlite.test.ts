@@ -149,7 +149,7 @@ describe("PGlite", () => {
             assert.deepStrictEqual(yield* sql`select 1 as one`, [{ one: 1 }])
           })
         )
-      }).pipe(Effect.timeout("10 seconds"))
+      }).pipe(Effect.timeout("30 seconds"))
     )
 
     it.effect("values, raw and several statements at once", () =>
@@ -213,7 +213,7 @@ describe("PGlite", () => {
         yield* Fiber.join(transaction)
         yield* Fiber.join(outside)
         assert.deepStrictEqual(order, ["inside", "outside"])
-      }).pipe(Effect.timeout("10 seconds"))
+      }).pipe(Effect.timeout("30 seconds"))
     )
 
     it.effect("waiting for the backend can be interrupted, and whoever is next in the queue gets it", () =>
@@ -230,8 +230,8 @@ describe("PGlite", () => {
         const inTransaction = yield* Effect.fork(sql.withTransaction(sql`select 1`))
         const last = yield* Effect.fork(sql`select 1 as one`)
         yield* thatWait(3)
-        assert.isTrue(Option.isSome(yield* Effect.timeoutOption(Fiber.interrupt(first), "1 second")))
-        assert.isTrue(Option.isSome(yield* Effect.timeoutOption(Fiber.interrupt(inTransaction), "1 second")))
+        assert.isTrue(Option.isSome(yield* Effect.timeoutOption(Fiber.interrupt(first), "10 seconds")))
+        assert.isTrue(Option.isSome(yield* Effect.timeoutOption(Fiber.interrupt(inTransaction), "10 seconds")))
         assert.strictEqual((yield* connection.stats).waiting, 1)
         yield* Deferred.succeed(go, undefined)
         yield* Fiber.join(transaction)
@@ -311,7 +311,7 @@ describe("PGlite", () => {
         )
         assert.deepStrictEqual(yield* next, ["Closed", "Closed"])
         assert.deepStrictEqual(yield* sql`select * from strays`, [])
-      }).pipe(Effect.timeout("10 seconds"))
+      }).pipe(Effect.timeout("30 seconds"))
     )
 
     it.effect(
@@ -353,7 +353,7 @@ describe("PGlite", () => {
             )
           )
           assert.deepStrictEqual(yield* sql`select n from halves`, [{ n: 3 }])
-        }).pipe(Effect.timeout("10 seconds"))
+        }).pipe(Effect.timeout("30 seconds"))
     )
 
     it.effect("the statements of a fiber that nobody joined are over before the transaction is", () =>
@@ -372,7 +372,7 @@ describe("PGlite", () => {
         yield* Fiber.join(late[0])
         const second = yield* Fiber.join(late[1])
         assert.strictEqual(second._tag === "Left" ? reasonOf(second.left) : "ran", "Closed")
-      }).pipe(Effect.timeout("10 seconds"))
+      }).pipe(Effect.timeout("30 seconds"))
     )
 
     it.effect("waiting for a nested transaction beside it can be interrupted, also as a stream", () =>
@@ -392,14 +392,14 @@ describe("PGlite", () => {
             ]) {
               const fiber = yield* Effect.fork(work)
               yield* turns(20)
-              const ended = yield* Effect.timeoutOption(Effect.disconnect(Fiber.interrupt(fiber)), "1 second")
+              const ended = yield* Effect.timeoutOption(Effect.disconnect(Fiber.interrupt(fiber)), "10 seconds")
               assert.isTrue(Option.isSome(ended))
             }
             yield* Fiber.interrupt(nested)
             assert.deepStrictEqual(yield* sql`select 1 as one`, [{ one: 1 }])
           })
         )
-      }).pipe(Effect.timeout("10 seconds"))
+      }).pipe(Effect.timeout("30 seconds"))
     )
 
     it.effect("streams, inside a transaction by cursor", () =>
@@ -414,7 +414,7 @@ describe("PGlite", () => {
           Stream.runForEach(Stream.take(numbers, 300), ({ n }) => sql`insert into copied values (${n})`)
         )
         assert.deepStrictEqual(yield* sql`select count(*)::int as count from copied`, [{ count: 300 }])
-      }).pipe(Effect.timeout("10 seconds"))
+      }).pipe(Effect.timeout("30 seconds"))
     )
 
     it.effect("emits nothing, as all that is internal: no span, no log line, no metric", () =>
@@ -478,7 +478,7 @@ describe("PGlite", () => {
             yield* sql.withTransaction(Effect.zipRight(Deferred.succeed(open, undefined), Fiber.join(outside)))
           })
         )
-      ).pipe(Effect.timeout("5 seconds"))
+      ).pipe(Effect.timeout("30 seconds"))
       assert.strictEqual(reasonOf(late), "Timeout")
       assert.include(late.message, "nested transaction")
       assert.deepStrictEqual(yield* sql`select 1 as one`, [{ one: 1 }])

@@ -5,6 +5,7 @@ import { Connection, Connections, Deadline, Health } from "@underlay/core"
 import { ConnectionSuite, Recording } from "@underlay/core/testing"
 import * as Need from "@underlay/servers/Need"
 import * as PostgresServer from "@underlay/servers/PostgresServer"
+import * as Timed from "@underlay/servers/Timed"
 import {
   Clock,
   ConfigProvider,
@@ -36,7 +37,8 @@ const errorOf = (error: unknown): Connection.ConnectionError => {
   throw new Error(`not a typed error: ${String(error)}`)
 }
 
-const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.timed(effect)
+const timed = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.map(Timed.timed(effect), ([value, took]) => [Duration.millis(took), value] as const)
 
 /** Turns of the event loop, in each of which sockets are read and written. */
 const turns = (count: number) =>
@@ -434,7 +436,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
           const all = yield* Effect.all(
             Array.from({ length: 3 }, () => sql`select pg_sleep(0.05)`),
             { concurrency: "unbounded" }
-          ).pipe(Effect.timeout("5 seconds"))
+          ).pipe(Effect.timeout("30 seconds"))
           assert.strictEqual(all.length, 3)
           assert.isAtMost((yield* stats).total, 3)
         }),
@@ -645,7 +647,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
           Stream.runCount(sql`insert into doubled select n from generate_series(1, 300) as t (n) returning n`.stream)
         )
         assert.strictEqual(yield* returned, 300)
-      }).pipe(Effect.timeout("10 seconds"))
+      }).pipe(Effect.timeout("30 seconds"))
     )
 
     const statements = (sql: SqlClient.SqlClient) =>
@@ -730,12 +732,12 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
       "external: what is slow is a warning, a failed COMMIT is a failure, an interrupted statement is neither",
       () =>
         Effect.gen(function* () {
-          const { sql } = yield* connect({ slowAfter: "500 millis" }, "slow")
+          const { sql } = yield* connect({ slowAfter: "2 seconds" }, "slow")
           yield* sql`create table if not exists late_too (n int unique deferrable initially deferred)`
           const recording = yield* Recording.make
           yield* recording.within(
             Effect.gen(function* () {
-              yield* sql`select pg_sleep(0.6)`
+              yield* sql`select pg_sleep(2.1)`
               yield* failingCommit(sql)
               yield* Effect.timeoutOption(sql`select pg_sleep(5)`, "20 millis")
             })
@@ -775,7 +777,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
               )
             )
           )
-          yield* Deadline.within(late, "500 millis")
+          yield* Deadline.within(late, "2 seconds")
           assert.deepStrictEqual(yield* sql`select n from in_time`, [{ n: 1 }])
           yield* soon(
             "nothing is in use",

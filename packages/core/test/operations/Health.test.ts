@@ -314,7 +314,7 @@ describe("Health", () => {
           interrupted += reached() ? 1 : 0
           disarm()
           yield* Fiber.interruptFork(first)
-          const second = yield* Effect.timeoutOption(health.report(), "2 seconds")
+          const second = yield* Effect.timeoutOption(health.report(), "20 seconds")
           assert.isTrue(Option.isSome(second), `interrupted at step ${step}`)
         }).pipe(Effect.scoped, Effect.withScheduler(scheduler))
       }

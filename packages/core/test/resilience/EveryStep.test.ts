@@ -784,7 +784,7 @@ describe("a stream that waits for its first element", () => {
       const policy = yield* Policy.make({ name: "x" })
       const fiber = yield* Effect.fork(Stream.runDrain(policy.stream(Stream.never)))
       yield* turn
-      const exit = yield* Effect.timeoutOption(Fiber.interrupt(fiber), "2 seconds")
+      const exit = yield* Effect.timeoutOption(Fiber.interrupt(fiber), "20 seconds")
       assert.isTrue(exit._tag === "Some" && Exit.isInterrupted(exit.value))
       assert.strictEqual((yield* policy.breaker?.snapshot ?? Effect.die("none")).counters.neutral, 1)
     })

@@ -4,7 +4,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Policy, RetryBudget, RetryPolicy } from "@underlay/core"
-import { Cause, Clock, Data, type Duration, Effect, Exit, Fiber, Metric, Stream, TestClock } from "effect"
+import { Cause, Clock, Data, type Duration, Effect, Exit, Fiber, Metric, Random, Stream, TestClock } from "effect"
 import { Manual } from "./manual.ts"
 
 class Busy extends Data.TaggedError("Busy")<{ readonly n?: number }> {
@@ -105,7 +105,6 @@ describe("the gates", () => {
         let refused = 0
         for (let i = 0; i < 5; i++) {
           const found = tagOf(yield* Effect.exit(policy.run(Effect.fail({ status: 429, _tag: "Neutral" }))))
-          // The throttle refuses nearly all.
           assert.include([tag, "Neutral"], found)
           if (found === tag) refused++
           assert.deepInclude(yield* breaker.snapshot, { state: "half-open", probesInFlight: 0, inFlight: 0 })
@@ -113,7 +112,8 @@ describe("the gates", () => {
         assert.isAbove(refused, 2)
         yield* Fiber.interrupt(blocker)
         assert.deepStrictEqual(yield* held(made), nothing)
-      })
+        // A throttle refuses by chance: what it draws is given.
+      }).pipe(Effect.withRandom(Random.fixed([0.5])))
     )
   }
 

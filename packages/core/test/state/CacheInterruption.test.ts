@@ -32,7 +32,7 @@ describe("Cache.getOrElse", () => {
         const one = numbers.getOrElse("one", Effect.as(Effect.yieldNow(), 1))
         const fiber = yield* Effect.fork(Effect.locally(Effect.exit(one), FiberRef.currentScheduler, scheduler))
         yield* fiber.await
-        const answer = yield* Effect.timeoutOption(one, "2 seconds")
+        const answer = yield* Effect.timeoutOption(one, "20 seconds")
         assert.deepStrictEqual(answer, Option.some(1), `interrupted at step ${step}`)
         yield* numbers.clear
         if (!reached()) break

@@ -243,8 +243,11 @@ export const make = ({ apart, core, name, onLeft, onProgress, onState, settings,
     onProgress()
     const states = [...nodes.values()].map(({ connection }) => connection.state())
     if (states.every((one) => one === "ready")) {
-      if (slots.includes(undefined)) become("away")
-      else become("ready")
+      if (slots.includes(undefined)) {
+        become("away")
+        // the node that was asked may not have heard of all
+        load(core.reconnectDelay)
+      } else become("ready")
       return
     }
     if (states.includes("away")) {

@@ -23,7 +23,21 @@ import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { ExternalHttp, HttpTransport } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
-import { Cause, Chunk, Deferred, Effect, Either, Exit, Fiber, Layer, Ref, Schedule, Scope, Stream } from "effect"
+import {
+  Cause,
+  Chunk,
+  Deferred,
+  Effect,
+  Either,
+  Exit,
+  Fiber,
+  Layer,
+  Ref,
+  Runtime,
+  Schedule,
+  Scope,
+  Stream
+} from "effect"
 import { MockAgent } from "undici"
 import { load } from "../../src/internal/optionalPackage.ts"
 import * as Server from "./LoopbackServer.ts"
@@ -826,10 +840,11 @@ it.scopedLive("each fiber goes on in its own asynchronous context, not in that o
     const { url } = yield* serve(say(200, {}, "x"))
     const client = yield* HttpClient.HttpClient
     const storage = new AsyncLocalStorage<string>()
+    const runtime = yield* Effect.runtime<never>()
     const within = (name: string) =>
       Effect.promise(() =>
         storage.run(name, () =>
-          Effect.runPromise(
+          Runtime.runPromise(runtime)(
             Effect.gen(function* () {
               const response = yield* client.execute(get(url))
               const atHeaders = storage.getStore()

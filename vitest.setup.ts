@@ -49,13 +49,17 @@ const isLarge = (value: unknown): boolean => {
     if (--left < 0) return false
     if (typeof one === "string") left -= one.length / (mostCharacters / mostValues)
     if (typeof one !== "object" || one === null || within.has(one)) return left >= 0
+    if (ArrayBuffer.isView(one)) {
+      left -= one.byteLength
+      return left >= 0
+    }
+    const size = one instanceof Map || one instanceof Set ? one.size : Array.isArray(one) ? one.length : 0
+    if (size > mostValues) return false
     within.add(one)
     const parts =
       one instanceof Map || one instanceof Set
         ? [...one].flat()
-        : ArrayBuffer.isView(one)
-          ? Object.keys(one)
-          : Reflect.ownKeys(one).map((key) => Object.getOwnPropertyDescriptor(one, key)?.value as unknown)
+        : Reflect.ownKeys(one).map((key) => Object.getOwnPropertyDescriptor(one, key)?.value as unknown)
     const all = parts.every(visit)
     within.delete(one)
     return all

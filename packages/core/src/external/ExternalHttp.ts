@@ -17,10 +17,12 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import * as CurrentCall from "../internal/external/currentCall.ts"
+import { onceOf } from "../internal/external/onceBody.ts"
 import { shownExit } from "../internal/external/shownExit.ts"
 import * as shownUrl from "../internal/external/shownUrl.ts"
 import * as Correlation from "../operations/Correlation.ts"
@@ -104,10 +106,13 @@ export const make = (options: Options): Effect.Effect<ExternalHttp, never, HttpC
     const { idempotent, operations } = options
     // What the operation says of all its requests goes before what their method tells.
     const repeats = (name: string, request: HttpClientRequest.HttpClientRequest): boolean =>
-      idempotent !== undefined
-        ? idempotent(request)
-        : ((operations !== undefined && Object.hasOwn(operations, name) ? operations[name]?.idempotent : undefined) ??
-          mayRepeat(request))
+      // What can be read once cannot be sent twice, whatever else is said.
+      onceOf(request.body) !== undefined
+        ? false
+        : idempotent !== undefined
+          ? idempotent(request)
+          : ((operations !== undefined && Object.hasOwn(operations, name) ? operations[name]?.idempotent : undefined) ??
+            mayRepeat(request))
     const accept = options.acceptStatus ?? ((status) => status >= 200 && status < 300)
     const prepare = (request: HttpClientRequest.HttpClientRequest): HttpClientRequest.HttpClientRequest => {
       const located = options.baseUrl === undefined ? request : HttpClientRequest.prependUrl(request, options.baseUrl)
@@ -301,7 +306,9 @@ const places = new Map<string, Place>()
 const maxPlaces = 500
 
 const placeOf = (request: HttpClientRequest.HttpClientRequest): Place | undefined => {
-  const known = request.urlParams.length === 0 ? places.get(request.url) : undefined
+  // Parameters and a fragment are no part of the key.
+  const whole = request.urlParams.length === 0 && Option.isNone(request.hash)
+  const known = whole ? places.get(request.url) : undefined
   if (known !== undefined) return known
   const made = UrlParams.makeUrl(request.url, request.urlParams, request.hash)
   if (Either.isLeft(made)) return undefined
@@ -311,7 +318,7 @@ const placeOf = (request: HttpClientRequest.HttpClientRequest): Place | undefine
     port: url.port === "" ? (url.protocol === "https:" ? 443 : 80) : Number(url.port),
     full: shownUrl.show(url)
   }
-  const hidesNothing = place.full === url.href && request.url.length <= 500
+  const hidesNothing = whole && place.full === url.href && request.url.length <= 500
   if (hidesNothing && places.size < maxPlaces) places.set(request.url, place)
   return place
 }

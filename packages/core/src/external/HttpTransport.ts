@@ -17,8 +17,9 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as OnceBody from "../internal/external/onceBody.ts"
 import * as Decoder from "../internal/external/undiciDecoder.ts"
-import { type DecoderOf, Exchange } from "../internal/external/undiciExchange.ts"
+import { aborted, type DecoderOf, Exchange } from "../internal/external/undiciExchange.ts"
 import { UndiciResponse } from "../internal/external/undiciResponse.ts"
 import * as OptionalPackage from "../internal/optionalPackage.ts"
 
@@ -205,8 +206,19 @@ const clientOf = (sending: Sending): HttpClient.HttpClient =>
       case "Empty":
         return send(sending, request, url, signal, () => null)
       case "Uint8Array":
-      case "Raw":
         return send(sending, request, url, signal, () => body.body)
+      case "Raw": {
+        const once = OnceBody.onceOf(body)
+        return once !== undefined && OnceBody.isSpent(once)
+          ? Effect.fail(
+              new HttpClientError.RequestError({
+                request,
+                reason: "Encode",
+                cause: new TypeError("the body is a stream that was read already: send one that can be read again")
+              })
+            )
+          : send(sending, request, url, signal, () => body.body)
+      }
       case "FormData":
         return body.formData instanceof FormData
           ? Effect.flatMap(encoded(request, body.formData), ([bytes, request]) =>
@@ -243,8 +255,12 @@ const readable = (body: HttpBody.Stream): Effect.Effect<() => unknown> =>
     Effect.promise(() => import("node:stream")),
     Effect.runtime<never>(),
     ({ Readable }, runtime) =>
-      () =>
-        Readable.fromWeb(Stream.toReadableStreamRuntime(body.stream, runtime) as never)
+      () => {
+        const opened = Readable.fromWeb(Stream.toReadableStreamRuntime(body.stream, runtime) as never)
+        // While the request waits in a queue nobody listens; undici looks at what has failed when its turn comes.
+        opened.on("error", () => {})
+        return opened
+      }
   )
 
 const send = (
@@ -255,6 +271,11 @@ const send = (
   open: () => unknown
 ): Effect.Effect<HttpClientResponse.HttpClientResponse, HttpClientError.RequestError> =>
   Effect.async((resume) => {
+    // An owner that is gone already sends nothing.
+    if (signal.aborted) {
+      resume(Effect.fail(new HttpClientError.RequestError({ request, reason: "Transport", cause: aborted() })))
+      return
+    }
     const body = open()
     // Who says what encodings are accepted, decodes: with a header of one's own the body is what came.
     const asks = decoderOf !== undefined && !Headers.has(request.headers, "accept-encoding")
@@ -279,6 +300,10 @@ const send = (
       headersTimeout,
       bodyTimeout
     }
-    dispatcher.dispatch(options as never, exchange as never)
+    try {
+      dispatcher.dispatch(options as never, exchange as never)
+    } catch (cause) {
+      exchange.onResponseError(undefined, cause)
+    }
     return Effect.sync(() => exchange.abort())
   })

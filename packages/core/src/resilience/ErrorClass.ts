@@ -67,6 +67,8 @@ const unsentCodes: ReadonlySet<unknown> = new Set([
   "UND_ERR_CONNECT_TIMEOUT"
 ])
 
+const stoodBefore: ReadonlySet<unknown> = new Set(["read", "write", "writev"])
+
 const transientCodes: ReadonlySet<unknown> = new Set([
   "ECONNRESET",
   "ECONNABORTED",
@@ -164,6 +166,7 @@ const fromUnknown = (error: unknown, depth: number): Classification => {
     readonly isRetryable?: unknown
     readonly name?: unknown
     readonly code?: unknown
+    readonly syscall?: unknown
     readonly status?: unknown
     readonly statusCode?: unknown
     readonly cause?: unknown
@@ -177,7 +180,8 @@ const fromUnknown = (error: unknown, depth: number): Classification => {
   if (HttpClientError.isHttpClientError(error)) return fromHttp(error, depth)
   if (typeof fields.isRetryable === "boolean") return hinted(fields.isRetryable ? "transient" : "permanent", error)
   if (fields._tag === "TimeoutException") return transient
-  if (unsentCodes.has(fields.code)) return transientUnsent
+  // A host can also go out of reach behind a connection that stands; what was asked on it may have been done.
+  if (unsentCodes.has(fields.code)) return stoodBefore.has(fields.syscall) ? transient : transientUnsent
   if (transientCodes.has(fields.code)) return transient
   if (fields.name === "AbortError") return cancelled
   if (fields.name === "TimeoutError") return transient

@@ -142,4 +142,13 @@ describe("exhausted errors", () => {
     assert.isTrue(ErrorClass.isExhausted(new Error("outer", { cause: error })))
     assert.isFalse(ErrorClass.isExhausted(new Error("other")))
   })
+
+  it("a host that goes out of reach behind a connection that stood: what was asked may have been done", () => {
+    for (const code of ["EHOSTUNREACH", "ENETUNREACH"]) {
+      assert.deepStrictEqual(ErrorClass.classify({ code, syscall: "connect" }), { class: "transient", sent: false })
+      for (const syscall of ["read", "write"]) {
+        assert.deepStrictEqual(ErrorClass.classify({ code, syscall }), { class: "transient" })
+      }
+    }
+  })
 })

@@ -21,7 +21,8 @@ export type DecoderOf = (headers: RawHeaders, status: number) => Transform | und
 /** How many bytes of a body are kept for a reader who is slower than the service. */
 const highWaterMark = 65_536
 
-const aborted = (): Error => new DOMException("The request was aborted", "AbortError")
+/** What a request fails with that its caller has given up. */
+export const aborted = (): Error => new DOMException("The request was aborted", "AbortError")
 
 /** One request. Every method is called by `undici` or by one reader of the body. */
 export class Exchange {
@@ -37,6 +38,8 @@ export class Exchange {
   private readonly decoderOf: DecoderOf | undefined
   private controller: Controller | undefined
   private decoder: Transform | undefined
+  private begun = false
+  private wireEnded = false
   private chunks: Array<Uint8Array> = []
   private size = 0
   private paused = false
@@ -61,19 +64,36 @@ export class Exchange {
     this.status = status
     this.headers = headers
     this.phase = "open"
-    const decoder = this.decoderOf?.(headers, status)
-    if (decoder !== undefined) this.decode(decoder)
     this.changed()
   }
 
   onResponseData(controller: Controller, chunk: Uint8Array): void {
+    this.controller = controller
+    // At its first bytes: a body that says how it is compressed can still be empty.
+    if (!this.begun) {
+      this.begun = true
+      const decoder = this.decoderOf?.(this.headers, this.status)
+      if (decoder !== undefined) this.decode(decoder)
+    }
     if (this.decoder === undefined) this.push(chunk)
     else if (!this.decoder.write(chunk)) controller.pause()
   }
 
   onResponseEnd(): void {
+    this.wireEnded = true
     if (this.decoder === undefined) this.end()
     else this.decoder.end()
+  }
+
+  /** No request asks for another protocol: the connection is of no use. */
+  onRequestUpgrade(
+    _: Controller,
+    __: number,
+    ___: RawHeaders,
+    socket: { readonly destroy: () => unknown } | undefined
+  ): void {
+    socket?.destroy()
+    this.fail(new TypeError("the service changed the protocol"))
   }
 
   onResponseError(_: Controller | undefined, error: unknown): void {
@@ -101,6 +121,9 @@ export class Exchange {
    * what waits for it goes on in its own asynchronous context and not in that of the connection, which has many users.
    */
   next(): Promise<void> {
+    // What came since the caller looked is news, and may have been the last.
+    const news = this.phase === "ended" || this.phase === "failed" || (this.available && !this.whole)
+    if (news) return Promise.resolve()
     this.waiting ??= new Promise((resolve) => {
       this.wake = resolve
     })
@@ -122,6 +145,14 @@ export class Exchange {
     return chunks
   }
 
+  /** All that has come, made into something; kept where that cannot be made. */
+  make<A>(of: (chunks: Array<Uint8Array>) => A): A {
+    const made = of(this.chunks)
+    this.chunks = []
+    this.size = 0
+    return made
+  }
+
   get available(): boolean {
     return this.size > 0
   }
@@ -129,7 +160,11 @@ export class Exchange {
   private decode(decoder: Transform): void {
     this.decoder = decoder
     decoder.on("data", (chunk: Uint8Array) => this.push(chunk))
-    decoder.on("end", () => this.end())
+    decoder.on("end", () => {
+      this.end()
+      // What comes behind the end of what was compressed is not read: nobody could end the connection any more.
+      if (!this.wireEnded) this.controller?.abort(aborted())
+    })
     decoder.on("error", (error: unknown) => {
       if (this.phase !== "open") return
       this.fail(error)

@@ -73,7 +73,7 @@ export class UndiciResponse extends Inspectable.Class implements HttpClientRespo
     return Effect.suspend(() =>
       this.knownText !== undefined
         ? Effect.succeed(this.knownText)
-        : Effect.map(this.whole("text"), (bytes) => {
+        : this.whole("text", (bytes) => {
             this.knownText ??= textOf(bytes)
             return this.knownText
           })
@@ -102,7 +102,7 @@ export class UndiciResponse extends Inspectable.Class implements HttpClientRespo
     return Effect.suspend(() =>
       this.knownBuffer !== undefined
         ? Effect.succeed(this.knownBuffer)
-        : Effect.map(this.whole("arrayBuffer"), (bytes) => {
+        : this.whole("arrayBuffer", (bytes) => {
             this.knownBuffer ??= bufferOf(bytes)
             return this.knownBuffer
           })
@@ -131,19 +131,22 @@ export class UndiciResponse extends Inspectable.Class implements HttpClientRespo
     return Effect.suspend(() =>
       this.knownForm !== undefined
         ? Effect.void
-        : Effect.map(this.whole("formData"), (bytes) => {
+        : this.whole("formData", (bytes) => {
             const type = this.headers["content-type"]
             this.knownForm ??= new globalThis.Response(bufferOf(bytes), {
               headers: type === undefined ? {} : { "content-type": type }
             }).formData()
+            // Who asks for it hears of it.
+            this.knownForm.catch(() => {})
           })
     )
   }
 
   /** All of the body, for one kind of reader: it may ask again, no other may. */
-  private whole(
-    as: "text" | "arrayBuffer" | "formData"
-  ): Effect.Effect<Array<Uint8Array>, HttpClientError.ResponseError> {
+  private whole<A>(
+    as: "text" | "arrayBuffer" | "formData",
+    of: (chunks: Array<Uint8Array>) => A
+  ): Effect.Effect<A, HttpClientError.ResponseError> {
     return Effect.suspend(() => {
       if (this.exchange.taken && this.readAs !== as) {
         return Effect.fail(this.undecodable(new TypeError("Body is unusable: Body has already been read")))
@@ -151,17 +154,23 @@ export class UndiciResponse extends Inspectable.Class implements HttpClientRespo
       this.exchange.taken = true
       this.readAs = as
       this.exchange.keepWhole()
-      return this.ended()
+      return this.ended(of)
     })
   }
 
-  private ended(): Effect.Effect<Array<Uint8Array>, HttpClientError.ResponseError> {
-    const { exchange } = this
-    return exchange.phase === "ended"
-      ? Effect.succeed(exchange.take())
-      : exchange.phase === "failed"
-        ? Effect.fail(this.undecodable(exchange.failure))
-        : Effect.flatMap(changed(exchange), () => this.ended())
+  /** Bytes are taken and made something in one step: between two an interruption could lose them. */
+  private ended<A>(of: (chunks: Array<Uint8Array>) => A): Effect.Effect<A, HttpClientError.ResponseError> {
+    return Effect.suspend(() => {
+      const { exchange } = this
+      switch (exchange.phase) {
+        case "ended":
+          return Effect.try({ try: () => exchange.make(of), catch: (cause) => this.undecodable(cause) })
+        case "failed":
+          return Effect.fail(this.undecodable(exchange.failure))
+        default:
+          return Effect.flatMap(changed(exchange), () => this.ended(of))
+      }
+    })
   }
 
   private pull(): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<HttpClientError.ResponseError>> {

@@ -26,6 +26,8 @@ export class PostgresServerError extends Data.TaggedError("PostgresServerError")
 export interface PostgresServerOptions {
   /** Settings of postgresql.conf, such as `{ max_connections: "20" }`. */
   readonly settings?: Readonly<Record<string, string>> | undefined
+  /** The folder with `initdb` and `postgres`. Default: that of Debian's newest. */
+  readonly programs?: string | undefined
 }
 
 /** A running (or killed, or frozen) server. */
@@ -71,9 +73,10 @@ export const make = (
   options: PostgresServerOptions = {}
 ): Effect.Effect<PostgresServer, PostgresServerError, Scope.Scope> =>
   Effect.gen(function* () {
+    const { programs } = options
     const folders = Need.postgresFolders()
-    const initdb = Need.program("initdb", folders)
-    const postgres = Need.program("postgres", folders)
+    const initdb = programs === undefined ? Need.program("initdb", folders) : Path.join(programs, "initdb")
+    const postgres = programs === undefined ? Need.program("postgres", folders) : Path.join(programs, "postgres")
     const psql = Need.program("psql", folders)
     if (initdb === undefined || postgres === undefined || psql === undefined) {
       return yield* new PostgresServerError({ description: "PostgreSQL is not installed: apt-get install postgresql" })

@@ -1,9 +1,12 @@
 /** Every server that the tests use, as `pnpm servers` starts and installs them. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as DynaliteServer from "./DynaliteServer.ts"
+import * as DynamoDbLocalServer from "./DynamoDbLocalServer.ts"
 import * as EmbeddedPostgres from "./EmbeddedPostgres.ts"
 import type * as Install from "./Install.ts"
 import * as MariaDbServer from "./MariaDbServer.ts"
+import * as MemcachedServer from "./MemcachedServer.ts"
 import * as PGliteServer from "./PGliteServer.ts"
 import * as PostgresServer from "./PostgresServer.ts"
 import * as RedisCluster from "./RedisCluster.ts"
@@ -49,6 +52,22 @@ export const entries: ReadonlyArray<Entry> = [
     tier: "fast",
     start: Effect.map(PGliteServer.make, url("PGLITE_URL")),
     install: PGliteServer.install
+  },
+  {
+    name: "memcached",
+    tier: "fast",
+    start: Effect.map(MemcachedServer.make(), ({ address }) => ({ MEMCACHED_SERVERS: address }))
+  },
+  {
+    name: "dynalite",
+    tier: "fast",
+    start: Effect.map(DynaliteServer.make(), ({ endpoint }) => ({ DYNALITE_ENDPOINT: endpoint }))
+  },
+  {
+    name: "dynamodb-local",
+    tier: "full",
+    start: Effect.map(DynamoDbLocalServer.make(), ({ endpoint }) => ({ DYNAMODB_ENDPOINT: endpoint })),
+    install: DynamoDbLocalServer.install
   },
   {
     name: "redis-cluster",

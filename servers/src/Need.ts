@@ -41,12 +41,19 @@ const repository = Path.resolve(import.meta.dirname, "../..")
 /** The folder of the shared data (recordings, expected results): `UNDERLAY_SHARED`, by default beside the checkout. */
 export const sharedData = Path.resolve(repository, process.env["UNDERLAY_SHARED"] ?? "../shared")
 
+/** Where `Install` puts programs. */
+const serversCache = Path.resolve(process.env["UNDERLAY_CACHE"] ?? Path.join(repository, ".cache"), "servers")
+
 /** The needs that a test may have, each with a test of its presence. */
 export const needs = {
   "redis-server": () => program("redis-server") !== undefined,
   openssl: () => program("openssl") !== undefined,
   postgres: () =>
     program("initdb", postgresFolders()) !== undefined && program("postgres", postgresFolders()) !== undefined,
+  memcached: () => program("memcached") !== undefined,
+  "dynamodb-local": () =>
+    program("java") !== undefined &&
+    Fs.existsSync(Path.join(serversCache, "dynamodb-local", "2.9.30", "emulator", "DynamoDBLocal.jar")),
   chromium: () => program("chromium") !== undefined,
   "llm-corpus": () => Fs.existsSync(Path.join(sharedData, "llm-corpus", "index.json")),
   openapi: () => Fs.existsSync(Path.join(sharedData, "openapi", "openai.json")),

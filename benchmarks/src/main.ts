@@ -16,7 +16,7 @@ const breakerMemory = async (): Promise<void> => {
 }
 
 /**
- * The benchmarks of Redis and of language models run as a user would run the packages, so they are built first. What does
+ * The benchmarks of Redis, of language models and of connections run as a user would run the packages, so they are built first. What does
  * not type-check is said and measured all the same.
  */
 const published = (name: string, script: string) => async (): Promise<void> => {
@@ -44,6 +44,7 @@ const entries: Record<string, () => Promise<void>> = {
   "redis-hang": published("redis", "hang.ts"),
   "redis-clear": published("redis", "clear.ts"),
   llm: published("llm", "clients.ts"),
+  connections: published("connections", "main.ts"),
   history: HistoryBench.run,
   conformance: Conformance.run
 }

@@ -246,7 +246,10 @@ const print = ({ base, rounds, rows, title, verdicts }: Result): void => {
     for (const row of rows.filter((one) => one.concurrency === level)) {
       console.log(
         `  ${row.name.padEnd(width)}  ${row.clientUs.toFixed(2).padStart(8)} us x ${row.clientRatio.toFixed(2).padStart(5)}` +
-          `  ${row.serverUs.toFixed(2).padStart(8)} us x ${row.serverRatio.toFixed(2).padStart(5)}` +
+          // where it is not measured it is 0
+          (row.serverUs === 0
+            ? " ".repeat(20)
+            : `  ${row.serverUs.toFixed(2).padStart(8)} us x ${row.serverRatio.toFixed(2).padStart(5)}`) +
           `  ${row.perSecond.toFixed(0).padStart(8)} x ${row.perSecondRatio.toFixed(2)}` +
           (row.lacks === undefined ? "" : `   ${row.lacks}`)
       )

@@ -247,7 +247,10 @@ export const make = Effect.fnUntraced(function* (
     exact: hnsw === undefined,
     atomicBatches: true,
     metrics: ["cosine", "l2", "dot"],
-    maxDimensions: hnsw === undefined ? 16_000 : 2_000
+    maxDimensions: hnsw === undefined ? 16_000 : 2_000,
+    indexes: [],
+    textSearch: false,
+    hybrid: false
   }
 
   interface CollectionRow {

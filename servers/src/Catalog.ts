@@ -1,10 +1,10 @@
 /** Every server that the tests use, as `pnpm servers` starts and installs them. */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as ChromaServer from "./ChromaServer.ts"
 import * as DynaliteServer from "./DynaliteServer.ts"
 import * as DynamoDbLocalServer from "./DynamoDbLocalServer.ts"
 import * as EmbeddedPostgres from "./EmbeddedPostgres.ts"
-import type * as Install from "./Install.ts"
 import * as MariaDbServer from "./MariaDbServer.ts"
 import * as MemcachedServer from "./MemcachedServer.ts"
 import * as PGliteServer from "./PGliteServer.ts"
@@ -30,7 +30,7 @@ export interface Entry {
   readonly optional?: boolean
   readonly start: Effect.Effect<Environment, Failure, Scope.Scope>
   /** What npm, or a compiler, brings; what Debian brings is for apt. */
-  readonly install?: Effect.Effect<void, Install.InstallError>
+  readonly install?: Effect.Effect<unknown, Failure>
 }
 
 const url =
@@ -68,6 +68,12 @@ export const entries: ReadonlyArray<Entry> = [
     tier: "full",
     start: Effect.map(DynamoDbLocalServer.make(), ({ endpoint }) => ({ DYNAMODB_ENDPOINT: endpoint })),
     install: DynamoDbLocalServer.install
+  },
+  {
+    name: "chroma",
+    tier: "fast",
+    start: Effect.map(ChromaServer.make, url("CHROMA_URL")),
+    install: ChromaServer.install
   },
   {
     name: "redis-cluster",

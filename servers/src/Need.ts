@@ -44,12 +44,35 @@ export const sharedData = Path.resolve(repository, process.env["UNDERLAY_SHARED"
 /** Where `Install` puts programs. */
 const serversCache = Path.resolve(process.env["UNDERLAY_CACHE"] ?? Path.join(repository, ".cache"), "servers")
 
+/** Whether the newest PostgreSQL of this machine has the extension pgvector installed. */
+export const hasPgVector = (): boolean => {
+  const [folder] = postgresFolders()
+  if (folder === undefined) return false
+  const version = Path.basename(Path.dirname(folder))
+  return (
+    Fs.existsSync(`/usr/share/postgresql/${version}/extension/vector.control`) &&
+    Fs.existsSync(`/usr/lib/postgresql/${version}/lib/vector.so`)
+  )
+}
+
+// What it takes to build it: root, a compiler and the headers of the server.
+const canBuildPgVector = (): boolean => {
+  const [folder] = postgresFolders()
+  return (
+    folder !== undefined &&
+    process.getuid?.() === 0 &&
+    Fs.existsSync(Path.join(folder, "../lib/pgxs/src/makefiles/pgxs.mk")) &&
+    ["apt-get", "dpkg-source", "make", "gcc"].every((name) => program(name) !== undefined)
+  )
+}
+
 /** The needs that a test may have, each with a test of its presence. */
 export const needs = {
   "redis-server": () => program("redis-server") !== undefined,
   openssl: () => program("openssl") !== undefined,
   postgres: () =>
     program("initdb", postgresFolders()) !== undefined && program("postgres", postgresFolders()) !== undefined,
+  pgvector: () => hasPgVector() || canBuildPgVector(),
   memcached: () => program("memcached") !== undefined,
   "dynamodb-local": () =>
     program("java") !== undefined &&

@@ -7,6 +7,7 @@
  */
 import type * as HttpClient from "@effect/platform/HttpClient"
 import { type Connection, ConnectionError, kind as connectionKind } from "@underlay/core/connection/Connection"
+import * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
 import * as Connections from "@underlay/core/connection/Connections"
 import type * as Health from "@underlay/core/operations/Health"
 import * as CoreEmbeddings from "@underlay/core/storage/Embeddings"
@@ -641,13 +642,16 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
               Effect.sync(() => told.set(key, line)),
               () => Effect.sync(() => told.get(key) === line && told.delete(key))
             )
+            const release = yield* ConnectionLifecycle.track({ kind: table.what, name })
             return {
               name,
               kind: table.what,
               plane: "external",
               use: <A, E, R>(f: (client: Service) => Effect.Effect<A, E, R>) => f(service),
               health: Effect.succeed({ status: "up" }),
-              stats: Effect.succeed({ total: 0, idle: 0, inUse: 0, waiting: 0 })
+              stats: Effect.succeed({ total: 0, idle: 0, inUse: 0, waiting: 0 }),
+              state: release.state(Effect.succeed("ready")),
+              drained: release.drained
             } satisfies Connection<Service>
           }).pipe(
             Effect.mapError(

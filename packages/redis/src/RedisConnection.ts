@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import * as Connection from "@underlay/core/connection/Connection"
+import * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
 import * as ConfigError from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import type * as Either from "effect/Either"
@@ -54,6 +55,7 @@ const make = (name: string, place: Redacted.Redacted<RedisSettings.Fields>, beha
           description: problemsOf(error).join("; ")
         })
     )
+    const release = yield* ConnectionLifecycle.track({ kind: kind.kind, name })
     const client = yield* Effect.mapError(RedisClient.make(settings, behaviour), (error) => fromRedis(name, error))
     const connection: Connection.Connection<RedisClient.Service> = {
       name,
@@ -67,8 +69,12 @@ const make = (name: string, place: Redacted.Redacted<RedisSettings.Fields>, beha
         const inUse = (shared === 1 && inFlight > 0 ? 1 : 0) + isolated - isolatedIdle
         const total = shared + isolated
         return { total, idle: total - inUse, inUse, waiting }
-      })
+      }),
+      state: release.state(Effect.map(client.state, (state) => (state === "away" ? "down" : state))),
+      drained: release.drained
     }
+    // The client is released at once: what is under way then is cut, and says so.
+    yield* release.begin(Effect.tap(connection.stats, ({ inUse }) => Effect.sync(() => release.cut(inUse))))
     return connection
   })
 

@@ -11,6 +11,7 @@ import * as Reactivity from "@effect/experimental/Reactivity"
 import { SqlClient } from "@effect/sql/SqlClient"
 import type * as Driver from "@electric-sql/pglite"
 import type { CheckResult, Connection, ConnectionError, Kind, Plane } from "@underlay/core/connection/Connection"
+import * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
 import * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as Health from "@underlay/core/operations/Health"
 import * as Config from "effect/Config"
@@ -157,6 +158,7 @@ export const make = Effect.fnUntraced(function* (
       : Effect.succeed(engine)
   )
   const acquireTimeout = Duration.decode(settings.acquireTimeout ?? "30 seconds")
+  const release = yield* ConnectionLifecycle.track({ kind: kindName, name })
   const pool = yield* Pool.make<Engine>({
     kind: kindName,
     name,
@@ -207,7 +209,18 @@ export const make = Effect.fnUntraced(function* (
       : { status: "down" as const, details: { ...stats, reason: "no answer in time" } }
   })
   yield* Health.register({ name, check: health })
-  return { sql, name, kind: kindName, plane, use: (f) => f(sql), health, stats: pool.stats }
+  yield* release.begin(pool.stats)
+  return {
+    sql,
+    name,
+    kind: kindName,
+    plane,
+    use: (f) => f(sql),
+    health,
+    stats: pool.stats,
+    state: release.state(Effect.sync(() => (engine === undefined ? "idle" : "ready"))),
+    drained: release.drained
+  }
 })
 
 const contextOf = (connection: PGliteConnection): Context.Context<SqlClient | PGlite> =>

@@ -16,6 +16,7 @@ import {
   type Kind,
   type Plane
 } from "@underlay/core/connection/Connection"
+import * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
 import * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as Health from "@underlay/core/operations/Health"
 import type * as CircuitBreaker from "@underlay/core/resilience/CircuitBreaker"
@@ -181,6 +182,7 @@ export const make = Effect.fnUntraced(function* (
     background: run
   }
   const acquireTimeout = duration(settings.acquireTimeout, "10 seconds")
+  const release = yield* ConnectionLifecycle.track({ kind: kindName, name })
   const pool = yield* Pool.make<PostgresSession.PostgresSession>({
     kind: kindName,
     name,
@@ -224,8 +226,11 @@ export const make = Effect.fnUntraced(function* (
     plane,
     use: (f) => f(sql),
     health: healthOf(pool, breaker, "750 millis"),
-    stats: pool.stats
+    stats: pool.stats,
+    state: release.state(Effect.map(pool.stats, ({ total }) => (total > 0 ? "ready" : "idle"))),
+    drained: release.drained
   }
+  yield* release.begin(pool.stats)
   yield* Health.register({ name, check: connection.health })
   return connection
 })

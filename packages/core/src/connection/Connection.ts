@@ -5,10 +5,14 @@
  * @since 0.1.0
  */
 import type * as Config from "effect/Config"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import { configOf } from "../internal/settings/schemaConfig.ts"
+import type { ErrorClass } from "../resilience/ErrorClass.ts"
 
 /**
  * How a connection is treated: `internal` emits nothing, `external` is watched by `ExternalClient` (one span, one log
@@ -18,6 +22,24 @@ import type * as Scope from "effect/Scope"
  * @category models
  */
 export type Plane = "internal" | "external"
+
+/**
+ * When a connection is made: `eager` before anything else starts, which fails if it cannot be; `lazy` with the first
+ * call; `background` at once, but nobody waits for it and it is tried again until it succeeds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ConnectMode = "eager" | "lazy" | "background"
+
+/**
+ * Where a connection is in its life. `idle`: it is lazy and nobody has asked yet. `down`: the last attempt, or the last
+ * look at its health, failed. `draining`: it is being released and waits for what is under way.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type State = "idle" | "connecting" | "ready" | "down" | "draining" | "closed"
 
 /**
  * The health of a connection as its own check sees it. It has the shape that `Health` registers.
@@ -31,7 +53,8 @@ export interface CheckResult {
 }
 
 /**
- * How many clients (sockets, sessions, backends) a connection has. `waiting` counts callers in the queue for one.
+ * How many clients (sockets, sessions, backends) a connection has. `waiting` counts callers in the queue for one;
+ * `acquire` is how long callers waited for one since it was made, in milliseconds, where that is known.
  *
  * @since 0.1.0
  * @category models
@@ -41,6 +64,23 @@ export interface ConnectionStats {
   readonly idle: number
   readonly inUse: number
   readonly waiting: number
+  readonly acquire?: { readonly count: number; readonly totalMs: number; readonly maxMs: number } | undefined
+}
+
+/**
+ * How a connection was released: how many calls were under way when that began, how many of them ended by themselves, how
+ * many were cut because they did not within its drain timeout, and how long it took in milliseconds.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DrainReport {
+  readonly kind: string
+  readonly name: string
+  readonly inUse: number
+  readonly finished: number
+  readonly cut: number
+  readonly tookMs: number
 }
 
 /**
@@ -75,7 +115,8 @@ export type ConnectionErrorReason = typeof ConnectionErrorReason.Type
 
 /**
  * The one error of connections. `description` says what to do and never holds a secret or a row; `cause` is what the
- * driver threw; `code` is the driver's own code (an SQLSTATE, an errno), where there is one.
+ * driver threw; `code` is the driver's own code (an SQLSTATE, an errno), where there is one; `sent` is false where it is
+ * certain that nothing reached the other side.
  *
  * @since 0.1.0
  * @category errors
@@ -88,6 +129,7 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>()("Conn
   description: Schema.String,
   code: Schema.optionalWith(Schema.String, { exact: true }),
   retryAfter: Schema.optionalWith(Schema.DurationFromSelf, { exact: true }),
+  sent: Schema.optionalWith(Schema.Boolean, { exact: true }),
   cause: Schema.optionalWith(Schema.Defect, { exact: true })
 }) {
   /** Whether the same request may succeed later. */
@@ -101,6 +143,11 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>()("Conn
       default:
         return false
     }
+  }
+
+  /** What it means for policies and retries. */
+  get errorClass(): ErrorClass {
+    return this.reason === "Throttled" ? "rate-limited" : this.isRetryable ? "transient" : "permanent"
   }
 
   override get message(): string {
@@ -124,6 +171,9 @@ export interface Connection<out Client> {
   /** Asks the other side. It never fails and never hangs: what went wrong is in the result. */
   readonly health: Effect.Effect<CheckResult>
   readonly stats: Effect.Effect<ConnectionStats>
+  readonly state: Effect.Effect<State>
+  /** Waits until the connection is released, and tells how that went. */
+  readonly drained: Effect.Effect<DrainReport>
 }
 
 /**
@@ -140,6 +190,8 @@ export interface Kind<out Client, in out Settings> {
   readonly make: (name: string, settings: Settings) => Effect.Effect<Connection<Client>, ConnectionError, Scope.Scope>
   /** How long a connection that nobody uses is kept, when the registry is not told otherwise. */
   readonly idleTimeToLive?: Duration.DurationInput | undefined
+  /** The schema of its settings as they are written, where there is one: the JSON Schema of a configuration is made of it. */
+  readonly schema?: Schema.Schema.AnyNoContext | undefined
 }
 
 /**
@@ -153,6 +205,7 @@ export interface AnyKind {
   readonly settings: Config.Config<unknown>
   readonly make: (name: string, settings: never) => Effect.Effect<Connection<unknown>, ConnectionError, Scope.Scope>
   readonly idleTimeToLive?: Duration.DurationInput | undefined
+  readonly schema?: Schema.Schema.AnyNoContext | undefined
 }
 
 /**
@@ -162,3 +215,62 @@ export interface AnyKind {
  * @category constructors
  */
 export const kind = <Client, Settings>(options: Kind<Client, Settings>): Kind<Client, Settings> => options
+
+/**
+ * A kind whose settings are described by a schema: they are read from any `ConfigProvider` (texts become numbers,
+ * booleans, durations and lists where the schema wants those), every missing and every wrong field is reported at once
+ * with its path and never its value, and the JSON Schema of a configuration knows of it.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const kindOf = <Client, A, I>(options: {
+  readonly kind: string
+  readonly schema: Schema.Schema<A, I>
+  readonly make: (name: string, settings: A) => Effect.Effect<Connection<Client>, ConnectionError, Scope.Scope>
+  readonly idleTimeToLive?: Duration.DurationInput | undefined
+}): Kind<Client, A> => ({ ...options, settings: configOf(options.schema) })
+
+/**
+ * Reads settings by a schema from any `ConfigProvider`, as `kindOf` does.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const configOfSchema: <A, I>(schema: Schema.Schema<A, I>) => Config.Config<A> = configOf
+
+const duration = Schema.transformOrFail(
+  Schema.String.annotations({ description: 'a duration such as "5 seconds"' }),
+  Schema.DurationFromSelf,
+  {
+    strict: true,
+    decode: (text, _, ast) =>
+      Option.match(Duration.decodeUnknown(text), {
+        onNone: () => ParseResult.fail(new ParseResult.Type(ast, text)),
+        onSome: ParseResult.succeed
+      }),
+    encode: (value) => ParseResult.succeed(Duration.isFinite(value) ? `${Duration.toMillis(value)} millis` : "Infinity")
+  }
+).annotations({ identifier: "Duration", description: 'a duration such as "5 seconds"' })
+
+/**
+ * Schemas of settings, for `kindOf`: each can be read from a configuration, which has texts only.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const Fields = {
+  /** `"5 seconds"`, as `Duration.decode` takes it. */
+  Duration: duration,
+  /** A text that is never shown. */
+  Secret: Schema.Redacted(Schema.NonEmptyString.annotations({ description: "text that is not empty" })),
+  Text: Schema.NonEmptyString.annotations({ description: "text that is not empty" }),
+  /** An absolute URL. */
+  Url: Schema.URL.annotations({ description: "an absolute URL" }),
+  Plane: Schema.Literal("internal", "external"),
+  ConnectMode: Schema.Literal("eager", "lazy", "background"),
+  /** A whole number from 1 up. */
+  Count: Schema.Int.pipe(Schema.greaterThanOrEqualTo(1)).annotations({ description: "a whole number from 1 up" }),
+  Flag: Schema.Boolean,
+  Port: Schema.Int.pipe(Schema.between(1, 65_535)).annotations({ description: "a port (1 to 65535)" })
+}

@@ -70,7 +70,9 @@ const counting = Effect.gen(function* () {
             onFailure: () => Effect.succeed({ status: "down" as const }),
             onSuccess: () => Effect.flatten(Ref.get(health))
           }),
-          stats: Effect.succeed({ total: 0, idle: 0, inUse: 0, waiting: 0 })
+          stats: Effect.succeed({ total: 0, idle: 0, inUse: 0, waiting: 0 }),
+          state: Effect.succeed("ready" as const),
+          drained: Effect.never
         }
       })
   })

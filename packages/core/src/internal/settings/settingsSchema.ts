@@ -22,10 +22,10 @@ const none: Shaped = { value: undefined }
 
 const number = /^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$/
 
-const asNumber = (value: string | number | boolean): string | number | boolean =>
+export const asNumber = (value: string | number | boolean): string | number | boolean =>
   typeof value === "string" && number.test(value.trim()) ? Number(value.trim()) : value
 
-const asBoolean = (value: string | number | boolean): string | number | boolean => {
+export const asBoolean = (value: string | number | boolean): string | number | boolean => {
   switch (typeof value === "string" ? value.trim().toLowerCase() : value) {
     case "true":
     case "yes":
@@ -64,7 +64,7 @@ const dataOf = (node: Node): unknown => {
 const foundData = (found: Found): unknown =>
   found._tag === "Nothing" || found._tag === "Numbered" ? undefined : dataOf(found)
 
-const isRedactedAst = (ast: AST.AST): boolean =>
+export const isRedactedAst = (ast: AST.AST): boolean =>
   AST.isTransformation(ast)
     ? isRedactedAst(ast.to)
     : AST.isRefinement(ast)
@@ -86,7 +86,7 @@ const isStruct = (ast: AST.AST): boolean => {
   }
 }
 
-const membersOf = (ast: AST.Union): ReadonlyArray<AST.AST> =>
+export const membersOf = (ast: AST.Union): ReadonlyArray<AST.AST> =>
   ast.types.flatMap((type) => (type._tag === "Union" ? membersOf(type) : [type]))
 
 const acceptsNull = (ast: AST.AST): boolean => {
@@ -109,7 +109,7 @@ const acceptsNull = (ast: AST.AST): boolean => {
 const fits = (ast: AST.AST, value: unknown): boolean => Schema.is(Schema.make(AST.encodedAST(ast)))(value)
 
 /** A schema's words for what it expects: its description if it has one, else its name. */
-const expectation = (ast: AST.AST): string =>
+export const expectation = (ast: AST.AST): string =>
   Option.getOrElse(
     Option.orElse(
       Option.filter(AST.getDescriptionAnnotation(ast), (description) => !/^Redacted\(/.test(description)),
@@ -402,7 +402,7 @@ const withoutUndefined = (ast: AST.AST): AST.AST =>
   ast._tag === "Union" ? AST.Union.make(ast.types.filter((type) => type._tag !== "UndefinedKeyword")) : ast
 
 // Whether the literals of a table (`type: "redis"`) single this member out.
-const discriminated = (ast: AST.AST, value: unknown): boolean => {
+export const discriminated = (ast: AST.AST, value: unknown): boolean => {
   switch (ast._tag) {
     case "Transformation":
     case "Refinement":

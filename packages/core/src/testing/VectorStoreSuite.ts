@@ -11,6 +11,8 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Random from "effect/Random"
 import * as Stream from "effect/Stream"
+import * as Embeddings from "../storage/Embeddings.ts"
+import * as TextSearch from "../storage/TextSearch.ts"
 import * as VectorStore from "../storage/VectorStore.ts"
 import * as Suite from "./Suite.ts"
 
@@ -22,6 +24,26 @@ import * as Suite from "./Suite.ts"
  * @category models
  */
 export type Capability = "exact" | "atomicBatches"
+
+/**
+ * How much the suite asks of a store. A slow one can be asked less at a time: what is said of all of them is said of the
+ * numbers by default.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** Random filters in all: 2,000. */
+  readonly filters?: number | undefined
+  /** How many of them are one case: 250. */
+  readonly filtersPerCase?: number | undefined
+  /** The vectors that every metric is tried with: 200. */
+  readonly vectors?: number | undefined
+  /** How often every metric is asked: 20. */
+  readonly queries?: number | undefined
+  /** Records of a large batch: 2,000. */
+  readonly batch?: number | undefined
+}
 
 type Store = Context.Tag.Service<VectorStore.VectorStore>
 type Metric = VectorStore.Metric
@@ -62,10 +84,11 @@ const randomRecords = (count: number, dimensions: number): Effect.Effect<Readonl
 const pick = <A>(values: ReadonlyArray<A>, instead: A): Effect.Effect<A> =>
   Effect.map(Random.nextIntBetween(0, values.length), (index) => values[index] ?? instead)
 
-const keys = ["a", "b", "c", "ключ", "it's", 'quo"te', "a.b", "__proto__", "$1"]
+const keys = ["a", "b", "c", "ключ", "it's", 'quo"te', "a.b", "__proto__", "$1", "with space", "🚀"]
 const values: ReadonlyArray<VectorStore.Filter.Value> = [
   ...["", "1", "2", "true", "x", "X", "it's", 'say "no"', "back\\slash", "%_", "naïve", "日本", "🚀", "line\nbreak"],
-  ...[0, 1, 2, -1, 2.5, 0.1, 1e-9, 1e21, 1.7976931348623157e308, 9007199254740992],
+  ...[0, 1, 2, -1, 2.5, -2.5, 0.1, 0.30000000000000004, 1e-9, 4294967296, 9007199254740991, 9007199254740992],
+  ...[1e21, 1.7976931348623157e308],
   ...[true, false]
 ]
 const numbers = values.filter((value) => typeof value === "number")
@@ -112,6 +135,22 @@ const randomFilter = (depth: number): Effect.Effect<VectorStore.Filter.Filter> =
     }
   })
 
+const parted = (count: number, dimensions: number): Effect.Effect<ReadonlyArray<VectorStore.VectorRecord>> =>
+  Effect.map(randomRecords(count, dimensions), (records) =>
+    records.map((record, n) => ({ ...record, metadata: { part: n % 3 } }))
+  )
+
+const byBruteForce = (
+  metric: Metric,
+  records: ReadonlyArray<VectorStore.VectorRecord>,
+  vector: ReadonlyArray<number>,
+  filter: VectorStore.Filter.Filter | undefined
+): ReadonlyArray<{ readonly id: string; readonly distance: number }> =>
+  records
+    .filter(({ metadata }) => filter === undefined || Filter.matches(filter, metadata ?? {}))
+    .map(({ id, vector: own }) => ({ id, distance: VectorStore.distanceOf(metric, own, vector) }))
+    .sort((a, b) => a.distance - b.distance || VectorStore.compareIds(a.id, b.id))
+
 const near = (a: number, b: number): boolean => Math.abs(a - b) <= 1e-4 * Math.max(1, Math.abs(a), Math.abs(b))
 
 const ids = (matches: ReadonlyArray<{ readonly id: string }>): ReadonlyArray<string> => matches.map(({ id }) => id)
@@ -122,6 +161,11 @@ const failsWith = <A, R>(
   effect: Effect.Effect<A, VectorStore.VectorStoreError, R>
 ) => Suite.fails(expectation, effect, (error) => error._tag === "VectorStoreError" && error.reason === reason)
 
+/** What fails for want of an embedding is no failure of the store. */
+const typedOnly = <A, R>(
+  effect: Effect.Effect<A, VectorStore.VectorStoreError | Embeddings.EmbeddingsError, R>
+): Effect.Effect<A, VectorStore.VectorStoreError, R> => Effect.catchTag(effect, "EmbeddingsError", Effect.die)
+
 const collect = (
   store: Store,
   name: string,
@@ -129,7 +173,7 @@ const collect = (
 ): Effect.Effect<ReadonlyArray<VectorStore.StoredRecord>, VectorStore.VectorStoreError> =>
   Effect.map(Stream.runCollect(store.scroll(name, options)), Chunk.toReadonlyArray)
 
-const upserts = [
+const upserts = (batch: number) => [
   Suite.test(
     "upsert writes what get gives back: vector, metadata of every type, document",
     withCollection(cosine(3), (store, name) =>
@@ -194,13 +238,29 @@ const upserts = [
     )
   ),
   Suite.test(
-    "a batch of two thousand is written whole",
+    `a batch of ${batch} is written whole`,
     withCollection(cosine(8), (store, name) =>
       Effect.gen(function* () {
-        const records = yield* seeded("large", randomRecords(2_000, 8))
+        const records = yield* seeded("large", randomRecords(batch, 8))
         yield* store.upsert(name, records)
-        yield* Suite.equal("how many", yield* store.count(name), 2_000)
-        yield* Suite.equal("the last", ids(yield* store.get(name, ["r1999"])), ["r1999"])
+        yield* Suite.equal("how many", yield* store.count(name), batch)
+        const last = records.slice(-1).map(({ id }) => id)
+        yield* Suite.equal("the last", ids(yield* store.get(name, last)), last)
+      })
+    )
+  ),
+  Suite.test(
+    "a batch of many bytes is written whole",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        const document = (n: number) => `${n} ${"a long document, ü ".repeat(5_000)}`
+        yield* store.upsert(
+          name,
+          Array.from({ length: 100 }, (_, n) => ({ id: `d${n}`, vector: [1, n], document: document(n) }))
+        )
+        yield* Suite.equal("how many", yield* store.count(name), 100)
+        const [record] = yield* store.get(name, ["d99"])
+        yield* Suite.isTrue("the last", record?.document === document(99))
       })
     )
   ),
@@ -238,7 +298,23 @@ const upserts = [
     withCollection(cosine(2), (store, name) =>
       Effect.gen(function* () {
         const good = { id: "good", vector: [1, 0] }
-        const bad: ReadonlyArray<VectorStore.VectorRecord> = [
+        const bad: ReadonlyArray<unknown> = [
+          null,
+          "a",
+          { vector: [1, 0] },
+          { id: 1, vector: [1, 0] },
+          { id: "a" },
+          { id: "a", vector: "10" },
+          { id: "a", vector: ["1", "0"] },
+          { id: "a", vector: Float32Array.of(1, 0) },
+          { id: "a", vector: [1, 0], metadata: null },
+          { id: "a", vector: [1, 0], metadata: ["a"] },
+          { id: "a", vector: [1, 0], metadata: { a: null } },
+          { id: "a", vector: [1, 0], metadata: { a: { b: 1 } } },
+          { id: "a", vector: [1, 0], metadata: { a: ["b"] } },
+          { id: "a", vector: [1, 0], metadata: { a: 1n } },
+          { id: "a", vector: [1, 0], document: 1 },
+          { id: "a", vector: [1, 0], document: null },
           { id: "", vector: [1, 0] },
           { id: "x".repeat(513), vector: [1, 0] },
           { id: "é".repeat(257), vector: [1, 0] },
@@ -256,9 +332,16 @@ const upserts = [
         ]
         for (const record of bad) {
           yield* failsWith(
-            `a bad record ${JSON.stringify(record).slice(0, 60)}`,
+            `a bad record, number ${bad.indexOf(record)}`,
             "InvalidRecord",
-            store.upsert(name, [good, record])
+            store.upsert(name, [good, record as VectorStore.VectorRecord])
+          )
+        }
+        for (const records of [undefined, null, "records", { id: "a", vector: [1, 0] }]) {
+          yield* failsWith(
+            "no array",
+            "InvalidRequest",
+            store.upsert(name, records as unknown as ReadonlyArray<VectorStore.VectorRecord>)
           )
         }
         yield* Suite.equal("how many", yield* store.count(name), 0)
@@ -410,39 +493,188 @@ const reads = [
   )
 ]
 
-const nearness = (metric: Metric) => [
+const untyped = Suite.test(
+  "what untyped callers give fails with a typed error, and nothing is deleted",
+  withCollection(cosine(2), (store, name) =>
+    Effect.gen(function* () {
+      yield* store.upsert(name, [
+        { id: "a", vector: [1, 0], metadata: { k: 1 } },
+        { id: "undefined", vector: [1, 0] }
+      ])
+      for (const filter of [undefined, null, "", "all", 0, false, true, [], [Filter.exists("k")], () => true]) {
+        const what = `deleteWhere(${typeof filter})`
+        yield* failsWith(what, "InvalidFilter", store.deleteWhere(name, filter as unknown as VectorStore.Filter.Filter))
+      }
+      for (const given of [undefined, null, "a", [undefined], [1], { length: 1, 0: "a" }]) {
+        const wrong = given as unknown as ReadonlyArray<string>
+        yield* failsWith("delete", "InvalidRequest", store.delete(name, wrong))
+        yield* failsWith("get", "InvalidRequest", store.get(name, wrong))
+      }
+      for (const given of [null, "", false, 0]) {
+        const filter = given as unknown as VectorStore.Filter.Filter
+        yield* failsWith("count", "InvalidFilter", store.count(name, filter))
+        yield* failsWith("query", "InvalidFilter", store.query(name, { vector: [1, 0], filter }))
+        yield* failsWith("scroll", "InvalidFilter", collect(store, name, { filter }))
+      }
+      for (const given of [undefined, null, {}, { vector: "10" }, { vector: Float32Array.of(1, 0) }]) {
+        yield* failsWith("query", "InvalidRequest", store.query(name, given as unknown as VectorStore.Query))
+      }
+      for (const given of [{ limit: "10" }, { minScore: "0.5" }, { limit: Number.POSITIVE_INFINITY }]) {
+        const query = { vector: [1, 0], ...given } as unknown as VectorStore.Query
+        yield* failsWith("query", "InvalidRequest", store.query(name, query))
+      }
+      yield* failsWith(
+        "no numbers",
+        "InvalidRequest",
+        store.query(name, { vector: ["1", "0"] as unknown as ReadonlyArray<number> })
+      )
+      for (const given of [undefined, null, 1, {}, "../x", "a/../../b", "", "x y"]) {
+        const nowhere = given as string
+        yield* failsWith("count", "CollectionNotFound", store.count(nowhere))
+        yield* failsWith("deleteAll", "CollectionNotFound", store.deleteAll(nowhere))
+        yield* Suite.equal("dropCollection", yield* store.dropCollection(nowhere), false)
+        yield* failsWith("ensureCollection", "InvalidName", store.ensureCollection(nowhere, cosine(2)))
+      }
+      for (const given of [undefined, null, {}, { dimensions: "2", metric: "cosine" }]) {
+        const shape = given as unknown as VectorStore.CollectionShape
+        yield* failsWith("ensureCollection", "InvalidRequest", store.ensureCollection("suite-impossible", shape))
+      }
+      yield* failsWith(
+        "ensureCollection",
+        "Unsupported",
+        store.ensureCollection("suite-impossible", { dimensions: 2, metric: "hamming" as Metric })
+      )
+      yield* Suite.equal("what is left", yield* store.count(name), 2)
+    })
+  )
+)
+
+const indexes = [
+  Suite.test(
+    "an index that the store has is made, another is Unsupported, and numbers out of range are InvalidRequest",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        const all: ReadonlyArray<VectorStore.CollectionIndex> = [
+          { kind: "exact" },
+          { kind: "hnsw" },
+          { kind: "hnsw", m: 8, efConstruction: 32, efSearch: 50 }
+        ]
+        for (const [number, index] of all.entries()) {
+          const other = `${name}.${number}`
+          const made = store.ensureCollection(other, cosine(2), { index })
+          if (!store.capabilities.indexes.includes(index.kind)) {
+            yield* failsWith(index.kind, "Unsupported", made)
+            continue
+          }
+          yield* Effect.acquireUseRelease(
+            made,
+            () =>
+              Effect.gen(function* () {
+                yield* store.upsert(other, [
+                  { id: "a", vector: [1, 0] },
+                  { id: "b", vector: [0, 1] }
+                ])
+                yield* Suite.equal("found", ids(yield* store.query(other, { vector: [1, 0.1] })), ["a", "b"])
+                // Whoever asks for the same shape gets it, however it is searched.
+                yield* store.ensureCollection(other, cosine(2))
+              }),
+            () => Effect.ignore(store.dropCollection(other))
+          )
+        }
+        if (!store.capabilities.indexes.includes("hnsw")) return
+        for (const numbers of [
+          { m: 1 },
+          { m: 101 },
+          { m: 2.5 },
+          { efConstruction: 3 },
+          { efSearch: 0 },
+          { efSearch: 1e4 }
+        ]) {
+          const index = { kind: "hnsw", ...numbers } as const
+          yield* failsWith(
+            JSON.stringify(index),
+            "InvalidRequest",
+            store.ensureCollection(`${name}.no`, cosine(2), { index })
+          )
+        }
+        const unknown = { kind: "ivf" } as unknown as VectorStore.CollectionIndex
+        yield* failsWith(
+          "of another kind",
+          "InvalidRequest",
+          store.ensureCollection(`${name}.no`, cosine(2), { index: unknown })
+        )
+        yield* failsWith("none was made", "CollectionNotFound", store.count(`${name}.no`))
+      })
+    )
+  )
+]
+
+const nearness = (metric: Metric, vectors: number, rounds: number) => [
   Suite.testWith(
-    `${metric}: the order, scores and distances are those of brute force`,
+    `${metric}: the ids, their order, scores and distances are those of brute force, with a filter and without`,
     ["exact"] as const,
     withCollection({ dimensions: 16, metric }, (store, name) =>
       seeded(
         `nearest ${metric}`,
         Effect.gen(function* () {
-          const records = yield* randomRecords(200, 16)
+          const records = yield* parted(vectors, 16)
           yield* store.upsert(name, records)
-          for (let round = 0; round < 20; round++) {
+          for (let round = 0; round < rounds; round++) {
             const vector = yield* randomVector(16)
-            const expected = records
-              .map((record) => ({ id: record.id, distance: VectorStore.distanceOf(metric, record.vector, vector) }))
-              .sort((a, b) => a.distance - b.distance)
-              .slice(0, 10)
-            const actual = yield* store.query(name, { vector })
-            yield* Suite.equal("how many", actual.length, 10)
+            const limit = [1, 10, 50][round % 3] ?? 10
+            const filter = round % 2 === 0 ? undefined : Filter.eq("part", round % 3)
+            const expected = byBruteForce(metric, records, vector, filter).slice(0, limit)
+            const actual = yield* store.query(name, { vector, limit, filter })
+            yield* Suite.equal("how many", actual.length, expected.length)
             for (const [index, match] of actual.entries()) {
               const wanted = expected[index]
               const itself = records.find(({ id }) => id === match.id)
-              // Two that are as near as makes no difference may change places.
-              yield* Suite.isTrue(
-                `distance at ${index}`,
-                wanted !== undefined &&
-                  itself !== undefined &&
-                  near(match.distance, wanted.distance) &&
-                  near(match.distance, VectorStore.distanceOf(metric, itself.vector, vector))
-              )
-              yield* Suite.isTrue("score", near(match.score, VectorStore.scoreOf(metric, match.distance)))
+              if (wanted === undefined || itself === undefined) return yield* Suite.isTrue("known", false)
+              const own = VectorStore.distanceOf(metric, itself.vector, vector)
+              // Only two that are as near as 32-bit floats can tell may change places.
+              if (match.id !== wanted.id) {
+                yield* Suite.isTrue(`${match.id} stands for ${wanted.id}`, Math.abs(own - wanted.distance) < 1e-6)
+              }
+              yield* Suite.isTrue(`distance at ${index}`, near(match.distance, own))
+              yield* Suite.isTrue("score", near(match.score, VectorStore.scoreOf(metric, own)))
               yield* Suite.equal("metric", match.metric, metric)
             }
           }
+        })
+      )
+    )
+  ),
+  Suite.test(
+    `${metric}: what is found has the distance and score of brute force, and next to nothing is missed`,
+    withCollection({ dimensions: 16, metric }, (store, name) =>
+      seeded(
+        `recall ${metric}`,
+        Effect.gen(function* () {
+          const records = yield* parted(vectors, 16)
+          const byId = new Map(records.map((record) => [record.id, record.vector]))
+          yield* store.upsert(name, records)
+          let found = 0
+          let wanted = 0
+          for (let round = 0; round < rounds; round++) {
+            const vector = yield* randomVector(16)
+            const filter = round % 2 === 0 ? undefined : Filter.eq("part", round % 3)
+            const expected = new Set(ids(byBruteForce(metric, records, vector, filter).slice(0, 10)))
+            const actual = yield* store.query(name, { vector, filter })
+            wanted += expected.size
+            found += actual.filter(({ id }) => expected.has(id)).length
+            for (const match of actual) {
+              const own = VectorStore.distanceOf(metric, byId.get(match.id) ?? [], vector)
+              yield* Suite.isTrue(`distance ${match.distance}, not ${own}`, near(match.distance, own))
+              yield* Suite.isTrue("score", near(match.score, VectorStore.scoreOf(metric, own)))
+            }
+            const distances = actual.map(({ distance }) => distance)
+            yield* Suite.equal(
+              "in order",
+              [...distances].sort((a, b) => a - b),
+              distances
+            )
+          }
+          yield* Suite.isTrue(`${found} of ${wanted}`, found >= 0.95 * wanted)
         })
       )
     )
@@ -470,6 +702,8 @@ const nearness = (metric: Metric) => [
         yield* Suite.equal("above the third", ids(yield* above((second + third) / 2)), ["near", "side"])
         yield* Suite.equal("above nothing", (yield* above(third - 0.1)).length, 3)
         yield* Suite.equal("above all", yield* above(first + 0.1), [])
+        yield* Suite.equal("at the first", ids(yield* above(first)), ["near"])
+        yield* Suite.equal("at the last", (yield* above(third)).length, 3)
       })
     )
   )
@@ -508,6 +742,87 @@ const scores = Suite.test(
     yield* expectNear("dot of the opposite", byDot.back?.score, -2)
   })
 )
+
+const edges = [
+  Suite.test(
+    "cosine has no length: vectors of any are compared by direction, and scores stay in [-1, 1]",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        const directions = { same: [3, 4], side: [-4, 3], back: [-3, -4] } as const
+        const sizes = [1e-18, 1e-9, 0.1, 1, 1e9, 1e18]
+        for (const size of sizes) {
+          yield* store.upsert(
+            name,
+            Object.entries(directions).map(([id, [x, y]]) => ({ id, vector: [x * size, y * size] }))
+          )
+          for (const asked of sizes) {
+            const matches = yield* store.query(name, { vector: [3 * asked, 4 * asked] })
+            yield* Suite.equal("the order", ids(matches), ["same", "side", "back"])
+            for (const [index, score] of [1, 0, -1].entries()) {
+              const match = matches[index]
+              yield* Suite.isTrue(
+                `the score ${match?.score} of size ${size} for ${asked}`,
+                match !== undefined && near(match.score, score)
+              )
+            }
+            yield* Suite.isTrue(
+              "no score beyond 1, no distance below 0",
+              matches.every(({ distance, score }) => Math.abs(score) <= 1 && distance >= 0 && distance <= 2)
+            )
+          }
+        }
+      })
+    )
+  ),
+  Suite.test(
+    "cosine of vectors that are nearly one never leaves [-1, 1]",
+    withCollection(cosine(64), (store, name) =>
+      seeded(
+        "nearly",
+        Effect.gen(function* () {
+          const records = yield* randomRecords(50, 64)
+          yield* store.upsert(name, records)
+          for (const { id, vector } of records.slice(0, 20)) {
+            for (const asked of [vector, vector.map((value) => value * 3.7), vector.map((value) => -value / 9)]) {
+              const matches = yield* store.query(name, { vector: asked, limit: 50 })
+              yield* Suite.isTrue(
+                "in range",
+                matches.every(({ distance, score }) => Math.abs(score) <= 1 && distance >= 0 && distance <= 2)
+              )
+            }
+            yield* Suite.equal("itself first", ids(yield* store.query(name, { vector, limit: 1 })), [id])
+          }
+        })
+      )
+    )
+  ),
+  Suite.test(
+    "l2 and dot: zero vectors are vectors, and zero has no sign",
+    Effect.gen(function* () {
+      yield* withCollection({ dimensions: 2, metric: "l2" }, (store, name) =>
+        Effect.gen(function* () {
+          yield* store.upsert(name, [{ id: "zero", vector: [0, 0] }])
+          const [itself] = yield* store.query(name, { vector: [0, 0] })
+          yield* Suite.equal("distance", itself?.distance, 0)
+          yield* Suite.equal("score", itself?.score, 1)
+          yield* Suite.equal("kept", (yield* store.get(name, ["zero"]))[0]?.vector, [0, 0])
+        })
+      )
+      yield* withCollection({ dimensions: 2, metric: "dot" }, (store, name) =>
+        Effect.gen(function* () {
+          yield* store.upsert(name, [
+            { id: "zero", vector: [0, 0] },
+            { id: "side", vector: [0, 1] }
+          ])
+          for (const match of yield* store.query(name, { vector: [1, 0] })) {
+            yield* Suite.isTrue("distance", Object.is(match.distance, 0))
+            yield* Suite.isTrue("score", Object.is(match.score, 0))
+          }
+        })
+      )
+    })
+  )
+]
 
 const queries = [
   Suite.testWith(
@@ -576,6 +891,37 @@ const queries = [
   )
 ]
 
+const randomFilters = (count: number, perCase: number) =>
+  Array.from({ length: Math.ceil(count / perCase) }, (_, piece) => {
+    const from = piece * perCase
+    const to = Math.min(count, from + perCase)
+    return Suite.test(
+      `random filters ${from + 1} to ${to} agree with the reference evaluator, in query, count and scroll`,
+      withCollection(cosine(2), (store, name) =>
+        seeded(
+          `filters ${piece}`,
+          Effect.gen(function* () {
+            const records = yield* Effect.forEach(Array.from({ length: 80 }), (_, index) =>
+              Effect.map(randomMetadata, (metadata) => ({ id: `r${index}`, vector: [1, 0], metadata }))
+            )
+            yield* store.upsert(name, records)
+            for (let round = from; round < to; round++) {
+              const filter = yield* randomFilter(3)
+              const expected = [...ids(records.filter(({ metadata }) => Filter.matches(filter, metadata)))].sort()
+              const what = JSON.stringify(filter)
+              const found = yield* store.query(name, { vector: [1, 0], filter, limit: 100 })
+              yield* Suite.equal(what, [...ids(found)].sort(), expected)
+              if (round % 4 === 0) yield* Suite.equal(what, yield* store.count(name, filter), expected.length)
+              if (round % 10 === 0) {
+                yield* Suite.equal(what, [...ids(yield* collect(store, name, { filter }))].sort(), expected)
+              }
+            }
+          })
+        )
+      )
+    )
+  })
+
 const filters = [
   Suite.test(
     "filters: ne, nin and not match records without the key; types are not mixed; ranges are for numbers",
@@ -621,25 +967,22 @@ const filters = [
     )
   ),
   Suite.test(
-    "300 random filters agree with the reference evaluator, in count, query and scroll",
+    "deleteWhere deletes what the filter matches and nothing else, whatever the filter",
     withCollection(cosine(2), (store, name) =>
       seeded(
-        "filters",
+        "deleting",
         Effect.gen(function* () {
-          const records = yield* Effect.forEach(Array.from({ length: 80 }), (_, index) =>
-            Effect.map(randomMetadata, (metadata) => ({ id: `r${index}`, vector: [1, 0], metadata }))
-          )
-          yield* store.upsert(name, records)
-          for (let round = 0; round < 300; round++) {
+          for (let round = 0; round < 20; round++) {
             const filter = yield* randomFilter(2)
-            const expected = ids(records.filter(({ metadata }) => Filter.matches(filter, metadata)))
-            const what = JSON.stringify(filter)
-            yield* Suite.equal(what, yield* store.count(name, filter), expected.length)
-            if (round % 5 === 0) {
-              const found = yield* store.query(name, { vector: [1, 0], filter, limit: 100 })
-              yield* Suite.equal(what, [...ids(found)].sort(), [...expected].sort())
-              yield* Suite.equal(what, [...ids(yield* collect(store, name, { filter }))].sort(), [...expected].sort())
-            }
+            const records = yield* Effect.forEach(Array.from({ length: 20 }), (_, index) =>
+              Effect.map(randomMetadata, (metadata) => ({ id: `r${index}`, vector: [1, 0], metadata }))
+            )
+            yield* store.upsert(name, records)
+            const gone = records.filter(({ metadata }) => Filter.matches(filter, metadata))
+            yield* Suite.equal(JSON.stringify(filter), yield* store.deleteWhere(name, filter), gone.length)
+            const left = ids(records.filter((record) => !gone.includes(record)))
+            yield* Suite.equal("what is left", [...ids(yield* collect(store, name))].sort(), [...left].sort())
+            yield* store.deleteAll(name)
           }
         })
       )
@@ -815,7 +1158,107 @@ const collections = [
   )
 ]
 
+/** Lets the event loop turn: what waits for a socket gets on, whatever the clock. */
+const turn = Effect.async<void>((resume) => {
+  const immediate = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(immediate))
+})
+
 const concurrency = [
+  Suite.test(
+    "writers of one record at once leave the record of one of them, whole",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        const one = (writer: number) => ({
+          id: "one",
+          vector: [1, writer],
+          metadata: { [`of${writer}`]: true, writer },
+          document: `by ${writer}`
+        })
+        yield* Effect.forEach(
+          Array.from({ length: 20 }, (_, writer) => writer),
+          (writer) => store.upsert(name, [one(writer)]),
+          { concurrency: "unbounded", discard: true }
+        )
+        yield* Suite.equal("how many", yield* store.count(name), 1)
+        const [record] = yield* store.get(name, ["one"])
+        yield* Suite.equal("the record", record, one(Number(record?.metadata["writer"])))
+      })
+    )
+  ),
+  Suite.test(
+    "scroll is complete while others write and delete at the same time",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        const record = (id: string) => ({ id, vector: [1, 0] })
+        const stay = Array.from({ length: 120 }, (_, n) => `k${String(n).padStart(3, "0")}`)
+        const come = stay.map((id) => `${id}+`)
+        yield* store.upsert(name, stay.map(record))
+        const writing = Effect.forever(
+          Effect.forEach(come, (id, n) =>
+            Effect.zipRight(store.upsert(name, [record(id), record(stay[n] ?? id)]), store.delete(name, [id]))
+          )
+        )
+        const seen = yield* Effect.map(
+          Effect.raceFirst(
+            Effect.all([collect(store, name, { pageSize: 7 }), collect(store, name, { pageSize: 50 })]),
+            writing
+          ),
+          (scrolls) => scrolls.map(ids)
+        )
+        for (const each of seen) {
+          yield* Suite.equal("those that stay", [...each.filter((id) => stay.includes(id))].sort(), stay)
+          yield* Suite.equal("none twice", new Set(each).size, each.length)
+        }
+      })
+    )
+  ),
+  Suite.test(
+    "a scroll may be left in the middle",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        const records = Array.from({ length: 30 }, (_, n) => ({ id: `k${n}`, vector: [1, n] }))
+        yield* store.upsert(name, records)
+        for (let round = 0; round < 15; round++) {
+          const some = yield* Stream.runCollect(Stream.take(store.scroll(name, { pageSize: 4 }), 6))
+          yield* Suite.equal("six", Chunk.size(some), 6)
+        }
+        yield* Suite.equal("all", (yield* collect(store, name)).length, 30)
+      })
+    )
+  ),
+  Suite.test(
+    "an upsert that is interrupted leaves whole records, and can be done again",
+    withCollection(cosine(8), (store, name) =>
+      Effect.gen(function* () {
+        const old = (yield* seeded("before", randomRecords(600, 8))).map((each) => ({
+          ...each,
+          metadata: { v: "old" }
+        }))
+        const fresh = (yield* seeded("after", randomRecords(600, 8))).map((each) => ({
+          ...each,
+          metadata: { v: "new" }
+        }))
+        const oldById = new Map(old.map((record) => [record.id, record]))
+        const freshById = new Map(fresh.map((record) => [record.id, record]))
+        for (const turns of [0, 1, 3, 10, 30, 100]) {
+          yield* store.upsert(name, old)
+          const fiber = yield* Effect.fork(store.upsert(name, fresh))
+          for (let n = 0; n < turns; n++) yield* turn
+          yield* Fiber.interrupt(fiber)
+          const kept = yield* collect(store, name)
+          yield* Suite.equal("how many", kept.length, 600)
+          for (const { id, metadata, vector } of kept) {
+            const from = metadata["v"] === "old" ? oldById : freshById
+            yield* Suite.equal(`the vector of ${id}`, vector, from.get(id)?.vector)
+          }
+        }
+        yield* store.upsert(name, fresh)
+        const kept = yield* collect(store, name, { filter: Filter.eq("v", "new") })
+        yield* Suite.equal("done again", kept.length, 600)
+      })
+    )
+  ),
   Suite.test(
     "writers of the same records at once neither fail nor mix records",
     withCollection(cosine(2), (store, name) =>
@@ -849,7 +1292,7 @@ const concurrency = [
         const records = yield* seeded("interrupted", randomRecords(1_200, 8))
         for (const turns of [0, 1, 5, 50]) {
           const fiber = yield* Effect.fork(store.upsert(name, records))
-          for (let turn = 0; turn < turns; turn++) yield* Effect.yieldNow()
+          for (let n = 0; n < turns; n++) yield* n % 2 === 0 ? Effect.yieldNow() : turn
           yield* Fiber.interrupt(fiber)
           const count = yield* store.count(name)
           yield* Suite.isTrue(`all or nothing, not ${count}`, count === 0 || count === records.length)
@@ -862,25 +1305,354 @@ const concurrency = [
   )
 ]
 
+const vocabulary = [
+  ...["disk", "full", "error", "memory", "restart", "the", "a", "of", "node", "cluster", "backup", "lag", "queue"],
+  ...[
+    "it's",
+    "naïve",
+    "ÜBER",
+    "Straße",
+    "données",
+    "ошибка",
+    "диск",
+    "磁盘已满",
+    "エラー",
+    "ดิสก์",
+    "x1",
+    "2.5",
+    "🚀",
+    "e\u0301"
+  ]
+]
+
+const randomDocument = Effect.flatMap(Random.nextIntBetween(0, 30), (length) =>
+  Effect.map(Effect.replicateEffect(pick(vocabulary, "the"), length), (words) =>
+    words.map((word, n) => (n % 7 === 6 ? `${word}. ` : n % 5 === 4 ? `${word}-` : `${word} `)).join("")
+  )
+)
+
+const ranked = (
+  records: ReadonlyArray<{ readonly id: string; readonly document: string }>,
+  text: string
+): ReadonlyArray<{ readonly id: string; readonly score: number }> => {
+  const ranking = TextSearch.ranking(TextSearch.queryWords(text))
+  for (const { document, id } of records) ranking.add(id, document)
+  return [...ranking.scores()].sort((a, b) => b.score - a.score || VectorStore.compareIds(a.id, b.id))
+}
+
+const documented = (count: number) =>
+  Effect.map(parted(count, 4), (records) => records).pipe(
+    Effect.flatMap((records) =>
+      Effect.forEach(records, (record) => Effect.map(randomDocument, (document) => ({ ...record, document })))
+    )
+  )
+
+const texts = [
+  Suite.test(
+    "a search by words finds documents that have one of them, in any case and any script, and no others",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        const documents = {
+          plain: "The disk is full.",
+          upper: "DISK: replace it",
+          inside: "diskette",
+          umlaut: "Über die Straße",
+          cyrillic: "ошибка диска",
+          chinese: "服务器磁盘已满,请清理",
+          quoted: "it's 'quoted' \\ & | ! ( ) : * <-> \"text\"",
+          empty: "",
+          marks: "... !!! ???"
+        }
+        yield* store.upsert(name, [
+          ...Object.entries(documents).map(([id, document]) => ({ id, vector: [1, 0], document })),
+          { id: "none", vector: [1, 0] }
+        ])
+        const found = (text: string) =>
+          Effect.map(VectorStore.searchText(store, { collection: name, text }), (matches) => [...ids(matches)].sort())
+        yield* Suite.equal("disk", yield* found("disk"), ["plain", "upper"])
+        yield* Suite.equal("Disk?", yield* found("Disk?"), ["plain", "upper"])
+        yield* Suite.equal("two words", yield* found("full straße"), ["plain", "umlaut"])
+        yield* Suite.equal("über", yield* found("ÜBER"), ["umlaut"])
+        yield* Suite.equal("ошибка", yield* found("ОШИБКА"), ["cyrillic"])
+        yield* Suite.equal("磁盘", yield* found("磁盘"), ["chinese"])
+        yield* Suite.equal("quoted", yield* found("'quoted' & (x | !y):*"), ["quoted"])
+        yield* Suite.equal("no such word", yield* found("nowhere"), [])
+        yield* Suite.equal("no word at all", yield* found(" ... '\\ & | !"), [])
+        const [first] = yield* VectorStore.searchText(store, { collection: name, text: "full disk", limit: 1 })
+        yield* Suite.equal("the best", first?.id, "plain")
+        yield* Suite.equal("its document", first?.document, documents.plain)
+        yield* Suite.equal("its metadata", first?.metadata, {})
+        yield* store.upsert(name, [{ id: "plain", vector: [1, 0], document: "replaced" }])
+        yield* Suite.equal("after it was replaced", yield* found("full"), [])
+        yield* Suite.equal("by what replaced it", yield* found("replaced"), ["plain"])
+      })
+    )
+  ),
+  Suite.test(
+    "words are ranked by BM25, with a filter among what passes it",
+    withCollection(cosine(4), (store, name) =>
+      seeded(
+        "documents",
+        Effect.gen(function* () {
+          const records = yield* documented(150)
+          yield* store.upsert(name, records)
+          for (let round = 0; round < 30; round++) {
+            const text = (yield* Effect.replicateEffect(pick(vocabulary, "disk"), 1 + (round % 4))).join(" ")
+            const filter = round % 3 === 0 ? Filter.ne("part", 1) : undefined
+            const limit = [10, 3, 200][round % 3] ?? 10
+            const passing = records.filter(
+              ({ metadata }) => filter === undefined || Filter.matches(filter, metadata ?? {})
+            )
+            const expected = ranked(passing, text).slice(0, limit)
+            const actual = yield* VectorStore.searchText(store, { collection: name, text, filter, limit })
+            yield* Suite.equal(`the ids for ${text}`, ids(actual), ids(expected))
+            for (const [index, { score }] of actual.entries()) {
+              yield* Suite.isTrue("the score", Math.abs(score - (expected[index]?.score ?? -1)) < 1e-6)
+            }
+          }
+        })
+      )
+    )
+  ),
+  Suite.test(
+    "a hybrid search is the fusion of the search by nearness and the one by words",
+    withCollection(cosine(4), (store, name) =>
+      seeded(
+        "hybrid",
+        Effect.gen(function* () {
+          const records = yield* documented(80)
+          const byId = new Map(records.map((record) => [record.id, record]))
+          yield* store.upsert(name, records)
+          const variants: ReadonlyArray<Partial<VectorStore.HybridQuery>> = [
+            {},
+            { filter: Filter.ne("part", 2), limit: 5 },
+            { candidates: 7, k: 10 },
+            { weights: { vector: 2, text: 0.5 }, includeVector: true },
+            { minScore: 0.2, includeVector: true, candidates: 20, limit: 40 },
+            { weights: { text: 0 } },
+            { weights: { vector: 0 } }
+          ]
+          for (const variant of variants) {
+            for (let round = 0; round < 4; round++) {
+              const vector = yield* randomVector(4)
+              const text = (yield* Effect.replicateEffect(pick(vocabulary, "disk"), 2)).join(" ")
+              const { filter, minScore } = variant
+              const limit = variant.candidates ?? Math.max(100, variant.limit ?? 10)
+              const byVector = yield* store.query(name, { vector, filter, minScore, limit })
+              const byText = yield* VectorStore.searchText(store, { collection: name, text, filter, limit })
+              const vectorWeight = variant.weights?.vector ?? 1
+              const textWeight = variant.weights?.text ?? 1
+              const expected = VectorStore.reciprocalRankFusion(
+                [
+                  { ids: vectorWeight === 0 ? [] : ids(byVector), weight: vectorWeight },
+                  { ids: textWeight === 0 ? [] : ids(byText), weight: textWeight }
+                ],
+                variant.k
+              ).slice(0, variant.limit ?? 10)
+              const actual = yield* VectorStore.hybrid(store, { ...variant, collection: name, vector, text })
+              yield* Suite.equal("the ids", ids(actual), ids(expected))
+              for (const [index, match] of actual.entries()) {
+                const wanted = expected[index]
+                const similarity = byVector.find(({ id }) => id === match.id)?.score
+                yield* Suite.isTrue("the score", Math.abs(match.score - (wanted?.score ?? -1)) < 1e-9)
+                yield* Suite.equal("the ranks", [match.vectorRank, match.textRank], [...(wanted?.ranks ?? [])])
+                yield* Suite.isTrue(
+                  "the similarity",
+                  match.similarity === undefined
+                    ? match.vectorRank === undefined
+                    : similarity !== undefined && near(match.similarity, similarity)
+                )
+                yield* Suite.equal("the document", match.document, byId.get(match.id)?.document)
+                yield* Suite.equal(
+                  "the vector",
+                  match.vector,
+                  variant.includeVector === true ? byId.get(match.id)?.vector : undefined
+                )
+              }
+            }
+          }
+          const wordless = yield* VectorStore.hybrid(store, { collection: name, vector: [1, 0, 0, 0], text: " ?! " })
+          const nearest = yield* store.query(name, { vector: [1, 0, 0, 0] })
+          yield* Suite.equal("without words", ids(wordless), ids(nearest))
+        })
+      )
+    )
+  ),
+  Suite.test(
+    "impossible searches by words and by both fail typed",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        yield* store.upsert(name, [{ id: "a", vector: [1, 0], document: "disk" }])
+        const text = "disk"
+        for (const limit of [0, -1, 1.5, Number.NaN, VectorStore.maxLimit + 1]) {
+          yield* failsWith(
+            `a limit of ${limit}`,
+            "InvalidRequest",
+            VectorStore.searchText(store, { collection: name, text, limit })
+          )
+        }
+        for (const given of [undefined, null, 1, {}]) {
+          const wrong = given as unknown as string
+          const words = VectorStore.searchText(store, { collection: name, text: wrong })
+          yield* failsWith("no text", "InvalidRequest", words)
+          const both = VectorStore.hybrid(store, { collection: name, vector: [1, 0], text: wrong })
+          yield* failsWith("no text", "InvalidRequest", both)
+        }
+        const wrong: ReadonlyArray<Partial<VectorStore.HybridQuery>> = [
+          { limit: 0 },
+          { candidates: 0 },
+          { candidates: Number.NaN },
+          { k: -1 },
+          { k: Number.NaN },
+          { weights: { vector: -1 } },
+          { weights: { vector: 0, text: 0 } },
+          { weights: { text: Number.NaN } },
+          { minScore: Number.NaN },
+          { vector: [0, 0] }
+        ]
+        for (const each of wrong) {
+          const asked = VectorStore.hybrid(store, { vector: [1, 0], text, ...each, collection: name })
+          yield* failsWith(JSON.stringify(each), "InvalidRequest", asked)
+        }
+        yield* failsWith(
+          "other dimensions",
+          "DimensionMismatch",
+          VectorStore.hybrid(store, { collection: name, vector: [1, 0, 0], text })
+        )
+        const filter = { op: "like" } as unknown as VectorStore.Filter.Filter
+        yield* failsWith(
+          "no filter",
+          "InvalidFilter",
+          VectorStore.searchText(store, { collection: name, text, filter })
+        )
+        yield* failsWith(
+          "no filter",
+          "InvalidFilter",
+          VectorStore.hybrid(store, { collection: name, vector: [1, 0], text, filter })
+        )
+        for (const nowhere of ["suite-nowhere", "nul\u0000", "../x"]) {
+          for (const words of [text, "?"]) {
+            yield* failsWith(
+              "nowhere",
+              "CollectionNotFound",
+              VectorStore.searchText(store, { collection: nowhere, text: words })
+            )
+            yield* failsWith(
+              "nowhere",
+              "CollectionNotFound",
+              VectorStore.hybrid(store, { collection: nowhere, vector: [1, 0], text: words })
+            )
+          }
+        }
+      })
+    )
+  ),
+  Suite.test(
+    "texts are embedded, written and found by text",
+    withCollection({ dimensions: 64, metric: "cosine" }, (store, name) =>
+      Effect.gen(function* () {
+        const records = [
+          { id: "disk", text: "The disk is full: delete old logs", metadata: { kind: "storage" } },
+          { id: "memory", text: "The process ran out of memory and was killed", metadata: { kind: "compute" } },
+          { id: "login", text: "replaced by the last of its id" },
+          { id: "login", text: "Users cannot log in: the certificate has expired" }
+        ]
+        yield* VectorStore.upsertTexts({ collection: name, records, batchSize: 2 })
+        yield* Suite.equal("how many", yield* store.count(name), 3)
+        const [login] = yield* store.get(name, ["login"])
+        yield* Suite.equal("the document", login?.document, records[3]?.text)
+        const text = "disk full of logs"
+        const [first] = yield* VectorStore.queryText({ collection: name, text, limit: 1 })
+        yield* Suite.equal("by text", [first?.id, first?.metadata], ["disk", { kind: "storage" }])
+        const filter = Filter.eq("kind", "compute")
+        const filtered = yield* VectorStore.queryText({ collection: name, text, filter })
+        yield* Suite.equal("by text and filter", ids(filtered), ["memory"])
+        const [both] = yield* VectorStore.hybridText({ collection: name, text })
+        yield* Suite.equal("by both", [both?.id, both?.vectorRank, both?.textRank], ["disk", 1, 1])
+        for (const blank of ["", "  ", undefined]) {
+          const wrong = blank as string
+          yield* failsWith("ask", "InvalidRequest", typedOnly(VectorStore.queryText({ collection: name, text: wrong })))
+          const written = VectorStore.upsertTexts({ collection: name, records: [{ id: "blank", text: wrong }] })
+          yield* failsWith("write", "InvalidRecord", typedOnly(written))
+        }
+        yield* failsWith(
+          "nowhere",
+          "CollectionNotFound",
+          typedOnly(VectorStore.upsertTexts({ collection: "suite-nowhere", records }))
+        )
+      }).pipe(
+        Effect.provideService(VectorStore.VectorStore, store),
+        Effect.provide(Embeddings.layerLocal({ dimensions: 64 }))
+      )
+    )
+  ),
+  Suite.test(
+    "embeddings of other dimensions than the collection's are DimensionMismatch before a text is embedded",
+    withCollection(cosine(3), (store, name) =>
+      Effect.gen(function* () {
+        let embedded = 0
+        const embeddings = Embeddings.Embeddings.of({
+          model: "suite",
+          dimensions: 64,
+          embed: () => Effect.succeed(Array.from({ length: 64 }, () => 1)),
+          embedMany: (texts) =>
+            Effect.sync(() => {
+              embedded += texts.length
+              return texts.map(() => Array.from({ length: 64 }, () => 1))
+            })
+        })
+        const run = <A, E>(effect: Effect.Effect<A, E, VectorStore.VectorStore | Embeddings.Embeddings>) =>
+          effect.pipe(
+            Effect.provideService(VectorStore.VectorStore, store),
+            Effect.provideService(Embeddings.Embeddings, embeddings)
+          )
+        const written = VectorStore.upsertTexts({ collection: name, records: [{ id: "a", text: "text" }] })
+        const error = yield* failsWith("write", "DimensionMismatch", typedOnly(run(written)))
+        yield* Suite.isTrue("it names the model", error.message.includes("suite"))
+        yield* Suite.equal("embedded", embedded, 0)
+        const asked = VectorStore.queryText({ collection: name, text: "text" })
+        yield* failsWith("ask", "DimensionMismatch", typedOnly(run(asked)))
+        const both = VectorStore.hybridText({ collection: name, text: "text" })
+        yield* failsWith("ask both", "DimensionMismatch", typedOnly(run(both)))
+        yield* Suite.equal("written", yield* store.count(name), 0)
+      })
+    )
+  )
+]
+
+/**
+ * The behaviours, as much of them as the options say: `Suite.applicable(VectorStoreSuite.make({ filters: 200 }), ["exact"])`.
+ *
+ * @since 0.1.0
+ * @category testing
+ */
+export const make = (options: Options = {}): Suite.Suite<Capability, VectorStore.VectorStore> => {
+  const vectors = options.vectors ?? 200
+  const rounds = options.queries ?? 20
+  return Suite.make<Capability, VectorStore.VectorStore>("VectorStore", [
+    ...upserts(options.batch ?? 2_000),
+    ...precision,
+    ...reads,
+    untyped,
+    ...indexes,
+    ...nearness("cosine", vectors, rounds),
+    ...nearness("l2", vectors, rounds),
+    ...nearness("dot", vectors, rounds),
+    scores,
+    ...edges,
+    ...queries,
+    ...filters,
+    ...randomFilters(options.filters ?? 2_000, options.filtersPerCase ?? 250),
+    ...collections,
+    ...concurrency,
+    ...texts
+  ])
+}
+
 /**
  * The behaviours. Run them over your adapter: `Suite.applicable(VectorStoreSuite.suite, ["exact", "atomicBatches"])`.
  *
  * @since 0.1.0
  * @category testing
  */
-export const suite: Suite.Suite<Capability, VectorStore.VectorStore> = Suite.make<Capability, VectorStore.VectorStore>(
-  "VectorStore",
-  [
-    ...upserts,
-    ...precision,
-    ...reads,
-    ...nearness("cosine"),
-    ...nearness("l2"),
-    ...nearness("dot"),
-    scores,
-    ...queries,
-    ...filters,
-    ...collections,
-    ...concurrency
-  ]
-)
+export const suite: Suite.Suite<Capability, VectorStore.VectorStore> = make()

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Install from "./Install.ts"
 import * as Dynamo from "./internal/dynamo.ts"
+import * as Machine from "./internal/machine.ts"
 import * as Need from "./Need.ts"
 
 export type { DynamoServer as DynamoDbLocalServer } from "./internal/dynamo.ts"
@@ -70,13 +71,17 @@ export const make = (): Effect.Effect<Dynamo.DynamoServer, Dynamo.DynamoServerEr
         description: "DynamoDB Local is not installed: pnpm servers install dynamodb-local"
       })
     }
-    return Dynamo.run(
-      "DynamoDB Local",
-      java,
-      (port) => [
-        ...["-Xmx256m", `-Djava.library.path=${Path.join(folder(), "emulator", "DynamoDBLocal_lib")}`, "-jar", jar()],
-        ...["-port", String(port), "-inMemory", "-sharedDb", "-disableTelemetry"]
-      ],
-      60_000
+    // it writes a file where it is started
+    return Effect.flatMap(Machine.folder("underlay-dynamodb-"), (place) =>
+      Dynamo.run(
+        "DynamoDB Local",
+        "/usr/bin/env",
+        (port) => [
+          ...["--chdir", place, java],
+          ...["-Xmx256m", `-Djava.library.path=${Path.join(folder(), "emulator", "DynamoDBLocal_lib")}`, "-jar", jar()],
+          ...["-port", String(port), "-inMemory", "-sharedDb", "-disableTelemetry"]
+        ],
+        60_000
+      )
     )
   })

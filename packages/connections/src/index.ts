@@ -1,3 +1,4 @@
+export * as Memcached from "./cache/Memcached.ts"
 export * as DatabaseError from "./database/DatabaseError.ts"
 export * as PGlite from "./database/PGlite.ts"
 export * as Postgres from "./database/Postgres.ts"

@@ -7,11 +7,13 @@
 import { Effect } from "effect"
 import { machine } from "../Harness.ts"
 import * as Load from "../redis/Load.ts"
+import * as Imports from "./imports.ts"
 import type { Comparing } from "./place.ts"
 import * as Postgres from "./postgres.ts"
 
 const areas: Readonly<Record<string, Comparing>> = {
-  postgres: Postgres.comparing
+  postgres: Postgres.comparing,
+  imports: Imports.comparing
 }
 
 const wanted = process.argv.slice(2)

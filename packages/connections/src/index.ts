@@ -1,3 +1,4 @@
+export * as StorageFormat from "./atlassian/StorageFormat.ts"
 export * as Memcached from "./cache/Memcached.ts"
 export * as DatabaseError from "./database/DatabaseError.ts"
 export * as PGlite from "./database/PGlite.ts"

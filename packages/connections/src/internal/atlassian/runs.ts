@@ -1,0 +1,308 @@
+/**
+ * Text in a line as runs with marks, which is what the storage format, Markdown and the Atlassian Document Format have in
+ * common. Marks are sets: which of two is inside the other is decided here, in one way, so that going to and fro ends.
+ */
+import type * as Mdast from "mdast"
+import * as Xml from "./xml.ts"
+
+export type Mark =
+  | { readonly type: "emphasis" | "strong" | "delete" }
+  | { readonly type: "link"; readonly url: string; readonly title: string | undefined }
+  /** An element round text; `comment` where its tags are hidden in comments. */
+  | { readonly type: "element"; readonly element: Xml.Element; readonly comment: boolean }
+
+export type Leaf =
+  | { readonly type: "text"; readonly value: string }
+  | { readonly type: "code"; readonly value: string }
+  | { readonly type: "break" }
+  | {
+      readonly type: "image"
+      readonly url: string
+      readonly alt: string
+      readonly title: string | undefined
+      /** Further attributes of the element. */
+      readonly more: ReadonlyArray<readonly [string, string]>
+    }
+  /** What has no other form: an element as it is; `comment` where it is hidden in a comment. */
+  | { readonly type: "raw"; readonly element: Xml.Element; readonly comment: boolean }
+
+export interface Run {
+  readonly leaf: Leaf
+  readonly marks: ReadonlyArray<Mark>
+}
+
+export interface Group {
+  readonly mark: Mark
+  readonly children: ReadonlyArray<InlineNode>
+}
+
+export type InlineNode = Group | Leaf
+
+const rank = { link: 0, element: 1, emphasis: 2, strong: 3, delete: 4 } as const
+
+export const keyOf = (mark: Mark): string =>
+  mark.type === "link"
+    ? `link ${mark.url} ${mark.title ?? ""}`
+    : mark.type === "element"
+      ? `element ${Xml.openTag(mark.element, false)}`
+      : mark.type
+
+/** Adds a mark, once; there is one link at the most, the outer one. */
+export const withMark = (marks: ReadonlyArray<Mark>, mark: Mark): ReadonlyArray<Mark> =>
+  marks.some((each) => keyOf(each) === keyOf(mark) || (each.type === "link" && mark.type === "link"))
+    ? marks
+    : [...marks, mark]
+
+const isSpace = (text: string): boolean => /^\s*$/u.test(text)
+
+const sameMarks = (a: Run, keys: ReadonlySet<string>): boolean =>
+  a.marks.length === keys.size && a.marks.every((mark) => keys.has(keyOf(mark)))
+
+/**
+ * White space is one space, none at the ends and round breaks, and has the marks that both its neighbours have; runs with
+ * the same marks are one.
+ */
+export const tidy = (runs: ReadonlyArray<Run>): ReadonlyArray<Run> => {
+  // Pieces of words and of white space.
+  const pieces: Array<{ run: Run; space: boolean }> = []
+  for (const run of runs) {
+    if (run.leaf.type !== "text") {
+      pieces.push({ run, space: false })
+      continue
+    }
+    const value = run.leaf.value.replace(/[ \t\r\n\f]+/g, " ")
+    const start = value.length - value.trimStart().length
+    const end = value.trimEnd().length
+    const part = (from: number, to: number, space: boolean): void => {
+      if (to > from) pieces.push({ run: { leaf: { type: "text", value: value.slice(from, to) }, marks: run.marks }, space })
+    }
+    if (start >= value.length) part(0, value.length, true)
+    else {
+      part(0, start, true)
+      part(start, end, false)
+      part(end, value.length, true)
+    }
+  }
+  while (pieces[pieces.length - 1]?.run.leaf.type === "break") pieces.pop()
+  const out: Array<Run> = []
+  const push = (run: Run): void => {
+    const last = out[out.length - 1]
+    if (last !== undefined && last.leaf.type === "text" && run.leaf.type === "text") {
+      if (sameMarks(last, new Set(run.marks.map(keyOf)))) {
+        // Two spaces that meet are one.
+        const value = last.leaf.value.endsWith(" ") ? run.leaf.value.replace(/^ +/, "") : run.leaf.value
+        out[out.length - 1] = { leaf: { type: "text", value: last.leaf.value + value }, marks: last.marks }
+        return
+      }
+    }
+    if (run.leaf.type === "text" && run.leaf.value === "") return
+    out.push(run)
+  }
+  for (let at = 0; at < pieces.length; ) {
+    const piece = pieces[at]
+    if (piece === undefined) break
+    if (!piece.space) {
+      push(piece.run)
+      at++
+      continue
+    }
+    let to = at
+    let value = ""
+    for (let each = pieces[to]; each?.space === true && each.run.leaf.type === "text"; each = pieces[++to]) {
+      value += each.run.leaf.value
+    }
+    value = value.replace(/ +/g, " ")
+    const before = out[out.length - 1]
+    const after = pieces[to]?.run
+    at = to
+    const atStart = before === undefined || before.leaf.type === "break"
+    const atEnd = after === undefined || after.leaf.type === "break"
+    if (atStart) value = value.replace(/^ /, "")
+    if (atEnd) value = value.replace(/ $/, "")
+    if (value === "") continue
+    const keys = new Set((after?.marks ?? []).map(keyOf))
+    // Nothing but space that is kept, such as one that does not break, keeps the marks that it has.
+    const marks =
+      before === undefined || after === undefined ? [] : before.marks.filter((mark) => keys.has(keyOf(mark)))
+    push({ leaf: { type: "text", value }, marks })
+  }
+  return out
+}
+
+/** Runs as a tree: each mark round as many runs as it can be. */
+export const group = (runs: ReadonlyArray<Run>): ReadonlyArray<InlineNode> => {
+  const out: Array<InlineNode> = []
+  for (let at = 0; at < runs.length; ) {
+    const run = runs[at]
+    if (run === undefined) break
+    if (run.marks.length === 0) {
+      out.push(run.leaf)
+      at++
+      continue
+    }
+    let best: { mark: Mark; to: number } | undefined
+    for (const mark of run.marks) {
+      const key = keyOf(mark)
+      let to = at + 1
+      while (to < runs.length && runs[to]?.marks.some((each) => keyOf(each) === key)) to++
+      if (
+        best === undefined ||
+        to > best.to ||
+        (to === best.to &&
+          (rank[mark.type] < rank[best.mark.type] ||
+            (rank[mark.type] === rank[best.mark.type] && key < keyOf(best.mark))))
+      ) {
+        best = { mark, to }
+      }
+    }
+    if (best === undefined) break
+    const { mark, to } = best
+    const key = keyOf(mark)
+    const inside = runs
+      .slice(at, to)
+      .map((each) => ({ leaf: each.leaf, marks: each.marks.filter((one) => keyOf(one) !== key) }))
+    out.push({ mark, children: group(inside) })
+    at = to
+  }
+  return out
+}
+
+/** Text alone, for titles. */
+export const plainText = (runs: ReadonlyArray<Run>): string =>
+  runs
+    .map(({ leaf }) =>
+      leaf.type === "text" || leaf.type === "code"
+        ? leaf.value
+        : leaf.type === "break"
+          ? " "
+          : leaf.type === "image"
+            ? leaf.alt
+            : Xml.textOf(leaf.element)
+    )
+    .join("")
+
+/** What would end a comment or a cell, or begin a line, as character references. The XML stays the same. */
+const hidden = (xml: string): string =>
+  xml.replace(/-(?=-|$)/g, "&#45;").replace(/[|\n\r]/g, (each) => `&#${each.charCodeAt(0)};`)
+
+/** An element in a comment, with no CDATA, in which references would not be read. */
+export const comment = (xml: string): string => `<!--${hidden(xml)}-->`
+
+/** All of an element without CDATA. */
+export const writeEscaped = (node: Xml.Element): string => {
+  if (node.children.length === 0) return Xml.openTag(node, true)
+  return (
+    Xml.openTag(node, false) +
+    node.children.map((each) => (typeof each === "string" ? Xml.write([each]) : writeEscaped(each))).join("") +
+    `</${node.name}>`
+  )
+}
+
+const rawHtml = (leaf: Leaf & { readonly type: "raw" }): string =>
+  leaf.comment ? comment(writeEscaped(leaf.element)) : hidden(writeEscaped(leaf.element))
+
+const isPunctuation = (char: string): boolean => /[\p{P}\p{S}]/u.test(char)
+
+const edge = (node: InlineNode | undefined, last: boolean): string => {
+  if (node === undefined) return " "
+  if ("mark" in node) {
+    // The delimiters of emphasis in emphasis are one run with its own.
+    if (node.mark.type === "emphasis" || node.mark.type === "strong") {
+      return edge(node.children[last ? node.children.length - 1 : 0], last)
+    }
+    return "."
+  }
+  if (node.type === "break") return " "
+  if (node.type !== "text") return "."
+  const chars = last ? node.value.slice(-2) : node.value.slice(0, 2)
+  return (last ? Array.from(chars).pop() : Array.from(chars)[0]) ?? " "
+}
+
+const isAttention = (node: InlineNode | undefined): boolean =>
+  node !== undefined &&
+  "mark" in node &&
+  (node.mark.type === "emphasis" || node.mark.type === "strong" || node.mark.type === "delete")
+
+const tagOf = { emphasis: "em", strong: "strong", delete: "del" } as const
+
+/**
+ * The tree as Markdown's. Emphasis that Markdown could not tell, such as `**a.**b`, is written as tags. In a cell and in a
+ * heading a line cannot end.
+ */
+export const toMdast = (nodes: ReadonlyArray<InlineNode>, oneLine: boolean, inside = false): Array<Mdast.PhrasingContent> => {
+  const out: Array<Mdast.PhrasingContent> = []
+  const html = (value: string): void => {
+    out.push({ type: "html", value })
+  }
+  nodes.forEach((node, at) => {
+    if ("mark" in node) {
+      const { mark } = node
+      switch (mark.type) {
+        case "link":
+          out.push({
+            type: "link",
+            url: mark.url,
+            ...(mark.title === undefined ? {} : { title: mark.title }),
+            children: toMdast(node.children, oneLine)
+          })
+          return
+        case "element": {
+          const open = Xml.openTag(mark.element, false)
+          const close = `</${mark.element.name}>`
+          html(mark.comment ? comment(open) : hidden(open))
+          out.push(...toMdast(node.children, oneLine, true))
+          html(mark.comment ? comment(close) : close)
+          return
+        }
+        default: {
+          const before = at === 0 && inside ? "." : edge(nodes[at - 1], true)
+          const after = at === nodes.length - 1 && inside ? "." : edge(nodes[at + 1], false)
+          const first = edge(node.children[0], false)
+          const last = edge(node.children[node.children.length - 1], true)
+          const free = (char: string): boolean => isSpace(char) || isPunctuation(char)
+          const safe =
+            !isSpace(first) &&
+            !isSpace(last) &&
+            (!isPunctuation(first) || free(before)) &&
+            (!isPunctuation(last) || free(after)) &&
+            !isAttention(nodes[at - 1]) &&
+            !isAttention(nodes[at + 1]) &&
+            node.children.length > 0
+          const children = toMdast(node.children, oneLine, true)
+          if (safe) out.push({ type: mark.type, children })
+          else {
+            html(`<${tagOf[mark.type]}>`)
+            out.push(...children)
+            html(`</${tagOf[mark.type]}>`)
+          }
+          return
+        }
+      }
+    }
+    switch (node.type) {
+      case "text":
+        out.push({ type: "text", value: node.value })
+        return
+      case "code":
+        out.push({ type: "inlineCode", value: node.value })
+        return
+      case "break":
+        if (oneLine) html("<br />")
+        else out.push({ type: "break" })
+        return
+      case "image":
+        out.push({
+          type: "image",
+          url: node.url,
+          alt: node.alt,
+          ...(node.title === undefined ? {} : { title: node.title })
+        })
+        if (node.more.length > 0) html(comment(Xml.openTag(Xml.element("ac:image", [], node.more), true)))
+        return
+      case "raw":
+        html(rawHtml(node))
+        return
+    }
+  })
+  return out
+}

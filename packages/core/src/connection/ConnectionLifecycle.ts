@@ -22,6 +22,7 @@ import * as ExternalClient from "../external/ExternalClient.ts"
 import { withoutCallReferences } from "../internal/callReferences.ts"
 import * as Health from "../operations/Health.ts"
 import * as ErrorClass from "../resilience/ErrorClass.ts"
+import * as Timeout from "../resilience/Timeout.ts"
 import {
   type CheckResult,
   type Connection,
@@ -75,6 +76,8 @@ export interface Options<Client> {
    * idempotent or nothing was sent, and a circuit breaker; a `Conflict` is never tried again.
    */
   readonly watch?: Omit<ExternalClient.Options, "service" | "health"> | undefined
+  /** On the external plane: what watches the calls, where it is made elsewhere; `watch` is not read then. */
+  readonly watcher?: ExternalClient.ExternalClient | undefined
   /**
    * On the external plane: whether `connection.use` is itself a call that is watched, of the name `use`. For a client that
    * is a driver's own. False: the client's methods are made with `call`.
@@ -121,6 +124,11 @@ export interface Lifecycle<Client> {
     f: (client: Client) => Stream.Stream<A, E, R>,
     options?: CallOptions
   ) => Stream.Stream<A, E | ConnectionError, R>
+  /**
+   * Lends the client until the scope closes, for what lasts longer than one effect. The release of the connection waits for
+   * it as for a call; when it waits no longer, what ends it is that the client is released.
+   */
+  readonly borrow: Effect.Effect<Client, ConnectionError, Scope.Scope>
   /** The client, made if there is none yet. */
   readonly client: Effect.Effect<Client, ConnectionError>
 }
@@ -188,7 +196,7 @@ export const make = Effect.fnUntraced(function* <Client>(
   const background = (effect: Effect.Effect<void>): Fiber.RuntimeFiber<void> =>
     fork(Effect.mapInputContext(effect, (context: Context.Context<never>) => withoutCallReferences(context)))
 
-  const external = plane === "internal" ? undefined : yield* watching(name, options.watch)
+  const external = plane === "internal" ? undefined : (options.watcher ?? (yield* watching(name, options.watch)))
 
   // ---- the client ----------------------------------------------------------------------------------------------------
 
@@ -199,8 +207,8 @@ export const make = Effect.fnUntraced(function* <Client>(
         const gone = yield* Deferred.make<void>()
         openings.add(gone)
         const scope = yield* Scope.make()
-        const fiber = yield* Effect.forkDaemon(Effect.interruptible(Scope.extend(options.open, scope)))
-        const exit = yield* Effect.exit(restore(Effect.timeoutOption(Fiber.await(fiber), connectTimeout)))
+        const fiber = yield* quietly(Scope.extend(options.open, scope))
+        const exit = yield* Effect.exit(restore(Effect.timeoutOption(Fiber.join(fiber), connectTimeout)))
         const outcome: Exit.Exit<Client, ConnectionError> =
           Exit.isFailure(exit) || phase !== "open"
             ? Exit.fail(refusal("connect"))
@@ -255,11 +263,9 @@ export const make = Effect.fnUntraced(function* <Client>(
         : Effect.void
     )
   ).pipe(
-    Effect.disconnect,
-    Effect.timeoutFail({
-      duration: connectTimeout,
-      onTimeout: () => error("Timeout", "connect", `it did not answer within ${Duration.format(connectTimeout)}`)
-    }),
+    limited(connectTimeout, () =>
+      error("Timeout", "connect", `it did not answer within ${Duration.format(connectTimeout)}`)
+    ),
     Effect.tapBoth({
       onSuccess: () => settle("ready"),
       onFailure: () => settle("down")
@@ -306,10 +312,11 @@ export const make = Effect.fnUntraced(function* <Client>(
   const cuttable =
     (restore: Restore, borrower: Borrower, method: string) =>
     <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ConnectionError, R> =>
-      Effect.flatMap(Effect.forkDaemon(restore(effect)), (fiber) =>
+      // It ends with its exit: a fiber that fails, and that nobody joins, would be logged.
+      Effect.flatMap(Effect.forkDaemon(Effect.exit(restore(effect))), (fiber) =>
         restore(
           Effect.async<Exit.Exit<A, E | ConnectionError>>((resume) => {
-            const ended = (exit: Exit.Exit<A, E>): void => resume(Effect.succeed(exit))
+            const ended = (exit: Exit.Exit<Exit.Exit<A, E>>): void => resume(exit)
             fiber.addObserver(ended)
             borrower.cut = () => {
               fiber.removeObserver(ended)
@@ -352,6 +359,13 @@ export const make = Effect.fnUntraced(function* <Client>(
       )
     )
 
+  const borrow: Lifecycle<Client>["borrow"] = Effect.uninterruptibleMask((restore) =>
+    Effect.zipRight(
+      Effect.acquireRelease(enter("borrow"), (borrower) => Effect.sync(() => leave(borrower))),
+      restore(lent)
+    )
+  )
+
   const lendStream = <A, E, R>(
     method: string,
     f: (client: Client) => Stream.Stream<A, E, R>
@@ -390,10 +404,7 @@ export const make = Effect.fnUntraced(function* <Client>(
     const timeout = given?.timeout
     return timeout === undefined || timeout === false
       ? lending
-      : Effect.timeoutFail(Effect.disconnect(lending), {
-          duration: timeout,
-          onTimeout: () => late(operation, Duration.decode(timeout))
-        })
+      : limited(timeout, () => late(operation, Duration.decode(timeout)))(lending)
   }
 
   const late = (method: string, limit: Duration.Duration) =>
@@ -447,12 +458,12 @@ export const make = Effect.fnUntraced(function* <Client>(
       return down("Timeout", `the check that began ${now - orphan.since} ms ago has still not ended`)
     }
     const work = { since: now }
-    const fiber = yield* Effect.forkDaemon(Effect.interruptible(checked))
+    const fiber = yield* quietly(checked)
     orphan = work
     fiber.addObserver(() => {
       if (orphan === work) orphan = undefined
     })
-    const outcome = yield* Effect.onInterrupt(Effect.timeoutOption(Fiber.await(fiber), healthTimeout), () =>
+    const outcome = yield* Effect.onInterrupt(Effect.timeoutOption(Fiber.join(fiber), healthTimeout), () =>
       Fiber.interruptFork(fiber)
     )
     if (Option.isNone(outcome)) {
@@ -567,16 +578,36 @@ export const make = Effect.fnUntraced(function* <Client>(
     )
   }
   yield* Health.register({ name, timeout: Duration.sum(healthTimeout, Duration.millis(50)), check: health })
-  return { connection, call, stream, client }
+  return { connection, call, stream, borrow, client }
 })
+
+/** With a limit that holds also where the effect cannot be interrupted. */
+const limited =
+  (limit: Duration.DurationInput, onTimeout: () => ConnectionError) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ConnectionError, R> =>
+    Effect.flatten(
+      Effect.mapError(Timeout.within(Effect.either(effect), { duration: limit, service: "connection" }), onTimeout)
+    )
+
+/** On a fiber of its own that ends with the exit: one that fails, and that nobody joins, would be logged. */
+const quietly = <A, E, R>(
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<Fiber.RuntimeFiber<Exit.Exit<A, E>>, never, R> =>
+  Effect.forkDaemon(Effect.uninterruptible(Effect.exit(Effect.interruptible(effect))))
 
 const down = (reason: string, text: string, code?: string): CheckResult => ({
   status: "down",
   details: { reason, error: text, ...(code === undefined ? {} : { code }) }
 })
 
-/** What was sent once and was in conflict is in conflict again: only who knows what changed can try anew. */
-const classify: ErrorClass.Classify = (failure) =>
+/**
+ * How the calls of a connection are classified for retries and circuit breakers: as everywhere, but what was sent once and
+ * was in conflict is in conflict again, for only who knows what changed can try anew.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const classify: ErrorClass.Classify = (failure) =>
   failure instanceof ConnectionError && failure.reason === "Conflict"
     ? { class: "permanent" }
     : ErrorClass.classify(failure)

@@ -1,5 +1,6 @@
 export * as StorageFormat from "./atlassian/StorageFormat.ts"
 export * as Memcached from "./cache/Memcached.ts"
+export * as MemcachedCache from "./cache/MemcachedCache.ts"
 export * as DatabaseError from "./database/DatabaseError.ts"
 export * as PGlite from "./database/PGlite.ts"
 export * as Postgres from "./database/Postgres.ts"

@@ -23,7 +23,7 @@ describe.skipIf(Need.missing("redis-server"))(Need.title("Caches on Redis", "red
       advance,
       caches: (configuration) => configured(configuration)(Caches.make([RedisCaches.kind]))
     })
-    for (const one of Suite.applicable(suite, ["oneTime"])) it.effect(one.name, () => one.run)
+    for (const one of Suite.applicable(suite, ["oneTime", "counts"])) it.effect(one.name, () => one.run)
   })
 
   it.scoped("entries are kept under the prefix and the name", () =>

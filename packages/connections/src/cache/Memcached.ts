@@ -231,6 +231,14 @@ export const rawOf = (service: Made): Effect.Effect<Client.Raw, ConnectionError>
   clients.get(service) ?? Effect.dieMessage("this service was not made by Memcached.make")
 
 /**
+ * The plain client that a connection lends.
+ *
+ * @internal
+ */
+export const rawOfLent = (client: Service): Effect.Effect<Client.Raw> =>
+  Client.isRaw(client) ? Effect.succeed(client) : Effect.dieMessage("this client was not lent by Memcached.make")
+
+/**
  * Makes a connection. It fails with `InvalidSettings` on what cannot be, and when it is eager with why no server
  * answered. Of several servers one that is away makes its health `degraded` and its share of the keys fail; no other
  * server takes them over, so that none has what is out of date when it is back.

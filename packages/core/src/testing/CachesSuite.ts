@@ -16,12 +16,13 @@ import * as SessionStore from "../state/SessionStore.ts"
 import * as Suite from "./Suite.ts"
 
 /**
- * What a kind may have beyond caches: `oneTime`, that it keeps confirmation codes and sign-ups.
+ * What a kind may have beyond caches: `oneTime`, that it keeps confirmation codes and sign-ups; `counts`, that it says how
+ * many entries were cleared.
  *
  * @since 0.1.0
  * @category models
  */
-export type Capability = "oneTime"
+export type Capability = "oneTime" | "counts"
 
 /**
  * What the suite needs of the test that runs it.
@@ -160,14 +161,41 @@ export const make = <R = never>(options: Options<R>): Suite.Suite<Capability, R>
             [other, 1, 0]
           ]
         )
-        yield* Suite.equal("cleared", yield* registry.clear(name), 2)
+        yield* registry.clear(name)
         yield* Suite.equal("gone", yield* one.get(ada.id), Option.none())
         yield* Suite.equal("the other is not", yield* two.get(ada.id), Option.some(ada))
         yield* one.set(ada.id, ada)
-        yield* Suite.equal("all", yield* registry.clearAll, 2)
+        yield* registry.clearAll
+        yield* Suite.equal(
+          "nothing is left",
+          [yield* one.get(ada.id), yield* two.get(ada.id)],
+          [Option.none(), Option.none()]
+        )
         const missing = yield* Effect.either(registry.clear("nobody"))
         yield* Suite.isTrue("not one that is not", Either.isLeft(missing) && missing.left.reason === "NotFound")
       })
+    ),
+    Suite.testWith(
+      "clear by name says how many there were",
+      ["counts"],
+      body((name) =>
+        Effect.gen(function* () {
+          const other = `${name}-other`
+          const registry = yield* caches(
+            new Map([
+              [`caches.${name}.kind`, kind],
+              [`caches.${other}.kind`, kind]
+            ])
+          )
+          const [one, two] = [yield* registry.get(users(name)), yield* registry.get(users(other))]
+          yield* one.set(ada.id, ada)
+          yield* one.set(grace.id, grace)
+          yield* two.set(ada.id, ada)
+          yield* Suite.equal("cleared", yield* registry.clear(name), 2)
+          yield* one.set(ada.id, ada)
+          yield* Suite.equal("all", yield* registry.clearAll, 2)
+        })
+      )
     ),
     scenario("two registries share what they keep, where the kind does", (name) =>
       Effect.gen(function* () {

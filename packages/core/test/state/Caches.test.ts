@@ -25,7 +25,7 @@ describe("Caches in memory", () => {
     advance: TestClock.adjust,
     caches: (configuration) => Effect.withConfigProvider(Caches.make(), ConfigProvider.fromMap(new Map(configuration)))
   })
-  for (const one of Suite.applicable(suite, ["oneTime"])) it.effect(one.name, () => one.run)
+  for (const one of Suite.applicable(suite, ["oneTime", "counts"])) it.effect(one.name, () => one.run)
 })
 
 const nothing = ConfigProvider.fromMap(new Map())

@@ -17,7 +17,7 @@ describe("SessionStore in memory", () => {
 })
 
 describe("Cache in memory", () => {
-  for (const one of Suite.applicable(CacheSuite.make({ advance }), ["leases", "stamps", "invalidations"])) {
+  for (const one of Suite.applicable(CacheSuite.make({ advance }), ["leases", "stamps", "invalidations", "counts"])) {
     it.effect(one.name, () => one.run.pipe(Effect.provide(Cache.layerMemory())))
   }
 })

@@ -325,10 +325,15 @@ export const ports: ReadonlyArray<Port> = [
     name: "Cache",
     suite: "CacheSuite",
     memory: inMemory(
-      Suite.applicable(CacheSuite.make({ advance: TestClock.adjust }), ["leases", "stamps", "invalidations"])
+      Suite.applicable(CacheSuite.make({ advance: TestClock.adjust }), ["leases", "stamps", "invalidations", "counts"])
     ),
     redis: inTestTime(
-      Suite.applicable(CacheSuite.make({ advance: bothTimes(has("cache:")) }), ["leases", "stamps", "invalidations"])
+      Suite.applicable(CacheSuite.make({ advance: bothTimes(has("cache:")) }), [
+        "leases",
+        "stamps",
+        "invalidations",
+        "counts"
+      ])
     )
   },
   {
@@ -428,7 +433,7 @@ export const ports: ReadonlyArray<Port> = [
           advance: TestClock.adjust,
           caches: (configuration) => configured(Caches.make(), configuration)
         }),
-        ["oneTime"]
+        ["oneTime", "counts"]
       )
     ),
     redis: inTestTime(
@@ -438,7 +443,7 @@ export const ports: ReadonlyArray<Port> = [
           advance: bothTimes(`${has("cache:")} or ${oneTime}`),
           caches: (configuration) => configured(Caches.make([RedisCaches.kind]), configuration)
         }),
-        ["oneTime"]
+        ["oneTime", "counts"]
       )
     )
   }

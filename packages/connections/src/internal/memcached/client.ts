@@ -77,6 +77,7 @@ export interface Raw extends Client {
     method: string,
     requests: ReadonlyArray<{ readonly key: string; readonly pieces: ReadonlyArray<string | Uint8Array> }>
   ) => Effect.Effect<ReadonlyArray<Either.Either<Protocol.Reply, ConnectionError>>>
+  readonly maxValueBytes: number
   /** Asks every server for a sign of life. */
   readonly ping: Effect.Effect<ReadonlyArray<Either.Either<void, ConnectionError>>>
   readonly stats: Effect.Effect<ConnectionStats>
@@ -115,6 +116,11 @@ export const expiryOf = (millis: number, now: number): number => {
 }
 
 const latestExpiry = 0xffff_ffff
+
+const made = new WeakSet<Client>()
+
+/** Whether `make` gave it. */
+export const isRaw = (client: Client): client is Raw => made.has(client)
 
 export const make = (options: Options): Raw => {
   const { addresses, keyPrefix, maxValueBytes, name } = options
@@ -294,7 +300,7 @@ export const make = (options: Options): Raw => {
 
   const allOf = <A>(results: ReadonlyArray<Either.Either<A, ConnectionError>>) => Effect.forEach(results, (one) => one)
 
-  return {
+  const client: Raw = {
     get: (key) => exchange("get", key, (key) => [`mg ${key} v f c\r\n`], readItem),
     getMany: (keys) =>
       Effect.suspend(() => {
@@ -392,6 +398,7 @@ export const make = (options: Options): Raw => {
         )
     ),
     exchangeMany,
+    maxValueBytes,
     ping: Effect.map(
       onEach("health", "mn\r\n", (reply) => (reply.code === "MN" ? true : undefined)),
       (results) => results.map((one) => Either.map(one, () => undefined))
@@ -417,6 +424,8 @@ export const make = (options: Options): Raw => {
       for (const node of nodes) node.close()
     })
   }
+  made.add(client)
+  return client
 }
 
 const mostCounted = 2n ** 64n - 1n

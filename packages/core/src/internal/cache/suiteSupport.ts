@@ -9,12 +9,12 @@ import * as SessionStore from "../../state/SessionStore.ts"
 
 /**
  * What a backend may be able to do: to hold leases, so that a key is computed once however many processes ask; to hold
- * stamps, for tags and generations; to tell of changes, for the tier in the process; to keep large texts compressed.
+ * stamps, for tags and generations; to tell of changes, for the tier in the process; to count what `clear` deletes (`counts`).
  *
  * @since 0.1.0
  * @category models
  */
-export type Capability = "leases" | "stamps" | "invalidations"
+export type Capability = "leases" | "stamps" | "invalidations" | "counts"
 
 export const namespace = Effect.map(SessionStore.makeId, (id) => `suite-${id.slice(0, 12)}`)
 

@@ -51,7 +51,7 @@ const Production = Layer.mergeAll(
   State,
   Model,
   Embeddings.layerLocal(),
-  PgVector.layer.pipe(Layer.provide(PGlite.layer()))
+  PgVector.layerSql().pipe(Layer.provide(PGlite.layer()))
 )
 
 const Test = Layer.mergeAll(State, Model, Embeddings.layerLocal(), VectorStore.layerMemory)

@@ -146,7 +146,7 @@ export const search = (settings: AppSettings): Chosen<VectorStore.VectorStore> =
         switch: "DATABASE_URL=postgres://user:password@localhost:5432/database",
         check: "pglite"
       },
-      layer: PgVector.layer.pipe(
+      layer: PgVector.layerSql().pipe(
         Layer.provide(PGlite.layer()),
         Layer.mapError(failedBuild("search", "The embedded database cannot be started"))
       )
@@ -156,7 +156,7 @@ export const search = (settings: AppSettings): Chosen<VectorStore.VectorStore> =
   const address = addressOf(Redacted.value(url), "5432")
   return {
     part: { name: "search", mode: "real", what: "PostgreSQL with pgvector", address, check: "postgres" },
-    layer: PgVector.layer.pipe(
+    layer: PgVector.layerSql().pipe(
       Layer.mapError(
         failedBuild(
           "search",

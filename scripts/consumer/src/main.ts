@@ -79,7 +79,7 @@ program.pipe(
       SessionStore.layerMemory(),
       Cache.layerMemory(),
       Embeddings.layerLocal(),
-      PgVector.layer.pipe(Layer.provideMerge(Database)),
+      PgVector.layerSql().pipe(Layer.provideMerge(Database)),
       LlmTest.layerScripted({ replies: ["hi"] })
     )
   ),

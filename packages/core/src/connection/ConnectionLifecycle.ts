@@ -22,6 +22,7 @@ import * as ExternalClient from "../external/ExternalClient.ts"
 import { withoutCallReferences } from "../internal/callReferences.ts"
 import * as Health from "../operations/Health.ts"
 import * as ErrorClass from "../resilience/ErrorClass.ts"
+import * as Policy from "../resilience/Policy.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import {
   type CheckResult,
@@ -612,8 +613,11 @@ export const classify: ErrorClass.Classify = (failure) =>
     ? { class: "permanent" }
     : ErrorClass.classify(failure)
 
-const watching = (service: string, options: Options<unknown>["watch"]) =>
-  ExternalClient.make({ ...options, service, health: false, policy: options?.policy ?? { classify } })
+const watching = (service: string, options: Options<unknown>["watch"]) => {
+  const given = options?.policy
+  const policy = Policy.isPolicy(given) ? given : { classify, ...given }
+  return ExternalClient.make({ ...options, service, health: false, policy })
+}
 
 const externalTags: ReadonlySet<string> = new Set<ExternalClient.ExternalError["_tag"]>([
   "CircuitOpen",
@@ -701,14 +705,14 @@ export const track = Effect.fnUntraced(function* (at: {
 }): Effect.fn.Return<Tracker, never, Scope.Scope> {
   const released = yield* Deferred.make<DrainReport>()
   let phase: "open" | "draining" | "closed" = "open"
-  let began = 0
+  let began: number | undefined
   let inUse = 0
   let cut = 0
   yield* Effect.addFinalizer(() =>
     Effect.flatMap(Clock.currentTimeMillis, (now) => {
       phase = "closed"
       const { kind, name } = at
-      const tookMs = began === 0 ? 0 : now - began
+      const tookMs = began === undefined ? 0 : now - began
       return Deferred.succeed(released, { kind, name, inUse, finished: Math.max(0, inUse - cut), cut, tookMs })
     })
   )

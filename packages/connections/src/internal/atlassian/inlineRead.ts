@@ -39,10 +39,6 @@ type Tag =
   | { readonly type: "image"; readonly more: ReadonlyArray<readonly [string, string]> }
   | { readonly type: "comment" }
 
-/** The inside of a comment, if it is one. */
-export const commentOf = (html: string): string | undefined =>
-  html.startsWith("<!--") && html.endsWith("-->") && html.length >= 7 ? html.slice(4, -3) : undefined
-
 const tagCache = new Map<string, Tag | undefined>()
 
 /** What a piece of HTML is, as far as it is known here. A few pieces are met again and again. */
@@ -56,7 +52,7 @@ const tagOf = (html: string, raw: boolean): Tag | undefined => {
 }
 
 const readTag = (html: string, raw: boolean): Tag | undefined => {
-  const hidden = commentOf(html)
+  const hidden = Runs.commentOf(html)
   const comment = hidden !== undefined
   const text = comment ? hidden : html
   if (comment && (!raw || !text.startsWith("<"))) return { type: "comment" }
@@ -65,7 +61,8 @@ const readTag = (html: string, raw: boolean): Tag | undefined => {
   const whole = Xml.tryParse(text)
   if (whole !== undefined) {
     const [node] = whole
-    if (whole.length !== 1 || node === undefined || !Xml.isElement(node)) return comment ? { type: "comment" } : undefined
+    if (whole.length !== 1 || node === undefined || !Xml.isElement(node))
+      return comment ? { type: "comment" } : undefined
     if (!comment && node.name === "br" && node.children.length === 0) return { type: "leaf", leaf: { type: "break" } }
     if (comment && node.name === "ac:image" && node.children.length === 0) {
       return { type: "image", more: node.attributes }
@@ -77,7 +74,13 @@ const readTag = (html: string, raw: boolean): Tag | undefined => {
   const name = /^<([\w:.-]+)/.exec(text)?.[1]
   const opened = name === undefined ? undefined : Xml.tryParse(`${text}</${name}>`)
   const node = opened?.[0]
-  if (name === undefined || opened?.length !== 1 || node === undefined || !Xml.isElement(node) || node.children.length > 0) {
+  if (
+    name === undefined ||
+    opened?.length !== 1 ||
+    node === undefined ||
+    !Xml.isElement(node) ||
+    node.children.length > 0
+  ) {
     return comment ? { type: "comment" } : undefined
   }
   const simple = markNames[name]
@@ -86,12 +89,15 @@ const readTag = (html: string, raw: boolean): Tag | undefined => {
   return { type: "open", name: `${comment}${name}`, mark: { type: "element", element: node, comment } }
 }
 
+const spaced = (text: string | null | undefined): string =>
+  (text ?? "").replace(/[ \t\r\n\f]+/g, " ").replace(/^ | $/g, "")
+
 /** Which tags of siblings belong together, by their places. */
 const pairs = (tags: ReadonlyArray<Tag | undefined>): ReadonlyMap<number, number> => {
   const found = new Map<number, number>()
   const open: Array<{ name: string; at: number }> = []
   const counts = new Map<string, number>()
-  tags.forEach((tag, at) => {
+  tags.forEach((tag, at): void => {
     if (tag?.type === "open") {
       open.push({ name: tag.name, at })
       counts.set(tag.name, (counts.get(tag.name) ?? 0) + 1)
@@ -116,6 +122,7 @@ export const read = (
   raw: boolean
 ): ReadonlyArray<Runs.Run> => {
   const runs: Array<Runs.Run> = []
+  let links = 0
   const all = (children: ReadonlyArray<Mdast.PhrasingContent>, given: ReadonlyArray<Runs.Mark>): void => {
     const tags = children.map((child) => (child.type === "html" ? tagOf(child.value, raw) : undefined))
     const paired = tags.some((tag) => tag !== undefined) ? pairs(tags) : new Map<number, number>()
@@ -126,20 +133,21 @@ export const read = (
     }
     const within = (inner: ReadonlyArray<Mdast.PhrasingContent>, mark: Runs.Mark): void =>
       all(inner, Runs.withMark(marks, mark))
-    children.forEach((child, at) => {
+    const one = (child: Mdast.PhrasingContent, at: number): undefined => {
       switch (child.type) {
         case "text":
-          return put({ type: "text", value: child.value })
+          return void put({ type: "text", value: child.value })
         case "emphasis":
         case "strong":
         case "delete":
-          return within(child.children, { type: child.type })
+          return void within(child.children, { type: child.type })
         case "inlineCode":
-          return put({ type: "code", value: child.value })
+          if (child.value.trim() === "") return
+          return void put({ type: "code", value: child.value.replace(/\s/g, " ") })
         case "break":
-          return put({ type: "break" })
+          return void put({ type: "break" })
         case "link": {
-          const mark: Runs.Mark = { type: "link", url: child.url, title: child.title ?? undefined }
+          const mark: Runs.Mark = { type: "link", id: links++, url: child.url, title: child.title ?? undefined }
           const before = runs.length
           within(child.children, mark)
           if (Runs.tidy(runs.slice(before)).length === 0 && child.url !== "") {
@@ -149,43 +157,46 @@ export const read = (
         }
         case "linkReference": {
           const to = definitions.get(child.identifier)
-          if (to === undefined) return all(child.children, marks)
-          return within(child.children, { type: "link", url: to.url, title: to.title ?? undefined })
+          if (to === undefined) return void all(child.children, marks)
+          return void within(child.children, { type: "link", id: links++, url: to.url, title: to.title ?? undefined })
         }
         case "image":
         case "imageReference": {
           const to = child.type === "image" ? child : definitions.get(child.identifier)
           const tag = tags[at + 1]
-          return put({
+          return void put({
             type: "image",
             url: to?.url ?? "",
-            alt: (child.alt ?? "").replace(/\s+/gu, " ").trim(),
-            title: (to?.title ?? "").replace(/\s+/gu, " ").trim() || undefined,
+            alt: spaced(child.alt),
+            title: spaced(to?.title) || undefined,
             more: tag?.type === "image" ? tag.more : []
           })
         }
         case "html": {
           const tag = tags[at]
-          if (tag === undefined) return put({ type: "text", value: child.value })
+          if (tag === undefined) return void put({ type: "text", value: child.value })
           switch (tag.type) {
             case "open":
-              if (!paired.has(at)) return tag.name.startsWith("true") ? undefined : put({ type: "text", value: child.value })
+              if (!paired.has(at))
+                return tag.name.startsWith("true") ? undefined : void put({ type: "text", value: child.value })
               stack.push(marks)
               marks = Runs.withMark(marks, tag.mark)
               return
             case "close":
-              if (!paired.has(at)) return tag.name.startsWith("true") ? undefined : put({ type: "text", value: child.value })
+              if (!paired.has(at))
+                return tag.name.startsWith("true") ? undefined : void put({ type: "text", value: child.value })
               marks = stack.pop() ?? given
               return
             case "leaf":
-              return put(tag.leaf)
+              return void put(tag.leaf)
             case "image":
             case "comment":
               return
           }
         }
       }
-    })
+    }
+    for (const [at, child] of children.entries()) one(child, at)
   }
   all(nodes, [])
   return Runs.tidy(runs)

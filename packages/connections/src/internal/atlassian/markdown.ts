@@ -37,13 +37,22 @@ const guard = (): Extension => {
     }
   }
   const text: Constructs = {}
-  for (const char of "!*<[]_`~") text[char.charCodeAt(0)] = counter
+  for (const char of "!*<[]_~") text[char.charCodeAt(0)] = counter
+  text[backtick] = {
+    ...counter,
+    // As the construct of code has it: within a run of them nothing begins.
+    previous(code) {
+      return code !== backtick || this.events[this.events.length - 1]?.[1].type === "characterEscape"
+    }
+  }
   return {
     text,
     // Confluence and Jira have no footnotes.
     disable: { null: ["gfmFootnoteDefinition", "gfmFootnoteCall", "gfmPotentialFootnoteCall"] }
   }
 }
+
+const backtick = 96
 
 const marker = /[ \t]*(?:>|[-+*](?=[ \t]|$)|\d{1,9}[.)](?=[ \t]|$))/y
 
@@ -77,7 +86,8 @@ const check = (text: string): void => {
     else if (blank && !column && !empty) open = 0
     if (open > maxContainers) throw tooDeep()
     work += open
-    if (work > maxLineDepth) throw new Refused("TooComplex", "too many lines are in lists or quotes that are deep in others")
+    if (work > maxLineDepth)
+      throw new Refused("TooComplex", "too many lines are in lists or quotes that are deep in others")
     while (at < to && (text.charCodeAt(at) === 32 || text.charCodeAt(at) === 9)) at++
     const first = text.charCodeAt(at)
     const underlines =

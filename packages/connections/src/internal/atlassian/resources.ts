@@ -40,10 +40,7 @@ export interface Resource {
 }
 
 /** The attributes without their prefix; undefined where one has another. */
-const bare = (
-  element: Xml.Element,
-  prefix: string
-): ReadonlyArray<readonly [string, string]> | undefined =>
+const bare = (element: Xml.Element, prefix: string): ReadonlyArray<readonly [string, string]> | undefined =>
   element.attributes.every(([name]) => name.startsWith(prefix))
     ? element.attributes.map(([name, value]) => [name.slice(prefix.length), value] as const)
     : undefined

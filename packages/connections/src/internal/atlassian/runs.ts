@@ -5,9 +5,10 @@
 import type * as Mdast from "mdast"
 import * as Xml from "./xml.ts"
 
+/** Two links that follow each other are two, also where they lead to the same place: each has a number of its own. */
 export type Mark =
   | { readonly type: "emphasis" | "strong" | "delete" }
-  | { readonly type: "link"; readonly url: string; readonly title: string | undefined }
+  | { readonly type: "link"; readonly id: number; readonly url: string; readonly title: string | undefined }
   /** An element round text; `comment` where its tags are hidden in comments. */
   | { readonly type: "element"; readonly element: Xml.Element; readonly comment: boolean }
 
@@ -38,16 +39,16 @@ export interface Group {
 
 export type InlineNode = Group | Leaf
 
-const rank = { link: 0, element: 1, emphasis: 2, strong: 3, delete: 4 } as const
+const rank = { element: 0, emphasis: 1, strong: 2, delete: 3, link: 4 } as const
 
 export const keyOf = (mark: Mark): string =>
   mark.type === "link"
-    ? `link ${mark.url} ${mark.title ?? ""}`
+    ? `link ${mark.id}`
     : mark.type === "element"
       ? `element ${Xml.openTag(mark.element, false)}`
       : mark.type
 
-/** Adds a mark, once; there is one link at the most, the outer one. */
+/** Adds a mark, once; of links there is one, the outer. */
 export const withMark = (marks: ReadonlyArray<Mark>, mark: Mark): ReadonlyArray<Mark> =>
   marks.some((each) => keyOf(each) === keyOf(mark) || (each.type === "link" && mark.type === "link"))
     ? marks
@@ -63,18 +64,19 @@ const sameMarks = (a: Run, keys: ReadonlySet<string>): boolean =>
  * the same marks are one.
  */
 export const tidy = (runs: ReadonlyArray<Run>): ReadonlyArray<Run> => {
-  // Pieces of words and of white space.
+  // Pieces of words, of white space and of breaks, which are white space too.
   const pieces: Array<{ run: Run; space: boolean }> = []
   for (const run of runs) {
     if (run.leaf.type !== "text") {
-      pieces.push({ run, space: false })
+      pieces.push({ run, space: run.leaf.type === "break" })
       continue
     }
     const value = run.leaf.value.replace(/[ \t\r\n\f]+/g, " ")
     const start = value.length - value.trimStart().length
     const end = value.trimEnd().length
     const part = (from: number, to: number, space: boolean): void => {
-      if (to > from) pieces.push({ run: { leaf: { type: "text", value: value.slice(from, to) }, marks: run.marks }, space })
+      if (to > from)
+        pieces.push({ run: { leaf: { type: "text", value: value.slice(from, to) }, marks: run.marks }, space })
     }
     if (start >= value.length) part(0, value.length, true)
     else {
@@ -83,68 +85,103 @@ export const tidy = (runs: ReadonlyArray<Run>): ReadonlyArray<Run> => {
       part(end, value.length, true)
     }
   }
-  while (pieces[pieces.length - 1]?.run.leaf.type === "break") pieces.pop()
   const out: Array<Run> = []
-  const push = (run: Run): void => {
+  const push = (leaf: Leaf, marks: ReadonlyArray<Mark>): void => {
+    if (leaf.type === "text" && leaf.value === "") return
     const last = out[out.length - 1]
-    if (last !== undefined && last.leaf.type === "text" && run.leaf.type === "text") {
-      if (sameMarks(last, new Set(run.marks.map(keyOf)))) {
-        // Two spaces that meet are one.
-        const value = last.leaf.value.endsWith(" ") ? run.leaf.value.replace(/^ +/, "") : run.leaf.value
-        out[out.length - 1] = { leaf: { type: "text", value: last.leaf.value + value }, marks: last.marks }
-        return
-      }
+    if (last?.leaf.type === "text" && leaf.type === "text" && sameMarks(last, new Set(marks.map(keyOf)))) {
+      out[out.length - 1] = { leaf: { type: "text", value: last.leaf.value + leaf.value }, marks: last.marks }
+      return
     }
-    if (run.leaf.type === "text" && run.leaf.value === "") return
-    out.push(run)
+    // Backquotes that meet would be one run of them.
+    if (last?.leaf.type === "code" && leaf.type === "code" && sameMarks(last, new Set(marks.map(keyOf)))) {
+      out[out.length - 1] = { leaf: { type: "code", value: last.leaf.value + leaf.value }, marks: last.marks }
+      return
+    }
+    out.push({ leaf, marks })
   }
   for (let at = 0; at < pieces.length; ) {
     const piece = pieces[at]
     if (piece === undefined) break
     if (!piece.space) {
-      push(piece.run)
+      push(piece.run.leaf, piece.run.marks)
       at++
       continue
     }
-    let to = at
-    let value = ""
-    for (let each = pieces[to]; each?.space === true && each.run.leaf.type === "text"; each = pieces[++to]) {
-      value += each.run.leaf.value
+    const lines = [""]
+    let each = pieces[at]
+    while (each?.space === true) {
+      if (each.run.leaf.type === "text") lines.push((lines.pop() ?? "") + each.run.leaf.value)
+      else lines.push("")
+      each = pieces[++at]
     }
-    value = value.replace(/ +/g, " ")
     const before = out[out.length - 1]
-    const after = pieces[to]?.run
-    at = to
-    const atStart = before === undefined || before.leaf.type === "break"
-    const atEnd = after === undefined || after.leaf.type === "break"
-    if (atStart) value = value.replace(/^ /, "")
-    if (atEnd) value = value.replace(/ $/, "")
-    if (value === "") continue
+    const after = each?.run
     const keys = new Set((after?.marks ?? []).map(keyOf))
-    // Nothing but space that is kept, such as one that does not break, keeps the marks that it has.
-    const marks =
-      before === undefined || after === undefined ? [] : before.marks.filter((mark) => keys.has(keyOf(mark)))
-    push({ leaf: { type: "text", value }, marks })
+    // What is at an end has no marks: there they could not be told.
+    const marks = before === undefined ? [] : before.marks.filter((mark) => keys.has(keyOf(mark)))
+    const first = before === undefined
+    const last = after === undefined
+    const kept = lines.map((line, index) => {
+      const one = line.replace(/ +/g, " ")
+      const left = index === 0 && !first ? one : one.replace(/^ /, "")
+      return index === lines.length - 1 && !last ? left : left.replace(/ $/, "")
+    })
+    while (first && kept.length > 1 && kept[0] === "") kept.shift()
+    while (last && kept.length > 1 && kept[kept.length - 1] === "") kept.pop()
+    kept.forEach((value, index) => {
+      if (index > 0) push({ type: "break" }, marks)
+      push({ type: "text", value }, marks)
+    })
   }
   return out
 }
 
-/** Runs as a tree: each mark round as many runs as it can be. */
+/** Runs as a tree: each mark round as many runs as it can be, but a link whole and within the marks that all of it has. */
 export const group = (runs: ReadonlyArray<Run>): ReadonlyArray<InlineNode> => {
-  const out: Array<InlineNode> = []
+  const units: Array<Unit> = []
   for (let at = 0; at < runs.length; ) {
     const run = runs[at]
     if (run === undefined) break
-    if (run.marks.length === 0) {
-      out.push(run.leaf)
+    const link = run.marks.find(({ type }) => type === "link")
+    if (link === undefined) {
+      units.push({ node: run.leaf, marks: run.marks })
       at++
       continue
     }
+    const key = keyOf(link)
+    const inside: Array<Run> = []
+    while (runs[at]?.marks.some((mark) => keyOf(mark) === key)) {
+      const one = runs[at++]
+      if (one !== undefined) inside.push(one)
+    }
+    const common = run.marks.filter(
+      (mark) => mark.type !== "link" && inside.every(({ marks }) => marks.some((each) => keyOf(each) === keyOf(mark)))
+    )
+    const outer = new Set([key, ...common.map(keyOf)])
+    const children = group(
+      inside.map(({ leaf, marks }) => ({ leaf, marks: marks.filter((mark) => !outer.has(keyOf(mark))) }))
+    )
+    units.push({ node: { mark: link, children }, marks: common })
+  }
+  return grouped(units)
+}
+
+interface Unit {
+  readonly node: InlineNode
+  readonly marks: ReadonlyArray<Mark>
+}
+
+const grouped = (units: ReadonlyArray<Unit>): ReadonlyArray<InlineNode> => {
+  const out: Array<InlineNode> = []
+  for (let at = 0; at < units.length; ) {
+    const unit = units[at]
+    if (unit === undefined) break
     let best: { mark: Mark; to: number } | undefined
-    for (const mark of run.marks) {
+    for (const mark of unit.marks) {
       const key = keyOf(mark)
       let to = at + 1
-      while (to < runs.length && runs[to]?.marks.some((each) => keyOf(each) === key)) to++
+      while (to < units.length && units[to]?.marks.some((each) => keyOf(each) === key)) to++
       if (
         best === undefined ||
         to > best.to ||
@@ -155,13 +192,17 @@ export const group = (runs: ReadonlyArray<Run>): ReadonlyArray<InlineNode> => {
         best = { mark, to }
       }
     }
-    if (best === undefined) break
+    if (best === undefined) {
+      out.push(unit.node)
+      at++
+      continue
+    }
     const { mark, to } = best
     const key = keyOf(mark)
-    const inside = runs
+    const inside = units
       .slice(at, to)
-      .map((each) => ({ leaf: each.leaf, marks: each.marks.filter((one) => keyOf(one) !== key) }))
-    out.push({ mark, children: group(inside) })
+      .map((each) => ({ node: each.node, marks: each.marks.filter((one) => keyOf(one) !== key) }))
+    out.push({ mark, children: grouped(inside) })
     at = to
   }
   return out
@@ -185,8 +226,24 @@ export const plainText = (runs: ReadonlyArray<Run>): string =>
 const hidden = (xml: string): string =>
   xml.replace(/-(?=-|$)/g, "&#45;").replace(/[|\n\r]/g, (each) => `&#${each.charCodeAt(0)};`)
 
+// In a name there are no references.
+const nameWithDashes = /<\/?[^\s"=>]*--|\s[^\s"=<>]*--/
+
 /** An element in a comment, with no CDATA, in which references would not be read. */
-export const comment = (xml: string): string => `<!--${hidden(xml)}-->`
+export const comment = (xml: string): string =>
+  nameWithDashes.test(xml) ? `<!--${encodeURIComponent(xml).replaceAll("-", "%2D")}-->` : `<!--${hidden(xml)}-->`
+
+/** What `comment` hid, or another comment's text, if it is one. */
+export const commentOf = (html: string): string | undefined => {
+  if (!html.startsWith("<!--") || !html.endsWith("-->") || html.length < 7) return undefined
+  const text = html.slice(4, -3)
+  if (!text.startsWith("%3C")) return text
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
 
 /** All of an element without CDATA. */
 export const writeEscaped = (node: Xml.Element): string => {
@@ -229,7 +286,11 @@ const tagOf = { emphasis: "em", strong: "strong", delete: "del" } as const
  * The tree as Markdown's. Emphasis that Markdown could not tell, such as `**a.**b`, is written as tags. In a cell and in a
  * heading a line cannot end.
  */
-export const toMdast = (nodes: ReadonlyArray<InlineNode>, oneLine: boolean, inside = false): Array<Mdast.PhrasingContent> => {
+export const toMdast = (
+  nodes: ReadonlyArray<InlineNode>,
+  oneLine: boolean,
+  inside = false
+): Array<Mdast.PhrasingContent> => {
   const out: Array<Mdast.PhrasingContent> = []
   const html = (value: string): void => {
     out.push({ type: "html", value })

@@ -17,8 +17,10 @@ export const inlineElements: ReadonlySet<string> = new Set(
 )
 
 const blockElements: ReadonlySet<string> = new Set(
-  ("p h1 h2 h3 h4 h5 h6 ul ol blockquote pre hr table div details ac:task-list ac:layout ac:layout-section " +
-    "ac:layout-cell ac:adf-extension").split(" ")
+  (
+    "p h1 h2 h3 h4 h5 h6 ul ol blockquote pre hr table div details ac:task-list ac:layout ac:layout-section " +
+    "ac:layout-cell ac:adf-extension"
+  ).split(" ")
 )
 
 /** Elements that only hold others, whose tags are kept in comments round what they hold. */
@@ -83,6 +85,7 @@ const visible = (node: Xml.Node): string => {
 
 export const inline = (nodes: ReadonlyArray<Xml.Node>, options: Options): ReadonlyArray<Runs.Run> => {
   const runs: Array<Runs.Run> = []
+  let links = 0
   const put = (leaf: Runs.Leaf, marks: ReadonlyArray<Runs.Mark>): void => {
     runs.push({ leaf, marks })
   }
@@ -94,12 +97,12 @@ export const inline = (nodes: ReadonlyArray<Xml.Node>, options: Options): Readon
     for (const child of children) one(child, marks)
   }
   const linked = (url: string, title: string | undefined, marks: ReadonlyArray<Runs.Mark>) =>
-    Runs.withMark(marks, { type: "link", url, title })
+    Runs.withMark(marks, { type: "link", id: links++, url, title })
   const one = (node: Xml.Node, marks: ReadonlyArray<Runs.Mark>): void => {
-    if (typeof node === "string") return put({ type: "text", value: node }, marks)
+    if (typeof node === "string") return void put({ type: "text", value: node }, marks)
     const mark = marksOf[node.name]
-    if (mark !== undefined) return all(node.children, Runs.withMark(marks, { type: mark }))
-    if (node.name === "br") return put({ type: "break" }, marks)
+    if (mark !== undefined) return void all(node.children, Runs.withMark(marks, { type: mark }))
+    if (node.name === "br") return void put({ type: "break" }, marks)
     if (node.name === "code" && !node.children.some(Xml.isElement)) {
       const value = Xml.textOf(node).replace(/\s/g, " ")
       if (value.trim() !== "") put({ type: "code", value }, marks)
@@ -107,7 +110,7 @@ export const inline = (nodes: ReadonlyArray<Xml.Node>, options: Options): Readon
     }
     if (inlineElements.has(node.name)) {
       const element = Xml.element(node.name, [], node.attributes)
-      return all(
+      return void all(
         node.children,
         options.unsupported === "text" ? marks : Runs.withMark(marks, { type: "element", element, comment: false })
       )
@@ -130,22 +133,22 @@ export const inline = (nodes: ReadonlyArray<Xml.Node>, options: Options): Readon
         const found = Resources.ofEmoticon(node)
         if (found === undefined || marks.some(({ type }) => type === "link")) break
         const to = options.unsupported === "text" ? marks : linked(found.url, undefined, marks)
-        return put({ type: "text", value: found.text }, to)
+        return void put({ type: "text", value: found.text }, to)
       }
       case "ac:image": {
         const made = image(node)
         if (made === undefined) break
-        return put(made, marks)
+        return void put(made, marks)
       }
       case "time":
         if (node.children.length > 0) break
         if (options.unsupported === "text") {
-          return put({ type: "text", value: Xml.attribute(node, "datetime") ?? "" }, marks)
+          return void put({ type: "text", value: Xml.attribute(node, "datetime") ?? "" }, marks)
         }
-        return raw(node, marks, false)
+        return void raw(node, marks, false)
       case "ac:inline-comment-marker": {
         const element = Xml.element(node.name, [], node.attributes)
-        return all(
+        return void all(
           node.children,
           options.unsupported === "text" ? marks : Runs.withMark(marks, { type: "element", element, comment: true })
         )
@@ -154,7 +157,8 @@ export const inline = (nodes: ReadonlyArray<Xml.Node>, options: Options): Readon
     raw(node, marks)
   }
   const link = (node: Xml.Element, marks: ReadonlyArray<Runs.Mark>): boolean => {
-    if (node.attributes.some(([name]) => name !== "ac:anchor") || marks.some(({ type }) => type === "link")) return false
+    if (node.attributes.some(([name]) => name !== "ac:anchor") || marks.some(({ type }) => type === "link"))
+      return false
     const parts = Xml.elementsOf(node)
     if (!node.children.every((child) => Xml.isElement(child) || isBlank(child))) return false
     const body = parts.find(({ name }) => name === "ac:plain-text-link-body" || name === "ac:link-body")
@@ -185,7 +189,7 @@ const image = (node: Xml.Element): Runs.Leaf | undefined => {
   const title = Xml.attribute(node, "ac:title")
   const alt = Xml.attribute(node, "ac:alt")
   const odd = (text: string | undefined): boolean =>
-    text !== undefined && (text === "" || /[\r\n]|^\s|\s$|\s\s/u.test(text))
+    text !== undefined && (text === "" || /[\t\r\n\f]|^\s|\s$|\s\s/u.test(text))
   if (odd(title) || odd(alt) || address === "") return undefined
   return {
     type: "image",
@@ -413,16 +417,16 @@ const tasks = (node: Xml.Element, options: Options): Array<Block> => {
       const parts = Xml.elementsOf(child)
       const body = parts.find(({ name }) => name === "ac:task-body")
       const status = parts.find(({ name }) => name === "ac:task-status")
-      const children = blocks(body?.children ?? [], options)
+      const inside = body?.children ?? []
+      const inOne = inside.every((each) => !Xml.isElement(each) || isInLine(each))
+      const children = blocks(inOne ? [Xml.element("p", inside)] : inside, options)
       if (children.length === 0) continue
       if (children[0]?.type !== "paragraph") return kept(node, options)
       items.push(item(children, status !== undefined && Xml.textOf(status).trim() === "complete"))
     } else {
       const last = items.pop()
       if (last === undefined) return kept(node, options)
-      items.push(
-        item([...last.children.filter(isBlock), ...blocks([child], options)], last.checked === true)
-      )
+      items.push(item([...last.children.filter(isBlock), ...blocks([child], options)], last.checked === true))
     }
   }
   return items.length === 0 ? [] : [{ type: "list", ordered: false, spread: false, children: items }]

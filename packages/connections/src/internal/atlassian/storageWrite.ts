@@ -15,14 +15,15 @@ export interface Options {
   readonly raw: boolean
 }
 
-const parameter = (name: string, value: string): Xml.Element => Xml.element("ac:parameter", [value], [["ac:name", name]])
+const parameter = (name: string, value: string): Xml.Element =>
+  Xml.element("ac:parameter", [value], [["ac:name", name]])
 
-const macro = (
-  name: string,
-  parameters: ReadonlyArray<readonly [string, string]>,
-  body: Xml.Element
-): Xml.Element =>
-  Xml.element("ac:structured-macro", [...parameters.map(([each, value]) => parameter(each, value)), body], [["ac:name", name]])
+const macro = (name: string, parameters: ReadonlyArray<readonly [string, string]>, body: Xml.Element): Xml.Element =>
+  Xml.element(
+    "ac:structured-macro",
+    [...parameters.map(([each, value]) => parameter(each, value)), body],
+    [["ac:name", name]]
+  )
 
 const richBody = (children: ReadonlyArray<Xml.Node>): Xml.Element => Xml.element("ac:rich-text-body", children)
 
@@ -40,7 +41,7 @@ export const inline = (nodes: ReadonlyArray<Runs.InlineNode>): ReadonlyArray<Xml
         return Xml.element("del", inline(node.children))
       case "element":
         return Xml.element(mark.element.name, inline(node.children), mark.element.attributes)
-      case "link":
+      default:
         return link(mark, node.children)
     }
   })
@@ -59,7 +60,12 @@ const link = (mark: Runs.Mark & { readonly type: "link" }, children: ReadonlyArr
   const body =
     text === target.text
       ? []
-      : [Xml.element(text === undefined ? "ac:link-body" : "ac:plain-text-link-body", text === undefined ? inner : [text])]
+      : [
+          Xml.element(
+            text === undefined ? "ac:link-body" : "ac:plain-text-link-body",
+            text === undefined ? inner : [text]
+          )
+        ]
   return Xml.element(
     "ac:link",
     [...(target.element === undefined ? [] : [target.element]), ...body],
@@ -114,7 +120,7 @@ const opening = (html: string, raw: boolean): Opening | undefined => {
       make: (children) => macro("expand", title === "" ? [] : [["title", title]], richBody(children))
     }
   }
-  const text = raw ? InlineRead.commentOf(html) : undefined
+  const text = raw ? Runs.commentOf(html) : undefined
   if (text === undefined || !text.startsWith("<")) return undefined
   const open: Array<string> = []
   for (const [, end, name, , empty] of text.matchAll(/<(\/?)([\w:.-]+)((?:\s+[\w:.-]+="[^"<]*")*)\s*(\/?)>/g)) {
@@ -143,7 +149,7 @@ const opening = (html: string, raw: boolean): Opening | undefined => {
 
 const closing = (html: string, raw: boolean): string | undefined => {
   if (/^<\/details>\s*$/.test(html)) return "</details>"
-  const text = raw ? InlineRead.commentOf(html) : undefined
+  const text = raw ? Runs.commentOf(html) : undefined
   return text?.startsWith("</") ? text : undefined
 }
 
@@ -199,8 +205,10 @@ const panelNames: Readonly<Record<string, string>> = {
 }
 
 const htmlNames: ReadonlySet<string> = new Set([
-  ...("p h1 h2 h3 h4 h5 h6 ul ol li blockquote pre hr table thead tbody tfoot tr td th colgroup col div details summary " +
-    "br a em strong i b del s strike time").split(" "),
+  ...(
+    "p h1 h2 h3 h4 h5 h6 ul ol li blockquote pre hr table thead tbody tfoot tr td th colgroup col div details summary " +
+    "br a em strong i b del s strike time"
+  ).split(" "),
   ...StorageRead.inlineElements
 ])
 
@@ -277,11 +285,7 @@ export const write = (root: Mdast.Root, options: Options): ReadonlyArray<Xml.Nod
       } else title.push(child)
     }
     const text = Runs.plainText(runsOf(title)).replace(/\s+/gu, " ").trim()
-    return macro(
-      name,
-      text === "" ? [] : [["title", text]],
-      richBody([...paragraph(runsOf(body)), ...all(rest)])
-    )
+    return macro(name, text === "" ? [] : [["title", text]], richBody([...paragraph(runsOf(body)), ...all(rest)]))
   }
   const list = (node: Mdast.List): ReadonlyArray<Xml.Node> => {
     if (!node.ordered && node.children.length > 0 && node.children.every(isChecked)) {
@@ -317,8 +321,8 @@ export const write = (root: Mdast.Root, options: Options): ReadonlyArray<Xml.Nod
   /** Confluence writes the text of a task without a paragraph round it. */
   const taskBody = (item: Mdast.ListItem): ReadonlyArray<Xml.Node> => {
     const nodes = all(item.children)
-    const [first, ...rest] = nodes
-    return first !== undefined && Xml.isElement(first) && first.name === "p" ? [...first.children, ...rest] : nodes
+    const [first] = nodes
+    return nodes.length === 1 && Xml.isElement(first) && first.name === "p" ? first.children : nodes
   }
   const code = (node: Mdast.Code): ReadonlyArray<Xml.Node> => {
     if (raw && node.lang === StorageRead.rawLanguage && (node.meta ?? "") === "") {
@@ -355,8 +359,8 @@ export const write = (root: Mdast.Root, options: Options): ReadonlyArray<Xml.Nod
     return all.length === 0 ? [] : [Xml.element("table", [Xml.element("tbody", all)])]
   }
   const html = (value: string): ReadonlyArray<Xml.Node> => {
-    const hidden = InlineRead.commentOf(value)
-    if (hidden !== undefined && !hidden.includes("-->")) {
+    const hidden = Runs.commentOf(value)
+    if (hidden !== undefined && !value.slice(4, -3).includes("-->")) {
       const nodes = raw && hidden.startsWith("<") ? Xml.tryParse(hidden) : undefined
       return nodes?.length === 1 ? nodes : []
     }
@@ -367,7 +371,7 @@ export const write = (root: Mdast.Root, options: Options): ReadonlyArray<Xml.Nod
       return write({ type: "root", children: read }, { source: "", raw: true })
     }
     // What is no XML is text.
-    const text = value.replace(/<!--[^]*?-->/g, " ")
+    const text = value.replace(/<!--[\s\S]*?-->/g, " ")
     return paragraph([{ leaf: { type: "text", value: text }, marks: [] }])
   }
   return all(root.children)

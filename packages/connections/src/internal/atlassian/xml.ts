@@ -119,7 +119,11 @@ const plain: ReadonlySet<string> = new Set(["ac:plain-text-body", "ac:plain-text
 
 // A carriage return in CDATA would be read as a line end: such a text is escaped instead.
 const cdata = (text: string): string =>
-  text === "" ? "" : text.includes("\r") ? escapeText(text) : `<![CDATA[${clean(text).replaceAll("]]>", "]]]]><![CDATA[>")}]]>`
+  text === ""
+    ? ""
+    : text.includes("\r")
+      ? escapeText(text)
+      : `<![CDATA[${clean(text).replaceAll("]]>", "]]]]><![CDATA[>")}]]>`
 
 /** The one way in which a tree is written. */
 export const write = (nodes: ReadonlyArray<Node>): string => {

@@ -1,0 +1,219 @@
+/**
+ * What stores that are reached by HTTP share: requests in JSON, what is known of collections, the errors of the port.
+ */
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type { ConnectionError } from "@underlay/core/connection/Connection"
+import * as VectorStore from "@underlay/core/storage/VectorStore"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import type { HttpConnection, RequestOptions } from "../http/httpConnection.ts"
+
+export type Fail = VectorStore.VectorStoreError | ConnectionError
+
+/** Codes of our own, for what a store's answer means for the port. */
+export const collectionNotFound = "CollectionNotFound"
+export const dimensionMismatch = "DimensionMismatch"
+
+/** Sends JSON that is written already, and gives the answer as it is: what is in it is looked at where it is used. */
+export const sender =
+  (http: HttpConnection) =>
+  (
+    operation: string,
+    method: "GET" | "POST" | "PUT" | "DELETE",
+    path: string,
+    body?: string,
+    options?: RequestOptions
+  ): Effect.Effect<unknown, ConnectionError> => {
+    const request = HttpClientRequest.make(method)(path)
+    return http.request(
+      operation,
+      body === undefined ? request : HttpClientRequest.bodyText(request, body, "application/json"),
+      { ...options, schema: Schema.Unknown }
+    )
+  }
+
+/** The errors of the connection as those of the port. */
+export const typed =
+  (method: string, collection?: string) =>
+  <A>(effect: Effect.Effect<A, Fail>): Effect.Effect<A, VectorStore.VectorStoreError> =>
+    Effect.mapError(effect, (error) => {
+      if (error._tag === "VectorStoreError") return error
+      if (collection !== undefined && error.code === collectionNotFound) {
+        return VectorStore.notFound(method, collection)
+      }
+      const own = VectorStore.fromConnectionError(method, error, collection)
+      return error.code === dimensionMismatch
+        ? new VectorStore.VectorStoreError({
+            reason: "DimensionMismatch",
+            method,
+            ...(collection === undefined ? {} : { collection }),
+            description: own.description,
+            cause: error
+          })
+        : own
+    })
+
+export const unexpected = (
+  method: string,
+  collection: string | undefined,
+  what: string
+): VectorStore.VectorStoreError =>
+  new VectorStore.VectorStoreError({
+    reason: "Unknown",
+    method,
+    ...(collection === undefined ? {} : { collection }),
+    description: `the answer is not what was expected: ${what}`
+  })
+
+/**
+ * What is known of collections, so that not every operation has to ask. It is asked for again when it is older than half a
+ * minute, and when the server, or a vector, says that it is not so any more.
+ */
+export const knowledge = <C extends VectorStore.CollectionInfo>(
+  lookUp: (method: string, name: string) => Effect.Effect<C | undefined, Fail>
+) => {
+  const known = new Map<string, { readonly collection: C; readonly at: number }>()
+  const fresh = (method: string, name: string): Effect.Effect<C | undefined, Fail> =>
+    Effect.flatMap(Clock.currentTimeMillis, (at) =>
+      Effect.map(lookUp(method, name), (collection) => {
+        if (collection === undefined) {
+          known.delete(name)
+          return undefined
+        }
+        // of names that nobody asks for any more
+        if (known.size >= 1_000) known.clear()
+        known.set(name, { collection, at })
+        return collection
+      })
+    )
+  const isOutdated = (error: Fail): boolean =>
+    error._tag === "VectorStoreError"
+      ? error.reason === "CollectionNotFound" || error.reason === "DimensionMismatch"
+      : error.code === collectionNotFound || error.code === dimensionMismatch
+  return {
+    forget: (name: string): void => {
+      known.delete(name)
+    },
+    fresh,
+    /** Runs `f` with the collection: once more, where what was known of it was out of date. */
+    withCollection: <A>(
+      method: string,
+      name: string,
+      f: (collection: C) => Effect.Effect<A, Fail>
+    ): Effect.Effect<A, VectorStore.VectorStoreError> =>
+      Effect.flatMap(VectorStore.checkKnownName(method, name), () =>
+        Effect.flatMap(Clock.currentTimeMillis, (now): Effect.Effect<A, Fail> => {
+          const anew = Effect.flatMap(fresh(method, name), (collection) =>
+            collection === undefined ? VectorStore.notFound(method, name) : f(collection)
+          )
+          const remembered = known.get(name)
+          return remembered === undefined || now - remembered.at > maxAge || now < remembered.at
+            ? anew
+            : Effect.catchAll(
+                f(remembered.collection),
+                (error): Effect.Effect<A, Fail> => (isOutdated(error) ? anew : Effect.fail(error))
+              )
+        })
+      ).pipe(typed(method, name))
+  }
+}
+
+const maxAge = 30_000
+
+/** The order of matches: by nearness, and by id where they are as near. */
+export const nearestFirst = (a: VectorStore.Match, b: VectorStore.Match): number =>
+  a.distance - b.distance || VectorStore.compareIds(a.id, b.id)
+
+/**
+ * The nearest, cut where the port wants it: of those that are as near as the last one, the first by id. A server cuts
+ * among them as it likes, so it is asked for one more than needed, and for more again while the cut is among equals.
+ */
+export const nearest = <E, R>(
+  limit: number,
+  ask: (limit: number) => Effect.Effect<ReadonlyArray<VectorStore.Match>, E, R>
+): Effect.Effect<ReadonlyArray<VectorStore.Match>, E, R> => {
+  const attempt = (asked: number): Effect.Effect<ReadonlyArray<VectorStore.Match>, E, R> =>
+    Effect.flatMap(ask(asked), (matches) => {
+      const sorted = [...matches].sort(nearestFirst)
+      const last = sorted[limit - 1]
+      const end = sorted[sorted.length - 1]
+      return matches.length < asked ||
+        last === undefined ||
+        end === undefined ||
+        end.distance !== last.distance ||
+        asked >= mostEquals
+        ? Effect.succeed(sorted.slice(0, limit))
+        : attempt(Math.min(mostEquals, asked * 4))
+    })
+  return attempt(limit + 1)
+}
+
+const mostEquals = 40_000
+
+/** 32-bit floats in base64, little-endian: exactly what they are, in few characters. */
+export const encodeFloats = (vector: ReadonlyArray<number>): string => {
+  const bytes = Buffer.allocUnsafe(vector.length * 4)
+  for (let i = 0; i < vector.length; i++) bytes.writeFloatLE(Math.fround(vector[i] ?? 0), i * 4)
+  return bytes.toString("base64")
+}
+
+export const decodeFloats = (text: string): ReadonlyArray<number> => {
+  const bytes = Buffer.from(text, "base64")
+  const vector: Array<number> = new Array(Math.trunc(bytes.length / 4))
+  for (let i = 0; i < vector.length; i++) vector[i] = bytes.readFloatLE(i * 4)
+  return vector
+}
+
+export const isObject = (value: unknown): value is { readonly [key: string]: unknown } =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+export const isArray = (value: unknown): value is ReadonlyArray<unknown> => Array.isArray(value)
+
+/** A property of what is not known, its own only. */
+export const at = (value: unknown, key: string): unknown =>
+  isObject(value) && Object.hasOwn(value, key) ? value[key] : undefined
+
+/** Numbers as 32-bit floats: a server prints the fewest digits that tell one from its neighbours. */
+export const floatsOf = (value: unknown): ReadonlyArray<number> | undefined => {
+  if (!isArray(value)) return undefined
+  const floats: Array<number> = new Array(value.length)
+  for (let i = 0; i < value.length; i++) {
+    const each = value[i]
+    if (typeof each !== "number") return undefined
+    floats[i] = Math.fround(each)
+  }
+  return floats
+}
+
+/** What can be metadata of what a server has: another program may have written something else beside it. */
+export const isValue = (value: unknown): value is VectorStore.Filter.Value =>
+  typeof value === "string" || typeof value === "number" || typeof value === "boolean"
+
+/** A score is a bound, too, for what the server sends: a little lower, for it reckons in 32 bits. */
+export const loosened = (bound: number): number => bound - 1e-5 * Math.max(1, Math.abs(bound))
+
+/** Tells how much of a write in several requests was done when one failed. */
+export const partly =
+  (written: () => number, all: number) =>
+  <A>(effect: Effect.Effect<A, Fail>): Effect.Effect<A, Fail> =>
+    Effect.mapError(effect, (error) => {
+      const done = written()
+      if (done === 0) return error
+      const text = `${error.description}; the first ${done} of ${all} records are written`
+      return error._tag === "VectorStoreError"
+        ? new VectorStore.VectorStoreError({ ...fields(error), description: text })
+        : new VectorStore.VectorStoreError({
+            ...fields(VectorStore.fromConnectionError("upsert", error)),
+            description: text
+          })
+    })
+
+const fields = (error: VectorStore.VectorStoreError) => ({
+  reason: error.reason,
+  method: error.method,
+  description: error.description,
+  ...(error.collection === undefined ? {} : { collection: error.collection }),
+  ...(error.retryAfter === undefined ? {} : { retryAfter: error.retryAfter }),
+  ...(error.cause === undefined ? {} : { cause: error.cause })
+})

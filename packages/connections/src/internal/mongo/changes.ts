@@ -1,0 +1,242 @@
+/** Change streams: events with their resume tokens, begun again behind the last one when the server was away. */
+import { ConnectionError } from "@underlay/core/connection/Connection"
+import * as Chunk from "effect/Chunk"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import type * as Mongo from "mongodb"
+import type { ChangeEvent, DocumentInvalid, ResumeToken, WatchOptions } from "../../database/MongoDb.ts"
+import { ChangeStreamHistoryLost } from "../../database/MongoDb.ts"
+import type { Client, Core, Decode, Operation } from "./core.ts"
+import { codeOf, hasLabel } from "./errors.ts"
+import { arm, attempt } from "./operation.ts"
+
+type Watched = Mongo.ChangeStream<Mongo.Document, Mongo.ChangeStreamDocument<Mongo.Document>>
+
+/** What can be watched. */
+export interface Watchable {
+  readonly watch: (pipeline: Array<Mongo.Document>, options: Mongo.ChangeStreamOptions) => Watched
+}
+
+const awaited = 1_000
+
+const isLost = (error: ConnectionError): boolean =>
+  codeOf(error.cause) === 286 || codeOf(error.cause) === 280 || hasLabel(error.cause, "NonResumableChangeStreamError")
+
+const mayResume = (error: ConnectionError): boolean =>
+  error.reason === "Unavailable" ||
+  error.reason === "Timeout" ||
+  codeOf(error.cause) === 43 ||
+  hasLabel(error.cause, "ResumableChangeStreamError")
+
+/** Waits 100 ms, then twice as long each time up to 5 s; it gives up when twenty attempts in a row have failed. */
+const patiently = Schedule.exponential("100 millis").pipe(
+  Schedule.modifyDelay((_, delay) => Duration.min(delay, Duration.seconds(5))),
+  Schedule.intersect(Schedule.recurs(20))
+)
+
+export const watch = <A>(
+  core: Core,
+  operation: Operation,
+  target: (client: Client) => Watchable,
+  decode: Decode<A>,
+  onSkipped: (() => void) | undefined,
+  options: WatchOptions = {}
+): Stream.Stream<ChangeEvent<A>, ConnectionError | ChangeStreamHistoryLost | DocumentInvalid> =>
+  core.lifecycle.stream(
+    operation.at.method,
+    (client) =>
+      client.capabilities.changeStreams
+        ? ofClient(core, operation, target(client), decode, onSkipped, options)
+        : Stream.fail(
+            new ConnectionError({
+              reason: "Unsupported",
+              kind: core.kind,
+              connection: core.name,
+              method: operation.at.method,
+              description: "change streams need a replica set or a sharded cluster, and this server is neither",
+              sent: false
+            })
+          ),
+    // The first event may come tomorrow.
+    { attributes: operation.attributes, spanName: operation.spanName, timeout: false }
+  )
+
+const ofClient = <A>(
+  core: Core,
+  operation: Operation,
+  target: Watchable,
+  decode: Decode<A>,
+  onSkipped: (() => void) | undefined,
+  options: WatchOptions
+): Stream.Stream<ChangeEvent<A>, ConnectionError | ChangeStreamHistoryLost | DocumentInvalid> =>
+  Stream.unwrapScoped(
+    Effect.gen(function* () {
+      const driver = yield* Schedule.driver(options.reconnect ?? patiently)
+      // Plain state of the one fiber that pulls.
+      const held = yield* Effect.acquireRelease(
+        Effect.sync((): { stream: Watched | undefined; controller: AbortController } => ({
+          stream: undefined,
+          controller: new AbortController()
+        })),
+        ({ controller, stream }) =>
+          Effect.sync(() => {
+            if (stream === undefined) return
+            core.background.add(stream.close())
+            controller.abort()
+          })
+      )
+      let token: ResumeToken | undefined
+      let invalid: DocumentInvalid | undefined
+      let ended = false
+
+      const begin = (): Watched => {
+        const { pipeline = [], reconnect: _, resumeAfter, startAfter, startAt, ...rest } = options
+        const from =
+          token !== undefined
+            ? // The stream of a collection that was dropped can only be started behind that.
+              { startAfter: token }
+            : startAfter !== undefined
+              ? { startAfter }
+              : resumeAfter !== undefined
+                ? { resumeAfter }
+                : startAt !== undefined
+                  ? { startAtOperationTime: startAt }
+                  : {}
+        const controller = new AbortController()
+        const given: Mongo.ChangeStreamOptions & Mongo.Abortable = {
+          maxAwaitTimeMS: awaited,
+          batchSize: rest.batchSize ?? 1_000,
+          ...(rest.fullDocument === undefined ? {} : { fullDocument: rest.fullDocument }),
+          ...(rest.fullDocumentBeforeChange === undefined
+            ? {}
+            : { fullDocumentBeforeChange: rest.fullDocumentBeforeChange }),
+          ...from,
+          signal: controller.signal
+        }
+        held.controller = controller
+        return target.watch([...pipeline], given)
+      }
+
+      const present = (
+        change: Mongo.ChangeStreamDocument<Mongo.Document>
+      ): Either.Either<ChangeEvent<A>, DocumentInvalid> => {
+        const full = "fullDocument" in change ? change.fullDocument : undefined
+        const before = "fullDocumentBeforeChange" in change ? change.fullDocumentBeforeChange : undefined
+        return Either.flatMap(part(decode, full), (document) =>
+          Either.map(part(decode, before), (documentBefore) => ({
+            operationType: change.operationType,
+            resumeToken: tokenOf(change._id),
+            clusterTime: Option.fromNullable(change.clusterTime),
+            documentKey: Option.fromNullable("documentKey" in change ? change.documentKey : undefined),
+            document,
+            documentBefore,
+            update: Option.map(
+              Option.fromNullable("updateDescription" in change ? change.updateDescription : undefined),
+              (update) => ({ updated: update.updatedFields ?? {}, removed: update.removedFields ?? [] })
+            )
+          }))
+        )
+      }
+
+      const fetch = Effect.suspend(() => {
+        const stream = held.stream ?? begin()
+        held.stream = stream
+        return attempt(
+          operation.at,
+          core.timeout + awaited,
+          false,
+          async (signal) => {
+            arm(Reflect.get(stream, "cursor"), signal)
+            const found: Array<Mongo.ChangeStreamDocument<Mongo.Document>> = []
+            const first = await stream.tryNext()
+            // What is there already costs no request.
+            if (first !== null) found.push(first)
+            while (first !== null && found.length < 1_000 && stream.bufferedCount() > 0) {
+              const next = await stream.tryNext()
+              if (next === null) break
+              found.push(next)
+            }
+            return { found, at: stream.resumeToken }
+          },
+          held.controller
+        )
+      })
+
+      const again = (error: ConnectionError): Effect.Effect<void, ConnectionError | ChangeStreamHistoryLost> =>
+        Effect.suspend((): Effect.Effect<void, ConnectionError | ChangeStreamHistoryLost> => {
+          const { controller, stream } = held
+          held.stream = undefined
+          if (stream !== undefined) {
+            token = isToken(stream.resumeToken) ? stream.resumeToken : token
+            core.background.add(stream.close())
+            controller.abort()
+          }
+          if (isLost(error)) {
+            return new ChangeStreamHistoryLost({
+              connection: core.name,
+              ...(error.cause === undefined ? {} : { cause: error.cause })
+            })
+          }
+          if (!mayResume(error)) return Effect.fail(error)
+          return Effect.mapError(Effect.asVoid(driver.next(error)), () => error)
+        })
+
+      const pull: Effect.Effect<
+        Chunk.Chunk<ChangeEvent<A>>,
+        Option.Option<ConnectionError | ChangeStreamHistoryLost | DocumentInvalid>
+      > = Effect.suspend(() => {
+        if (invalid !== undefined) return Effect.fail(Option.some(invalid))
+        if (ended) return Effect.fail(Option.none())
+        return Effect.matchEffect(fetch, {
+          onFailure: (error) =>
+            Effect.matchEffect(again(error), {
+              onFailure: (failure) => Effect.fail(Option.some(failure)),
+              onSuccess: () => Effect.succeed(Chunk.empty<ChangeEvent<A>>())
+            }),
+          onSuccess: ({ at, found }) =>
+            Effect.as(
+              driver.reset,
+              Chunk.unsafeFromArray(
+                found.flatMap((change): Array<ChangeEvent<A>> => {
+                  if (invalid !== undefined || ended) return []
+                  token = tokenOf(change._id)
+                  const event = present(change)
+                  if (Either.isRight(event)) {
+                    // After this the server has closed the stream.
+                    if (change.operationType === "invalidate") ended = true
+                    return [event.right]
+                  }
+                  if (onSkipped === undefined) invalid = event.left
+                  else onSkipped()
+                  return []
+                })
+              )
+            ).pipe(
+              Effect.tap(() =>
+                Effect.sync(() => {
+                  if (found.length === 0 && isToken(at)) token = at
+                })
+              )
+            )
+        })
+      })
+      return Stream.repeatEffectChunkOption(pull)
+    })
+  )
+
+/** The driver has made sure that there is one. */
+const tokenOf = (value: unknown): ResumeToken => (isToken(value) ? value : {})
+
+const isToken = (value: unknown): value is ResumeToken => typeof value === "object" && value !== null
+
+const part = <A>(
+  decode: Decode<A>,
+  document: Mongo.Document | null | undefined
+): Either.Either<Option.Option<A>, DocumentInvalid> =>
+  document === null || document === undefined
+    ? Either.right(Option.none())
+    : Either.map(decode(document), (it) => Option.some(it))

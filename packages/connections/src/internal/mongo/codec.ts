@@ -1,0 +1,134 @@
+/** Documents as a schema has them: compiled once for each collection. */
+
+import * as Either from "effect/Either"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import * as SchemaAST from "effect/SchemaAST"
+import type * as Mongo from "mongodb"
+import { DocumentInvalid } from "../../database/MongoDb.ts"
+
+/** Where a value is not as the schema wants it, and what the schema wants there. Never the value. */
+export const placeOf = (issue: ParseResult.ParseIssue): { readonly path: string; readonly expected: string } => {
+  const path: Array<PropertyKey> = []
+  let at: ParseResult.ParseIssue = issue
+  for (;;) {
+    switch (at._tag) {
+      case "Pointer": {
+        const parts: PropertyKey | ReadonlyArray<PropertyKey> = at.path
+        path.push(...(isParts(parts) ? parts : [parts]))
+        at = at.issue
+        break
+      }
+      case "Composite": {
+        const { issues } = at
+        const first: ParseResult.ParseIssue | undefined = isIssues(issues) ? issues[0] : issues
+        if (first === undefined) return { path: path.map(String).join("."), expected: String(at.ast) }
+        at = first
+        break
+      }
+      case "Refinement":
+      case "Transformation":
+        if (at.issue._tag === "Type" && at.issue.message !== undefined && at.kind !== "From") {
+          return { path: path.map(String).join("."), expected: String(at.ast) }
+        }
+        at = at.issue
+        break
+      case "Missing":
+        return { path: path.map(String).join("."), expected: "a value, and there is none" }
+      case "Unexpected":
+        return { path: path.map(String).join("."), expected: "no such field" }
+      case "Forbidden":
+        return { path: path.map(String).join("."), expected: "a schema that decodes at once" }
+      case "Type":
+        return { path: path.map(String).join("."), expected: String(at.ast) }
+    }
+  }
+}
+
+const isParts = (path: PropertyKey | ReadonlyArray<PropertyKey>): path is ReadonlyArray<PropertyKey> =>
+  Array.isArray(path)
+const isIssues = (
+  issues: ParseResult.ParseIssue | ReadonlyArray<ParseResult.ParseIssue>
+): issues is ReadonlyArray<ParseResult.ParseIssue> => Array.isArray(issues)
+
+export interface Codec<A> {
+  readonly decode: (document: Mongo.Document) => Either.Either<A, DocumentInvalid>
+  readonly encode: (document: unknown) => Either.Either<Mongo.Document, DocumentInvalid>
+  /** For documents that get their `_id` when they are stored. */
+  readonly encodeNew: (document: unknown) => Either.Either<Mongo.Document, DocumentInvalid>
+  readonly decodeId: (id: unknown) => Either.Either<unknown, DocumentInvalid>
+  readonly encodeId: (id: unknown) => Either.Either<unknown, DocumentInvalid>
+}
+
+const invalid =
+  (collection: string, direction: "decode" | "encode", prefix = "") =>
+  (issue: ParseResult.ParseIssue): DocumentInvalid => {
+    const place = placeOf(issue)
+    return new DocumentInvalid({
+      collection,
+      direction,
+      path: [prefix, place.path].filter((part) => part !== "").join("."),
+      expected: place.expected
+    })
+  }
+
+/** The same, with an `_id` that may be missing. */
+const withoutId = (ast: SchemaAST.AST): SchemaAST.AST =>
+  SchemaAST.isTypeLiteral(ast)
+    ? new SchemaAST.TypeLiteral(
+        ast.propertySignatures.map((property) =>
+          property.name === "_id"
+            ? new SchemaAST.PropertySignature(property.name, property.type, true, property.isReadonly)
+            : property
+        ),
+        ast.indexSignatures,
+        ast.annotations
+      )
+    : ast
+
+const idOf = (ast: SchemaAST.AST): SchemaAST.AST | undefined =>
+  SchemaAST.isTypeLiteral(ast) ? ast.propertySignatures.find((property) => property.name === "_id")?.type : undefined
+
+const isDocument = (value: unknown): value is Mongo.Document => typeof value === "object" && value !== null
+
+export const make = <A, I>(collection: string, schema: Schema.Schema<A, I>): Codec<A> => {
+  const decoding = invalid(collection, "decode")
+  const encoding = invalid(collection, "encode")
+  const decode = ParseResult.decodeUnknownEither(schema)
+  const encode = ParseResult.encodeUnknownEither(schema)
+  const encodeNew = ParseResult.encodeUnknownEither(Schema.make<unknown, unknown>(withoutId(schema.ast)))
+  const id = idOf(schema.ast)
+  const idSchema = id === undefined ? undefined : Schema.make<unknown, unknown>(id)
+  const decodeId = idSchema === undefined ? undefined : ParseResult.decodeUnknownEither(idSchema)
+  const encodeId = idSchema === undefined ? undefined : ParseResult.encodeUnknownEither(idSchema)
+  const asDocument = (value: unknown): Either.Either<Mongo.Document, DocumentInvalid> =>
+    isDocument(value)
+      ? Either.right(value)
+      : Either.left(new DocumentInvalid({ collection, direction: "encode", path: "", expected: "a document" }))
+  return {
+    decode: (document) => {
+      const decoded = decode(document)
+      return Either.isRight(decoded) ? Either.right(decoded.right) : Either.left(decoding(decoded.left))
+    },
+    encode: (document) => Either.flatMap(Either.mapLeft(encode(document), encoding), asDocument),
+    encodeNew: (document) => Either.flatMap(Either.mapLeft(encodeNew(document), encoding), asDocument),
+    decodeId: (value) =>
+      decodeId === undefined
+        ? Either.right(value)
+        : Either.mapLeft(decodeId(value), invalid(collection, "decode", "_id")),
+    encodeId: (value) =>
+      encodeId === undefined
+        ? Either.right(value)
+        : Either.mapLeft(encodeId(value), invalid(collection, "encode", "_id"))
+  }
+}
+
+/** For collections without a schema: documents as the driver has them. */
+export const plain: Codec<Mongo.Document> = {
+  decode: Either.right,
+  encode: (document) => (isDocument(document) ? Either.right(document) : Either.right({})),
+  // the driver writes the _id into what it is given
+  encodeNew: (document) => Either.right(isDocument(document) ? { ...document } : {}),
+  decodeId: Either.right,
+  encodeId: Either.right
+}

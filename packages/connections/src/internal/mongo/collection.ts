@@ -1,0 +1,559 @@
+/** The methods of a collection over the driver's. */
+import { ConnectionError } from "@underlay/core/connection/Connection"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import type * as Mongo from "mongodb"
+import type {
+  AggregateOptions,
+  BulkWriteOptions,
+  BulkWriteResult,
+  Collection,
+  CollectionOptions,
+  FindOneOptions,
+  FindOptions,
+  IndexDescription,
+  ModifyOptions,
+  OperationOptions,
+  ReplaceOptions,
+  UpdateOptions,
+  UpdateResult,
+  WriteModel
+} from "../../database/MongoDb.ts"
+import { BulkWriteError, DocumentInvalid } from "../../database/MongoDb.ts"
+import { watch } from "./changes.ts"
+import * as Codec from "./codec.ts"
+import {
+  type Batch,
+  type Client,
+  type Core,
+  type DriverOptions,
+  documents,
+  limitOf,
+  maxTimeMS,
+  type Operation,
+  operate,
+  operationOf,
+  taker
+} from "./core.ts"
+import { describe } from "./errors.ts"
+import { undefinedAt } from "./filter.ts"
+import { arm } from "./operation.ts"
+
+type Documents = Mongo.Collection<Mongo.Document>
+
+/** The options that the driver takes under the same names, where they were given. */
+const given = <O extends object, K extends keyof O>(options: O | undefined, ...keys: ReadonlyArray<K>): Pick<O, K> => {
+  const picked: Partial<Pick<O, K>> = {}
+  if (options !== undefined) for (const key of keys) if (options[key] !== undefined) picked[key] = options[key]
+  return picked as Pick<O, K>
+}
+
+export const make = <A, I extends object>(
+  core: Core,
+  name: string,
+  codec: Codec.Codec<A>,
+  options: CollectionOptions
+): Collection<A, I> => {
+  let seen: { readonly client: Client; readonly collection: Documents } | undefined
+  let skipped = 0
+  const skip = options.invalid === "skip" ? () => void skipped++ : undefined
+  const take = taker(codec.decode, skip)
+
+  const of = (client: Client): Documents => {
+    if (seen?.client === client) return seen.collection
+    const db = options.database === undefined ? client.db : client.mongo.db(options.database)
+    const collection = db.collection(name, given(options, "readPreference", "readConcern", "writeConcern"))
+    seen = { client, collection }
+    return collection
+  }
+
+  const read = (method: string) => operationOf(core, method, false, name)
+  const write = (method: string) => operationOf(core, method, true, name)
+  const operations = {
+    insertOne: write("insertOne"),
+    insertMany: write("insertMany"),
+    findOne: read("findOne"),
+    find: read("find"),
+    updateOne: write("updateOne"),
+    updateMany: write("updateMany"),
+    replaceOne: write("replaceOne"),
+    deleteOne: write("deleteOne"),
+    deleteMany: write("deleteMany"),
+    findOneAndUpdate: write("findOneAndUpdate"),
+    findOneAndReplace: write("findOneAndReplace"),
+    findOneAndDelete: write("findOneAndDelete"),
+    countDocuments: read("countDocuments"),
+    estimatedCount: read("estimatedCount"),
+    distinct: read("distinct"),
+    aggregate: read("aggregate"),
+    // $out and $merge write
+    aggregateWrite: write("aggregate"),
+    bulkWrite: write("bulkWrite"),
+    createIndexes: write("createIndexes"),
+    listIndexes: read("listIndexes"),
+    dropIndex: write("dropIndex"),
+    drop: write("drop"),
+    watch: read("watch")
+  }
+
+  const run = <B>(
+    operation: Operation,
+    settings: OperationOptions | undefined,
+    f: (collection: Documents, driver: DriverOptions & { readonly maxTimeMS?: number }) => Promise<B>
+  ): Effect.Effect<B, ConnectionError> => {
+    const limit = limitOf(core, settings?.timeout ?? options.timeout)
+    const comment = settings?.comment === undefined ? {} : { comment: settings.comment }
+    return operate(core, operation, limit, (client, driver) =>
+      f(of(client), { ...driver, ...comment, ...(operation.write ? {} : { maxTimeMS: maxTimeMS(limit) }) })
+    )
+  }
+
+  const refuse = (operation: Operation, description: string) =>
+    new ConnectionError({
+      reason: "InvalidRequest",
+      kind: core.kind,
+      connection: core.name,
+      method: operation.at.method,
+      description,
+      sent: false
+    })
+
+  /** Runs only with a filter that says what it means. */
+  const filtered = <B, E>(
+    operation: Operation,
+    filter: unknown,
+    effect: (filter: Mongo.Document) => Effect.Effect<B, E>
+  ): Effect.Effect<B, E | ConnectionError> =>
+    Effect.suspend((): Effect.Effect<B, E | ConnectionError> => {
+      const problem = filterProblem(filter)
+      if (problem !== undefined) return refuse(operation, problem)
+      return isDocument(filter) ? effect(filter) : refuse(operation, noFilter)
+    })
+
+  const decoded = (document: Mongo.Document | null): Effect.Effect<Option.Option<A>, DocumentInvalid> => {
+    if (document === null) return Effect.succeed(Option.none())
+    const found = codec.decode(document)
+    if (Either.isRight(found)) return Effect.succeed(Option.some(found.right))
+    if (skip === undefined) return Effect.fail(found.left)
+    skip()
+    return Effect.succeed(Option.none())
+  }
+
+  const all = <B>(batch: Batch<B>): Effect.Effect<ReadonlyArray<B>, DocumentInvalid> =>
+    batch.invalid === undefined ? Effect.succeed(batch.documents) : Effect.fail(batch.invalid)
+
+  type Id = Collection<A, I>["insertOne"] extends (document: never) => Effect.Effect<infer R, unknown> ? R : never
+
+  const idOf = (id: unknown): Effect.Effect<Id, DocumentInvalid> => Effect.map(codec.decodeId(id), (it) => it as Id)
+
+  const insertOne: Collection<A, I>["insertOne"] = (document, settings) =>
+    Effect.flatMap(codec.encodeNew(document), (encoded) =>
+      Effect.flatMap(
+        run(operations.insertOne, settings, (collection, driver) => collection.insertOne(encoded, driver)),
+        (result) => idOf(result.insertedId)
+      )
+    )
+
+  const encodeAll = (
+    all: ReadonlyArray<unknown>,
+    encode: (one: unknown) => Either.Either<Mongo.Document, DocumentInvalid>
+  ): Either.Either<Array<Mongo.Document>, DocumentInvalid> => {
+    const encoded: Array<Mongo.Document> = []
+    for (const [index, one] of all.entries()) {
+      const result = encode(one)
+      if (Either.isLeft(result)) {
+        const { left } = result
+        return Either.left(
+          new DocumentInvalid({ ...left, path: left.path === "" ? `${index}` : `${index}.${left.path}` })
+        )
+      }
+      encoded.push(result.right)
+    }
+    return Either.right(encoded)
+  }
+
+  const bulk = <B>(effect: Effect.Effect<B, ConnectionError>): Effect.Effect<B, ConnectionError | BulkWriteError> =>
+    Effect.catchAll(effect, (error): Effect.Effect<never, ConnectionError | BulkWriteError> => {
+      const failure = bulkError(core, name, error)
+      return Effect.fail(failure ?? error)
+    })
+
+  const insertMany: Collection<A, I>["insertMany"] = (many, settings) =>
+    many.length === 0
+      ? Effect.succeed([])
+      : Effect.flatMap(
+          Effect.suspend(() => encodeAll(many, codec.encodeNew)),
+          (encoded) =>
+            Effect.flatMap(
+              bulk(
+                run(operations.insertMany, settings, (collection, driver) =>
+                  collection.insertMany(encoded, { ...driver, ordered: settings?.ordered ?? true })
+                )
+              ),
+              () => Effect.forEach(encoded, (document) => idOf(document["_id"]))
+            )
+        )
+
+  const findOneBy = (filter: Mongo.Document, settings: FindOneOptions | undefined) =>
+    Effect.flatMap(
+      run(operations.findOne, settings, (collection, driver) =>
+        collection.findOne(filter, {
+          ...driver,
+          ...projection(settings?.projection),
+          ...given(settings, "sort", "skip", "collation", "hint")
+        })
+      ),
+      decoded
+    )
+  const projection = (own: Mongo.Document | undefined): { readonly projection?: Mongo.Document } => {
+    const found = own ?? options.projection
+    return found === undefined ? {} : { projection: found }
+  }
+
+  const findOptions = (settings: FindOptions | undefined) => ({
+    batchSize: settings?.batchSize ?? 1_000,
+    ...projection(settings?.projection),
+    ...given(settings, "sort", "skip", "limit", "collation", "hint", "allowDiskUse"),
+    ...(settings?.comment === undefined ? {} : { comment: settings.comment })
+  })
+
+  const find: Collection<A, I>["find"] = (filter, settings) =>
+    Stream.unwrap(
+      filtered(operations.find, filter, (filter) =>
+        Effect.succeed(
+          documents(
+            core,
+            operations.find,
+            limitOf(core, settings?.timeout ?? options.timeout),
+            (client, driver) => of(client).find(filter, { ...driver, ...findOptions(settings) }),
+            take
+          )
+        )
+      )
+    )
+
+  const findAll: Collection<A, I>["findAll"] = (filter, settings) =>
+    filtered(operations.find, filter, (filter) =>
+      Effect.flatMap(
+        run(operations.find, settings, (collection, driver) =>
+          allOf(collection.find(filter, { ...driver, ...findOptions(settings) }), driver.signal)
+        ),
+        (found) => all(take(found))
+      )
+    )
+
+  const updateOptions = (settings: UpdateOptions | undefined) => ({
+    ...given(settings, "upsert", "collation", "hint", "let"),
+    ...(settings?.arrayFilters === undefined ? {} : { arrayFilters: [...settings.arrayFilters] })
+  })
+
+  const updateResult = (result: Mongo.UpdateResult): Effect.Effect<UpdateResult<Id>, DocumentInvalid> => {
+    const counts = { matched: result.matchedCount, modified: result.modifiedCount }
+    return result.upsertedId === null || result.upsertedId === undefined
+      ? Effect.succeed({ ...counts, upsertedId: Option.none() })
+      : Effect.map(idOf(result.upsertedId), (id) => ({ ...counts, upsertedId: Option.some(id) }))
+  }
+
+  const update =
+    (operation: Operation, method: "updateOne" | "updateMany"): Collection<A, I>["updateOne"] =>
+    (filter, change, settings) =>
+      filtered(operation, filter, (filter) =>
+        Effect.flatMap(
+          run(operation, settings, (collection, driver) =>
+            collection[method](filter, writable(change), { ...driver, ...updateOptions(settings) })
+          ),
+          updateResult
+        )
+      )
+
+  const replaceOne: Collection<A, I>["replaceOne"] = (filter, document, settings) =>
+    filtered(operations.replaceOne, filter, (filter) =>
+      Effect.flatMap(codec.encodeNew(document), (encoded) =>
+        Effect.flatMap(
+          run(operations.replaceOne, settings, (collection, driver) =>
+            collection.replaceOne(filter, encoded, {
+              ...driver,
+              ...given(settings, "upsert", "collation", "hint", "let")
+            })
+          ),
+          updateResult
+        )
+      )
+    )
+
+  const remove =
+    (operation: Operation, method: "deleteOne" | "deleteMany"): Collection<A, I>["deleteOne"] =>
+    (filter, settings) =>
+      filtered(operation, filter, (filter) =>
+        Effect.map(
+          run(operation, settings, (collection, driver) =>
+            collection[method](filter, { ...driver, ...given(settings, "collation", "hint", "let") })
+          ),
+          (result) => result.deletedCount
+        )
+      )
+
+  const modifyOptions = (settings: (ModifyOptions & UpdateOptions) | ReplaceOptions | undefined) =>
+    ({
+      returnDocument:
+        settings !== undefined && "returning" in settings && settings.returning === "before" ? "before" : "after",
+      includeResultMetadata: false,
+      ...projection(settings !== undefined && "projection" in settings ? settings.projection : undefined)
+    }) as const
+
+  const findOneAndUpdate: Collection<A, I>["findOneAndUpdate"] = (filter, change, settings) =>
+    filtered(operations.findOneAndUpdate, filter, (filter) =>
+      Effect.flatMap(
+        run(operations.findOneAndUpdate, settings, (collection, driver) =>
+          collection.findOneAndUpdate(filter, writable(change), {
+            ...driver,
+            ...modifyOptions(settings),
+            ...updateOptions(settings),
+            ...given(settings, "sort")
+          })
+        ),
+        decoded
+      )
+    )
+
+  const findOneAndReplace: Collection<A, I>["findOneAndReplace"] = (filter, document, settings) =>
+    filtered(operations.findOneAndReplace, filter, (filter) =>
+      Effect.flatMap(codec.encodeNew(document), (encoded) =>
+        Effect.flatMap(
+          run(operations.findOneAndReplace, settings, (collection, driver) =>
+            collection.findOneAndReplace(filter, encoded, {
+              ...driver,
+              ...modifyOptions(settings),
+              ...given(settings, "sort", "upsert", "collation", "hint", "let")
+            })
+          ),
+          decoded
+        )
+      )
+    )
+
+  const findOneAndDelete: Collection<A, I>["findOneAndDelete"] = (filter, settings) =>
+    filtered(operations.findOneAndDelete, filter, (filter) =>
+      Effect.flatMap(
+        run(operations.findOneAndDelete, settings, (collection, driver) =>
+          collection.findOneAndDelete(filter, {
+            ...driver,
+            includeResultMetadata: false,
+            ...projection(settings?.projection),
+            ...given(settings, "sort", "collation", "hint", "let")
+          })
+        ),
+        decoded
+      )
+    )
+
+  const writes = (pipeline: ReadonlyArray<Mongo.Document>): boolean =>
+    pipeline.some((stage) => "$out" in stage || "$merge" in stage)
+
+  const aggregateOptions = (settings: AggregateOptions | undefined) => ({
+    batchSize: settings?.batchSize ?? 1_000,
+    ...given(settings, "allowDiskUse", "collation", "hint", "let"),
+    ...(settings?.comment === undefined ? {} : { comment: settings.comment })
+  })
+
+  const aggregate: Collection<A, I>["aggregate"] = (pipeline, schema, settings) =>
+    documents(
+      core,
+      writes(pipeline) ? operations.aggregateWrite : operations.aggregate,
+      limitOf(core, settings?.timeout ?? options.timeout),
+      (client, driver) => of(client).aggregate([...pipeline], { ...driver, ...aggregateOptions(settings) }),
+      taker(Codec.make(name, schema).decode, skip)
+    )
+
+  const aggregateAll: Collection<A, I>["aggregateAll"] = (pipeline, schema, settings) =>
+    Effect.flatMap(
+      run(writes(pipeline) ? operations.aggregateWrite : operations.aggregate, settings, (collection, driver) =>
+        allOf(collection.aggregate([...pipeline], { ...driver, ...aggregateOptions(settings) }), driver.signal)
+      ),
+      (found) => all(taker(Codec.make(name, schema).decode, skip)(found))
+    )
+
+  const distinct: Collection<A, I>["distinct"] = (path, schema, filter, settings) => {
+    const codecOf = Codec.make(name, Schema.Struct({ value: schema }))
+    return filtered(operations.distinct, filter ?? {}, (filter) =>
+      Effect.flatMap(
+        run(operations.distinct, settings, (collection, driver) => collection.distinct(path, filter, driver)),
+        (values) =>
+          Effect.forEach(values, (value: unknown) => Effect.map(codecOf.decode({ value }), (found) => found.value))
+      )
+    )
+  }
+
+  const model = (
+    one: WriteModel<A, I>,
+    filter: Mongo.Document
+  ): Either.Either<Mongo.AnyBulkWriteOperation<Mongo.Document>, DocumentInvalid> => {
+    if ("insertOne" in one) {
+      return Either.map(codec.encodeNew(one.insertOne), (document) => ({ insertOne: { document } }))
+    }
+    if ("replaceOne" in one) {
+      const { replacement, upsert } = one.replaceOne
+      return Either.map(codec.encodeNew(replacement), (encoded) => ({
+        replaceOne: { filter, replacement: encoded, ...(upsert === undefined ? {} : { upsert }) }
+      }))
+    }
+    if ("updateOne" in one) {
+      const { filter: _, update, ...rest } = one.updateOne
+      return Either.right({ updateOne: { filter, update: writable(update), ...updateOptions(rest) } })
+    }
+    if ("updateMany" in one) {
+      const { filter: _, update, ...rest } = one.updateMany
+      return Either.right({ updateMany: { filter, update: writable(update), ...updateOptions(rest) } })
+    }
+    return Either.right("deleteOne" in one ? { deleteOne: { filter } } : { deleteMany: { filter } })
+  }
+
+  const bulkWrite: Collection<A, I>["bulkWrite"] = (models, settings?: BulkWriteOptions) =>
+    Effect.suspend((): Effect.Effect<BulkWriteResult, ConnectionError | BulkWriteError | DocumentInvalid> => {
+      if (models.length === 0) return Effect.succeed({ inserted: 0, matched: 0, modified: 0, deleted: 0, upserted: 0 })
+      const encoded: Array<Mongo.AnyBulkWriteOperation<Mongo.Document>> = []
+      for (const [index, one] of models.entries()) {
+        const filter: unknown = "insertOne" in one ? {} : Object.values(one)[0]?.filter
+        const problem = filterProblem(filter)
+        if (problem !== undefined) return refuse(operations.bulkWrite, `operation ${index}: ${problem}`)
+        const result = model(one, isDocument(filter) ? filter : {})
+        if (Either.isLeft(result)) {
+          return Effect.fail(new DocumentInvalid({ ...result.left, path: `${index}.${result.left.path}` }))
+        }
+        encoded.push(result.right)
+      }
+      return Effect.map(
+        bulk(
+          run(operations.bulkWrite, settings, (collection, driver) =>
+            collection.bulkWrite(encoded, { ...driver, ordered: settings?.ordered ?? true })
+          )
+        ),
+        (result) => ({
+          inserted: result.insertedCount,
+          matched: result.matchedCount,
+          modified: result.modifiedCount,
+          deleted: result.deletedCount,
+          upserted: result.upsertedCount
+        })
+      )
+    })
+
+  const indexOf = ({ expireAfter, key, ...index }: IndexDescription): Mongo.IndexDescription => ({
+    key: { ...key },
+    ...given(index, "name", "unique", "sparse", "partialFilterExpression", "collation", "hidden"),
+    ...(expireAfter === undefined ? {} : { expireAfterSeconds: Math.ceil(Duration.toSeconds(expireAfter)) })
+  })
+
+  return {
+    name,
+    insertOne,
+    insertMany,
+    findOne: (filter, settings) => filtered(operations.findOne, filter, (filter) => findOneBy(filter, settings)),
+    findById: (id, settings) => Effect.flatMap(codec.encodeId(id), (_id) => findOneBy({ _id }, settings)),
+    find,
+    findAll,
+    updateOne: update(operations.updateOne, "updateOne"),
+    updateMany: update(operations.updateMany, "updateMany"),
+    replaceOne,
+    deleteOne: remove(operations.deleteOne, "deleteOne"),
+    deleteMany: remove(operations.deleteMany, "deleteMany"),
+    findOneAndUpdate,
+    findOneAndReplace,
+    findOneAndDelete,
+    countDocuments: (filter = {}, settings) =>
+      filtered(operations.countDocuments, filter, (filter) =>
+        run(operations.countDocuments, settings, (collection, driver) => collection.countDocuments(filter, driver))
+      ),
+    estimatedCount: run(operations.estimatedCount, undefined, (collection, driver) =>
+      collection.estimatedDocumentCount(driver)
+    ),
+    distinct,
+    aggregate,
+    aggregateAll,
+    bulkWrite,
+    createIndexes: (indexes) =>
+      run(operations.createIndexes, undefined, (collection, driver) =>
+        collection.createIndexes(indexes.map(indexOf), driver)
+      ),
+    listIndexes: run(operations.listIndexes, undefined, (collection, { signal, session }) =>
+      allOf(collection.listIndexes({ ...(session === undefined ? {} : { session }) }), signal)
+    ),
+    dropIndex: (index) =>
+      Effect.asVoid(run(operations.dropIndex, undefined, (collection, driver) => collection.dropIndex(index, driver))),
+    drop: run(operations.drop, undefined, (collection, driver) => collection.drop(driver)),
+    watch: (settings) =>
+      watch(
+        core,
+        operations.watch,
+        (client) => of(client),
+        (document) => codec.decode(document),
+        skip,
+        settings
+      ),
+    skipped: Effect.sync(() => skipped)
+  }
+}
+
+const isDocument = (value: unknown): value is Mongo.Document => typeof value === "object" && value !== null
+
+const isStages = (update: unknown): update is ReadonlyArray<Mongo.Document> => Array.isArray(update)
+
+/** What an update does, as the driver takes it. What is neither operators nor stages it refuses by itself. */
+const writable = (update: unknown): Mongo.Document | Array<Mongo.Document> =>
+  isStages(update) ? [...update] : isDocument(update) ? update : {}
+
+/** All documents of a cursor, whose later batches are aborted as the first is. */
+const allOf = <D>(cursor: Mongo.AbstractCursor<D>, signal: AbortSignal): Promise<Array<D>> => {
+  arm(cursor, signal)
+  return cursor.toArray()
+}
+
+const noFilter = "there is no filter: {} is the one that matches all documents"
+
+/** What is wrong with a filter, for the caller's eyes: a path, no value. */
+const filterProblem = (filter: unknown): string | undefined => {
+  if (typeof filter !== "object" || filter === null) return noFilter
+  const path = undefinedAt(filter)
+  return path === undefined
+    ? undefined
+    : `the filter has undefined at ${path}: it would match as if that were not there`
+}
+
+/** Which documents of a write of many were refused, if that is what happened. */
+const bulkError = (core: Core, collection: string, error: ConnectionError): BulkWriteError | undefined => {
+  const { cause } = error
+  if (!(cause instanceof Error) || cause.name !== "MongoBulkWriteError") return undefined
+  const raw: unknown = Reflect.get(cause, "writeErrors")
+  const many: ReadonlyArray<unknown> = Array.isArray(raw) ? raw : raw === undefined ? [] : [raw]
+  const failures = many.flatMap((each) => {
+    if (typeof each !== "object" || each === null) return []
+    const index: unknown = Reflect.get(each, "index")
+    const code: unknown = Reflect.get(each, "code")
+    if (typeof index !== "number") return []
+    const number = typeof code === "number" ? code : 0
+    return [{ index, code: number, ...describe(number, Reflect.get(each, "err") ?? each) }]
+  })
+  const result: unknown = Reflect.get(cause, "result")
+  const count = (of: string): number => {
+    const value: unknown = typeof result === "object" && result !== null ? Reflect.get(result, of) : undefined
+    return typeof value === "number" ? value : 0
+  }
+  return new BulkWriteError({
+    reason: failures[0]?.reason ?? error.reason,
+    connection: core.name,
+    collection,
+    method: error.method,
+    inserted: count("insertedCount"),
+    matched: count("matchedCount"),
+    modified: count("modifiedCount"),
+    deleted: count("deletedCount"),
+    upserted: count("upsertedCount"),
+    failures,
+    description: failures[0]?.description ?? error.description,
+    cause
+  })
+}

@@ -1,0 +1,229 @@
+/** What all methods of a connection have in common. */
+import type { ConnectionError } from "@underlay/core/connection/Connection"
+import type * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
+import * as Chunk from "effect/Chunk"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as FiberRef from "effect/FiberRef"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import type * as Mongo from "mongodb"
+import type { DocumentInvalid } from "../../database/MongoDb.ts"
+import type { At } from "./errors.ts"
+import { arm, attempt, type Background, within } from "./operation.ts"
+import type { PoolCounts } from "./poolCounts.ts"
+import * as Transaction from "./transaction.ts"
+
+export interface Capabilities {
+  readonly transactions: boolean
+  readonly changeStreams: boolean
+}
+
+export interface Client {
+  readonly mongo: Mongo.MongoClient
+  readonly db: Mongo.Db
+  readonly capabilities: Capabilities
+}
+
+export interface Core {
+  readonly kind: string
+  readonly name: string
+  readonly external: boolean
+  readonly lifecycle: ConnectionLifecycle.Lifecycle<Client>
+  readonly transaction: FiberRef.FiberRef<Transaction.Transaction | undefined>
+  readonly background: Background
+  readonly counts: PoolCounts
+  /** Milliseconds: for an operation, and for what ends a transaction. */
+  readonly timeout: number
+  readonly endTimeout: number
+  readonly attributes: Readonly<Record<string, unknown>>
+  readonly database: string
+}
+
+/** What every operation of the driver is given. */
+export interface DriverOptions {
+  readonly signal: AbortSignal
+  readonly session?: Mongo.ClientSession
+}
+
+/** How one operation is named and watched. */
+export interface Operation {
+  readonly at: At
+  readonly write: boolean
+  readonly spanName: string
+  readonly attributes: Readonly<Record<string, unknown>>
+}
+
+export const operationOf = (core: Core, method: string, write: boolean, collection?: string): Operation => ({
+  at: { kind: core.kind, name: core.name, method },
+  write,
+  spanName: `${method} ${collection ?? core.database}`,
+  attributes: {
+    ...core.attributes,
+    "db.operation.name": method,
+    "db.query.summary": `${method} ${collection ?? core.database}`,
+    ...(collection === undefined ? {} : { "db.collection.name": collection })
+  }
+})
+
+export const limitOf = (core: Core, timeout: Duration.DurationInput | undefined): number =>
+  timeout === undefined ? core.timeout : Math.max(1, Duration.toMillis(timeout))
+
+/** The server's own limit, a little before ours, so that its answer comes and the socket is kept. */
+export const maxTimeMS = (limit: number): number => Math.max(1, Math.ceil(limit - Math.min(50, limit / 10)))
+
+const callOptions = (core: Core, operation: Operation, limit: number, inTransaction: boolean) => ({
+  // Within a transaction nothing is sent again: the whole of it is.
+  idempotent: !operation.write && !inTransaction,
+  attributes: operation.attributes,
+  spanName: operation.spanName,
+  ...(core.external ? { timeout: Duration.millis(limit) } : {})
+})
+
+const counted = async <A>(core: Core, f: () => Promise<A>): Promise<A> => {
+  core.counts.enter()
+  try {
+    return await f()
+  } finally {
+    core.counts.leave()
+  }
+}
+
+/** One operation, in the transaction of its fiber if there is one. */
+export const operate = <A>(
+  core: Core,
+  operation: Operation,
+  limit: number,
+  f: (client: Client, options: DriverOptions) => Promise<A>
+): Effect.Effect<A, ConnectionError> =>
+  FiberRef.getWith(core.transaction, (transaction) =>
+    core.lifecycle.call(
+      operation.at.method,
+      (client) =>
+        transaction === undefined
+          ? attempt(operation.at, limit, operation.write, (signal) => counted(core, () => f(client, { signal })))
+          : Transaction.alone(
+              transaction,
+              operation.at,
+              attempt(operation.at, limit, operation.write, (signal) =>
+                counted(core, () => f(client, { signal, session: transaction.session }))
+              )
+            ),
+      callOptions(core, operation, limit, transaction !== undefined)
+    )
+  )
+
+/** Decodes what the server gave; the second is what is wrong with it. */
+export type Decode<A> = (document: Mongo.Document) => Either.Either<A, DocumentInvalid>
+
+/** The documents of a cursor, batch by batch. The cursor is closed when the stream ends, however it ends. */
+export const documents = <A>(
+  core: Core,
+  operation: Operation,
+  limit: number,
+  open: (client: Client, options: DriverOptions) => Mongo.AbstractCursor<Mongo.Document>,
+  take: (documents: ReadonlyArray<Mongo.Document>) => Batch<A>
+): Stream.Stream<A, ConnectionError | DocumentInvalid> =>
+  Stream.unwrap(
+    FiberRef.getWith(core.transaction, (transaction) =>
+      Effect.succeed(
+        core.lifecycle.stream(
+          operation.at.method,
+          (client) => ofCursor(core, operation, limit, transaction, (options) => open(client, options), take),
+          callOptions(core, operation, limit, transaction !== undefined)
+        )
+      )
+    )
+  )
+
+/** What was decoded before the first document that stops the stream. */
+export interface Batch<A> {
+  readonly documents: ReadonlyArray<A>
+  readonly invalid: DocumentInvalid | undefined
+}
+
+const closeTimeout = 1_000
+
+const ofCursor = <A>(
+  core: Core,
+  operation: Operation,
+  limit: number,
+  transaction: Transaction.Transaction | undefined,
+  open: (options: DriverOptions) => Mongo.AbstractCursor<Mongo.Document>,
+  take: (documents: ReadonlyArray<Mongo.Document>) => Batch<A>
+): Stream.Stream<A, ConnectionError | DocumentInvalid> =>
+  Stream.unwrapScoped(
+    Effect.map(
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          const controller = new AbortController()
+          return { controller, cursor: undefined as Mongo.AbstractCursor<Mongo.Document> | undefined }
+        }),
+        ({ cursor }) => {
+          if (cursor === undefined) return Effect.void
+          const closing = Effect.suspend(() => {
+            const closed = cursor.close()
+            core.background.add(closed)
+            // The session of a transaction is for one at a time; otherwise nobody has to wait for it.
+            return transaction === undefined ? Effect.void : Effect.asVoid(within(closeTimeout, closed))
+          })
+          return transaction === undefined ? closing : transaction.lock.withPermits(1)(closing)
+        }
+      ),
+      (held) => {
+        let invalid: DocumentInvalid | undefined
+        let ended = false
+        const fetch = attempt(
+          operation.at,
+          limit,
+          false,
+          (signal) =>
+            counted(core, async () => {
+              if (held.cursor === undefined) {
+                held.cursor = open(transaction === undefined ? { signal } : { signal, session: transaction.session })
+                arm(held.cursor, signal)
+              }
+              return (await held.cursor.hasNext()) ? held.cursor.readBufferedDocuments() : undefined
+            }),
+          held.controller
+        )
+        const next = transaction === undefined ? fetch : Transaction.alone(transaction, operation.at, fetch)
+        const pull: Effect.Effect<Chunk.Chunk<A>, Option.Option<ConnectionError | DocumentInvalid>> = Effect.suspend(
+          () => {
+            if (invalid !== undefined) return Effect.fail(Option.some(invalid))
+            if (ended) return Effect.fail(Option.none())
+            return Effect.matchEffect(next, {
+              onFailure: (error) => Effect.fail(Option.some(error)),
+              onSuccess: (found) => {
+                if (found === undefined) {
+                  ended = true
+                  return Effect.fail(Option.none())
+                }
+                const batch = take(found)
+                invalid = batch.invalid
+                return invalid !== undefined && batch.documents.length === 0
+                  ? Effect.fail(Option.some(invalid))
+                  : Effect.succeed(Chunk.unsafeFromArray([...batch.documents]))
+              }
+            })
+          }
+        )
+        return Stream.repeatEffectChunkOption(pull)
+      }
+    )
+  )
+
+/** Decodes in order, until a document is not as it should be; those that are to be skipped are told to `onSkipped`. */
+export const taker =
+  <A>(decode: Decode<A>, onSkipped: (() => void) | undefined) =>
+  (found: ReadonlyArray<Mongo.Document>): Batch<A> => {
+    const documents: Array<A> = []
+    for (const document of found) {
+      const decoded = decode(document)
+      if (Either.isRight(decoded)) documents.push(decoded.right)
+      else if (onSkipped === undefined) return { documents, invalid: decoded.left }
+      else onSkipped()
+    }
+    return { documents, invalid: undefined }
+  }

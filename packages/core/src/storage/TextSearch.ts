@@ -14,12 +14,12 @@
 export type Words = ReadonlyMap<string, number>
 
 /**
- * How often a word is counted at most: more than this changes no score that matters.
+ * How often a word of one text is counted at most: more repetitions say no more.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const maxCount = 16_000
+export const maxCount = 128
 
 /**
  * How many bytes of different words of one text are kept, in UTF-8. Words that are new after that are not found.
@@ -94,7 +94,7 @@ export const words = (text: string): Words => {
 }
 
 /**
- * How many words a text has, repetitions counted.
+ * How many words a text has, with their repetitions as they are counted.
  *
  * @since 0.1.0
  * @category combinators

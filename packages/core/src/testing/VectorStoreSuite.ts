@@ -1415,6 +1415,38 @@ const texts = [
     )
   ),
   Suite.test(
+    "how often a word is there counts, up to its limit",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        const counts = [
+          1,
+          2,
+          3,
+          5,
+          10,
+          40,
+          100,
+          TextSearch.maxCount - 1,
+          TextSearch.maxCount,
+          TextSearch.maxCount + 1,
+          999
+        ]
+        const records = counts.map((count) => ({
+          id: `n${count}`,
+          vector: [1, 0],
+          document: `${"disk ".repeat(count)}${"other ".repeat(3)}`
+        }))
+        yield* store.upsert(name, records)
+        const expected = ranked(records, "disk")
+        const actual = yield* VectorStore.searchText(store, { collection: name, text: "disk", limit: 20 })
+        yield* Suite.equal("the ids", ids(actual), ids(expected))
+        for (const [index, { score }] of actual.entries()) {
+          yield* Suite.isTrue("the score", Math.abs(score - (expected[index]?.score ?? -1)) < 1e-6)
+        }
+      })
+    )
+  ),
+  Suite.test(
     "a hybrid search is the fusion of the search by nearness and the one by words",
     withCollection(cosine(4), (store, name) =>
       seeded(

@@ -63,14 +63,35 @@ export const read = (vector: string): ReadonlyArray<number> =>
     .split(",")
     .map((digits) => Math.fround(Number(digits)))
 
-/** The words of a document as a tsvector: in place of its position each has how often it is there. */
+/** For each count the positions from 1 to it: as many as a word has, the sooner it is told how often it is there. */
+const positions = Array.from({ length: TextSearch.maxCount + 1 }, (_, count) =>
+  Array.from({ length: count }, (_, position) => position + 1).join(",")
+)
+
+/** The words of a document as a tsvector. Each has as many positions as it is there, but they tell of no place. */
 const lexemes = (words: TextSearch.Words): string => {
   let text = ""
-  for (const [word, count] of words) text += `'${word}':${count} `
+  for (const [word, count] of words) text += `'${word}':${positions[count]} `
   return text
 }
 
-const asQuery = (words: ReadonlyArray<string>): string => words.map((word) => `'${word}'`).join(" | ")
+const asQuery = (word: string): string => `'${word}'`
+
+/**
+ * How often a word is in a tsvector is told by `ts_rank` of that word alone, many times faster than by taking the vector
+ * apart: with n positions it is the sum of 1/1, 1/4, … to 1/n², divided by what that comes to in the end. Between the sums
+ * are the thresholds that tell them apart.
+ */
+const thresholds = ((): string => {
+  const middles: Array<string> = []
+  let sum = 0
+  for (let n = 1; n <= TextSearch.maxCount; n++) {
+    const step = 1 / (n * n)
+    middles.push(((sum + step / 2) / 1.64493406685).toFixed(7))
+    sum += step
+  }
+  return `'{${middles.join(",")}}'::float8[]`
+})()
 
 /** Writes a batch, each record in place of the one of its id. */
 export const upsert = (
@@ -163,18 +184,20 @@ const worded = (
   limit: number,
   params: Array<unknown>
 ): string => {
-  const asked = `$${params.push(words)}::text[]`
-  const matching = `$${params.push(asQuery(words))}::tsquery`
+  const asked = `$${params.push(words.map(asQuery))}::tsquery[]`
+  const matching = `$${params.push(words.map(asQuery).join(" | "))}::tsquery`
   const { b, k1 } = TextSearch
-  return `asked (word, nth) as (select * from unnest(${asked}) with ordinality),
-    passing as (
+  return `passing as (
       select count(*)::float8 as documents, sum(word_count)::float8 / count(*)::float8 as average
       from ${table} where word_count > 0 and ${where}
     ),
     hits as materialized (
-      select id, word_count::float8 as length, nth, positions[1]::float8 as count
-      from ${table} cross join lateral unnest(words) as lexemes (lexeme, positions, weights) join asked on lexeme = word
-      where words @@ ${matching} and ${where}
+      select * from (
+        select id, word_count::float8 as length, nth,
+          width_bucket(ts_rank('{1,1,1,1}', words, word)::float8, ${thresholds})::float8 as count
+        from ${table} cross join unnest(${asked}) with ordinality as asked (word, nth)
+        where words @@ ${matching} and ${where}
+      ) as counted where count > 0
     ),
     worth as (
       select nth, ln(1 + (documents - matching + 0.5) / (matching + 0.5)) as worth

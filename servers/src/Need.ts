@@ -77,6 +77,7 @@ export const needs = {
   "dynamodb-local": () =>
     program("java") !== undefined &&
     Fs.existsSync(Path.join(serversCache, "dynamodb-local", "2.9.30", "emulator", "DynamoDBLocal.jar")),
+  radosgw: () => ["radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph"].every((name) => program(name) !== undefined),
   chromium: () => program("chromium") !== undefined,
   "llm-corpus": () => Fs.existsSync(Path.join(sharedData, "llm-corpus", "index.json")),
   openapi: () => Fs.existsSync(Path.join(sharedData, "openapi", "openai.json")),

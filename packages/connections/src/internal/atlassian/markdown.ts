@@ -17,7 +17,10 @@ export const maxDelimiters = 1_000
 const maxLineDepth = 200_000
 /** Definitions of links, and headings that are underlined. */
 const maxNamed = 1_000
-const maxPipes = 100_000
+const maxPipes = 30_000
+const maxLines = 25_000
+/** Delimiters in all of it. */
+const maxAllDelimiters = 30_000
 
 type Extension = NonNullable<Options["extensions"]>[number]
 type Constructs = NonNullable<Extension["text"]>
@@ -26,11 +29,15 @@ type Construct = Exclude<NonNullable<Constructs[number]>, ReadonlyArray<unknown>
 /** Counts what the parser meets in one run of text, and ends it where there is too much. */
 const guard = (): Extension => {
   const counts = new WeakMap<object, number>()
+  let all = 0
   const counter: Construct = {
     tokenize(_effects, _ok, nok) {
       const count = (counts.get(this) ?? 0) + 1
       if (count > maxDelimiters) {
         throw new Refused("TooComplex", `a paragraph has more than ${maxDelimiters} brackets, stars and the like`)
+      }
+      if (++all > maxAllDelimiters) {
+        throw new Refused("TooComplex", `there are more than ${maxAllDelimiters} brackets, stars and the like`)
       }
       counts.set(this, count)
       return nok
@@ -65,7 +72,9 @@ const check = (text: string): void => {
   for (let at = text.indexOf("|"); at >= 0; at = text.indexOf("|", at + 1)) pipes++
   if (pipes > maxPipes) throw new Refused("TooComplex", `tables have more than ${maxPipes} cells`)
   let blank = true
+  let lines = 0
   for (let from = 0; from < text.length; ) {
+    if (++lines > maxLines) throw new Refused("TooComplex", `there are more than ${maxLines} lines`)
     let to = text.indexOf("\n", from)
     if (to < 0) to = text.length
     let at = from

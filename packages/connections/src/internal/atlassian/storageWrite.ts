@@ -371,10 +371,21 @@ export const write = (root: Mdast.Root, options: Options): ReadonlyArray<Xml.Nod
       return write({ type: "root", children: read }, { source: "", raw: true })
     }
     // What is no XML is text.
-    const text = value.replace(/<!--[\s\S]*?-->/g, " ")
+    const text = withoutComments(value)
     return paragraph([{ leaf: { type: "text", value: text }, marks: [] }])
   }
   return all(root.children)
+}
+
+const withoutComments = (text: string): string => {
+  const parts: Array<string> = []
+  for (let at = 0; ; ) {
+    const from = text.indexOf("<!--", at)
+    const to = from < 0 ? -1 : text.indexOf("-->", from + 4)
+    if (to < 0) return [...parts, text.slice(at)].join(" ")
+    parts.push(text.slice(at, from))
+    at = to + 3
+  }
 }
 
 /** The other parameters of a code macro: `title="Main" collapse="true"`. */

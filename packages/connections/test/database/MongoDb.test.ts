@@ -100,7 +100,7 @@ describe("MongoDb", () => {
           bytes: new Uint8Array([0, 1, 255]),
           big: 2n ** 62n,
           small: 5n,
-          price: BigDecimal.unsafeFromString("12.50"),
+          price: BigDecimal.unsafeFromString("12.75"),
           nested: { list: [{ a: 1 }, { a: null }] }
         }
         const id = yield* things.insertOne(given)
@@ -111,7 +111,7 @@ describe("MongoDb", () => {
           {
             ...given,
             _id: id,
-            price: "12.50",
+            price: "12.75",
             bytes: [0, 1, 255]
           }
         )

@@ -10,7 +10,7 @@ import * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
 import type { ChangeEvent, DocumentInvalid, ResumeToken, WatchOptions } from "../../database/MongoDb.ts"
 import { ChangeStreamHistoryLost } from "../../database/MongoDb.ts"
-import type { Client, Core, Decode, Operation } from "./core.ts"
+import { type Client, type Core, cursorGrace, type Decode, type Operation } from "./core.ts"
 import { codeOf, hasLabel } from "./errors.ts"
 import { arm, attempt } from "./operation.ts"
 
@@ -65,6 +65,22 @@ export const watch = <A>(
     { attributes: operation.attributes, spanName: operation.spanName, timeout: false }
   )
 
+/** A change stream of the driver that is being read. */
+interface Held {
+  stream: Watched | undefined
+  controller: AbortController
+  /** The request that is under way. */
+  pending: Promise<unknown> | undefined
+  /** Whether the server has answered, so that there is a cursor that can be closed. */
+  begun: boolean
+}
+
+const closeOf = async ({ begun, controller, pending, stream }: Held): Promise<void> => {
+  if (!begun) await Promise.allSettled([pending])
+  await stream?.close()
+  controller.abort()
+}
+
 const ofClient = <A>(
   core: Core,
   operation: Operation,
@@ -78,16 +94,10 @@ const ofClient = <A>(
       const driver = yield* Schedule.driver(options.reconnect ?? patiently)
       // Plain state of the one fiber that pulls.
       const held = yield* Effect.acquireRelease(
-        Effect.sync((): { stream: Watched | undefined; controller: AbortController } => ({
-          stream: undefined,
-          controller: new AbortController()
-        })),
-        ({ controller, stream }) =>
-          Effect.sync(() => {
-            if (stream === undefined) return
-            core.background.add(stream.close())
-            controller.abort()
-          })
+        Effect.sync(
+          (): Held => ({ stream: undefined, controller: new AbortController(), pending: undefined, begun: false })
+        ),
+        (held) => Effect.sync(() => core.background.add(closeOf(held)))
       )
       let token: ResumeToken | undefined
       let invalid: DocumentInvalid | undefined
@@ -118,6 +128,7 @@ const ofClient = <A>(
           signal: controller.signal
         }
         held.controller = controller
+        held.begun = false
         return target.watch([...pipeline], given)
       }
 
@@ -142,6 +153,21 @@ const ofClient = <A>(
         )
       }
 
+      const next = async (stream: Watched, signal: AbortSignal) => {
+        arm(Reflect.get(stream, "cursor"), signal)
+        const found: Array<Mongo.ChangeStreamDocument<Mongo.Document>> = []
+        const first = await stream.tryNext()
+        held.begun = true
+        // What is there already costs no request.
+        if (first !== null) found.push(first)
+        while (first !== null && found.length < 1_000 && stream.bufferedCount() > 0) {
+          const another = await stream.tryNext()
+          if (another === null) break
+          found.push(another)
+        }
+        return { found, at: stream.resumeToken }
+      }
+
       const fetch = Effect.suspend(() => {
         const stream = held.stream ?? begin()
         held.stream = stream
@@ -149,32 +175,23 @@ const ofClient = <A>(
           operation.at,
           core.timeout + awaited,
           false,
-          async (signal) => {
-            arm(Reflect.get(stream, "cursor"), signal)
-            const found: Array<Mongo.ChangeStreamDocument<Mongo.Document>> = []
-            const first = await stream.tryNext()
-            // What is there already costs no request.
-            if (first !== null) found.push(first)
-            while (first !== null && found.length < 1_000 && stream.bufferedCount() > 0) {
-              const next = await stream.tryNext()
-              if (next === null) break
-              found.push(next)
-            }
-            return { found, at: stream.resumeToken }
+          (signal) => {
+            const pending = next(stream, signal)
+            held.pending = pending
+            return pending
           },
-          held.controller
+          { controller: held.controller, grace: cursorGrace }
         )
       })
 
       const again = (error: ConnectionError): Effect.Effect<void, ConnectionError | ChangeStreamHistoryLost> =>
         Effect.suspend((): Effect.Effect<void, ConnectionError | ChangeStreamHistoryLost> => {
-          const { controller, stream } = held
-          held.stream = undefined
+          const { stream } = held
           if (stream !== undefined) {
             token = isToken(stream.resumeToken) ? stream.resumeToken : token
-            core.background.add(stream.close())
-            controller.abort()
+            core.background.add(closeOf({ ...held }))
           }
+          held.stream = undefined
           if (isLost(error)) {
             return new ChangeStreamHistoryLost({
               connection: core.name,

@@ -30,6 +30,7 @@ import {
   type Batch,
   type Client,
   type Core,
+  cursorGrace,
   type DriverOptions,
   documents,
   limitOf,
@@ -41,7 +42,7 @@ import {
 } from "./core.ts"
 import { describe } from "./errors.ts"
 import { undefinedAt } from "./filter.ts"
-import { arm } from "./operation.ts"
+import { arm, type Told } from "./operation.ts"
 
 type Documents = Mongo.Collection<Mongo.Document>
 
@@ -103,12 +104,18 @@ export const make = <A, I extends object>(
   const run = <B>(
     operation: Operation,
     settings: OperationOptions | undefined,
-    f: (collection: Documents, driver: DriverOptions & { readonly maxTimeMS?: number }) => Promise<B>
+    f: (collection: Documents, driver: DriverOptions & { readonly maxTimeMS?: number }, told: Told) => Promise<B>,
+    grace?: number
   ): Effect.Effect<B, ConnectionError> => {
     const limit = limitOf(core, settings?.timeout ?? options.timeout)
     const comment = settings?.comment === undefined ? {} : { comment: settings.comment }
-    return operate(core, operation, limit, (client, driver) =>
-      f(of(client), { ...driver, ...comment, ...(operation.write ? {} : { maxTimeMS: maxTimeMS(limit) }) })
+    return operate(
+      core,
+      operation,
+      limit,
+      (client, driver, told) =>
+        f(of(client), { ...driver, ...comment, ...(operation.write ? {} : { maxTimeMS: maxTimeMS(limit) }) }, told),
+      grace
     )
   }
 
@@ -239,8 +246,11 @@ export const make = <A, I extends object>(
   const findAll: Collection<A, I>["findAll"] = (filter, settings) =>
     filtered(operations.find, filter, (filter) =>
       Effect.flatMap(
-        run(operations.find, settings, (collection, driver) =>
-          allOf(collection.find(filter, { ...driver, ...findOptions(settings) }), driver.signal)
+        run(
+          operations.find,
+          settings,
+          (collection, driver, told) => allOf(collection.find(filter, { ...driver, ...findOptions(settings) }), told),
+          cursorGrace
         ),
         (found) => all(take(found))
       )
@@ -371,8 +381,12 @@ export const make = <A, I extends object>(
 
   const aggregateAll: Collection<A, I>["aggregateAll"] = (pipeline, schema, settings) =>
     Effect.flatMap(
-      run(writes(pipeline) ? operations.aggregateWrite : operations.aggregate, settings, (collection, driver) =>
-        allOf(collection.aggregate([...pipeline], { ...driver, ...aggregateOptions(settings) }), driver.signal)
+      run(
+        writes(pipeline) ? operations.aggregateWrite : operations.aggregate,
+        settings,
+        (collection, driver, told) =>
+          allOf(collection.aggregate([...pipeline], { ...driver, ...aggregateOptions(settings) }), told),
+        cursorGrace
       ),
       (found) => all(taker(Codec.make(name, schema).decode, skip)(found))
     )
@@ -479,8 +493,8 @@ export const make = <A, I extends object>(
       run(operations.createIndexes, undefined, (collection, driver) =>
         collection.createIndexes(indexes.map(indexOf), driver)
       ),
-    listIndexes: run(operations.listIndexes, undefined, (collection, { signal, session }) =>
-      allOf(collection.listIndexes({ ...(session === undefined ? {} : { session }) }), signal)
+    listIndexes: run(operations.listIndexes, undefined, (collection, { session }, told) =>
+      allOf(collection.listIndexes({ ...(session === undefined ? {} : { session }) }), told)
     ),
     dropIndex: (index) =>
       Effect.asVoid(run(operations.dropIndex, undefined, (collection, driver) => collection.dropIndex(index, driver))),
@@ -506,10 +520,15 @@ const isStages = (update: unknown): update is ReadonlyArray<Mongo.Document> => A
 const writable = (update: unknown): Mongo.Document | Array<Mongo.Document> =>
   isStages(update) ? [...update] : isDocument(update) ? update : {}
 
-/** All documents of a cursor, whose later batches are aborted as the first is. */
-const allOf = <D>(cursor: Mongo.AbstractCursor<D>, signal: AbortSignal): Promise<Array<D>> => {
-  arm(cursor, signal)
-  return cursor.toArray()
+/** All documents of a cursor. Who does not wait for them any more does not get the rest of them either. */
+const allOf = async <D>(cursor: Mongo.AbstractCursor<D>, told: Told): Promise<Array<D>> => {
+  arm(cursor, told.signal)
+  const all: Array<D> = []
+  while (await cursor.hasNext()) {
+    for (const document of cursor.readBufferedDocuments()) all.push(document)
+    if (told.abandoned()) await cursor.close()
+  }
+  return all
 }
 
 const noFilter = "there is no filter: {} is the one that matches all documents"

@@ -11,7 +11,7 @@ import * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
 import type { DocumentInvalid } from "../../database/MongoDb.ts"
 import type { At } from "./errors.ts"
-import { arm, attempt, type Background, within } from "./operation.ts"
+import { arm, attempt, type Background, type Told, within } from "./operation.ts"
 import type { PoolCounts } from "./poolCounts.ts"
 import * as Transaction from "./transaction.ts"
 
@@ -95,19 +95,26 @@ export const operate = <A>(
   core: Core,
   operation: Operation,
   limit: number,
-  f: (client: Client, options: DriverOptions) => Promise<A>
+  f: (client: Client, options: DriverOptions, told: Told) => Promise<A>,
+  grace?: number
 ): Effect.Effect<A, ConnectionError> =>
   FiberRef.getWith(core.transaction, (transaction) =>
     core.lifecycle.call(
       operation.at.method,
       (client) =>
         transaction === undefined
-          ? attempt(operation.at, limit, operation.write, (signal) => counted(core, () => f(client, { signal })))
+          ? attempt(
+              operation.at,
+              limit,
+              operation.write,
+              (signal, told) => counted(core, () => f(client, { signal }, told)),
+              { grace }
+            )
           : Transaction.alone(
               transaction,
               operation.at,
-              attempt(operation.at, limit, operation.write, (signal) =>
-                counted(core, () => f(client, { signal, session: transaction.session }))
+              attempt(operation.at, limit, operation.write, (signal, told) =>
+                counted(core, () => f(client, { signal, session: transaction.session }, told))
               )
             ),
       callOptions(core, operation, limit, transaction !== undefined)
@@ -145,6 +152,23 @@ export interface Batch<A> {
 
 const closeTimeout = 1_000
 
+/** How long a request that opens a cursor, or asks for more of it, is let finish when nobody waits for it any more. */
+export const cursorGrace = 250
+
+/** A cursor that is being read. */
+interface Held {
+  readonly controller: AbortController
+  cursor: Mongo.AbstractCursor<Mongo.Document> | undefined
+  /** The request that is under way. */
+  pending: Promise<unknown> | undefined
+}
+
+/** Closed once its request is over: the driver cannot close a cursor whose answer it has not got. */
+const closeOf = async ({ cursor, pending }: Held): Promise<void> => {
+  await Promise.allSettled([pending])
+  await cursor?.close()
+}
+
 const ofCursor = <A>(
   core: Core,
   operation: Operation,
@@ -156,14 +180,11 @@ const ofCursor = <A>(
   Stream.unwrapScoped(
     Effect.map(
       Effect.acquireRelease(
-        Effect.sync(() => {
-          const controller = new AbortController()
-          return { controller, cursor: undefined as Mongo.AbstractCursor<Mongo.Document> | undefined }
-        }),
-        ({ cursor }) => {
-          if (cursor === undefined) return Effect.void
+        Effect.sync((): Held => ({ controller: new AbortController(), cursor: undefined, pending: undefined })),
+        (held) => {
+          if (held.cursor === undefined) return Effect.void
           const closing = Effect.suspend(() => {
-            const closed = cursor.close()
+            const closed = closeOf(held)
             core.background.add(closed)
             // The session of a transaction is for one at a time; otherwise nobody has to wait for it.
             return transaction === undefined ? Effect.void : Effect.asVoid(within(closeTimeout, closed))
@@ -178,15 +199,18 @@ const ofCursor = <A>(
           operation.at,
           limit,
           false,
-          (signal) =>
-            counted(core, async () => {
+          (signal) => {
+            const pending = counted(core, async () => {
               if (held.cursor === undefined) {
                 held.cursor = open(transaction === undefined ? { signal } : { signal, session: transaction.session })
                 arm(held.cursor, signal)
               }
               return (await held.cursor.hasNext()) ? held.cursor.readBufferedDocuments() : undefined
-            }),
-          held.controller
+            })
+            held.pending = pending
+            return pending
+          },
+          { controller: held.controller, grace: transaction === undefined ? cursorGrace : undefined }
         )
         const next = transaction === undefined ? fetch : Transaction.alone(transaction, operation.at, fetch)
         const pull: Effect.Effect<Chunk.Chunk<A>, Option.Option<ConnectionError | DocumentInvalid>> = Effect.suspend(

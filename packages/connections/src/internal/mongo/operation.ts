@@ -41,25 +41,36 @@ export const timeoutError = (at: At, millis: number, write: boolean): Connection
     description: `no answer within ${millis} ms${write ? ": whether it was done is not known" : ""}`
   })
 
+/** What an operation can be told. */
+export interface Told {
+  readonly signal: AbortSignal
+  /** Whether nobody waits for it any more. */
+  readonly abandoned: () => boolean
+}
+
 /**
  * Runs the driver's promise. The limit is one of the socket's time, not of a test's clock: it is what keeps a server that
  * says nothing from holding the socket.
+ *
+ * An interruption aborts it at once, or after `grace` milliseconds: what opens a cursor is let finish where that is
+ * quick, for an answer that is lost would leave the cursor open on the server.
  */
 export const attempt = <A>(
   at: At,
   limit: number,
   write: boolean,
-  f: (signal: AbortSignal) => Promise<A>,
-  /** What aborts more than this operation: its cursor. */
-  shared?: AbortController
+  f: (signal: AbortSignal, told: Told) => Promise<A>,
+  options: { readonly controller?: AbortController | undefined; readonly grace?: number | undefined } = {}
 ): Effect.Effect<A, ConnectionError> =>
   Effect.async<A, ConnectionError>((resume) => {
-    const controller = shared ?? new AbortController()
-    const timer = setTimeout(() => {
+    const controller = options.controller ?? new AbortController()
+    let abandoned = false
+    let timer = setTimeout(() => {
       resume(timeoutError(at, limit, write))
+      abandoned = true
       controller.abort(late)
     }, limit)
-    start(() => f(controller.signal)).then(
+    start(() => f(controller.signal, { signal: controller.signal, abandoned: () => abandoned })).then(
       (value) => {
         clearTimeout(timer)
         resume(Effect.succeed(value))
@@ -71,7 +82,9 @@ export const attempt = <A>(
     )
     return Effect.sync(() => {
       clearTimeout(timer)
-      controller.abort(interrupted)
+      abandoned = true
+      if (options.grace === undefined) controller.abort(interrupted)
+      else timer = setTimeout(() => controller.abort(interrupted), options.grace)
     })
   })
 

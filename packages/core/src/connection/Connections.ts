@@ -5,31 +5,36 @@
  * @since 0.1.0
  */
 import * as Clock from "effect/Clock"
-import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import { withoutCallReferences } from "../internal/callReferences.ts"
+import * as declarations from "../internal/connection/declarations.ts"
+import * as poolMetrics from "../internal/connection/poolMetrics.ts"
+import * as Timeout from "../resilience/Timeout.ts"
 import {
   type AnyKind,
   type CheckResult,
   type Connection,
   ConnectionError,
+  type ConnectionStats,
+  type DrainReport,
   type Kind,
-  type Plane
+  type Plane,
+  type State
 } from "./Connection.ts"
 
 /**
- * One line of `list`. `users` is the number of scopes that hold the connection.
+ * One line of `list`. `users` is the number of scopes that hold the connection; `connection` is what it tells of itself.
  *
  * @since 0.1.0
  * @category models
@@ -39,7 +44,30 @@ export interface ConnectionInfo {
   readonly kind: string
   readonly state: "building" | "in use" | "idle"
   readonly plane: Option.Option<Plane>
+  readonly connection: Option.Option<State>
   readonly users: number
+}
+
+/**
+ * How many clients one open connection has.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface NamedStats extends ConnectionStats {
+  readonly name: string
+  readonly kind: string
+}
+
+/**
+ * A connection that the configuration has settings for.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Declared {
+  readonly kind: string
+  readonly name: string
 }
 
 /**
@@ -51,7 +79,10 @@ export interface ConnectionInfo {
 export interface ConnectionHealth extends CheckResult {
   readonly name: string
   readonly kind: string
+  /** How long the check took. */
   readonly latencyMs: number
+  /** When it was made, in milliseconds since 1970. */
+  readonly checkedAt: number
 }
 
 /**
@@ -65,17 +96,25 @@ export interface ConnectionsOptions {
   readonly idleTimeToLive?: Duration.DurationInput | undefined
   /** How long one health check may take before it counts as down: 2 s by default. */
   readonly healthTimeout?: Duration.DurationInput | undefined
+  /** How long the result of a health check answers for: 1 s by default. */
+  readonly healthCacheFor?: Duration.DurationInput | undefined
+  /** Is told how each connection was released. */
+  readonly onDrained?: ((report: DrainReport) => Effect.Effect<void>) | undefined
 }
 
 /**
  * Connections by kind and name.
  *
  * - `get` gives the connection of that kind and name (the kind's own name by default), made of the settings below
- *   `connections.<name>` if nobody holds it yet. It is held until the scope closes. A build that fails is forgotten:
+ *   `connections.<name>` or, where there are none or they are of another kind, `connections.<kind>.<name>`, if nobody
+ *   holds it yet. Settings may say themselves what kind they are (`kind: postgres`). It is held until the scope closes. A build that fails is forgotten:
  *   its callers all get the error, and the next one builds again. A caller that is interrupted leaves the build to
  *   those who still wait for it. The connection is built with the registry's own references, never the caller's.
- * - `list` and `health` tell of what is open; health asks all of them at once, each within its timeout.
+ * - `list`, `stats` and `health` tell of what is open. Health asks all of them at once, each within its timeout; a result
+ *   answers for a while, and who asks while it is being found waits for that one.
  * - `invalidate` takes a connection out of the registry: who holds it keeps it, the next caller gets a new one.
+ * - `drain` releases everything at once, also what is held, and tells how that went; afterwards the registry is closed.
+ * - `reports` are how the last hundred connections were released.
  *
  * @since 0.1.0
  * @category tags
@@ -88,7 +127,10 @@ export class Connections extends Context.Tag("@underlay/core/Connections")<
       name?: string
     ) => Effect.Effect<Connection<Client>, ConnectionError | ConfigError.ConfigError, Scope.Scope>
     readonly list: Effect.Effect<ReadonlyArray<ConnectionInfo>>
+    readonly stats: Effect.Effect<ReadonlyArray<NamedStats>>
     readonly health: Effect.Effect<ReadonlyArray<ConnectionHealth>>
+    readonly drain: Effect.Effect<ReadonlyArray<DrainReport>>
+    readonly reports: Effect.Effect<ReadonlyArray<DrainReport>>
     readonly invalidate: (kind: { readonly kind: string }, name?: string) => Effect.Effect<void>
     readonly kinds: ReadonlyArray<string>
   }
@@ -109,6 +151,11 @@ interface Entry {
   connection: Connection<unknown> | undefined
   building: Fiber.RuntimeFiber<void> | undefined
   idling: Fiber.RuntimeFiber<void> | undefined
+  report: DrainReport | undefined
+  // Its health: the last result, who is asking, and a check that has not ended though its time was over.
+  checked: ConnectionHealth | undefined
+  asking: Deferred.Deferred<ConnectionHealth> | undefined
+  orphaned: boolean
 }
 
 /**
@@ -119,12 +166,14 @@ interface Entry {
  */
 export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, options?: ConnectionsOptions) {
   const healthTimeout = Duration.decode(options?.healthTimeout ?? "2 seconds")
+  const healthCacheFor = Duration.toMillis(options?.healthCacheFor ?? "1 second")
   const registered = new Map(kinds.map((kind) => [kind.kind, kind]))
   const entries = new Map<string, Entry>()
   // All that is not closed yet: also entries that were invalidated while somebody held them.
   const open = new Set<Entry>()
   // A successor is not built before its predecessor is closed: two engines on one data folder would destroy it.
   const closing = new Map<string, Set<Entry>>()
+  const reports: Array<DrainReport> = []
   let closed = false
 
   const leave = (entry: Entry): void => {
@@ -145,12 +194,29 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
     Effect.suspend(() => {
       if (!open.delete(entry)) return Effect.void
       leave(entry)
-      return Effect.ensuring(Scope.close(entry.scope, Exit.void), gone(entry))
+      return Effect.ensuring(Effect.zipRight(Scope.close(entry.scope, Exit.void), told(entry)), gone(entry))
     }).pipe(Effect.uninterruptible)
 
-  yield* Effect.addFinalizer(() =>
-    Effect.suspend(() => Effect.forEach([...open], close, { concurrency: "unbounded", discard: true }))
-  )
+  /** Keeps how it was released. One that does not tell is not waited for. */
+  const told = (entry: Entry): Effect.Effect<void> =>
+    Effect.gen(function* () {
+      const { connection } = entry
+      if (connection === undefined) return
+      const fiber = yield* Effect.forkDaemon(Effect.interruptible(connection.drained))
+      for (let turns = 0; turns < 10 && Option.isNone(yield* Fiber.poll(fiber)); turns++) yield* Effect.yieldNow()
+      const exit = yield* Fiber.poll(fiber)
+      if (Option.isNone(exit) || Exit.isFailure(exit.value)) return yield* Fiber.interruptFork(fiber)
+      entry.report = exit.value.value
+      reports.push(exit.value.value)
+      if (reports.length > 100) reports.shift()
+      if (options?.onDrained !== undefined) yield* Effect.exit(options.onDrained(exit.value.value))
+    })
+
+  const closeAll = Effect.suspend(() => {
+    const all = [...open]
+    return Effect.as(Effect.forEach(all, close, { concurrency: "unbounded", discard: true }), all)
+  })
+  yield* Effect.addFinalizer(() => closeAll)
   // Builds and idle timers run with the references of the registry. This is released before the entries are.
   const run = yield* FiberSet.makeRuntime<never, void, never>()
   // Released first: once builds are being stopped, none may be begun, for nobody would run it.
@@ -165,7 +231,7 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
       const predecessors = [...(closing.get(entry.key) ?? [])].filter((leaving) => leaving !== entry)
       return Effect.forEach(predecessors, (leaving) => Deferred.await(leaving.closed), { discard: true })
     }).pipe(
-      Effect.zipRight(kind.settings.pipe(Config.nested(entry.name), Config.nested("connections"))),
+      Effect.zipRight(declarations.settingsOf(kind, entry.name)),
       Effect.flatMap((settings) => kind.make(entry.name, settings as never)),
       Scope.extend(entry.scope),
       Effect.mapInputContext(withoutCallReferences),
@@ -196,7 +262,11 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
       settled: false,
       connection: undefined,
       building: undefined,
-      idling: undefined
+      idling: undefined,
+      report: undefined,
+      checked: undefined,
+      asking: undefined,
+      orphaned: false
     }
     entries.set(key, entry)
     open.add(entry)
@@ -264,45 +334,101 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
       })
     )
 
-  const list = Effect.sync(() =>
-    [...open].map(
-      (entry): ConnectionInfo => ({
-        name: entry.name,
-        kind: entry.kind,
-        state: entry.connection === undefined ? "building" : entry.users > 0 ? "in use" : "idle",
-        plane: Option.fromNullable(entry.connection?.plane),
-        users: entry.users
-      })
+  const list = Effect.suspend(() =>
+    Effect.forEach([...open], (entry) =>
+      Effect.map(
+        Effect.transposeOption(Option.map(Option.fromNullable(entry.connection), ({ state }) => state)),
+        (connection): ConnectionInfo => ({
+          name: entry.name,
+          kind: entry.kind,
+          state: entry.connection === undefined ? "building" : entry.users > 0 ? "in use" : "idle",
+          plane: Option.fromNullable(entry.connection?.plane),
+          connection,
+          users: entry.users
+        })
+      )
     )
   )
 
-  const checked = (connection: Connection<unknown>): Effect.Effect<ConnectionHealth> =>
+  const built = (): ReadonlyArray<readonly [Entry, Connection<unknown>]> =>
+    [...open].flatMap((entry) => (entry.connection === undefined ? [] : [[entry, entry.connection] as const]))
+
+  const stats = Effect.suspend(() =>
+    Effect.forEach(built(), ([entry, connection]) =>
+      Effect.map(connection.stats, (found): NamedStats => ({ name: entry.name, kind: entry.kind, ...found }))
+    )
+  )
+
+  const down = (error: string): CheckResult => ({ status: "down", details: { error } })
+
+  // It runs on a fiber of its own, so that the answer is on time even over work that cannot be interrupted. As long as one
+  // has not ended no further one is begun.
+  const checked = (entry: Entry, connection: Connection<unknown>): Effect.Effect<CheckResult> =>
+    Effect.suspend(() => {
+      if (entry.orphaned) return Effect.succeed(down("the last check has still not ended"))
+      entry.orphaned = true
+      const work = Effect.ensuring(
+        Effect.exit(connection.health),
+        Effect.sync(() => {
+          entry.orphaned = false
+        })
+      )
+      return Effect.match(Timeout.within(work, { duration: healthTimeout, service: entry.name }), {
+        onFailure: () => down(`no answer within ${Duration.format(healthTimeout)}`),
+        onSuccess: (exit) => (Exit.isSuccess(exit) ? exit.value : down("the check died"))
+      })
+    })
+
+  const look = (entry: Entry, connection: Connection<unknown>): Effect.Effect<ConnectionHealth> =>
     Effect.gen(function* () {
       const started = yield* Clock.currentTimeMillis
-      const result = yield* connection.health.pipe(
-        Effect.disconnect,
-        Effect.timeoutTo({
-          duration: healthTimeout,
-          onSuccess: (result): CheckResult => result,
-          onTimeout: (): CheckResult => ({
-            status: "down",
-            details: { error: `no answer within ${Duration.format(healthTimeout)}` }
-          })
-        }),
-        Effect.catchAllDefect(() =>
-          Effect.succeed<CheckResult>({ status: "down", details: { error: "the check died" } })
+      const result = yield* checked(entry, connection)
+      const ended = yield* Clock.currentTimeMillis
+      return { ...result, name: entry.name, kind: entry.kind, latencyMs: ended - started, checkedAt: ended }
+    })
+
+  const ask = ([entry, connection]: readonly [Entry, Connection<unknown>]): Effect.Effect<ConnectionHealth> =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      if (entry.checked !== undefined && now - entry.checked.checkedAt < healthCacheFor) {
+        return Effect.succeed(entry.checked)
+      }
+      if (entry.asking !== undefined) return Deferred.await(entry.asking)
+      const asking = Deferred.unsafeMake<ConnectionHealth>(FiberId.none)
+      entry.asking = asking
+      run(
+        look(entry, connection).pipe(
+          Effect.onExit((exit) =>
+            Effect.suspend(() => {
+              entry.asking = undefined
+              if (Exit.isSuccess(exit)) entry.checked = exit.value
+              const gone = { ...down("the registry is released"), name: entry.name, kind: entry.kind }
+              return Deferred.succeed(
+                asking,
+                Exit.isSuccess(exit) ? exit.value : { ...gone, latencyMs: 0, checkedAt: now }
+              )
+            })
+          ),
+          Effect.exit,
+          Effect.asVoid,
+          Effect.mapInputContext(withoutCallReferences)
         )
       )
-      const ended = yield* Clock.currentTimeMillis
-      return { ...result, name: connection.name, kind: connection.kind, latencyMs: ended - started }
+      return Deferred.await(asking)
     })
 
   const health = Effect.suspend(() =>
-    Effect.forEach(
-      [...open].flatMap((entry) => (entry.connection === undefined ? [] : [entry.connection])),
-      checked,
-      { concurrency: "unbounded" }
-    )
+    closed ? Effect.succeed([]) : Effect.forEach(built(), ask, { concurrency: "unbounded" })
+  )
+
+  const drain = Effect.uninterruptible(
+    Effect.suspend(() => {
+      closed = true
+      // Builds are stopped; their own exits close them.
+      const builds = [...open].flatMap(({ building }) => (building === undefined ? [] : [building]))
+      return Effect.map(Effect.zipRight(Fiber.interruptAll(builds), closeAll), (entries) =>
+        entries.flatMap(({ report }) => (report === undefined ? [] : [report]))
+      )
+    })
   )
 
   const invalidate = (kind: { readonly kind: string }, name: string = kind.kind) =>
@@ -316,7 +442,16 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
       })
     )
 
-  return Connections.of({ get, list, health, invalidate, kinds: [...registered.keys()] })
+  return Connections.of({
+    get,
+    list,
+    stats,
+    health,
+    drain,
+    reports: Effect.sync(() => reports.slice()),
+    invalidate,
+    kinds: [...registered.keys()]
+  })
 })
 
 /**
@@ -328,3 +463,78 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
  */
 export const layer = (kinds: ReadonlyArray<AnyKind>, options?: ConnectionsOptions): Layer.Layer<Connections> =>
   Layer.scoped(Connections, make(kinds, options))
+
+/**
+ * The registry, made where everything that the configuration has settings for can be read: every missing and every wrong
+ * field of every connection is reported at once, when the program starts.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerConfig = (
+  kinds: ReadonlyArray<AnyKind>,
+  options?: ConnectionsOptions
+): Layer.Layer<Connections, ConfigError.ConfigError> =>
+  Layer.scoped(Connections, Effect.zipRight(validate(kinds), make(kinds, options)))
+
+/**
+ * What the configuration has settings for. An entry of `connections` is a connection of the kind that it says
+ * (`orders: { kind: postgres, … }`) or, where it says none, that it has the name of; tables in one that has the name of a
+ * kind, and that the kind knows no setting of, are further connections of this kind (`postgres: { orders: { … } }`).
+ *
+ * Fails with every entry whose kind is not among `kinds`.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const declared: (
+  kinds: ReadonlyArray<AnyKind>
+) => Effect.Effect<ReadonlyArray<Declared>, ConfigError.ConfigError> = declarations.declared
+
+/**
+ * Reads all settings that the configuration has, or those of the connections that are wanted, and makes nothing of them.
+ * Fails with every missing and every wrong field of all of them; `problems` lists these.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const validate = (
+  kinds: ReadonlyArray<AnyKind>,
+  wanted?: ReadonlyArray<Declared>
+): Effect.Effect<void, ConfigError.ConfigError> => declarations.validate(kinds, wanted)
+
+/**
+ * Every problem in an error of a configuration: its path and what is wrong there, without the value.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const problems: (
+  error: ConfigError.ConfigError
+) => ReadonlyArray<{ readonly path: string; readonly message: string }> = declarations.problems
+
+/**
+ * The JSON Schema (draft 7) of a configuration with these kinds, for editors and for checks before a program is started:
+ * `{ "connections": { "orders": { "kind": "postgres", … } } }`. Kinds without a schema are there with their name alone.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const jsonSchema: (kinds: ReadonlyArray<AnyKind>) => Readonly<Record<string, unknown>> = declarations.jsonSchema
+
+/**
+ * Shows the pools of all open connections as metrics, by OpenTelemetry's names: `db.client.connection.count` (by
+ * `db.client.connection.state`: idle, used), `db.client.connection.pending_requests`, and `db.client.connection.wait_time`
+ * (the mean wait of each interval, in seconds), each with `db.client.connection.pool.name` and
+ * `connection.kind`. They are looked at every 10 s by
+ * default; without this layer nobody looks, on neither plane.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerMetrics = (options?: {
+  readonly interval?: Duration.DurationInput | undefined
+}): Layer.Layer<never, never, Connections> =>
+  Layer.scopedDiscard(
+    Effect.flatMap(Connections, ({ stats }) => poolMetrics.observe(stats, options?.interval ?? "10 seconds"))
+  )

@@ -291,7 +291,7 @@ describe("Connections", () => {
   it.scoped("health asks all at once; one that hangs is down in time and delays nobody", () =>
     Effect.gen(function* () {
       const { health, kind } = yield* counting
-      const connections = yield* Connections.make([kind], { healthTimeout: "2 seconds" })
+      const connections = yield* Connections.make([kind], { healthTimeout: "2 seconds", healthCacheFor: 0 })
       for (const name of ["a", "b", "c"]) yield* connections.get(kind, name)
       yield* Ref.set(health, Effect.as(Effect.sleep("1 second"), { status: "up" as const }))
       const slow = yield* Effect.fork(connections.health)

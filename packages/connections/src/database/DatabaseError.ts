@@ -18,9 +18,15 @@ import * as Predicate from "effect/Predicate"
  */
 export class DatabaseError extends SqlError {
   declare readonly cause: ConnectionError
+  /**
+   * Whether it is not known if a COMMIT took place: the connection was lost, or no answer came in time, while it ran.
+   * Such a transaction is not to be run again before somebody has looked.
+   */
+  readonly outcomeUnknown: boolean
 
-  constructor(failure: ConnectionError) {
+  constructor(failure: ConnectionError, options: { readonly outcomeUnknown?: boolean } = {}) {
     super({ cause: failure, message: failure.message })
+    this.outcomeUnknown = options.outcomeUnknown === true
   }
 
   get reason(): ConnectionErrorReason {
@@ -32,9 +38,20 @@ export class DatabaseError extends SqlError {
     return this.cause.code
   }
 
+  /** Where in the statement the error is, as the server says: the number of the character, from 1. */
+  get position(): number | undefined {
+    return numberOf(serverField(this.cause.cause, "position"))
+  }
+
+  /** Of COPY: the line of the data at which it failed, from 1. */
+  get line(): number | undefined {
+    // "COPY notes, line 3, column n: ..."; what follows may be a value and is not for showing.
+    return numberOf(/^COPY .+?, line (\d+)/.exec(serverField(this.cause.cause, "where") ?? "")?.[1])
+  }
+
   /** Whether the same request may succeed later. What a statement did before it failed is for the caller to know. */
   get isRetryable(): boolean {
-    return this.cause.isRetryable
+    return !this.outcomeUnknown && this.cause.isRetryable
   }
 
   /** How `@underlay/core` treats it. */
@@ -54,3 +71,11 @@ export class DatabaseError extends SqlError {
     return Predicate.hasProperty(cause, "rejection") && cause.rejection === true
   }
 }
+
+const serverField = (error: unknown, name: string): string | undefined => {
+  if (!Predicate.hasProperty(error, name)) return undefined
+  const value = error[name]
+  return typeof value === "string" ? value : undefined
+}
+
+const numberOf = (text: string | undefined): number | undefined => (text === undefined ? undefined : Number(text))

@@ -9,11 +9,21 @@
  */
 import * as Reactivity from "@effect/experimental/Reactivity"
 import { SqlClient } from "@effect/sql/SqlClient"
-import type * as Driver from "@electric-sql/pglite"
-import type { CheckResult, Connection, ConnectionError, Kind, Plane } from "@underlay/core/connection/Connection"
-import * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
+import type { SqlError } from "@effect/sql/SqlError"
+import {
+  type CheckResult,
+  type Connection,
+  ConnectionError,
+  type ConnectMode,
+  configOfSchema,
+  Fields,
+  type Kind,
+  kindOf,
+  type Plane
+} from "@underlay/core/connection/Connection"
 import * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as Health from "@underlay/core/operations/Health"
+import * as Chunk from "effect/Chunk"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -21,12 +31,17 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { load } from "../internal/driver.ts"
-import * as Pool from "../internal/pool.ts"
-import * as Sql from "../internal/sqlClient.ts"
-import { toConnectionError } from "../internal/sqlState.ts"
-import { watchOptions } from "../internal/watch.ts"
+import * as Stream from "effect/Stream"
+import * as Engine from "../internal/pglite/engine.ts"
+import * as Folder from "../internal/pglite/folder.ts"
+import * as Sql from "../internal/sql/client.ts"
+import * as Pool from "../internal/sql/pool.ts"
+import { run } from "../internal/sql/session.ts"
+import { watchOptions } from "../internal/sql/watch.ts"
+import { DatabaseError } from "./DatabaseError.ts"
+import type { Capabilities, Notification } from "./Postgres.ts"
 
 /**
  * Where the data is and what comes with it.
@@ -39,12 +54,19 @@ export interface PGliteSettings {
   readonly dataDir?: string | undefined
   /** Loads the extension pgvector (`@electric-sql/pglite-pgvector`): on. */
   readonly vector?: boolean | undefined
-  /** How long a statement may wait for the one backend: 30 s. */
+  /** How long a statement may wait for the one backend: 30 s. It cannot be limited how long one runs. */
   readonly acquireTimeout?: Duration.DurationInput | undefined
   /** `internal` (shows nothing) or `external` (each statement is watched): internal, since it is in this process. */
   readonly plane?: Plane | undefined
-  /** `eager` starts the engine at once, which takes seconds; `lazy` with the first statement: eager. */
-  readonly connect?: "eager" | "lazy" | undefined
+  /** How long the release waits for what is in use: 5 s. */
+  readonly drainTimeout?: Duration.DurationInput | undefined
+  /** How long a check of health may take: 1 s. */
+  readonly healthTimeout?: Duration.DurationInput | undefined
+  /**
+   * `eager` starts the engine at once, which takes seconds; `lazy` with the first statement; `background` at once, but
+   * nobody waits for it: eager.
+   */
+  readonly connect?: ConnectMode | undefined
 }
 
 /**
@@ -55,6 +77,11 @@ export interface PGliteSettings {
  */
 export interface PGliteConnection extends Connection<SqlClient> {
   readonly sql: SqlClient
+  readonly capabilities: Capabilities
+  /** LISTEN: what is notified by this connection, since there is no other. It fails with `Closed` at the release. */
+  readonly listen: (channel: string) => Stream.Stream<Notification, SqlError>
+  /** NOTIFY, with at most 7,999 bytes. In a transaction it is sent when that commits. */
+  readonly notify: (channel: string, payload?: string) => Effect.Effect<void, SqlError>
 }
 
 /**
@@ -66,73 +93,12 @@ export interface PGliteConnection extends Connection<SqlClient> {
 export class PGlite extends Context.Tag("@underlay/connections/PGlite")<PGlite, PGliteConnection>() {}
 
 const kindName = "pglite"
-const version = "0.5.14"
-
-interface Engine {
-  readonly database: Driver.PGlite
-  /** Marked by a COMMIT or ROLLBACK that failed: rolled back before it is lent again. */
-  doubtful: boolean
-}
-
-const start = (name: string, settings: PGliteSettings): Effect.Effect<Engine, ConnectionError> =>
-  Effect.gen(function* () {
-    const at = { kind: kindName, name }
-    const { PGlite } = yield* load(at, "@electric-sql/pglite", version, () => import("@electric-sql/pglite"))
-    // The parsers of `pg`, so that a row has the same values whichever database it comes from.
-    const { types } = yield* load(at, "pg", "8", () => import("pg").then((module) => module.default))
-    const extensions =
-      settings.vector === false
-        ? {}
-        : yield* Effect.map(
-            load(at, "@electric-sql/pglite-pgvector", "0.0.15", () => import("@electric-sql/pglite-pgvector")),
-            ({ vector }) => ({ vector })
-          )
-    const { dataDir } = settings
-    const database = yield* Effect.tryPromise({
-      try: () => PGlite.create({ ...(dataDir === undefined ? {} : { dataDir }), extensions }),
-      catch: (cause) => toConnectionError({ ...at, method: "start" }, cause)
-    })
-    // Parameters come as PostgreSQL's text already.
-    database.serializers = {}
-    const parsers: Record<number, (value: string) => unknown> = {}
-    for (const oid of [...Object.keys(database.parsers), ...Object.values(types.builtins)].map(Number)) {
-      parsers[oid] = types.getTypeParser(oid, "text")
-    }
-    database.parsers = parsers
-    return { database, doubtful: false }
-  }).pipe(Effect.uninterruptible)
-
-const sessionOf = (name: string, engine: Engine): Sql.Session => ({
-  run: (sql, params, rows) =>
-    Effect.tryPromise({
-      try: () => {
-        const options = { rowMode: rows }
-        return params.length > 0
-          ? engine.database.query<unknown>(sql, [...params], options)
-          : engine.database.exec(sql, options).then((results) => results[results.length - 1])
-      },
-      catch: (thrown) => {
-        // It puts the parameters on its errors, where a log would show them.
-        if (typeof thrown === "object" && thrown !== null) Reflect.deleteProperty(thrown, "params")
-        return toConnectionError({ kind: kindName, name, method: "execute" }, thrown)
-      }
-    }).pipe(
-      // It has run by the time that anybody could interrupt it, and the backend is not free before it says so.
-      Effect.uninterruptible,
-      Effect.map((result): Sql.Result => ({ rows: result?.rows ?? [], command: result?.command, raw: result }))
-    ),
-  stream: undefined,
-  isMarked: () => engine.doubtful,
-  mark: () => {
-    engine.doubtful = true
-  }
-})
-
 /**
  * Starts the engine.
  *
  * Fails with `MissingDriver`, which names the package to install, and with what hinders the start, such as a folder that
- * cannot be written.
+ * cannot be written, or that another process has (`Conflict`). When the engine crashes, every later statement fails with
+ * `Closed`.
  *
  * @since 0.1.0
  * @category constructors
@@ -141,39 +107,46 @@ export const make = Effect.fnUntraced(function* (
   settings: PGliteSettings = {},
   name: string = kindName
 ): Effect.fn.Return<PGliteConnection, ConnectionError, Scope.Scope> {
+  const at = { kind: kindName, name }
   const plane = settings.plane ?? "internal"
-  let engine: Engine | undefined
+  const failure = (reason: "Closed" | "InvalidRequest", method: string, description: string) =>
+    new DatabaseError(
+      new ConnectionError({ reason, kind: kindName, connection: name, method, description, sent: false })
+    )
+  yield* Folder.hold(at, settings.dataDir)
+  let engine: Engine.Engine | undefined
+  // What crashed must not write its memory to the folder.
   yield* Effect.addFinalizer(() =>
-    engine === undefined || engine.database.closed
+    engine === undefined || engine.database.closed || engine.crash !== undefined
       ? Effect.void
       : Effect.ignore(Effect.tryPromise(() => (engine === undefined ? Promise.resolve() : engine.database.close())))
   )
   const started = Effect.suspend(() =>
     engine === undefined
-      ? Effect.tap(start(name, settings), (it) =>
+      ? Effect.tap(Engine.start(at, settings), (it) =>
           Effect.sync(() => {
             engine = it
           })
         ).pipe(Effect.uninterruptible)
-      : Effect.succeed(engine)
+      : engine.crash === undefined
+        ? Effect.succeed(engine)
+        : Effect.fail(Engine.crashed(at, engine.crash.cause))
   )
   const acquireTimeout = Duration.decode(settings.acquireTimeout ?? "30 seconds")
-  const release = yield* ConnectionLifecycle.track({ kind: kindName, name })
-  const pool = yield* Pool.make<Engine>({
-    kind: kindName,
-    name,
+  const pool = yield* Pool.make<Engine.Engine>({
+    ...at,
     max: 1,
     acquireTimeout,
     idleTimeout: Duration.infinity,
     maxLifetime: Duration.infinity,
-    drainTimeout: Duration.seconds(5),
+    drainTimeout: Duration.decode(settings.drainTimeout ?? "5 seconds"),
     make: (made) => Effect.map(started, made),
-    isUsable: (it) => !it.doubtful && !it.database.isInTransaction(),
+    isUsable: (it) => it.crash === undefined && !it.doubtful && !it.database.isInTransaction(),
     onGone: () => {},
     // The one backend is not thrown away: what was left open in it is.
     destroy: (it) =>
       Effect.suspend(() =>
-        it.database.closed || !it.database.isInTransaction()
+        it.crash !== undefined || it.database.closed || !it.database.isInTransaction()
           ? Effect.void
           : Effect.ignore(Effect.tryPromise(() => it.database.exec("ROLLBACK")))
       ).pipe(
@@ -184,42 +157,147 @@ export const make = Effect.fnUntraced(function* (
         )
       )
   })
-  const sql = yield* Sql.make({
-    kind: kindName,
-    name,
+  const { sql } = yield* Sql.make({
+    ...at,
     watch: plane === "internal" ? undefined : yield* ExternalClient.make(watchOptions(name, {})),
-    acquire: Effect.map(pool.acquire, (it) => sessionOf(name, it)),
+    acquire: Effect.map(pool.acquire, (it) => Engine.sessionOf(at, it)),
+    pool: undefined,
     acquireTimeout,
     persistent: settings.dataDir !== undefined && !settings.dataDir.startsWith("memory:"),
     endTimeout: Duration.seconds(30),
+    timeouts: false,
     attributes: [["db.system.name", "postgresql"]]
   }).pipe(Effect.provide(Reactivity.layer))
-  if (settings.connect !== "lazy") yield* Effect.scoped(pool.acquire)
+  if (settings.connect === "background") yield* Effect.forkScoped(Effect.interruptible(Pool.untilReady(pool)))
+  else if (settings.connect !== "lazy") yield* Effect.scoped(pool.acquire)
 
+  const healthTimeout = Duration.decode(settings.healthTimeout ?? "1 second")
   const health: Effect.Effect<CheckResult> = Effect.gen(function* () {
     const stats = yield* pool.stats
+    if (engine?.crash !== undefined) {
+      return { status: "down" as const, details: { ...stats, reason: "the engine crashed" } }
+    }
     // Who holds it shows that it works.
     if (stats.inUse > 0) return { status: "up" as const, details: { ...stats } }
     const answer = yield* Effect.scoped(
-      Effect.flatMap(pool.acquire, (it) => sessionOf(name, it).run("select 1", [], "array"))
-    ).pipe(Effect.timeoutOption("1500 millis"), Effect.either)
+      Effect.flatMap(pool.acquire, (it) =>
+        run(Engine.sessionOf(at, it), { sql: "select 1", params: [], rows: "array" })
+      )
+    ).pipe(Effect.interruptible, Effect.disconnect, Effect.timeoutOption(healthTimeout), Effect.either)
     if (answer._tag === "Left") return { status: "down" as const, details: { ...stats, reason: answer.left.reason } }
     return Option.isSome(answer.right)
       ? { status: "up" as const, details: { ...stats } }
       : { status: "down" as const, details: { ...stats, reason: "no answer in time" } }
   })
+
+  const listeners = new Set<() => void>()
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      for (const close of listeners) close()
+    })
+  )
+  const listen = (channel: string): Stream.Stream<Notification, SqlError> =>
+    Stream.unwrapScoped(
+      Effect.gen(function* () {
+        if (channel === "" || Buffer.byteLength(channel) > 63 || /["\0]/.test(channel)) {
+          return yield* failure("InvalidRequest", "listen", "the name of a channel has 1 to 63 bytes and no quotes")
+        }
+        let buffer: Array<Notification> = []
+        let wake: (() => void) | undefined
+        let closed = false
+        const push = (notification: Notification): void => {
+          buffer.push(notification)
+          wake?.()
+        }
+        const close = (): void => {
+          closed = true
+          wake?.()
+        }
+        yield* Effect.acquireRelease(
+          Effect.sync(() => listeners.add(close)),
+          () => Effect.sync(() => listeners.delete(close))
+        )
+        // Not in somebody's transaction, which would take it back with the rest.
+        const alone = <A>(use: (engine: Engine.Engine) => Promise<A>) =>
+          Effect.scoped(
+            Effect.flatMap(pool.acquire, (it) =>
+              Effect.uninterruptible(
+                Effect.tryPromise({
+                  try: () => use(it),
+                  catch: (cause) =>
+                    new ConnectionError({
+                      reason: "Unknown",
+                      kind: kindName,
+                      connection: name,
+                      method: "listen",
+                      description: "the engine refused: see the cause",
+                      cause
+                    })
+                })
+              )
+            )
+          )
+        yield* Effect.acquireRelease(
+          Effect.mapError(
+            alone((it) =>
+              it.database.listen(`"${channel}"`, (payload) =>
+                push({ _tag: "Notification", channel, payload, processId: undefined })
+              )
+            ),
+            (error) => new DatabaseError(error)
+          ),
+          (unlisten) =>
+            Effect.ignore(
+              Effect.suspend(() => (closed || engine?.crash !== undefined ? Effect.void : alone(() => unlisten())))
+            )
+        )
+        push({ _tag: "Listening", again: false })
+        const pull: Effect.Effect<Chunk.Chunk<Notification>, SqlError> = Effect.suspend(() => {
+          if (buffer.length > 0) {
+            const notifications = Chunk.unsafeFromArray(buffer)
+            buffer = []
+            return Effect.succeed(notifications)
+          }
+          if (closed) return failure("Closed", "listen", "the connection was released")
+          return Effect.zipRight(
+            Effect.async<void>((resume) => {
+              if (buffer.length > 0 || closed) return resume(Effect.void)
+              wake = () => {
+                wake = undefined
+                resume(Effect.void)
+              }
+              return undefined
+            }),
+            pull
+          )
+        })
+        return Stream.repeatEffectChunk(pull)
+      })
+    )
+
   yield* Health.register({ name, check: health })
-  yield* release.begin(pool.stats)
   return {
     sql,
     name,
     kind: kindName,
     plane,
+    capabilities: { concurrentTransactions: false, cancellation: false, copy: false, streaming: false },
     use: (f) => f(sql),
     health,
     stats: pool.stats,
-    state: release.state(Effect.sync(() => (engine === undefined ? "idle" : "ready"))),
-    drained: release.drained
+    state: Effect.flatMap(pool.state, (state) =>
+      Effect.sync(() => (engine?.crash !== undefined && state !== "closed" && state !== "draining" ? "down" : state))
+    ),
+    drained: pool.drained,
+    listen,
+    notify: (channel, payload = "") =>
+      Buffer.byteLength(payload) > 7_999
+        ? failure(
+            "InvalidRequest",
+            "notify",
+            "the payload of a notification has at most 7,999 bytes: store it, and send its key"
+          )
+        : Effect.asVoid(sql`select pg_notify(${channel}, ${payload})`)
   }
 })
 
@@ -235,22 +313,29 @@ const contextOf = (connection: PGliteConnection): Context.Context<SqlClient | PG
 export const layer = (settings: PGliteSettings = {}): Layer.Layer<SqlClient | PGlite, ConnectionError> =>
   Layer.scopedContext(Effect.map(make(settings), contextOf))
 
-const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> =>
-  Config.map(Config.option(config), Option.getOrUndefined)
-
 /**
- * The settings as configuration: `dataDir`, `vector`, `acquireTimeout`, `plane` and `connect`, all optional.
+ * The settings as they are written in a configuration, all optional.
  *
  * @since 0.1.0
  * @category schemas
  */
-export const config: Config.Config<PGliteSettings> = Config.all({
-  dataDir: optional(Config.nonEmptyString("dataDir")),
-  vector: optional(Config.boolean("vector")),
-  acquireTimeout: optional(Config.duration("acquireTimeout")),
-  plane: optional(Config.literal("internal", "external")("plane")),
-  connect: optional(Config.literal("eager", "lazy")("connect"))
+export const Settings = Schema.Struct({
+  dataDir: Schema.optional(Fields.Text),
+  vector: Schema.optional(Fields.Flag),
+  acquireTimeout: Schema.optional(Fields.Duration),
+  drainTimeout: Schema.optional(Fields.Duration),
+  healthTimeout: Schema.optional(Fields.Duration),
+  plane: Schema.optional(Fields.Plane),
+  connect: Schema.optional(Fields.ConnectMode)
 })
+
+/**
+ * The settings as configuration.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const config: Config.Config<PGliteSettings> = configOfSchema(Settings)
 
 /**
  * The `SqlClient` and the connection, from configuration.
@@ -274,8 +359,8 @@ export const layerConfig = (
  * @since 0.1.0
  * @category constructors
  */
-export const kind: Kind<SqlClient, PGliteSettings> = {
+export const kind: Kind<SqlClient, typeof Settings.Type> = kindOf({
   kind: kindName,
-  settings: config,
+  schema: Settings,
   make: (name, settings) => make(settings, name)
-}
+})

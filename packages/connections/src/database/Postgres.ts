@@ -7,53 +7,103 @@
  */
 import type { ConnectionOptions } from "node:tls"
 import * as Reactivity from "@effect/experimental/Reactivity"
+import * as Migrator from "@effect/sql/Migrator"
 import { SqlClient } from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
 import {
   type CheckResult,
   type Connection,
   ConnectionError,
-  type ConnectionStats,
+  type ConnectMode,
+  configOfSchema,
+  Fields,
   type Kind,
+  kindOf,
   type Plane
 } from "@underlay/core/connection/Connection"
-import * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
 import * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as Health from "@underlay/core/operations/Health"
 import type * as CircuitBreaker from "@underlay/core/resilience/CircuitBreaker"
+import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as FiberSet from "effect/FiberSet"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
+import type * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import type * as Pg from "pg"
 import { load } from "../internal/driver.ts"
-import * as Pool from "../internal/pool.ts"
-import * as PostgresSession from "../internal/postgresSession.ts"
-import * as Sql from "../internal/sqlClient.ts"
-import * as Watch from "../internal/watch.ts"
+import * as Notifications from "../internal/postgres/notifications.ts"
+import * as Prepared from "../internal/postgres/prepared.ts"
+import * as Replicas from "../internal/postgres/replicas.ts"
+import * as PostgresSession from "../internal/postgres/session.ts"
+import * as Where from "../internal/postgres/settings.ts"
+import * as Sql from "../internal/sql/client.ts"
+import * as Pool from "../internal/sql/pool.ts"
+import { run } from "../internal/sql/session.ts"
+import * as Watch from "../internal/sql/watch.ts"
+import { DatabaseError } from "./DatabaseError.ts"
 
 /**
- * Where the server is and how to treat it. Give `url`, or the parts; a part beside a `url` wins over it. Without any,
- * the driver's own rules apply (`PGHOST` and the others, then localhost).
+ * What is verified of a server with TLS: `require` encrypts and verifies nothing (with an authority, as `verify-ca`);
+ * `verify-ca` that the authority signed its certificate; `verify-full` also that it is of this host; `no-verify` is
+ * `require` whatever is given; `disable` is no TLS. There is no mode that may end without TLS by itself.
  *
  * @since 0.1.0
  * @category models
  */
-export interface PostgresSettings {
-  /** `postgres://user:password@host:5432/database?sslmode=require`. */
+export type PostgresTlsMode = "disable" | "require" | "no-verify" | "verify-ca" | "verify-full"
+
+/**
+ * TLS in detail: a mode (`verify-full`), the authority, a certificate of the client's own, as PEM texts or files; and
+ * whatever else `node:tls` takes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PostgresTls extends Omit<ConnectionOptions, "key" | "passphrase"> {
+  readonly mode?: PostgresTlsMode | undefined
+  readonly caFile?: string | undefined
+  readonly certFile?: string | undefined
+  readonly key?: Redacted.Redacted | ConnectionOptions["key"]
+  readonly keyFile?: string | undefined
+  readonly passphrase?: Redacted.Redacted | string | undefined
+}
+
+/**
+ * Where a server is. Give `url`, or the parts; a part beside a `url` wins over it. Without any, the driver's own rules
+ * apply (`PGHOST` and the others, then localhost).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PostgresAddress {
+  /** `postgres://user:password@host:5432/database?sslmode=verify-full`. */
   readonly url?: Redacted.Redacted | undefined
   readonly host?: string | undefined
   readonly port?: number | undefined
   readonly database?: string | undefined
   readonly username?: string | undefined
-  readonly password?: Redacted.Redacted | undefined
-  /** TLS: on, off, or the options of `node:tls`. */
-  readonly ssl?: boolean | ConnectionOptions | undefined
+  /** The password, or an effect that is asked for it each time that a connection is made. */
+  readonly password?: Redacted.Redacted | Effect.Effect<Redacted.Redacted, ConnectionError> | undefined
+  /** TLS: `true` is `verify-full`, `false` is none; a mode; or details. What is asked for is never given up. */
+  readonly ssl?: boolean | PostgresTlsMode | PostgresTls | undefined
+}
+
+/**
+ * Where the server is and how to treat it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PostgresSettings extends PostgresAddress {
   /** How the connections are named in `pg_stat_activity`: `underlay`. */
   readonly applicationName?: string | undefined
   /** The most connections at once: 10. */
@@ -66,7 +116,10 @@ export interface PostgresSettings {
   readonly idleTimeout?: Duration.DurationInput | undefined
   /** When one is replaced though it works: 30 minutes. */
   readonly maxLifetime?: Duration.DurationInput | undefined
-  /** The server ends a statement after this: no limit. A pooler in between has to let `statement_timeout` pass. */
+  /**
+   * The server ends a statement after this, be it a stream or a COPY: no limit. A pooler in between has to let
+   * `statement_timeout` pass. `withStatementTimeout` is for single ones.
+   */
   readonly statementTimeout?: Duration.DurationInput | undefined
   /** How long COMMIT and ROLLBACK, which cannot be interrupted, may take: 30 s. */
   readonly endTimeout?: Duration.DurationInput | undefined
@@ -74,6 +127,19 @@ export interface PostgresSettings {
   readonly cancelTimeout?: Duration.DurationInput | undefined
   /** How long the release waits for what is in use: 5 s. */
   readonly drainTimeout?: Duration.DurationInput | undefined
+  /** How long a check of health may take: 1 s. */
+  readonly healthTimeout?: Duration.DurationInput | undefined
+  /**
+   * Prepares statements with parameters that are met a second time, on each connection: on. Off for a pooler in between
+   * that gives each transaction another session, unless it knows prepared statements.
+   */
+  readonly prepare?: boolean | undefined
+  /**
+   * Servers that only read, for `reads`. What one does not say is as with the primary: user, password, database, TLS.
+   */
+  readonly replicas?: ReadonlyArray<PostgresAddress> | undefined
+  /** Where `reads` goes when no replica can be reached: to the `primary`, or nowhere (`fail`). primary. */
+  readonly replicaFallback?: "primary" | "fail" | undefined
   /** `external` (each statement is watched) or `internal` (nothing is shown): external. */
   readonly plane?: Plane | undefined
   /** On the external plane: from when a statement is logged as slow. 5 s. */
@@ -85,8 +151,63 @@ export interface PostgresSettings {
    * row that cannot be made open it, for a second at first and thirty at most.
    */
   readonly breaker?: Pick<CircuitBreaker.Options, "window" | "openFor" | "halfOpenPermits"> | false | undefined
-  /** `eager` proves that the server can be reached before anything starts; `lazy` waits for the first statement: eager. */
-  readonly connect?: "eager" | "lazy" | undefined
+  /**
+   * `eager` proves that the server can be reached before anything starts; `lazy` waits for the first statement;
+   * `background` connects without anybody waiting, again and again until it succeeds: eager.
+   */
+  readonly connect?: ConnectMode | undefined
+}
+
+/**
+ * How a transaction is begun, and how often it may be run again.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TransactionOptions {
+  /** As the server is set, which is `read committed` where nobody changed it. */
+  readonly isolation?: "read committed" | "repeatable read" | "serializable" | undefined
+  readonly readOnly?: boolean | undefined
+  /** With `serializable` and `readOnly`: waits until it can run without conflicts. */
+  readonly deferrable?: boolean | undefined
+  /** How often it is run again, as a whole, after a serialization failure (40001) or a deadlock (40P01): 3. */
+  readonly retries?: number | undefined
+  /** When it is run again: after 5 ms, doubling up to a second, with jitter. */
+  readonly schedule?: Schedule.Schedule<unknown> | undefined
+}
+
+/**
+ * What `listen` gives: a notification; or that listening has begun, at first (`again` false) and after each loss of the
+ * connection (`again` true), when notifications may have been missed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Notification =
+  | {
+      readonly _tag: "Notification"
+      readonly channel: string
+      readonly payload: string
+      /** The server's process that sent it, where there are several. */
+      readonly processId: number | undefined
+    }
+  | { readonly _tag: "Listening"; readonly again: boolean }
+
+/**
+ * What a database can do, for those who write for several.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Capabilities {
+  /** Several transactions at once; else one has the database to itself and the others wait. */
+  readonly concurrentTransactions: boolean
+  /** A statement that runs is cancelled when it is interrupted or its time is over. */
+  readonly cancellation: boolean
+  /** COPY as streams. */
+  readonly copy: boolean
+  /** Streams outside transactions come row by row. */
+  readonly streaming: boolean
 }
 
 /**
@@ -97,6 +218,29 @@ export interface PostgresSettings {
  */
 export interface PostgresConnection extends Connection<SqlClient> {
   readonly sql: SqlClient
+  /**
+   * The same for what only reads, which the server makes sure of: each statement, or each transaction, goes to the least
+   * busy replica that can be reached; without one to the primary. It may see data that is a little old.
+   */
+  readonly reads: SqlClient
+  readonly capabilities: Capabilities
+  /**
+   * `COPY ... FROM STDIN`: sends the bytes as fast as the server takes them, and gives the number of rows. The bytes are
+   * in the format that the statement names; `PostgresCopy` makes them of rows. In a transaction it takes part in it.
+   */
+  readonly copyIn: <E, R>(
+    statement: string,
+    bytes: Stream.Stream<Uint8Array, E, R>
+  ) => Effect.Effect<number, E | SqlError, R>
+  /** `COPY ... TO STDOUT`: the bytes as the server sends them, as fast as they are consumed. */
+  readonly copyOut: (statement: string) => Stream.Stream<Uint8Array, SqlError>
+  /**
+   * LISTEN, on a connection of its own that is made again when it is lost. It fails if the first one cannot be had, and
+   * with `Closed` at the release.
+   */
+  readonly listen: (...channels: ReadonlyArray<string>) => Stream.Stream<Notification, SqlError>
+  /** NOTIFY, with at most 7,999 bytes. In a transaction it is sent when that commits. */
+  readonly notify: (channel: string, payload?: string) => Effect.Effect<void, SqlError>
 }
 
 /**
@@ -108,32 +252,6 @@ export interface PostgresConnection extends Connection<SqlClient> {
 export class Postgres extends Context.Tag("@underlay/connections/Postgres")<Postgres, PostgresConnection>() {}
 
 const kindName = "postgres"
-
-const checkUrl = (name: string, url: Redacted.Redacted | undefined): Effect.Effect<URL | undefined, ConnectionError> =>
-  Effect.suspend(() => {
-    if (url === undefined) return Effect.succeed(undefined)
-    const parsed = URL.canParse(Redacted.value(url)) ? new URL(Redacted.value(url)) : undefined
-    return parsed?.protocol === "postgres:" || parsed?.protocol === "postgresql:"
-      ? Effect.succeed(parsed)
-      : new ConnectionError({
-          reason: "InvalidSettings",
-          kind: kindName,
-          connection: name,
-          method: "make",
-          description: "the URL has to be like postgres://user:password@host:5432/database, special characters escaped"
-        })
-  })
-
-const checkMax = (name: string, max: number): Effect.Effect<void, ConnectionError> =>
-  Number.isInteger(max) && max >= 1
-    ? Effect.void
-    : new ConnectionError({
-        reason: "InvalidSettings",
-        kind: kindName,
-        connection: name,
-        method: "make",
-        description: `maxConnections has to be a whole number from 1 up, not ${max}`
-      })
 
 /**
  * Connects. The pool is drained when the scope closes: at once where nothing runs.
@@ -148,119 +266,362 @@ export const make = Effect.fnUntraced(function* (
   settings: PostgresSettings,
   name: string = kindName
 ): Effect.fn.Return<PostgresConnection, ConnectionError, Scope.Scope> {
+  const at = { kind: kindName, name }
   const plane = settings.plane ?? "external"
-  const duration = (input: Duration.DurationInput | undefined, instead: Duration.DurationInput) =>
-    Duration.decode(input ?? instead)
-  const statementTimeout =
-    settings.statementTimeout === undefined ? undefined : Duration.decode(settings.statementTimeout)
+  const invalid = (description: string, cause?: unknown) =>
+    new ConnectionError({
+      reason: "InvalidSettings",
+      kind: kindName,
+      connection: name,
+      method: "make",
+      description,
+      sent: false,
+      ...(cause === undefined ? {} : { cause })
+    })
   const max = settings.maxConnections ?? 10
-  const url = yield* checkUrl(name, settings.url)
-  yield* checkMax(name, max)
-  const driver = yield* load({ kind: kindName, name }, "pg", "8", () => import("pg").then((module) => module.default))
-  const { password } = settings
-  const config: Pg.ClientConfig = {
-    ...(settings.url === undefined ? {} : { connectionString: Redacted.value(settings.url) }),
-    ...(settings.host === undefined ? {} : { host: settings.host }),
-    ...(settings.port === undefined ? {} : { port: settings.port }),
-    ...(settings.database === undefined ? {} : { database: settings.database }),
-    ...(settings.username === undefined ? {} : { user: settings.username }),
-    ...(password === undefined ? {} : { password: () => Redacted.value(password) }),
-    ...(settings.ssl === undefined ? {} : { ssl: settings.ssl }),
-    ...(statementTimeout === undefined ? {} : { statement_timeout: Duration.toMillis(statementTimeout) }),
-    application_name: settings.applicationName ?? "underlay",
+  if (!Number.isInteger(max) || max < 1) {
+    return yield* invalid(`maxConnections has to be a whole number from 1 up, not ${max}`)
+  }
+  const primary = yield* Where.resolve(settings, undefined, invalid)
+  const replicas = yield* Effect.forEach(settings.replicas ?? [], (replica) => Where.resolve(replica, primary, invalid))
+  const durations = {
+    connect: Duration.decode(settings.connectTimeout ?? primary.connectTimeoutMillis ?? "5 seconds"),
+    cancel: Duration.decode(settings.cancelTimeout ?? "2 seconds"),
+    acquire: Duration.decode(settings.acquireTimeout ?? "10 seconds"),
+    idle: Duration.decode(settings.idleTimeout ?? "30 seconds"),
+    lifetime: Duration.decode(settings.maxLifetime ?? "30 minutes"),
+    drain: Duration.decode(settings.drainTimeout ?? "5 seconds"),
+    end: Duration.decode(settings.endTimeout ?? "30 seconds"),
+    health: Duration.decode(settings.healthTimeout ?? "1 second"),
+    statement: settings.statementTimeout === undefined ? undefined : Duration.decode(settings.statementTimeout)
+  }
+  const driver = yield* load(at, "pg", "8", () => import("pg").then((module) => module.default))
+  const extra: Pg.ClientConfig = {
+    ...(durations.statement === undefined ? {} : { statement_timeout: Duration.toMillis(durations.statement) }),
+    application_name: settings.applicationName ?? primary.applicationName ?? "underlay",
     keepAlive: true
   }
-  const run = yield* FiberSet.makeRuntime<never, void, never>()
-  const session: PostgresSession.Options = {
-    kind: kindName,
-    name,
+  const statements = settings.prepare === false ? undefined : Prepared.make(256)
+  const sessionOptions = (where: Where.Resolved, readOnly: boolean): PostgresSession.Options => ({
+    ...at,
     driver,
-    config,
-    statementTimeout,
-    connectTimeout: duration(settings.connectTimeout, "5 seconds"),
-    cancelTimeout: duration(settings.cancelTimeout, "2 seconds"),
-    background: run
-  }
-  const acquireTimeout = duration(settings.acquireTimeout, "10 seconds")
-  const release = yield* ConnectionLifecycle.track({ kind: kindName, name })
-  const pool = yield* Pool.make<PostgresSession.PostgresSession>({
-    kind: kindName,
-    name,
-    max,
-    acquireTimeout,
-    idleTimeout: duration(settings.idleTimeout, "30 seconds"),
-    maxLifetime: duration(settings.maxLifetime, "30 minutes"),
-    drainTimeout: duration(settings.drainTimeout, "5 seconds"),
-    make: (made) => PostgresSession.connect(session, made),
-    isUsable: (session) => session.isUsable(),
-    onGone: (session, gone) => session.onGone(gone),
-    destroy: (session) => session.end
+    config: Where.configOf(where, extra, readOnly),
+    statementTimeout: durations.statement,
+    connectTimeout: durations.connect,
+    cancelTimeout: durations.cancel,
+    statements
   })
-  const database = settings.database ?? url?.pathname.slice(1)
-  const host = settings.host ?? url?.hostname
+  const poolOf = (where: Where.Resolved, readOnly: boolean) => {
+    const options = sessionOptions(where, readOnly)
+    return Pool.make<PostgresSession.PostgresSession>({
+      ...at,
+      max,
+      acquireTimeout: durations.acquire,
+      idleTimeout: durations.idle,
+      maxLifetime: durations.lifetime,
+      drainTimeout: durations.drain,
+      make: (made) => PostgresSession.connect(options, made),
+      isUsable: (session) => session.isUsable(),
+      onGone: (session, gone) => session.onGone(gone),
+      destroy: (session) => session.end
+    })
+  }
+  const listener = sessionOptions(primary, false)
+  const listen = yield* Notifications.make({
+    ...at,
+    connect: (made) => PostgresSession.connect(listener, made),
+    checkEvery: Duration.seconds(30),
+    checkTimeout: durations.connect
+  })
+  const pool = yield* poolOf(primary, false)
+  const replicaPools = yield* Effect.forEach(replicas, (replica) => poolOf(replica, true))
+  const last = settings.replicaFallback === "fail" && replicaPools.length > 0 ? [] : [yield* poolOf(primary, true)]
+  const clock = yield* Effect.clock
+  const reading = Replicas.request(
+    [
+      ...replicaPools.map((pool) => ({ pool, last: false })),
+      ...last.map((pool) => ({ pool, last: replicaPools.length > 0 }))
+    ],
+    () => clock.unsafeCurrentTimeMillis()
+  )
   const breaker =
     plane === "internal" || settings.breaker === false
       ? undefined
       : yield* Watch.makeBreaker(name, settings.breaker ?? {})
-  const sql = yield* Sql.make({
-    kind: kindName,
-    name,
-    watch: plane === "internal" ? undefined : yield* ExternalClient.make(Watch.watchOptions(name, settings)),
-    acquire: breaker === undefined ? pool.acquire : Watch.guarded({ kind: kindName, name }, breaker, pool.acquire),
-    acquireTimeout,
-    persistent: true,
-    endTimeout: duration(settings.endTimeout, "30 seconds"),
-    attributes: [
-      ["db.system.name", "postgresql"],
-      ...(database === undefined || database === "" ? [] : [["db.namespace", database] as const]),
-      ...(host === undefined || host === "" ? [] : [["server.address", host] as const]),
-      ["server.port", settings.port ?? (url === undefined || url.port === "" ? 5432 : Number(url.port))]
-    ]
-  }).pipe(Effect.provide(Reactivity.layer))
-  if (settings.connect !== "lazy") yield* Effect.scoped(pool.acquire)
+  const watch = plane === "internal" ? undefined : yield* ExternalClient.make(Watch.watchOptions(name, settings))
+  const clientOf = (
+    acquire: Pool.Pool<PostgresSession.PostgresSession>["acquire"],
+    request: Pool.Pool<PostgresSession.PostgresSession>["request"],
+    server: Where.Resolved | undefined
+  ) =>
+    Sql.make<PostgresSession.PostgresSession>({
+      ...at,
+      watch,
+      acquire,
+      pool: watch === undefined ? { request } : undefined,
+      acquireTimeout: durations.acquire,
+      persistent: true,
+      endTimeout: durations.end,
+      timeouts: true,
+      attributes: [
+        ["db.system.name", "postgresql"],
+        ...(primary.database === undefined ? [] : [["db.namespace", primary.database] as const]),
+        ...(server?.host === undefined ? [] : [["server.address", server.host] as const]),
+        ...(server === undefined ? [] : [["server.port", server.port ?? 5432] as const])
+      ]
+    }).pipe(Effect.provide(Reactivity.layer))
+  const client = yield* clientOf(
+    breaker === undefined ? pool.acquire : Watch.guarded(at, breaker, pool.acquire),
+    pool.request,
+    primary
+  )
+  const readClient = yield* clientOf(Pool.acquireBy(reading), reading, undefined)
+  if (settings.connect === "background") yield* Effect.forkScoped(Effect.interruptible(Pool.untilReady(pool)))
+  else if (settings.connect !== "lazy") yield* Effect.scoped(pool.acquire)
 
+  const { sql } = client
   const connection: PostgresConnection = {
     sql,
+    reads: readClient.sql,
     name,
     kind: kindName,
     plane,
+    capabilities: { concurrentTransactions: true, cancellation: true, copy: true, streaming: true },
     use: (f) => f(sql),
-    health: healthOf(pool, breaker, "750 millis"),
+    health: healthOf(
+      pool,
+      replicas.map(({ host, port }, index) => ({ host, port, pool: replicaPools[index] })),
+      breaker,
+      durations.health
+    ),
     stats: pool.stats,
-    state: release.state(Effect.map(pool.stats, ({ total }) => (total > 0 ? "ready" : "idle"))),
-    drained: release.drained
+    state: pool.state,
+    drained: pool.drained,
+    copyIn: (statement, bytes) => copyIn(client, statement, bytes),
+    copyOut: (statement) => copyOut(client, statement),
+    listen: (...channels) => Stream.mapError(listen(channels), (error) => new DatabaseError(error)),
+    notify: (channel, payload = "") => {
+      if (Buffer.byteLength(payload) > 7_999) {
+        return new DatabaseError(
+          new ConnectionError({
+            reason: "InvalidRequest",
+            kind: kindName,
+            connection: name,
+            method: "notify",
+            description: "the payload of a notification has at most 7,999 bytes: store it, and send its key",
+            sent: false
+          })
+        )
+      }
+      return Effect.asVoid(sql`select pg_notify(${channel}, ${payload})`)
+    }
   }
-  yield* release.begin(pool.stats)
   yield* Health.register({ name, check: connection.health })
   return connection
 })
 
-const healthOf = (
+const typed = <A, R>(effect: Effect.Effect<A, ConnectionError, R>) =>
+  Effect.mapError(effect, (error) => new DatabaseError(error))
+
+const copyIn = <E, R>(
+  client: Sql.Extras<PostgresSession.PostgresSession>,
+  statement: string,
+  bytes: Stream.Stream<Uint8Array, E, R>
+): Effect.Effect<number, E | SqlError, R> =>
+  Effect.flatMap(Effect.context<R>(), (context) => {
+    // A source that fails is no failure of the database.
+    const copied = Effect.scoped(
+      Effect.gen(function* () {
+        const session = yield* client.borrow
+        const copy = yield* typed(session.copyIn(statement))
+        const sent = bytes.pipe(
+          Stream.provideContext(context),
+          Stream.mapError((error) => ({ _tag: "Source" as const, error })),
+          Stream.runForEach((chunk) => typed(copy.send(chunk)))
+        )
+        const outcome = yield* Effect.raceFirst(sent, typed(copy.failed)).pipe(
+          Effect.as(undefined),
+          Effect.catchAll((failure) => (failure._tag === "Source" ? Effect.succeed(failure) : Effect.fail(failure)))
+        )
+        return outcome === undefined ? Either.right(yield* typed(copy.end)) : Either.left(outcome.error)
+      })
+    )
+    return Effect.flatMap(client.runner.effect(statement, copied), (outcome): Effect.Effect<number, E> => outcome)
+  })
+
+const copyOut = (
+  client: Sql.Extras<PostgresSession.PostgresSession>,
+  statement: string
+): Stream.Stream<Uint8Array, SqlError> =>
+  client.runner.stream(
+    statement,
+    Stream.unwrapScoped(
+      Effect.map(
+        Effect.flatMap(client.borrow, (session) => typed(session.copyOut(statement))),
+        (pull) =>
+          Stream.repeatEffectChunkOption(
+            Effect.mapError(pull, (end) => Option.map(end, (error) => new DatabaseError(error)))
+          )
+      )
+    )
+  )
+
+/** What a server says within the time: nothing if all connections are busy, as that is a load and no outage. */
+const ask = (
   pool: Pool.Pool<PostgresSession.PostgresSession>,
-  breaker: CircuitBreaker.CircuitBreaker | undefined,
-  timeout: Duration.DurationInput
+  timeout: Duration.Duration
 ): Effect.Effect<CheckResult> =>
   Effect.gen(function* () {
+    let connected = false
     const asked = yield* Effect.scoped(
-      Effect.gen(function* () {
-        const session = yield* Effect.timeoutOption(pool.acquire, timeout)
-        if (Option.isNone(session)) return "no connection" as const
-        const answer = yield* Effect.timeoutOption(session.value.run("select 1", [], "array"), timeout)
-        return Option.isNone(answer) ? ("no answer" as const) : ("answer" as const)
+      Effect.flatMap(pool.acquire, (session) => {
+        connected = true
+        return run(session, { sql: "select 1", params: [], rows: "array" })
       })
-    ).pipe(Effect.either)
-    const stats: ConnectionStats = yield* pool.stats
-    const details = { ...stats, ...(breaker === undefined ? {} : { circuit: yield* breaker.state }) }
+    ).pipe(Effect.interruptible, Effect.disconnect, Effect.timeoutOption(timeout), Effect.either)
+    const stats = yield* pool.stats
+    const details = { ...stats }
     if (asked._tag === "Left") {
       const { code, reason } = asked.left
-      return { status: "down", details: { ...details, reason, ...(code === undefined ? {} : { code }) } }
+      return { status: "down" as const, details: { ...details, reason, ...(code === undefined ? {} : { code }) } }
     }
-    if (asked.right === "answer") return { status: "up", details }
-    // Nobody could be asked, because all are busy: that is a load, not an outage.
-    return asked.right === "no connection" && stats.inUse > 0
-      ? { status: "degraded", details: { ...details, reason: "all connections are in use" } }
-      : { status: "down", details: { ...details, reason: `${asked.right} in time` } }
+    if (Option.isSome(asked.right)) return { status: "up" as const, details }
+    return !connected && stats.inUse > 0
+      ? { status: "degraded" as const, details: { ...details, reason: "all connections are in use" } }
+      : {
+          status: "down" as const,
+          details: { ...details, reason: connected ? "no answer in time" : "no connection in time" }
+        }
   })
+
+const healthOf = (
+  pool: Pool.Pool<PostgresSession.PostgresSession>,
+  replicas: ReadonlyArray<{
+    readonly host: string | undefined
+    readonly port: number | undefined
+    readonly pool: Pool.Pool<PostgresSession.PostgresSession> | undefined
+  }>,
+  breaker: CircuitBreaker.CircuitBreaker | undefined,
+  timeout: Duration.Duration
+): Effect.Effect<CheckResult> =>
+  Effect.gen(function* () {
+    const [own, others] = yield* Effect.all(
+      [
+        ask(pool, timeout),
+        Effect.forEach(
+          replicas,
+          ({ host, pool, port }) =>
+            pool === undefined
+              ? Effect.succeed({ host, port, status: "down" as const })
+              : Effect.map(ask(pool, timeout), ({ status }) => ({ host, port, status })),
+          { concurrency: "unbounded" }
+        )
+      ],
+      { concurrency: "unbounded" }
+    )
+    const details = {
+      ...own.details,
+      ...(breaker === undefined ? {} : { circuit: yield* breaker.state }),
+      ...(others.length === 0 ? {} : { replicas: others })
+    }
+    return own.status === "up" && others.some(({ status }) => status === "down")
+      ? { status: "degraded", details: { ...details, reason: "a replica is out of reach" } }
+      : { status: own.status, details }
+  })
+
+/**
+ * Runs an effect as one transaction of the `SqlClient`, which has to be one of this package's: all its statements are
+ * committed if it succeeds, and none if not. A transaction that PostgreSQL gave up for the sake of others (a serialization
+ * failure, a deadlock) is run again as a whole, three times unless told otherwise, so the effect must bear that; never
+ * after a COMMIT whose outcome is not known. Inside another transaction it is a savepoint and is not run again by itself.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const transaction = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  options: TransactionOptions = {}
+): Effect.Effect<A, E | SqlError, R | SqlClient> =>
+  Effect.flatMap(SqlClient, (sql): Effect.Effect<A, E | SqlError, R> => {
+    const extras = Sql.extrasOf(sql)
+    return extras === undefined
+      ? new DatabaseError(
+          new ConnectionError({
+            reason: "Unsupported",
+            kind: kindName,
+            connection: "SqlClient",
+            method: "transaction",
+            description: "the SqlClient is not one of @underlay/connections: use its own withTransaction",
+            sent: false
+          })
+        )
+      : extras.transaction(effect, { retries: 3, ...options })
+  })
+
+/**
+ * Ends each statement of an effect that takes longer: it is cancelled on the server and fails with `Timeout`, also where
+ * the effect cannot be interrupted. Streams are limited as a whole.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const withStatementTimeout = <A, E, R>(
+  effect: Effect.Effect<A, E, R>,
+  duration: Duration.DurationInput
+): Effect.Effect<A, E, R> => Effect.provideService(effect, Sql.StatementTimeout, Duration.toMillis(duration))
+
+/**
+ * Brings the schema up to date when the layer is built: the migrations that `loader` finds (of `Migrator` of
+ * `@effect/sql`) and that are not in `table` yet are run in one transaction, with a lock, so that several processes that
+ * start at once run each of them once. A migration that fails is a typed error, and nothing of the run stays.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerMigrator = <R = never>(options: {
+  readonly loader: Migrator.Loader<R>
+  /** Where is kept what was run: `effect_sql_migrations`. */
+  readonly table?: string | undefined
+}): Layer.Layer<never, Migrator.MigrationError | SqlError, SqlClient | R> => Layer.effectDiscard(migrate(options))
+
+/**
+ * The same as an effect: it gives the migrations that were run.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const migrate = <R = never>(options: {
+  readonly loader: Migrator.Loader<R>
+  readonly table?: string | undefined
+}): Effect.Effect<
+  ReadonlyArray<readonly [id: number, name: string]>,
+  Migrator.MigrationError | SqlError,
+  SqlClient | R
+> =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient
+    const table = options.table ?? "effect_sql_migrations"
+    return yield* sql.withTransaction(
+      Effect.gen(function* () {
+        yield* sql`select pg_advisory_xact_lock(hashtextextended(${`@underlay/migrations/${table}`}::text, 0))`
+        // The migrator asks whether it is there by a statement that fails, which no transaction survives.
+        yield* sql`create table if not exists ${sql(table)} (
+          migration_id integer primary key,
+          created_at timestamp with time zone not null default now(),
+          name text not null
+        )`
+        return yield* Migrator.make({})({ loader: options.loader, table })
+      })
+    )
+  }).pipe(
+    Effect.catchAllCause((cause) => {
+      // A migration that fails is a defect of the migrator's.
+      const failed = Option.filter(Cause.dieOption(cause), (defect) => defect instanceof Migrator.MigrationError)
+      return Option.isSome(failed) && failed.value instanceof Migrator.MigrationError
+        ? Effect.fail(failed.value)
+        : Effect.failCause(cause)
+    })
+  )
 
 const contextOf = (connection: PostgresConnection): Context.Context<SqlClient | Postgres> =>
   Context.add(Context.make(SqlClient, connection.sql), Postgres, connection)
@@ -274,39 +635,68 @@ const contextOf = (connection: PostgresConnection): Context.Context<SqlClient | 
 export const layer = (settings: PostgresSettings): Layer.Layer<SqlClient | Postgres, ConnectionError> =>
   Layer.scopedContext(Effect.map(make(settings), contextOf))
 
-const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> =>
-  Config.map(Config.option(config), Option.getOrUndefined)
+const tlsMode = Schema.Literal("disable", "require", "no-verify", "verify-ca", "verify-full")
+
+const address = {
+  url: Schema.optional(Fields.Secret),
+  host: Schema.optional(Fields.Text),
+  port: Schema.optional(Fields.Port),
+  database: Schema.optional(Fields.Text),
+  username: Schema.optional(Fields.Text),
+  password: Schema.optional(Fields.Secret),
+  ssl: Schema.optional(
+    Schema.Union(
+      Schema.Boolean,
+      tlsMode,
+      Schema.Struct({
+        mode: Schema.optional(tlsMode),
+        ca: Schema.optional(Fields.Text),
+        caFile: Schema.optional(Fields.Text),
+        cert: Schema.optional(Fields.Text),
+        certFile: Schema.optional(Fields.Text),
+        key: Schema.optional(Fields.Secret),
+        keyFile: Schema.optional(Fields.Text),
+        passphrase: Schema.optional(Fields.Secret),
+        servername: Schema.optional(Fields.Text)
+      })
+    )
+  )
+}
 
 /**
- * The settings as configuration: `url`, `host`, `port`, `database`, `username`, `password`, `ssl`, `applicationName`,
- * `maxConnections`, the timeouts, `plane` and `connect`, all optional. The registry reads it below
- * `connections.<name>`.
+ * The settings as they are written in a configuration, all optional.
  *
  * @since 0.1.0
  * @category schemas
  */
-export const config: Config.Config<PostgresSettings> = Config.all({
-  url: optional(Config.redacted("url")),
-  host: optional(Config.nonEmptyString("host")),
-  port: optional(Config.port("port")),
-  database: optional(Config.nonEmptyString("database")),
-  username: optional(Config.nonEmptyString("username")),
-  password: optional(Config.redacted("password")),
-  ssl: optional(Config.boolean("ssl")),
-  applicationName: optional(Config.nonEmptyString("applicationName")),
-  maxConnections: optional(Config.integer("maxConnections")),
-  connectTimeout: optional(Config.duration("connectTimeout")),
-  acquireTimeout: optional(Config.duration("acquireTimeout")),
-  idleTimeout: optional(Config.duration("idleTimeout")),
-  maxLifetime: optional(Config.duration("maxLifetime")),
-  statementTimeout: optional(Config.duration("statementTimeout")),
-  endTimeout: optional(Config.duration("endTimeout")),
-  cancelTimeout: optional(Config.duration("cancelTimeout")),
-  drainTimeout: optional(Config.duration("drainTimeout")),
-  plane: optional(Config.literal("internal", "external")("plane")),
-  slowAfter: optional(Config.duration("slowAfter")),
-  connect: optional(Config.literal("eager", "lazy")("connect"))
+export const Settings = Schema.Struct({
+  ...address,
+  applicationName: Schema.optional(Fields.Text),
+  maxConnections: Schema.optional(Fields.Count),
+  connectTimeout: Schema.optional(Fields.Duration),
+  acquireTimeout: Schema.optional(Fields.Duration),
+  idleTimeout: Schema.optional(Fields.Duration),
+  maxLifetime: Schema.optional(Fields.Duration),
+  statementTimeout: Schema.optional(Fields.Duration),
+  endTimeout: Schema.optional(Fields.Duration),
+  cancelTimeout: Schema.optional(Fields.Duration),
+  drainTimeout: Schema.optional(Fields.Duration),
+  healthTimeout: Schema.optional(Fields.Duration),
+  prepare: Schema.optional(Fields.Flag),
+  replicas: Schema.optional(Schema.Array(Schema.Struct(address))),
+  replicaFallback: Schema.optional(Schema.Literal("primary", "fail")),
+  plane: Schema.optional(Fields.Plane),
+  slowAfter: Schema.optional(Fields.Duration),
+  connect: Schema.optional(Fields.ConnectMode)
 })
+
+/**
+ * The settings as configuration. The registry reads it below `connections.<name>`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const config: Config.Config<PostgresSettings> = configOfSchema(Settings)
 
 /**
  * The settings in `DATABASE_URL`, which has to be set.
@@ -340,8 +730,8 @@ export const layerConfig = (
  * @since 0.1.0
  * @category constructors
  */
-export const kind: Kind<SqlClient, PostgresSettings> = {
+export const kind: Kind<SqlClient, typeof Settings.Type> = kindOf({
   kind: kindName,
-  settings: config,
+  schema: Settings,
   make: (name, settings) => make(settings, name)
-}
+})

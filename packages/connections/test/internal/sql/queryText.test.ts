@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { FastCheck } from "effect"
-import { operationOf, queryText } from "../../src/internal/queryText.ts"
+import { operationOf, queryText } from "../../../src/internal/sql/queryText.ts"
 
 describe("queryText", () => {
   it("keeps names and parameters, shows no value and no comment", () => {

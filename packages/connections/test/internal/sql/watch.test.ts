@@ -10,8 +10,8 @@ import {
   Timeout
 } from "@underlay/core"
 import { Duration } from "effect"
-import { DatabaseError } from "../../src/database/DatabaseError.ts"
-import { fromPolicy } from "../../src/internal/watch.ts"
+import { DatabaseError } from "../../../src/database/DatabaseError.ts"
+import { fromPolicy } from "../../../src/internal/sql/watch.ts"
 
 const at = { kind: "postgres", name: "orders" }
 const service = "orders"

@@ -1,0 +1,172 @@
+/**
+ * LISTEN as a stream, on a connection of its own that is made again when it is lost.
+ */
+import { ConnectionError } from "@underlay/core/connection/Connection"
+import * as Chunk from "effect/Chunk"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { run } from "../sql/session.ts"
+import type { PostgresSession } from "./session.ts"
+
+export type Message =
+  | {
+      readonly _tag: "Notification"
+      readonly channel: string
+      readonly payload: string
+      readonly processId: number
+    }
+  | { readonly _tag: "Listening"; readonly again: boolean }
+
+export interface Options {
+  readonly kind: string
+  readonly name: string
+  readonly connect: (made: (session: PostgresSession) => void) => Effect.Effect<void, ConnectionError>
+  /** How often a connection that says nothing is asked whether it is still there. */
+  readonly checkEvery: Duration.Duration
+  readonly checkTimeout: Duration.Duration
+}
+
+const high = 4_096
+
+const quote = (channel: string): string => `"${channel.replace(/"/g, '""')}"`
+
+export const make = Effect.fnUntraced(function* (options: Options) {
+  const closing = yield* Deferred.make<void>()
+  const open = new Set<PostgresSession>()
+  yield* Effect.addFinalizer(() =>
+    Effect.zipRight(
+      Deferred.succeed(closing, undefined),
+      Effect.suspend(() =>
+        Effect.forEach([...open], (session) => session.end, { concurrency: "unbounded", discard: true })
+      )
+    )
+  )
+  const failure = (reason: "Closed" | "InvalidRequest" | "Unavailable", description: string) =>
+    new ConnectionError({ reason, kind: options.kind, connection: options.name, method: "listen", description })
+
+  const session: Effect.Effect<PostgresSession, ConnectionError, Scope.Scope> = Effect.uninterruptibleMask((restore) =>
+    Effect.acquireRelease(
+      Effect.suspend(() => {
+        let made: PostgresSession | undefined
+        const connecting = options.connect((it) => {
+          made = it
+          open.add(it)
+        })
+        return Effect.matchCauseEffect(restore(connecting), {
+          onSuccess: () =>
+            made === undefined ? Effect.dieMessage("the driver connected to nothing") : Effect.succeed(made),
+          onFailure: (cause) =>
+            made === undefined ? Effect.failCause(cause) : Effect.zipRight(ended(made), Effect.failCause(cause))
+        })
+      }),
+      (it) => ended(it)
+    )
+  )
+
+  const ended = (it: PostgresSession) =>
+    Effect.ensuring(
+      it.end,
+      Effect.sync(() => open.delete(it))
+    )
+
+  return (channels: ReadonlyArray<string>): Stream.Stream<Message, ConnectionError> =>
+    Stream.unwrapScoped(
+      Effect.gen(function* () {
+        if (channels.length === 0) return yield* failure("InvalidRequest", "name the channels to listen to")
+        for (const channel of channels) {
+          const bytes = Buffer.byteLength(channel)
+          if (bytes === 0 || bytes > 63 || channel.includes("\0")) {
+            return yield* failure("InvalidRequest", "the name of a channel has 1 to 63 bytes")
+          }
+        }
+        let buffer: Array<Message> = []
+        let over: ConnectionError | undefined
+        let wake: (() => void) | undefined
+        let current: PostgresSession | undefined
+        const push = (message: Message): void => {
+          buffer.push(message)
+          if (buffer.length >= high) current?.pause()
+          wake?.()
+        }
+        let again = false
+        const serve = Effect.scoped(
+          Effect.gen(function* () {
+            const it = yield* session
+            const gone = Deferred.unsafeMake<void>(FiberId.none)
+            it.onGone(() => Deferred.unsafeDone(gone, Exit.void))
+            it.onNotification((message) => push({ _tag: "Notification", ...message }))
+            current = it
+            const sql = channels.map((channel) => `LISTEN ${quote(channel)}`).join(";")
+            yield* run(it, { sql, params: [], rows: "array" })
+            push({ _tag: "Listening", again })
+            again = true
+            const check = Effect.suspend(() =>
+              // While the consumer is behind nothing is read, and no answer would come.
+              buffer.length >= high
+                ? Effect.void
+                : Effect.asVoid(
+                    run(it, {
+                      sql: "select 1",
+                      params: [],
+                      rows: "array",
+                      timeout: Duration.toMillis(options.checkTimeout),
+                      final: true
+                    })
+                  )
+            )
+            const checks: Effect.Effect<never, ConnectionError> = Effect.forever(
+              Effect.zipRight(Effect.sleep(options.checkEvery), check)
+            )
+            yield* Effect.raceFirst(Deferred.await(gone), Effect.ignore(checks))
+          })
+        )
+        const forever = (delay: number): Effect.Effect<void, ConnectionError> =>
+          Effect.matchEffect(serve, {
+            onSuccess: () => forever(100),
+            onFailure: (error) =>
+              // What could not be had at first is for the caller to know; what was lost is tried again.
+              again
+                ? Effect.zipRight(Effect.sleep(Duration.millis(delay)), forever(Math.min(10_000, delay * 2)))
+                : Effect.fail(error)
+          })
+        yield* Effect.raceFirst(
+          forever(100),
+          Effect.zipRight(Deferred.await(closing), Effect.fail(failure("Closed", "the connection was released")))
+        ).pipe(
+          Effect.catchAll((error) =>
+            Effect.sync(() => {
+              over = error
+              wake?.()
+            })
+          ),
+          Effect.forkScoped
+        )
+        const pull: Effect.Effect<Chunk.Chunk<Message>, ConnectionError> = Effect.suspend(() => {
+          if (buffer.length > 0) {
+            const messages = Chunk.unsafeFromArray(buffer)
+            buffer = []
+            current?.resume()
+            return Effect.succeed(messages)
+          }
+          if (over !== undefined) return Effect.fail(over)
+          return Effect.zipRight(
+            Effect.async<void>((resume) => {
+              if (buffer.length > 0 || over !== undefined) return resume(Effect.void)
+              wake = () => {
+                wake = undefined
+                resume(Effect.void)
+              }
+              return undefined
+            }),
+            pull
+          )
+        })
+        return Stream.repeatEffectChunk(pull)
+      })
+    )
+})

@@ -1,0 +1,276 @@
+/**
+ * What is given to `pg` to be run: statements, streams of rows and COPY, each as the driver's "submittable", which is
+ * told of the server's messages one by one. They are without events and promises, and build each row once.
+ */
+import type { Request, Result } from "../sql/session.ts"
+
+/** What `pg` has of a connection and its types leave out. */
+export interface Wire {
+  readonly stream: {
+    readonly cork?: () => void
+    readonly uncork?: () => void
+    readonly pause: () => void
+    readonly resume: () => void
+    readonly writableNeedDrain?: boolean
+    readonly once: (event: "drain", listener: () => void) => void
+    readonly off: (event: "drain", listener: () => void) => void
+  }
+  readonly query: (text: string) => void
+  readonly parse: (query: { readonly text: string; readonly name: string }) => void
+  readonly bind: (query: { readonly statement: string; readonly values: ReadonlyArray<string | null> }) => void
+  readonly describe: (what: { readonly type: "P" }) => void
+  readonly execute: (what: object) => void
+  readonly close: (what: { readonly type: "S"; readonly name: string }) => void
+  readonly sync: () => void
+  readonly sendCopyFromChunk: (chunk: Uint8Array) => void
+  readonly endCopyFrom: () => void
+  readonly sendCopyFail: (message: string) => void
+}
+
+interface Field {
+  readonly name: string
+  readonly dataTypeID: number
+  readonly format: "text" | "binary"
+}
+
+export type Parse = (value: string) => unknown
+
+/** The driver's parsers of values. */
+export interface Types {
+  readonly getTypeParser: (oid: number, format: "text") => Parse
+}
+
+/** The name under which a session prepares a statement, and what it closes to make room for it. */
+export interface Prepared {
+  readonly name: string
+  readonly parsed: boolean
+  readonly evicted: string | undefined
+}
+
+interface RowDescription {
+  readonly fields: ReadonlyArray<Field>
+}
+
+interface DataRow {
+  readonly fields: ReadonlyArray<string | null>
+}
+
+interface RawResult {
+  command: string | undefined
+  rowCount: number | null
+  rows: Array<unknown>
+  fields: ReadonlyArray<Field>
+}
+
+const extended = (wire: Wire, request: Request, prepared: Prepared | undefined): void => {
+  const { stream } = wire
+  stream.cork?.()
+  try {
+    if (request.begin !== undefined) {
+      wire.parse({ text: request.begin, name: "" })
+      wire.bind({ statement: "", values: [] })
+      wire.execute({})
+    }
+    const name = prepared === undefined ? "" : prepared.name
+    if (prepared?.evicted !== undefined) wire.close({ type: "S", name: prepared.evicted })
+    if (prepared === undefined || !prepared.parsed) wire.parse({ text: request.sql, name })
+    wire.bind({ statement: name, values: request.params })
+    wire.describe({ type: "P" })
+    wire.execute({})
+    wire.sync()
+  } finally {
+    stream.uncork?.()
+  }
+}
+
+/** What `pg` calls. `failed` is told of the first error, be it the server's or the connection's. */
+abstract class Query {
+  readonly request: Request
+  readonly prepared: Prepared | undefined
+  readonly types: Types
+  readonly failed: (error: unknown) => void
+  protected parsers: Array<Parse> = []
+  protected names: Array<string> = []
+
+  constructor(request: Request, prepared: Prepared | undefined, types: Types, failed: (error: unknown) => void) {
+    this.request = request
+    this.prepared = prepared
+    this.types = types
+    this.failed = failed
+  }
+
+  submit(wire: Wire): undefined {
+    const { begin, params, sql } = this.request
+    if (params.length === 0 && this.prepared === undefined) wire.query(begin === undefined ? sql : `${begin};${sql}`)
+    else extended(wire, this.request, this.prepared)
+    return undefined
+  }
+
+  protected describe({ fields }: RowDescription): void {
+    this.parsers = new Array(fields.length)
+    this.names = new Array(fields.length)
+    for (let index = 0; index < fields.length; index++) {
+      const field = fields[index]
+      if (field === undefined) continue
+      this.parsers[index] = this.types.getTypeParser(field.dataTypeID, "text")
+      this.names[index] = field.name
+    }
+  }
+
+  protected read({ fields }: DataRow): unknown {
+    const { names, parsers } = this
+    const count = fields.length
+    if (this.request.rows === "array") {
+      const row = new Array<unknown>(count)
+      for (let index = 0; index < count; index++) {
+        const value = fields[index] ?? null
+        const parse = parsers[index]
+        row[index] = value === null || parse === undefined ? null : parse(value)
+      }
+      return row
+    }
+    const row: Record<string, unknown> = {}
+    for (let index = 0; index < count; index++) {
+      const value = fields[index] ?? null
+      const parse = parsers[index]
+      const name = names[index] ?? ""
+      const read = value === null || parse === undefined ? null : parse(value)
+      if (name === "__proto__") {
+        Object.defineProperty(row, name, { value: read, enumerable: true, configurable: true, writable: true })
+      } else row[name] = read
+    }
+    return row
+  }
+
+  handleError(error: unknown): void {
+    this.failed(error)
+  }
+
+  handleReadyForQuery(): void {}
+  handlePortalSuspended(): void {}
+  handleEmptyQuery(): void {}
+  handleCopyData(_message: { readonly chunk: Buffer }): void {}
+
+  handleCopyInResponse(wire: Wire): void {
+    wire.sendCopyFail("the rows of COPY come by copyIn")
+  }
+}
+
+const commandOf = (text: string): readonly [string, number | null] => {
+  const [, command = "", first, second] = /^([A-Za-z]+)(?: (\d+))?(?: (\d+))?/.exec(text) ?? []
+  const count = second ?? first
+  return [command, count === undefined ? null : Number(count)]
+}
+
+const empty = (): RawResult => ({ command: undefined, rowCount: null, rows: [], fields: [] })
+
+/** A statement whose rows are wanted at once. Several in one text give several results; the last is the result. */
+export class StatementQuery extends Query {
+  private current: RawResult = empty()
+  private earlier: Array<RawResult> | undefined
+  private begun: boolean
+  private broken: unknown
+
+  constructor(request: Request, prepared: Prepared | undefined, types: Types, failed: (error: unknown) => void) {
+    super(request, prepared, types, failed)
+    this.begun = request.begin === undefined
+  }
+
+  private next(): void {
+    if (this.current.command === undefined) return
+    if (this.earlier === undefined) this.earlier = []
+    this.earlier.push(this.current)
+    this.current = empty()
+  }
+
+  handleRowDescription(message: RowDescription): void {
+    this.next()
+    this.current.fields = message.fields
+    this.describe(message)
+  }
+
+  handleDataRow(message: DataRow): void {
+    if (this.broken !== undefined) return
+    try {
+      this.current.rows.push(this.read(message))
+    } catch (error) {
+      // A parser that the program has set may throw. What else comes has to be read all the same.
+      this.broken = error ?? new Error("a parser failed")
+      this.failed(this.broken)
+    }
+  }
+
+  handleCommandComplete({ text }: { readonly text: string }): void {
+    if (!this.begun) {
+      this.begun = true
+      return
+    }
+    this.next()
+    const [command, rowCount] = commandOf(text)
+    this.current.command = command
+    this.current.rowCount = rowCount
+  }
+
+  get result(): Result {
+    const { command, rows } = this.current
+    return { rows, command, raw: this.earlier === undefined ? this.current : [...this.earlier, this.current] }
+  }
+}
+
+/** A statement whose rows are read as they come, in the order in which they come. */
+export class RowsQuery extends Query {
+  readonly row: (row: unknown) => void
+
+  constructor(request: Request, types: Types, failed: (error: unknown) => void, row: (row: unknown) => void) {
+    super(request, undefined, types, failed)
+    this.row = row
+  }
+
+  handleRowDescription(message: RowDescription): void {
+    this.describe(message)
+  }
+
+  handleDataRow(message: DataRow): void {
+    try {
+      this.row(this.read(message))
+    } catch (error) {
+      this.failed(error)
+    }
+  }
+
+  handleCommandComplete(): void {}
+}
+
+/** COPY in both directions. */
+export class CopyQuery extends Query {
+  private readonly into: (wire: Wire) => void
+  private readonly out: (chunk: Buffer) => void
+  rows = 0
+
+  constructor(
+    request: Request,
+    types: Types,
+    failed: (error: unknown) => void,
+    into: (wire: Wire) => void,
+    out: (chunk: Buffer) => void
+  ) {
+    super(request, undefined, types, failed)
+    this.into = into
+    this.out = out
+  }
+
+  handleRowDescription(): void {}
+  handleDataRow(): void {}
+
+  override handleCopyInResponse(wire: Wire): void {
+    this.into(wire)
+  }
+
+  override handleCopyData({ chunk }: { readonly chunk: Buffer }): void {
+    this.out(chunk)
+  }
+
+  handleCommandComplete({ text }: { readonly text: string }): void {
+    this.rows = commandOf(text)[1] ?? 0
+  }
+}

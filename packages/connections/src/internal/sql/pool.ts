@@ -1,0 +1,400 @@
+/**
+ * A pool of things that are lent one at a time. Waiting is first come, first served, bounded and interruptible; what
+ * comes back unusable is thrown away in the background and counts until it is really gone. They are made in fibers of the
+ * pool, so that one who gives up waiting wastes nothing, and all limits hold where the caller cannot be interrupted too.
+ */
+import type { ConnectionStats, DrainReport, State } from "@underlay/core/connection/Connection"
+import { ConnectionError } from "@underlay/core/connection/Connection"
+import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as FiberId from "effect/FiberId"
+import * as FiberSet from "effect/FiberSet"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+
+export interface PoolOptions<A> {
+  readonly kind: string
+  readonly name: string
+  readonly max: number
+  readonly acquireTimeout: Duration.Duration
+  readonly idleTimeout: Duration.Duration
+  readonly maxLifetime: Duration.Duration
+  /** How long the release of the pool waits for what is lent out. */
+  readonly drainTimeout: Duration.Duration
+  /**
+   * Makes one and hands it to `made` at the moment it exists. When it fails or is interrupted before, it leaves nothing
+   * behind. It ends in bounded time.
+   */
+  readonly make: (made: (resource: A) => void) => Effect.Effect<void, ConnectionError>
+  /** Whether it may be lent again. */
+  readonly isUsable: (resource: A) => boolean
+  /** Calls back when it is gone by itself, so that an idle one is forgotten at once. */
+  readonly onGone: (resource: A, gone: () => void) => void
+  /** Ends one, in bounded time. */
+  readonly destroy: (resource: A) => Effect.Effect<void>
+}
+
+/** One that is lent. */
+export interface Lease<out A> {
+  readonly resource: A
+  /** Gives it back, once. */
+  readonly release: () => void
+}
+
+export interface Pool<out A> {
+  readonly acquire: Effect.Effect<A, ConnectionError, Scope.Scope>
+  /**
+   * Asks for one and is told once, maybe at once. What it gives back withdraws the request: one that was granted already
+   * is for the caller to release.
+   */
+  readonly request: (settle: (granted: Lease<A> | ConnectionError) => void) => () => void
+  readonly stats: Effect.Effect<ConnectionStats>
+  readonly state: Effect.Effect<State>
+  readonly drained: Effect.Effect<DrainReport>
+  /** How many could be lent at once, without waiting for one that is in use: for those who choose between pools. */
+  readonly load: () => number
+}
+
+interface Slot<A> extends Lease<A> {
+  readonly madeAt: number
+  idleSince: number
+}
+
+interface Waiter<A> {
+  readonly since: number
+  readonly settle: (granted: Lease<A> | ConnectionError) => void
+}
+
+export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
+  // Plain state: it changes only in synchronous steps, and this is on the path of every statement.
+  const idle: Array<Slot<A>> = []
+  const lent = new Set<Slot<A>>()
+  const waiters: Array<Waiter<A>> = []
+  const retiring = new Set<Deferred.Deferred<void>>()
+  const maxLifetime = Duration.toMillis(options.maxLifetime)
+  const idleTimeout = Duration.toMillis(options.idleTimeout)
+  const acquireTimeout = Duration.toMillis(options.acquireTimeout)
+  const acquired = { count: 0, totalMs: 0, maxMs: 0 }
+  const released = yield* Deferred.make<DrainReport>()
+  const clock = yield* Effect.clock
+  let total = 0
+  let making = 0
+  let phase: "open" | "draining" | "closed" = "open"
+  let last: "none" | "made" | "failed" = "none"
+  let reaping = false
+  let expiring = false
+  let drained: Deferred.Deferred<void> | undefined
+
+  const run = yield* FiberSet.makeRuntime<never, void, never>()
+
+  const error = (reason: "Closed" | "Timeout", description: string) =>
+    new ConnectionError({
+      reason,
+      kind: options.kind,
+      connection: options.name,
+      method: "acquire",
+      description,
+      sent: false
+    })
+
+  const gone = () => error("Closed", "it is released already")
+
+  const failureOf = (cause: Cause.Cause<ConnectionError>): ConnectionError =>
+    Option.getOrElse(Cause.failureOption(cause), () =>
+      phase === "open"
+        ? new ConnectionError({
+            reason: "Unknown",
+            kind: options.kind,
+            connection: options.name,
+            method: "connect",
+            description: "it could not be made: see the cause",
+            sent: false,
+            cause: Cause.squash(cause)
+          })
+        : gone()
+    )
+
+  const lend = (waiter: Waiter<A>, slot: Slot<A>): void => {
+    const took = clock.unsafeCurrentTimeMillis() - waiter.since
+    acquired.count++
+    acquired.totalMs += took
+    if (took > acquired.maxMs) acquired.maxMs = took
+    lent.add(slot)
+    waiter.settle(slot)
+  }
+
+  // As many are being made as there are callers who wait for one, where there is room.
+  const fill = (): void => {
+    while (phase === "open" && making < waiters.length && total < options.max) {
+      total++
+      making++
+      run(one)
+    }
+  }
+
+  const retire = (slot: Slot<A>): void => {
+    const done = Deferred.unsafeMake<void>(FiberId.none)
+    retiring.add(done)
+    run(
+      options.destroy(slot.resource).pipe(
+        Effect.ensuring(
+          Effect.suspend(() => {
+            retiring.delete(done)
+            total--
+            fill()
+            return Deferred.succeed(done, undefined)
+          })
+        ),
+        Effect.uninterruptible
+      )
+    )
+  }
+
+  const reap: Effect.Effect<void> = Effect.suspend(() => {
+    const oldest = idle[0]
+    if (oldest === undefined || phase !== "open") {
+      reaping = false
+      return Effect.void
+    }
+    const left = oldest.idleSince + idleTimeout - clock.unsafeCurrentTimeMillis()
+    if (left > 0) return Effect.zipRight(Effect.sleep(Duration.millis(left)), reap)
+    idle.shift()
+    retire(oldest)
+    return reap
+  })
+
+  const late = () =>
+    error(
+      "Timeout",
+      `all ${options.max} are in use and none came free within ${Duration.format(options.acquireTimeout)}`
+    )
+
+  // All wait equally long, so that the first in the queue is the first whose time is over. Those for whom one is being
+  // made are told by that, which takes as long as it may.
+  const expire: Effect.Effect<void> = Effect.suspend(() => {
+    const oldest = waiters[making]
+    if (oldest === undefined) {
+      expiring = false
+      return Effect.void
+    }
+    const left = oldest.since + acquireTimeout - clock.unsafeCurrentTimeMillis()
+    if (left > 0) return Effect.zipRight(Effect.sleep(Duration.millis(left)), expire)
+    waiters.splice(making, 1)
+    oldest.settle(late())
+    return expire
+  })
+
+  const limit = (): void => {
+    if (expiring || waiters.length <= making || !Number.isFinite(acquireTimeout)) return
+    expiring = true
+    run(expire)
+  }
+
+  const putBack = (slot: Slot<A>): void => {
+    const now = clock.unsafeCurrentTimeMillis()
+    if (phase !== "open" || now - slot.madeAt >= maxLifetime || !options.isUsable(slot.resource)) {
+      retire(slot)
+      return
+    }
+    const waiter = waiters.shift()
+    if (waiter !== undefined) {
+      lend(waiter, slot)
+      return
+    }
+    slot.idleSince = now
+    idle.push(slot)
+    if (!reaping && Number.isFinite(idleTimeout)) {
+      reaping = true
+      run(reap)
+    }
+  }
+
+  const slotOf = (resource: A): Slot<A> => {
+    const now = clock.unsafeCurrentTimeMillis()
+    const slot: Slot<A> = {
+      resource,
+      madeAt: now,
+      idleSince: now,
+      release: () => {
+        // If the pool was closed meanwhile it has taken back by itself what it did not want to wait for.
+        if (!lent.delete(slot)) return
+        putBack(slot)
+        if (phase !== "open" && lent.size === 0 && drained !== undefined) Deferred.unsafeDone(drained, Exit.void)
+      }
+    }
+    options.onGone(resource, () => {
+      const at = idle.indexOf(slot)
+      if (at < 0) return
+      idle.splice(at, 1)
+      retire(slot)
+    })
+    return slot
+  }
+
+  const one: Effect.Effect<void> = Effect.suspend(() => {
+    let slot: Slot<A> | undefined
+    const made = (resource: A): void => {
+      slot = slotOf(resource)
+    }
+    return Effect.flatMap(Effect.exit(Effect.interruptible(Effect.suspend(() => options.make(made)))), (exit) =>
+      Effect.suspend(() => {
+        making--
+        if (slot !== undefined) {
+          last = "made"
+          if (phase === "open") {
+            putBack(slot)
+            limit()
+            return Effect.void
+          }
+          // The pool was released while this one was made, and nobody else will end it.
+          return Effect.ensuring(
+            options.destroy(slot.resource),
+            Effect.sync(() => {
+              total--
+            })
+          )
+        }
+        total--
+        last = "failed"
+        waiters.shift()?.settle(Exit.isFailure(exit) ? failureOf(exit.cause) : gone())
+        fill()
+        limit()
+        return Effect.void
+      })
+    )
+  }).pipe(Effect.uninterruptible)
+
+  const nothing = (): void => {}
+
+  const request = (settle: Waiter<A>["settle"]): (() => void) => {
+    if (phase !== "open") {
+      settle(gone())
+      return nothing
+    }
+    for (let slot = idle.pop(); slot !== undefined; slot = idle.pop()) {
+      if (options.isUsable(slot.resource)) {
+        acquired.count++
+        lent.add(slot)
+        settle(slot)
+        return nothing
+      }
+      retire(slot)
+    }
+    const waiter: Waiter<A> = { since: clock.unsafeCurrentTimeMillis(), settle }
+    waiters.push(waiter)
+    fill()
+    limit()
+    return () => {
+      const at = waiters.indexOf(waiter)
+      if (at >= 0) waiters.splice(at, 1)
+    }
+  }
+
+  yield* Effect.addFinalizer(
+    Effect.fnUntraced(function* () {
+      const began = clock.unsafeCurrentTimeMillis()
+      phase = "draining"
+      for (let waiter = waiters.shift(); waiter !== undefined; waiter = waiters.shift()) waiter.settle(gone())
+      for (let slot = idle.pop(); slot !== undefined; slot = idle.pop()) retire(slot)
+      const inUse = lent.size
+      let cut = 0
+      if (inUse > 0) {
+        drained = yield* Deferred.make<void>()
+        yield* Effect.interruptible(Effect.timeoutOption(Deferred.await(drained), options.drainTimeout))
+        cut = lent.size
+        for (const slot of lent) retire(slot)
+        lent.clear()
+      }
+      yield* Effect.forEach([...retiring], (done) => Deferred.await(done), {
+        concurrency: "unbounded",
+        discard: true
+      })
+      phase = "closed"
+      const tookMs = clock.unsafeCurrentTimeMillis() - began
+      const report = { kind: options.kind, name: options.name, inUse, finished: inUse - cut, cut, tookMs }
+      yield* Deferred.succeed(released, report)
+    })
+  )
+
+  const state = (): State => {
+    if (phase !== "open") return phase
+    if (idle.length + lent.size > 0) return "ready"
+    if (last === "failed") return "down"
+    return last === "made" ? "ready" : making > 0 ? "connecting" : "idle"
+  }
+
+  const pool: Pool<A> = {
+    acquire: acquireBy(request),
+    request,
+    stats: Effect.sync(() => ({
+      total,
+      idle: idle.length,
+      inUse: lent.size,
+      waiting: waiters.length,
+      acquire: { ...acquired }
+    })),
+    state: Effect.sync(state),
+    drained: Deferred.await(released),
+    load: () => lent.size + waiters.length
+  }
+  return pool
+})
+
+/**
+ * One for as long as a scope is open. The caller's interruptibility is kept while it waits, even where the release of
+ * what it gets has to be certain.
+ */
+export const acquireBy = <A>(request: Pool<A>["request"]): Pool<A>["acquire"] =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.map(
+      Effect.acquireRelease(
+        Effect.suspend((): Effect.Effect<Lease<A>, ConnectionError> => {
+          let granted: Lease<A> | ConnectionError | undefined
+          let listener: ((effect: Effect.Effect<Lease<A>, ConnectionError>) => void) | undefined
+          const withdraw = request((value) => {
+            granted = value
+            listener?.(settled(value))
+          })
+          if (granted !== undefined) return settled(granted)
+          return Effect.matchCauseEffect(
+            restore(
+              Effect.async<Lease<A>, ConnectionError>((resume) => {
+                if (granted === undefined) listener = resume
+                else resume(settled(granted))
+              })
+            ),
+            {
+              onSuccess: Effect.succeed,
+              onFailure: (cause) => {
+                withdraw()
+                // It was granted in the moment in which the caller was interrupted: it goes to the next.
+                if (granted !== undefined && !(granted instanceof ConnectionError)) granted.release()
+                return Effect.failCause(cause)
+              }
+            }
+          )
+        }),
+        (lease) => Effect.sync(lease.release)
+      ),
+      (lease) => lease.resource
+    )
+  )
+
+const settled = <A>(granted: Lease<A> | ConnectionError): Effect.Effect<Lease<A>, ConnectionError> =>
+  granted instanceof ConnectionError ? Effect.fail(granted) : Effect.succeed(granted)
+
+/**
+ * Asks again and again until there is a connection, ever more rarely: for what is to be connected in the background.
+ */
+export const untilReady = <A>(pool: Pool<A>): Effect.Effect<void> => {
+  const attempt = (delay: number): Effect.Effect<void> =>
+    Effect.flatMap(Effect.option(Effect.scoped(pool.acquire)), (made) =>
+      Option.isSome(made)
+        ? Effect.void
+        : Effect.zipRight(Effect.sleep(Duration.millis(delay)), attempt(Math.min(30_000, delay * 2)))
+    )
+  return attempt(100)
+}

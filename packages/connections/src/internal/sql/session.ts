@@ -1,0 +1,83 @@
+/**
+ * What the `SqlClient` needs of a backend: sessions that run one statement after another and say when each is over.
+ */
+import { ConnectionError } from "@underlay/core/connection/Connection"
+import type * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import type * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+
+export interface Result {
+  readonly rows: ReadonlyArray<unknown>
+  /** The command as the server names it when it is done: `SELECT`, `COMMIT`, `ROLLBACK`. */
+  readonly command: string | undefined
+  readonly raw: unknown
+}
+
+export type Params = ReadonlyArray<string | null>
+
+export interface Request {
+  readonly sql: string
+  readonly params: Params
+  readonly rows: "object" | "array"
+  /** Sent before it and together with it: the BEGIN of its transaction. */
+  readonly begin?: string | undefined
+  /** In milliseconds. When it is over the statement is cancelled, and fails with `Timeout`. */
+  readonly timeout?: number | undefined
+  /** It must not be cancelled, so that after its timeout the connection is cut. */
+  readonly final?: boolean | undefined
+}
+
+export type Outcome = Result | ConnectionError
+
+/** The next rows; none when there are no more. */
+export type Pull<A = unknown> = Effect.Effect<Chunk.Chunk<A>, Option.Option<ConnectionError>>
+
+/** One backend, lent to one user at a time. */
+export interface Session {
+  /**
+   * Runs a statement, after those that were submitted before it, and tells its outcome once. What it gives back takes the
+   * statement back: one that waits is never sent, one that runs is cancelled and the session is marked; nothing is told
+   * then. Nobody has to wait: what is submitted next waits until the session is fit for it.
+   */
+  readonly submit: (request: Request, done: (outcome: Outcome) => void) => () => void
+  /** False where a statement that runs cannot be cancelled, so that its user has to wait for it. */
+  readonly cancellable: boolean
+  /** Streams the rows of a statement with back-pressure, if the backend can. */
+  readonly stream: ((request: Request) => Effect.Effect<Pull, ConnectionError, Scope.Scope>) | undefined
+  /** Whether a statement was cancelled or the connection is gone, so that it will not be lent again. */
+  readonly isMarked: () => boolean
+  readonly mark: () => void
+  /** Whether anything that is submitted now can reach the server. */
+  readonly isAlive: () => boolean
+}
+
+/** Runs a statement. When it is interrupted it does not wait, where the backend can cancel. */
+export const run = (session: Session, request: Request): Effect.Effect<Result, ConnectionError> => {
+  const effect = Effect.uninterruptibleMask((restore) => {
+    let settled: Outcome | undefined
+    let listener: ((effect: Effect.Effect<Result, ConnectionError>) => void) | undefined
+    const cancel = session.submit(request, (outcome) => {
+      settled = outcome
+      listener?.(asEffect(outcome))
+    })
+    if (settled !== undefined) return asEffect(settled)
+    const waiting = Effect.async<Result, ConnectionError>((resume) => {
+      if (settled === undefined) listener = resume
+      else resume(asEffect(settled))
+    })
+    return session.cancellable
+      ? Effect.matchCauseEffect(restore(waiting), {
+          onSuccess: Effect.succeed,
+          onFailure: (cause) => {
+            cancel()
+            return Effect.failCause(cause)
+          }
+        })
+      : waiting
+  })
+  return effect
+}
+
+const asEffect = (outcome: Outcome): Effect.Effect<Result, ConnectionError> =>
+  outcome instanceof ConnectionError ? Effect.fail(outcome) : Effect.succeed(outcome)

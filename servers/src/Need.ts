@@ -74,6 +74,7 @@ export const needs = {
     program("initdb", postgresFolders()) !== undefined && program("postgres", postgresFolders()) !== undefined,
   pgvector: () => hasPgVector() || canBuildPgVector(),
   memcached: () => program("memcached") !== undefined,
+  chroma: () => Fs.existsSync(Path.join(serversCache, "chroma", ".installed.json")),
   "dynamodb-local": () =>
     program("java") !== undefined &&
     Fs.existsSync(Path.join(serversCache, "dynamodb-local", "2.9.30", "emulator", "DynamoDBLocal.jar")),

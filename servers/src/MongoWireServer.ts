@@ -1081,6 +1081,9 @@ export const make = (options: MongoWireServerOptions = {}): Effect.Effect<MongoW
         }
       }
       counted.set(command.name, (counted.get(command.name) ?? 0) + 1)
+      // A server that says that it does not know a transaction has none.
+      const session = fault?.code === 251 ? sessionOf(command.body)?.session : undefined
+      if (session !== undefined) end(session, "aborted")
       const fails = fault?.code !== undefined || fault?.reset === true
       const reply = fails && fault.after !== true ? { ok: 1 } : await answer(command, peer)
       if (fault?.reset === true) {

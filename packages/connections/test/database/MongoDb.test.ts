@@ -1,70 +1,9 @@
-import { assert, describe, it, layer } from "@effect/vitest"
-import { ConnectionSuite, Recording } from "@underlay/core/testing"
-import * as FaultProxy from "@underlay/servers/FaultProxy"
-import * as MongoWireServer from "@underlay/servers/MongoWireServer"
-import {
-  BigDecimal,
-  Cause,
-  Chunk,
-  ConfigProvider,
-  Context,
-  Deferred,
-  Effect,
-  Either,
-  Exit,
-  Fiber,
-  FiberRef,
-  Layer,
-  Option,
-  Redacted,
-  Schedule,
-  Schema,
-  Scope,
-  Stream
-} from "effect"
+import { assert, describe, layer } from "@effect/vitest"
+import { ConnectionSuite } from "@underlay/core/testing"
+import { BigDecimal, Chunk, Effect, Fiber, Option, Schema, Stream } from "effect"
 import type * as Mongo from "mongodb"
 import { MongoDb } from "../../src/index.ts"
-
-class Server extends Context.Tag("test/Server")<Server, MongoWireServer.MongoWireServer>() {}
-
-const settingsOf = (url: string, more: Partial<MongoDb.MongoDbSettings> = {}): MongoDb.MongoDbSettings => ({
-  url: Redacted.make(url),
-  database: "shop",
-  plane: "internal",
-  ...more
-})
-
-const connect = (more: Partial<MongoDb.MongoDbSettings> = {}) =>
-  Effect.flatMap(Server, (server) => MongoDb.make(settingsOf(server.url, more)))
-
-const double = (options: MongoWireServer.MongoWireServerOptions = {}) =>
-  Layer.scoped(Server, MongoWireServer.make(options))
-
-const User = Schema.Struct({
-  _id: MongoDb.ObjectIdHex,
-  name: Schema.String,
-  age: Schema.Number,
-  joined: Schema.optional(Schema.ValidDateFromSelf),
-  tags: Schema.optional(Schema.Array(Schema.String))
-})
-
-/** Looked at until it holds; a second and a half. */
-const eventually = <E, R>(what: string, condition: Effect.Effect<boolean, E, R>) =>
-  condition.pipe(
-    Effect.filterOrFail(
-      (holds) => holds,
-      () => `never: ${what}`
-    ),
-    Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 300 })
-  )
-
-let names = 0
-/** A collection that no other test uses. */
-const fresh = (db: MongoDb.Database, options?: MongoDb.CollectionOptions) =>
-  db.collection(`users${names++}`, User, options)
-
-const reasonOf = (error: unknown): string | undefined =>
-  typeof error === "object" && error !== null && "reason" in error ? String(error.reason) : undefined
+import { connect, double, eventually, fresh, reasonOf, Server, User } from "./mongoTest.ts"
 
 describe("MongoDb", () => {
   describe("the contract of connections", () => {
@@ -359,5 +298,3 @@ describe("MongoDb", () => {
     )
   })
 })
-
-void [Cause, ConfigProvider, Deferred, Either, Exit, FiberRef, Scope, Recording, FaultProxy, it]

@@ -21,7 +21,8 @@ export interface Watchable {
   readonly watch: (pipeline: Array<Mongo.Document>, options: Mongo.ChangeStreamOptions) => Watched
 }
 
-const awaited = 1_000
+/** How long the server waits for a change before it says that there is none, in milliseconds. */
+const awaited = 500
 
 const isLost = (error: ConnectionError): boolean =>
   codeOf(error.cause) === 286 || codeOf(error.cause) === 280 || hasLabel(error.cause, "NonResumableChangeStreamError")
@@ -71,12 +72,11 @@ interface Held {
   controller: AbortController
   /** The request that is under way. */
   pending: Promise<unknown> | undefined
-  /** Whether the server has answered, so that there is a cursor that can be closed. */
-  begun: boolean
 }
 
-const closeOf = async ({ begun, controller, pending, stream }: Held): Promise<void> => {
-  if (!begun) await Promise.allSettled([pending])
+const closeOf = async ({ controller, pending, stream }: Held): Promise<void> => {
+  // As with other cursors: the server answers within `awaited`.
+  await Promise.allSettled([pending])
   await stream?.close()
   controller.abort()
 }
@@ -95,7 +95,11 @@ const ofClient = <A>(
       // Plain state of the one fiber that pulls.
       const held = yield* Effect.acquireRelease(
         Effect.sync(
-          (): Held => ({ stream: undefined, controller: new AbortController(), pending: undefined, begun: false })
+          (): Held => ({
+            stream: undefined,
+            controller: new AbortController(),
+            pending: undefined
+          })
         ),
         (held) => Effect.sync(() => core.background.add(closeOf(held)))
       )
@@ -128,7 +132,6 @@ const ofClient = <A>(
           signal: controller.signal
         }
         held.controller = controller
-        held.begun = false
         return target.watch([...pipeline], given)
       }
 
@@ -157,7 +160,6 @@ const ofClient = <A>(
         arm(Reflect.get(stream, "cursor"), signal)
         const found: Array<Mongo.ChangeStreamDocument<Mongo.Document>> = []
         const first = await stream.tryNext()
-        held.begun = true
         // What is there already costs no request.
         if (first !== null) found.push(first)
         while (first !== null && found.length < 1_000 && stream.bufferedCount() > 0) {

@@ -153,7 +153,7 @@ export interface Batch<A> {
 const closeTimeout = 1_000
 
 /** How long a request that opens a cursor, or asks for more of it, is let finish when nobody waits for it any more. */
-export const cursorGrace = 250
+export const cursorGrace = 1_500
 
 /** A cursor that is being read. */
 interface Held {
@@ -163,7 +163,10 @@ interface Held {
   pending: Promise<unknown> | undefined
 }
 
-/** Closed once its request is over: the driver cannot close a cursor whose answer it has not got. */
+/**
+ * Closed once its request is over. Before its first answer the driver does not know the cursor, and while it waits for
+ * another it may end the session with which it is to be closed.
+ */
 const closeOf = async ({ cursor, pending }: Held): Promise<void> => {
   await Promise.allSettled([pending])
   await cursor?.close()

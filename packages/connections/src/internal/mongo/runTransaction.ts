@@ -96,6 +96,8 @@ const once = <A, E, R>(
       // An operation of a fiber that nobody joined may still be under way.
       const wait = Exit.isSuccess(exit) ? core.endTimeout : Math.min(core.endTimeout, 1_000)
       const last = yield* Effect.timeoutOption(Effect.interruptible(transaction.lock.take(1)), wait)
+      // Who comes after that finds that it is over.
+      if (Option.isSome(last)) yield* transaction.lock.release(1)
       // Read after that, for it may have failed.
       const doom = transaction.doom as Transaction["doom"]
       if (Exit.isSuccess(exit) && doom === undefined && Option.isSome(last)) {

@@ -6,14 +6,21 @@
  * @since 0.1.0
  */
 import { SqlClient } from "@effect/sql/SqlClient"
-import { type Connection, ConnectionError, type Kind } from "@underlay/core/connection/Connection"
+import {
+  type Connection,
+  ConnectionError,
+  configOfSchema,
+  Fields,
+  type Kind,
+  kindOf
+} from "@underlay/core/connection/Connection"
 import * as VectorStore from "@underlay/core/storage/VectorStore"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Postgres from "../database/Postgres.ts"
 import * as Store from "../internal/vector/pgVectorStore.ts"
@@ -50,10 +57,10 @@ export interface PgVectorOptions {
   /** What the tables' names begin with: `underlay_vectors`. */
   readonly prefix?: string | undefined
   /**
-   * Collections made from now on get this index, unless `ensureCollection` is told otherwise. Without one, searches are
-   * exact and read the whole collection.
+   * Collections made from now on get this index (`true`: with the usual numbers), unless `ensureCollection` is told
+   * otherwise. Without one, searches are exact and read the whole collection.
    */
-  readonly hnsw?: HnswOptions | true | undefined
+  readonly hnsw?: HnswOptions | boolean | undefined
   /**
    * Whether collections made from now on keep the words of their documents for searches by words and hybrid ones: true.
    * Without them writing is cheaper, and such a search reads every document.
@@ -152,7 +159,10 @@ export const make = Effect.fnUntraced(function* (
   settings: PgVectorSettings,
   name: string = kindName
 ): Effect.fn.Return<PgVectorConnection, ConnectionError, Scope.Scope> {
-  const connection = yield* Postgres.make(settings, name)
+  const connection = yield* Effect.mapError(
+    Postgres.make(settings, name),
+    (error) => new ConnectionError({ ...error, kind: kindName })
+  )
   const { setUp, store } = yield* Effect.mapError(Store.make(connection.sql, settings), toConnectionError(name))
   if (settings.connect === undefined || settings.connect === "eager") {
     yield* Effect.mapError(setUp, toConnectionError(name))
@@ -161,6 +171,7 @@ export const make = Effect.fnUntraced(function* (
     ...connection,
     kind: kindName,
     use: (f) => connection.use(() => f(store)),
+    drained: Effect.map(connection.drained, (report) => ({ ...report, kind: kindName })),
     store,
     sql: connection.sql
   }
@@ -189,37 +200,37 @@ export const layerSql = (
 ): Layer.Layer<VectorStore.VectorStore, VectorStore.VectorStoreError, SqlClient> =>
   Layer.effect(VectorStore.VectorStore, makeSql(options))
 
-const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> =>
-  Config.map(Config.option(config), Option.getOrUndefined)
-
 /**
- * The settings as configuration: those of `Postgres` and `schema`, `prefix`, `textSearch`, and for an index
- * `index: "hnsw"` (`exact`) with `m`, `efConstruction`, `efSearch` and `maxScanTuples`. The registry reads it below
- * `connections.<name>`.
+ * The settings as they are written in a configuration: those of `Postgres`, and how the tables are; all optional.
  *
  * @since 0.1.0
  * @category schemas
  */
-export const config: Config.Config<PgVectorSettings> = Config.map(
-  Config.all({
-    postgres: Postgres.config,
-    schema: optional(Config.nonEmptyString("schema")),
-    prefix: optional(Config.nonEmptyString("prefix")),
-    textSearch: optional(Config.boolean("textSearch")),
-    index: optional(Config.literal("exact", "hnsw")("index")),
-    m: optional(Config.integer("m")),
-    efConstruction: optional(Config.integer("efConstruction")),
-    efSearch: optional(Config.integer("efSearch")),
-    maxScanTuples: optional(Config.integer("maxScanTuples"))
-  }),
-  ({ efConstruction, efSearch, index, m, maxScanTuples, postgres, prefix, schema, textSearch }) => ({
-    ...postgres,
-    schema,
-    prefix,
-    textSearch,
-    ...(index === "hnsw" ? { hnsw: { m, efConstruction, efSearch, maxScanTuples } } : {})
-  })
-)
+export const Settings = Schema.Struct({
+  ...Postgres.Settings.fields,
+  schema: Schema.optional(Fields.Text),
+  prefix: Schema.optional(Fields.Text),
+  textSearch: Schema.optional(Fields.Flag),
+  hnsw: Schema.optional(
+    Schema.Union(
+      Fields.Flag,
+      Schema.Struct({
+        m: Schema.optional(Fields.Count),
+        efConstruction: Schema.optional(Fields.Count),
+        efSearch: Schema.optional(Fields.Count),
+        maxScanTuples: Schema.optional(Fields.Count)
+      })
+    )
+  )
+})
+
+/**
+ * The settings as configuration. The registry reads it below `connections.<name>`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const config: Config.Config<PgVectorSettings> = configOfSchema(Settings)
 
 /**
  * The settings in `DATABASE_URL`, which has to be set.
@@ -251,8 +262,8 @@ export const layerConfig = (
  * @since 0.1.0
  * @category constructors
  */
-export const kind: Kind<Context.Tag.Service<VectorStore.VectorStore>, PgVectorSettings> = {
+export const kind: Kind<Context.Tag.Service<VectorStore.VectorStore>, typeof Settings.Type> = kindOf({
   kind: kindName,
-  settings: config,
+  schema: Settings,
   make: (name, settings) => make(settings, name)
-}
+})

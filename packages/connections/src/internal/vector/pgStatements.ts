@@ -147,12 +147,14 @@ const nearest = (collection: Collection, columns: string, where: string, limit: 
     access === "hnsw"
       ? distance
       : `${half(collection, "embedding")} ${operators[metric]} ${half(collection, "$1::vector")}`
-  // Halves tell less, so more are compared in full.
-  const inner = access === "hnsw" ? candidates : Math.min(2 * candidates + 10, 20_000)
+  // A scan that goes on comes upon points that are nearer than some it gave already. In strict order these would be left
+  // out (measured: recall 0.96 where this has 0.998); so the order is a loose one, and a few more are put in order here.
+  // Halves tell less, so more of them are compared in full.
+  const inner = candidates + Math.min(candidates, access === "hnsw" ? 50 : 200)
   const ef = Math.min(1_000, Math.max(efSearch, inner))
   return `select ${columns}, distance from (
       select concat(
-        set_config('hnsw.iterative_scan', 'strict_order', true),
+        set_config('hnsw.iterative_scan', 'relaxed_order', true),
         set_config('hnsw.scan_mem_multiplier', '1000', true),
         set_config('hnsw.ef_search', '${ef}', true),
         set_config('hnsw.max_scan_tuples', '${Math.trunc(maxScanTuples)}', true)

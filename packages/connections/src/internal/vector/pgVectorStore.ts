@@ -105,9 +105,9 @@ export interface Made {
 export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Made, VectorStore.VectorStoreError> =>
   Effect.gen(function* () {
     const prefix = options.prefix ?? "underlay_vectors"
-    const byDefault: VectorStore.CollectionIndex =
-      options.hnsw === undefined ? { kind: "exact" } : { kind: "hnsw", ...(options.hnsw === true ? {} : options.hnsw) }
-    const maxScanTuples = options.hnsw === undefined || options.hnsw === true ? undefined : options.hnsw.maxScanTuples
+    const hnsw = options.hnsw === true ? {} : options.hnsw === false ? undefined : options.hnsw
+    const byDefault: VectorStore.CollectionIndex = hnsw === undefined ? { kind: "exact" } : { kind: "hnsw", ...hnsw }
+    const maxScanTuples = hnsw?.maxScanTuples
     const text = options.textSearch ?? true
     const inSchema = (name: string): string =>
       options.schema === undefined ? quote(name) : `${quote(options.schema)}.${quote(name)}`
@@ -368,7 +368,7 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
         )
         if (text) yield* sql.unsafe(`create index ${quote(`${prefix}_${id}_words`)} on ${table} using gin (words)`)
         if (index.kind === "hnsw") {
-          const m = index.m ?? 16
+          const m = index.m ?? Math.min(16, Math.floor((index.efConstruction ?? 64) / 2))
           yield* sql.unsafe(
             `create index ${quote(`${prefix}_${id}_hnsw`)} on ${table} ${Statements.index(
               collection,

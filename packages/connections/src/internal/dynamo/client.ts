@@ -1,0 +1,218 @@
+/**
+ * DynamoDB's wire: one signed POST of JSON for each operation, its answer checked against its checksum, its errors by the
+ * service's own names.
+ */
+import * as Zlib from "node:zlib"
+import type * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import { ConnectionError, type ConnectionErrorReason } from "@underlay/core/connection/Connection"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Sign from "../aws/sign.ts"
+import * as Http from "../http/httpConnection.ts"
+import type { AttributeMap } from "./attribute.ts"
+
+/** Why one operation of a cancelled transaction would not do; `None` for those that would. */
+export interface CancellationReason {
+  readonly code: string
+  readonly item: AttributeMap | undefined
+}
+
+/** What errors carry beside what they show: items are nobody's to log. */
+export interface Details {
+  readonly item?: AttributeMap | undefined
+  readonly reasons?: ReadonlyArray<CancellationReason> | undefined
+}
+
+const details = new WeakMap<ConnectionError, Details>()
+
+export const detailsOf = (error: ConnectionError): Details => details.get(error) ?? {}
+
+export type Output = Readonly<Record<string, unknown>>
+
+export interface Settings {
+  readonly name: string
+  readonly endpoint: URL
+  readonly region: string
+  readonly credentials: Effect.Effect<Sign.Credentials, ConnectionError>
+  readonly http: HttpClient.HttpClient
+}
+
+/** Sends one request once. */
+export type Send = (operation: string, input: Output) => Effect.Effect<Output, ConnectionError>
+
+export const make = (settings: Settings): Send => {
+  const { endpoint, http, name, region } = settings
+  const at = { kind: "dynamodb", name }
+  const address = endpoint.href
+  return (operation, input) =>
+    Effect.flatMap(settings.credentials, (credentials) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const body = JSON.stringify(input)
+        const headers = Sign.signHeaders({
+          method: "POST",
+          url: endpoint,
+          headers: {
+            "content-type": "application/x-amz-json-1.0",
+            "x-amz-target": `DynamoDB_20120810.${operation}`
+          },
+          payloadHash: Sign.sha256Hex(body),
+          region,
+          service: "dynamodb",
+          credentials,
+          now: new Date(now)
+        })
+        const request = HttpClientRequest.post(address, { headers }).pipe(
+          HttpClientRequest.bodyText(body, "application/x-amz-json-1.0")
+        )
+        return Effect.matchEffect(
+          Effect.flatMap(http.execute(request), (response) =>
+            Effect.map(response.arrayBuffer, (bytes) => ({ response, bytes: Buffer.from(bytes) }))
+          ),
+          {
+            onFailure: (error) => Effect.fail(Http.fromTransport(at, operation, error)),
+            onSuccess: ({ bytes, response }) => {
+              const failed = (reason: ConnectionErrorReason, description: string) =>
+                new ConnectionError({ reason, kind: at.kind, connection: name, method: operation, description })
+              const sum = response.headers["x-amz-crc32"]
+              if (sum !== undefined && Number(sum) !== Zlib.crc32(bytes)) {
+                return failed("Unavailable", "the answer was damaged on its way: its checksum is another")
+              }
+              let parsed: unknown
+              try {
+                parsed = bytes.length === 0 ? {} : JSON.parse(bytes.toString("utf8"))
+              } catch {
+                parsed = undefined
+              }
+              const output = asRecord(parsed)
+              if (response.status === 200) {
+                return output === undefined
+                  ? failed("Unknown", "the answer is no JSON: is this the service that was meant?")
+                  : Effect.succeed(output)
+              }
+              return Effect.fail(refusal(at, operation, response, output, now))
+            }
+          }
+        )
+      })
+    )
+}
+
+export const asRecord = (value: unknown): Output | undefined =>
+  typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Output) : undefined
+
+const asMap = (value: unknown): AttributeMap | undefined => asRecord(value) as AttributeMap | undefined
+
+interface Meaning {
+  readonly reason: ConnectionErrorReason
+  readonly description: string
+  /** It was refused and not begun, so it may be sent again whatever it is. */
+  readonly refused?: true
+}
+
+const throttled = (description: string): Meaning => ({ reason: "Throttled", description, refused: true })
+const authentication = (description: string): Meaning => ({ reason: "Authentication", description })
+const invalid = (description: string): Meaning => ({ reason: "InvalidRequest", description })
+
+const meanings: Readonly<Record<string, Meaning>> = {
+  ConditionalCheckFailedException: {
+    reason: "Conflict",
+    description: "the condition does not hold: the item is another than was expected"
+  },
+  TransactionConflictException: {
+    reason: "Conflict",
+    description: "a transaction has the item: try again when it has ended"
+  },
+  TransactionCanceledException: {
+    reason: "Conflict",
+    description: "the transaction was cancelled, and nothing was done"
+  },
+  TransactionInProgressException: throttled("the same transaction is still under way"),
+  IdempotentParameterMismatchException: invalid("another transaction was sent with this token"),
+  ProvisionedThroughputExceededException: throttled("the table's throughput is used up for now"),
+  ThrottlingException: throttled("there are too many requests"),
+  RequestLimitExceeded: throttled("the account's throughput is used up for now"),
+  LimitExceededException: throttled("too many tables are being changed at once"),
+  ResourceNotFoundException: {
+    reason: "NotFound",
+    description: "there is no such table or index: create it, and wait until it is active"
+  },
+  TableNotFoundException: { reason: "NotFound", description: "there is no such table" },
+  ResourceInUseException: { reason: "Conflict", description: "the table is there already, or is being changed" },
+  TableAlreadyExistsException: { reason: "Conflict", description: "the table is there already" },
+  ItemCollectionSizeLimitExceededException: invalid("the items of one partition are more than 10 GB"),
+  ValidationException: invalid("the service refused the request: the cause has its words"),
+  SerializationException: invalid("the service could not read the request: the cause has its words"),
+  DuplicateItemException: { reason: "Conflict", description: "there is an item with this key already" },
+  AccessDeniedException: { reason: "PermissionDenied", description: "the credentials do not permit this" },
+  UnrecognizedClientException: authentication("the credentials are not known: see that they are right and not expired"),
+  InvalidClientTokenId: authentication("the credentials are not known: see that they are right"),
+  InvalidSignatureException: authentication("the signature was refused: see the secret key, the region and the clock"),
+  IncompleteSignatureException: authentication("the signature is not whole: see the credentials"),
+  MissingAuthenticationTokenException: authentication("the request was not signed: give credentials"),
+  ExpiredTokenException: authentication("the session token has expired"),
+  UnknownOperationException: { reason: "Unsupported", description: "the server does not know this operation" },
+  InternalServerError: { reason: "Unavailable", description: "the service failed; what was asked may have been done" },
+  InternalFailure: { reason: "Unavailable", description: "the service failed; what was asked may have been done" },
+  ServiceUnavailable: { reason: "Unavailable", description: "the service cannot serve at present" }
+}
+
+/** What is in the way of a transaction, worst first: what the caller must change, what he must look at, what passes. */
+const cancelled = (reasons: ReadonlyArray<CancellationReason>): Meaning => {
+  const codes = new Set(reasons.map(({ code }) => code))
+  if (codes.has("ValidationError") || codes.has("ItemCollectionSizeLimitExceeded")) {
+    return invalid("the transaction was cancelled: one of its operations cannot be")
+  }
+  if (codes.has("ConditionalCheckFailed") || codes.has("DuplicateItem")) {
+    return { reason: "Conflict", description: "the transaction was cancelled: a condition does not hold" }
+  }
+  if (codes.has("TransactionConflict")) {
+    return { reason: "Conflict", description: "the transaction was cancelled: another one has one of its items" }
+  }
+  if (codes.has("ThrottlingError") || codes.has("ProvisionedThroughputExceeded")) {
+    return throttled("the transaction was cancelled: there are too many requests")
+  }
+  return { reason: "Conflict", description: "the transaction was cancelled, and nothing was done" }
+}
+
+const reasonsOf = (output: Output | undefined): ReadonlyArray<CancellationReason> => {
+  const all = output?.["CancellationReasons"]
+  if (!Array.isArray(all)) return []
+  return all.map((one: unknown) => {
+    const reason = asRecord(one)
+    return { code: typeof reason?.["Code"] === "string" ? reason["Code"] : "None", item: asMap(reason?.["Item"]) }
+  })
+}
+
+const refusal = (
+  at: { readonly kind: string; readonly name: string },
+  operation: string,
+  response: { readonly status: number; readonly headers: Readonly<Record<string, string | undefined>> },
+  output: Output | undefined,
+  now: number
+): ConnectionError => {
+  const said = output?.["__type"] ?? response.headers["x-amzn-errortype"]
+  const type = typeof said === "string" ? (said.split("#").pop() ?? "").split(":")[0] : undefined
+  const reasons = type === "TransactionCanceledException" ? reasonsOf(output) : undefined
+  const meaning =
+    reasons === undefined || reasons.length === 0
+      ? type === undefined
+        ? undefined
+        : meanings[type]
+      : cancelled(reasons)
+  const general = Http.fromStatus(at, operation, response, output, now, undefined)
+  const words = output?.["message"] ?? output?.["Message"]
+  const error = new ConnectionError({
+    reason: meaning?.reason ?? general.reason,
+    kind: at.kind,
+    connection: at.name,
+    method: operation,
+    description: meaning?.description ?? general.description,
+    code: type ?? String(response.status),
+    ...(general.retryAfter === undefined ? {} : { retryAfter: general.retryAfter }),
+    ...(meaning?.refused === true ? { sent: false } : {}),
+    ...(typeof words === "string" && words !== "" ? { cause: new Error(words) } : {})
+  })
+  details.set(error, { item: asMap(output?.["Item"]), reasons })
+  return error
+}

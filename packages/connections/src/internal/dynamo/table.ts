@@ -1,0 +1,1428 @@
+/** Typed tables over the wire: see `DynamoDb`. */
+import * as Crypto from "node:crypto"
+import { ConnectionError, type ConnectionErrorReason } from "@underlay/core/connection/Connection"
+import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import * as AST from "effect/SchemaAST"
+import * as Stream from "effect/Stream"
+import * as Attribute from "./attribute.ts"
+import { asRecord, detailsOf, type Output } from "./client.ts"
+import * as Expression from "./expression.ts"
+import type { PathOf, ValueAt } from "./paths.ts"
+
+/** Sends one request; says whether it may be sent twice. */
+export type Call = (operation: string, input: Output, idempotent: boolean) => Effect.Effect<Output, ConnectionError>
+
+/**
+ * An attribute by its path: `"a.b[0].c"`, or a list of its parts where names have dots or brackets in them.
+ */
+type At<I> = PathOf<I> | Expression.Path
+
+type Value<I, P> = P extends string ? ValueAt<I, P> : unknown
+
+/** What a list at a path holds. */
+type ElementAt<I, P> = P extends string ? (ValueAt<I, P> extends ReadonlyArray<infer E> ? E : unknown) : unknown
+
+/**
+ * Makes conditions. They speak of items as they are stored: by the encoded side of the table's schema.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface On<I> {
+  readonly eq: <const P extends At<I>>(path: P, value: Value<I, P>) => Expression.Condition
+  readonly ne: <const P extends At<I>>(path: P, value: Value<I, P>) => Expression.Condition
+  readonly lt: <const P extends At<I>>(path: P, value: Value<I, P>) => Expression.Condition
+  readonly lte: <const P extends At<I>>(path: P, value: Value<I, P>) => Expression.Condition
+  readonly gt: <const P extends At<I>>(path: P, value: Value<I, P>) => Expression.Condition
+  readonly gte: <const P extends At<I>>(path: P, value: Value<I, P>) => Expression.Condition
+  /** Both ends count. */
+  readonly between: <const P extends At<I>>(path: P, low: Value<I, P>, high: Value<I, P>) => Expression.Condition
+  /** One of these; of none it is never so. */
+  readonly in: <const P extends At<I>>(path: P, values: ReadonlyArray<Value<I, P>>) => Expression.Condition
+  readonly exists: <const P extends At<I>>(path: P) => Expression.Condition
+  readonly notExists: <const P extends At<I>>(path: P) => Expression.Condition
+  /** `S`, `N`, `B`, `BOOL`, `NULL`, `M`, `L`, `SS`, `NS`, `BS`. */
+  readonly type: <const P extends At<I>>(
+    path: P,
+    type: "S" | "N" | "B" | "BOOL" | "NULL" | "M" | "L" | "SS" | "NS" | "BS"
+  ) => Expression.Condition
+  readonly beginsWith: <const P extends At<I>>(path: P, prefix: string) => Expression.Condition
+  /** A part of a text, or an element of a set or list. */
+  readonly contains: <const P extends At<I>>(path: P, value: unknown) => Expression.Condition
+  /** The length of a text, the bytes of a binary, the elements of what has elements. */
+  readonly size: <const P extends At<I>>(
+    path: P,
+    operator: Expression.Comparison,
+    value: number
+  ) => Expression.Condition
+  readonly and: (...all: ReadonlyArray<Expression.Condition>) => Expression.Condition
+  readonly or: (...all: ReadonlyArray<Expression.Condition>) => Expression.Condition
+  readonly not: (one: Expression.Condition) => Expression.Condition
+}
+
+/**
+ * Makes the actions of an update, of values as they are stored.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Actions<I> {
+  readonly set: <const P extends At<I>>(path: P, value: Value<I, P>) => Expression.Action
+  readonly setIfAbsent: <const P extends At<I>>(path: P, value: Value<I, P>) => Expression.Action
+  readonly remove: <const P extends At<I>>(path: P) => Expression.Action
+  /** Adds to a number (which is 0 where it is not there), or elements to a set. */
+  readonly add: <const P extends At<I>>(
+    path: P,
+    value: number | bigint | Attribute.Exact | ReadonlySet<unknown>
+  ) => Expression.Action
+  /** Counts a number that is there; with `initial` one that is not begins with that. */
+  readonly increment: <const P extends At<I>>(
+    path: P,
+    by: number | bigint | Attribute.Exact,
+    initial?: number | bigint | Attribute.Exact
+  ) => Expression.Action
+  /** Takes elements out of a set. */
+  readonly deleteFrom: <const P extends At<I>>(path: P, elements: ReadonlySet<unknown>) => Expression.Action
+  /** Adds to the end of a list, which is made if it is not there. */
+  readonly append: <const P extends At<I>>(path: P, values: ReadonlyArray<ElementAt<I, P>>) => Expression.Action
+  readonly prepend: <const P extends At<I>>(path: P, values: ReadonlyArray<ElementAt<I, P>>) => Expression.Action
+}
+
+/** A condition on a sort key. */
+export type KeyCondition = (name: Expression.Path, encode: (value: unknown) => unknown) => Expression.Condition
+
+/**
+ * Makes conditions on the sort key of a query.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface OnKey<V> {
+  readonly eq: (value: V) => KeyCondition
+  readonly lt: (value: V) => KeyCondition
+  readonly lte: (value: V) => KeyCondition
+  readonly gt: (value: V) => KeyCondition
+  readonly gte: (value: V) => KeyCondition
+  /** Both ends count. */
+  readonly between: (low: V, high: V) => KeyCondition
+  readonly beginsWith: (prefix: string) => KeyCondition
+}
+
+/** Names that a schema has on both of its sides. */
+type Names<A, I> = keyof A & keyof I & string
+
+/**
+ * An index of a table: a global one, or a local one of the table's own partition key. It projects all attributes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Index<Name extends string = string> {
+  readonly partitionKey: Name
+  readonly sortKey?: Name | undefined
+  readonly local?: boolean | undefined
+}
+
+type Indexes<Name extends string> = Readonly<Record<string, Index<Name>>>
+
+/**
+ * What a table is. Its key attributes have one name on both sides of the schema.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TableDefinition<
+  A,
+  I,
+  PK extends Names<A, I>,
+  SK extends Names<A, I>,
+  Ix extends Indexes<Names<A, I>>
+> {
+  readonly name: string
+  readonly schema: Schema.Schema<A, I>
+  readonly partitionKey: PK
+  readonly sortKey?: SK | undefined
+  readonly indexes?: Ix | undefined
+  /** The attribute by which items expire, in whole seconds since 1970: `createTable` switches it on. */
+  readonly timeToLive?: (keyof I & string) | undefined
+}
+
+/**
+ * What names an item.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type KeyOf<A, PK extends keyof A, SK extends keyof A> = { readonly [K in PK | SK]: A[K] }
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface ReadOptions {
+  /** Whether all writes that were answered before are seen: false, at half the price. */
+  readonly consistent?: boolean | undefined
+}
+
+interface ConditionOptions<I> {
+  /** What must hold of the item that stands there, or the call is a `Conflict`. */
+  readonly condition?: ((on: On<I>) => Expression.Condition) | undefined
+  /** Whether a `Conflict` comes with the item that stands there: see `oldItem`. */
+  readonly returnOld?: boolean | undefined
+  /** Whether it may be sent twice, where it would be sent once. */
+  readonly idempotent?: boolean | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface PutOptions<I> extends ConditionOptions<I> {
+  /** `old`: the item that was replaced. */
+  readonly returnValues?: "none" | "old" | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface DeleteOptions<I> extends ConditionOptions<I> {
+  /** `old`: the item that was deleted. */
+  readonly returnValues?: "none" | "old" | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface UpdateOptions<I> extends ConditionOptions<I> {
+  /** `new`: the item as it is now; `old`: as it was. */
+  readonly returnValues?: "none" | "old" | "new" | undefined
+}
+
+interface ListOptions<I> {
+  /** What the items must be. What does not pass is read and paid for all the same. */
+  readonly filter?: ((on: On<I>) => Expression.Condition) | undefined
+  readonly consistent?: boolean | undefined
+  /** Items at the most. */
+  readonly limit?: number | undefined
+  /** Items that are read for one page, at the most: as many as 1 MB holds. */
+  readonly pageSize?: number | undefined
+  /** Goes on behind a page: its `cursor`. */
+  readonly after?: string | undefined
+}
+
+type PartitionOf<A, PK, Ix, N> = N extends keyof Ix
+  ? Ix[N] extends { readonly partitionKey: infer K }
+    ? K extends keyof A
+      ? A[K]
+      : never
+    : never
+  : PK extends keyof A
+    ? A[PK]
+    : never
+
+type SortOf<A, SK, Ix, N> = N extends keyof Ix
+  ? Ix[N] extends { readonly sortKey: infer K }
+    ? K extends keyof A
+      ? A[K]
+      : never
+    : never
+  : SK extends keyof A
+    ? A[SK]
+    : never
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface QueryOptions<A, I, PK, SK, Ix, N> extends ListOptions<I> {
+  readonly index?: N | undefined
+  readonly partition: PartitionOf<A, PK, Ix, N>
+  readonly sort?: ((on: OnKey<SortOf<A, SK, Ix, N>>) => KeyCondition) | undefined
+  /** By the sort key: ascending. */
+  readonly order?: "ascending" | "descending" | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface ScanOptions<I, N> extends ListOptions<I> {
+  readonly index?: N | undefined
+  /** Parts of the table that are read at once, 1 to 1,000,000: 1. With more there is no order and no `after`. */
+  readonly segments?: number | undefined
+}
+
+/**
+ * One page: what passed the filter, how many were read for it, and where the next one begins.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Page<A> {
+  readonly items: ReadonlyArray<A>
+  readonly scanned: number
+  readonly cursor: Option.Option<string>
+}
+
+/**
+ * What became of a batch: what the service did not get to, however often it was asked, is left.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface BatchResult<A, Key> {
+  /** In the order of the keys. What is left is none here. */
+  readonly items: ReadonlyArray<Option.Option<A>>
+  readonly left: ReadonlyArray<Key>
+}
+
+/**
+ * Items to write and keys to delete; of several for one key the last one counts, deletions after items.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface WriteBatch<A, Key> {
+  readonly put?: ReadonlyArray<A> | undefined
+  readonly delete?: ReadonlyArray<Key> | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface TableDescription {
+  readonly status: string
+  /** Of each index. */
+  readonly indexes: Readonly<Record<string, string>>
+  /** As of some hours ago. */
+  readonly itemCount: number
+  readonly sizeBytes: number
+}
+
+/**
+ * One operation of a transaction, made by a table's `transact`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TransactWrite {
+  readonly wire: Effect.Effect<Output, ConnectionError>
+}
+
+/**
+ * One read of a transaction, made by a table's `transact`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TransactGet<out A> {
+  readonly wire: Effect.Effect<Output, ConnectionError>
+  readonly read: (item: unknown) => Effect.Effect<A, ConnectionError>
+}
+
+/**
+ * A table whose items are of a schema.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Table<A, I, PK extends Names<A, I>, SK extends Names<A, I>, Ix extends Indexes<Names<A, I>>> {
+  readonly name: string
+  readonly get: (key: KeyOf<A, PK, SK>, options?: ReadOptions) => Effect.Effect<Option.Option<A>, ConnectionError>
+  /** Writes the whole item. */
+  readonly put: {
+    (
+      item: A,
+      options: PutOptions<I> & { readonly returnValues: "old" }
+    ): Effect.Effect<Option.Option<A>, ConnectionError>
+    (
+      item: A,
+      options?: PutOptions<I> & { readonly returnValues?: "none" | undefined }
+    ): Effect.Effect<void, ConnectionError>
+  }
+  /** Writes the item where there is none of its key; else it is a `Conflict`. */
+  readonly insert: (
+    item: A,
+    options?: { readonly returnOld?: boolean | undefined }
+  ) => Effect.Effect<void, ConnectionError>
+  /** Changes an item, or makes it of its key and what is set. */
+  readonly update: {
+    (
+      key: KeyOf<A, PK, SK>,
+      actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
+      options: UpdateOptions<I> & { readonly returnValues: "new" }
+    ): Effect.Effect<A, ConnectionError>
+    (
+      key: KeyOf<A, PK, SK>,
+      actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
+      options: UpdateOptions<I> & { readonly returnValues: "old" }
+    ): Effect.Effect<Option.Option<A>, ConnectionError>
+    (
+      key: KeyOf<A, PK, SK>,
+      actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
+      options?: UpdateOptions<I> & { readonly returnValues?: "none" | undefined }
+    ): Effect.Effect<void, ConnectionError>
+  }
+  readonly delete: {
+    (
+      key: KeyOf<A, PK, SK>,
+      options: DeleteOptions<I> & { readonly returnValues: "old" }
+    ): Effect.Effect<Option.Option<A>, ConnectionError>
+    (
+      key: KeyOf<A, PK, SK>,
+      options?: DeleteOptions<I> & { readonly returnValues?: "none" | undefined }
+    ): Effect.Effect<void, ConnectionError>
+  }
+  /** The items of one partition, page by page as they are asked for. */
+  readonly query: <const N extends (keyof Ix & string) | undefined = undefined>(
+    options: QueryOptions<A, I, PK, SK, Ix, N>
+  ) => Stream.Stream<A, ConnectionError>
+  readonly queryPages: <const N extends (keyof Ix & string) | undefined = undefined>(
+    options: QueryOptions<A, I, PK, SK, Ix, N>
+  ) => Stream.Stream<Page<A>, ConnectionError>
+  /** All items, or those of an index. */
+  readonly scan: (options?: ScanOptions<I, keyof Ix & string>) => Stream.Stream<A, ConnectionError>
+  readonly scanPages: (options?: ScanOptions<I, keyof Ix & string>) => Stream.Stream<Page<A>, ConnectionError>
+  /** Any number of keys, a hundred a request; what the service does not get to is asked for again, with growing pauses. */
+  readonly getMany: (
+    keys: ReadonlyArray<KeyOf<A, PK, SK>>,
+    options?: ReadOptions
+  ) => Effect.Effect<BatchResult<A, KeyOf<A, PK, SK>>, ConnectionError>
+  /**
+   * Any number of writes, 25 a request; what the service does not get to is sent again, with growing pauses, and what is
+   * left of it then is given. Not atomic: when it fails some may have been done.
+   */
+  readonly writeMany: (
+    batch: WriteBatch<A, KeyOf<A, PK, SK>>
+  ) => Effect.Effect<WriteBatch<A, KeyOf<A, PK, SK>>, ConnectionError>
+  /** Operations for `transactWrite` and `transactGet`. */
+  readonly transact: {
+    readonly put: (item: A, options?: Pick<PutOptions<I>, "condition" | "returnOld">) => TransactWrite
+    readonly update: (
+      key: KeyOf<A, PK, SK>,
+      actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
+      options?: Pick<UpdateOptions<I>, "condition" | "returnOld">
+    ) => TransactWrite
+    readonly delete: (
+      key: KeyOf<A, PK, SK>,
+      options?: Pick<DeleteOptions<I>, "condition" | "returnOld">
+    ) => TransactWrite
+    /** Changes nothing; the condition must hold. */
+    readonly check: (
+      key: KeyOf<A, PK, SK>,
+      condition: (on: On<I>) => Expression.Condition,
+      options?: { readonly returnOld?: boolean | undefined }
+    ) => TransactWrite
+    readonly get: (key: KeyOf<A, PK, SK>) => TransactGet<A>
+  }
+  /** The item on which a condition failed, where `returnOld` asked for it. */
+  readonly oldItem: (error: ConnectionError) => Option.Option<A>
+  /** Creates the table with its indexes, waits until it is active, and switches its time to live on. */
+  readonly createTable: (options?: {
+    /** Read and write units of table and indexes. Default: paid by the request. */
+    readonly throughput?: { readonly read: number; readonly write: number } | undefined
+    readonly timeout?: Duration.DurationInput | undefined
+  }) => Effect.Effect<void, ConnectionError>
+  readonly describe: Effect.Effect<TableDescription, ConnectionError>
+  /** Until the table and its indexes are active, or `Timeout` (2 minutes). */
+  readonly waitUntilActive: (timeout?: Duration.DurationInput) => Effect.Effect<void, ConnectionError>
+  /** Deletes the table, and waits until it is gone. */
+  readonly deleteTable: Effect.Effect<void, ConnectionError>
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export type MakeTable = <
+  A extends object,
+  I extends object,
+  const PK extends Names<A, I>,
+  const SK extends Names<A, I> = never,
+  const Ix extends Indexes<Names<A, I>> = Readonly<Record<never, never>>
+>(
+  definition: TableDefinition<A, I, PK, SK, Ix>
+) => Table<A, I, PK, SK, Ix>
+
+// ---------------------------------------------------------------------------------------------------------------------
+// schemas
+// ---------------------------------------------------------------------------------------------------------------------
+
+const ExactFromSelf = Schema.declare((one: unknown): one is Attribute.Exact => one instanceof Attribute.Exact, {
+  identifier: "Exact"
+})
+
+export const Integer: Schema.Schema<bigint, number | bigint> = Schema.transform(
+  Schema.Union(Schema.Int, Schema.BigIntFromSelf),
+  Schema.BigIntFromSelf,
+  { strict: true, decode: (value) => BigInt(value), encode: (value) => value }
+)
+
+export const Decimal: Schema.Schema<string, number | bigint | Attribute.Exact> = Schema.transform(
+  Schema.Union(Schema.Number, Schema.BigIntFromSelf, ExactFromSelf),
+  Schema.String.pipe(Schema.pattern(/^-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/)),
+  {
+    strict: true,
+    decode: (value) => (value instanceof Attribute.Exact ? value.text : String(value)),
+    encode: (text) => new Attribute.Exact(text)
+  }
+)
+
+export const EpochSeconds: Schema.Schema<Date, number> = Schema.transform(Schema.Number, Schema.ValidDateFromSelf, {
+  strict: true,
+  decode: (seconds) => new Date(seconds * 1_000),
+  encode: (date) => Math.floor(date.getTime() / 1_000)
+})
+
+/** What kind of key an attribute is, by what its schema stores. */
+const keyType = (ast: AST.AST): "S" | "N" | "B" | undefined => {
+  switch (ast._tag) {
+    case "StringKeyword":
+    case "TemplateLiteral":
+      return "S"
+    case "NumberKeyword":
+    case "BigIntKeyword":
+      return "N"
+    case "Literal":
+      return typeof ast.literal === "string" ? "S" : typeof ast.literal === "number" ? "N" : undefined
+    case "Enums":
+      return typeof ast.enums[0]?.[1] === "number" ? "N" : "S"
+    case "Refinement":
+    case "Transformation":
+      return keyType(ast.from)
+    case "Union": {
+      const kinds = ast.types.map(keyType).filter((one) => one !== undefined)
+      return kinds[0]
+    }
+    case "Declaration": {
+      const identifier = Option.getOrUndefined(AST.getIdentifierAnnotation(ast))
+      return identifier === "Exact" ? "N" : /Uint8Array/.test(identifier ?? "") ? "B" : undefined
+    }
+    default:
+      return undefined
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// the makers of conditions and actions
+// ---------------------------------------------------------------------------------------------------------------------
+
+type AnyPath = string | Expression.Path
+
+const comparing =
+  (operator: Expression.Comparison) =>
+  (path: AnyPath, value: unknown): Expression.Condition => ({
+    _tag: "Compare",
+    left: { path: Expression.pathOf(path), size: false },
+    operator,
+    value
+  })
+
+const asking =
+  (name: "attribute_exists" | "attribute_not_exists") =>
+  (path: AnyPath): Expression.Condition => ({
+    _tag: "Function",
+    name,
+    path: Expression.pathOf(path)
+  })
+
+const asking2 =
+  (name: "attribute_type" | "begins_with" | "contains") =>
+  (path: AnyPath, value: unknown): Expression.Condition => ({
+    _tag: "Function",
+    name,
+    path: Expression.pathOf(path),
+    value
+  })
+
+const on = {
+  eq: comparing("="),
+  ne: comparing("<>"),
+  lt: comparing("<"),
+  lte: comparing("<="),
+  gt: comparing(">"),
+  gte: comparing(">="),
+  between: (path: AnyPath, low: unknown, high: unknown): Expression.Condition => ({
+    _tag: "Between",
+    left: { path: Expression.pathOf(path), size: false },
+    low,
+    high
+  }),
+  in: (path: AnyPath, values: ReadonlyArray<unknown>): Expression.Condition => ({
+    _tag: "In",
+    path: Expression.pathOf(path),
+    values
+  }),
+  exists: asking("attribute_exists"),
+  notExists: asking("attribute_not_exists"),
+  type: asking2("attribute_type"),
+  beginsWith: asking2("begins_with"),
+  contains: asking2("contains"),
+  size: (path: AnyPath, operator: Expression.Comparison, value: number): Expression.Condition => ({
+    _tag: "Compare",
+    left: { path: Expression.pathOf(path), size: true },
+    operator,
+    value
+  }),
+  and: (...all: ReadonlyArray<Expression.Condition>): Expression.Condition => ({ _tag: "And", all }),
+  or: (...all: ReadonlyArray<Expression.Condition>): Expression.Condition => ({ _tag: "Or", all }),
+  not: (one: Expression.Condition): Expression.Condition => ({ _tag: "Not", one })
+}
+
+const valued =
+  <const Tag extends "Set" | "SetIfAbsent" | "Add" | "Delete">(_tag: Tag) =>
+  (path: AnyPath, value: unknown): Expression.Action => ({ _tag, path: Expression.pathOf(path), value })
+
+const listed =
+  (front: boolean) =>
+  (path: AnyPath, values: ReadonlyArray<unknown>): Expression.Action => ({
+    _tag: "Append",
+    path: Expression.pathOf(path),
+    values,
+    front
+  })
+
+const to = {
+  set: valued("Set"),
+  setIfAbsent: valued("SetIfAbsent"),
+  remove: (path: AnyPath): Expression.Action => ({ _tag: "Remove", path: Expression.pathOf(path) }),
+  add: valued("Add"),
+  increment: (path: AnyPath, by: unknown, initial?: unknown): Expression.Action => ({
+    _tag: "Increment",
+    path: Expression.pathOf(path),
+    by,
+    initial
+  }),
+  deleteFrom: valued("Delete"),
+  append: listed(false),
+  prepend: listed(true)
+}
+
+const keyComparing =
+  (operator: Expression.Comparison) =>
+  (value: unknown): KeyCondition =>
+  (path, encode) => ({ _tag: "Compare", left: { path, size: false }, operator, value: encode(value) })
+
+const onKey: OnKey<unknown> = {
+  eq: keyComparing("="),
+  lt: keyComparing("<"),
+  lte: keyComparing("<="),
+  gt: keyComparing(">"),
+  gte: keyComparing(">="),
+  between: (low, high) => (path, encode) => ({
+    _tag: "Between",
+    left: { path, size: false },
+    low: encode(low),
+    high: encode(high)
+  }),
+  beginsWith: (prefix) => (path) => ({ _tag: "Function", name: "begins_with", path, value: prefix })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// the service
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** How often what was left of a batch is sent again, and how long it waits, in milliseconds. */
+const batches = { rounds: 10, first: 50, longest: 5_000, atOnce: 4 }
+
+const plain = (item: unknown): Either.Either<Record<string, unknown>, Attribute.Refused> => Attribute.unmarshalMap(item)
+
+export const plainItem = (item: unknown): Option.Option<Readonly<Record<string, unknown>>> =>
+  item === undefined ? Option.none() : Either.getRight(plain(item))
+
+const listOf = (value: unknown): ReadonlyArray<unknown> => (Array.isArray(value) ? value : [])
+
+const numberOf = (value: unknown): number => (typeof value === "number" ? value : 0)
+
+export const makeService = (call: Call, connection: string) => {
+  const failure = (
+    reason: ConnectionErrorReason,
+    method: string,
+    description: string,
+    sent?: boolean
+  ): ConnectionError =>
+    new ConnectionError({
+      reason,
+      kind: "dynamodb",
+      connection,
+      method,
+      description,
+      ...(sent === undefined ? {} : { sent })
+    })
+
+  const refused = (method: string, { path, why }: Attribute.Refused): ConnectionError =>
+    failure("InvalidRequest", method, path === "" ? why : `${path}: ${why}`, false)
+
+  /** Runs what may throw `Refused`. */
+  const building = <A>(method: string, f: () => A): Effect.Effect<A, ConnectionError> =>
+    Effect.suspend(() => {
+      try {
+        return Effect.succeed(f())
+      } catch (cause) {
+        return cause instanceof Attribute.Refused ? Effect.fail(refused(method, cause)) : Effect.die(cause)
+      }
+    })
+
+  /** Where it does not fit, and never what stood there. */
+  const places = (issue: ParseResult.ParseIssue): string => {
+    const all = new Set(
+      ParseResult.ArrayFormatter.formatIssueSync(issue).map(({ path }) =>
+        path.length === 0 ? "the item" : path.join(".")
+      )
+    )
+    return [...all].slice(0, 10).join(", ")
+  }
+
+  const notStorable = (method: string) => (error: ParseResult.ParseError) =>
+    failure("InvalidRequest", method, `it does not encode by the table's schema at: ${places(error.issue)}`, false)
+
+  const notReadable = (method: string) => (error: ParseResult.ParseError) =>
+    failure("Unknown", method, `what is stored does not fit the table's schema at: ${places(error.issue)}`)
+
+  const right = <A>(method: string, either: Either.Either<A, Attribute.Refused>): Effect.Effect<A, ConnectionError> =>
+    Either.isRight(either) ? Effect.succeed(either.right) : Effect.fail(refused(method, either.left))
+
+  const table = <
+    A extends object,
+    I extends object,
+    const PK extends Names<A, I>,
+    const SK extends Names<A, I> = never,
+    const Ix extends Indexes<Names<A, I>> = Readonly<Record<never, never>>
+  >(
+    definition: TableDefinition<A, I, PK, SK, Ix>
+  ): Table<A, I, PK, SK, Ix> => {
+    const { name, partitionKey, schema, sortKey } = definition
+    const keyNames: ReadonlyArray<string> = sortKey === undefined ? [partitionKey] : [partitionKey, sortKey]
+    const encodeItem = Schema.encode(schema)
+    const decodeItem = Schema.decodeUnknown(schema)
+    const encoders = new Map<string, (value: unknown) => Effect.Effect<unknown, ParseResult.ParseError>>()
+
+    /** One attribute as it is stored. */
+    const encodeOne = (attribute: string, value: unknown): Effect.Effect<unknown, ParseResult.ParseError> => {
+      let encode = encoders.get(attribute)
+      if (encode === undefined) {
+        const one = Schema.encodeUnknown(
+          Schema.make<unknown, Readonly<Record<string, unknown>>>(AST.pick(schema.ast, [attribute]))
+        )
+        encode = (value) => Effect.map(one({ [attribute]: value }), (encoded) => encoded[attribute])
+        encoders.set(attribute, encode)
+      }
+      return encode(value)
+    }
+
+    const wireItem = (method: string, item: A) =>
+      Effect.flatMap(Effect.mapError(encodeItem(item), notStorable(method)), (encoded) =>
+        right(method, Attribute.marshalMap(encoded))
+      )
+
+    const wireKey = (
+      method: string,
+      key: Readonly<Record<string, unknown>>
+    ): Effect.Effect<Attribute.AttributeMap, ConnectionError> =>
+      Effect.gen(function* () {
+        const out: Record<string, Attribute.AttributeValue> = {}
+        for (const attribute of keyNames) {
+          const encoded = yield* Effect.mapError(encodeOne(attribute, key[attribute]), notStorable(method))
+          out[attribute] = yield* right(method, Attribute.marshal(encoded, attribute))
+        }
+        return out
+      })
+
+    const read = (method: string, item: unknown): Effect.Effect<A, ConnectionError> => {
+      const value = plain(item)
+      return Either.isLeft(value)
+        ? failure("Unknown", method, `${value.left.path}: ${value.left.why}`)
+        : Effect.mapError(decodeItem(value.right), notReadable(method))
+    }
+
+    const readOption = (method: string, item: unknown): Effect.Effect<Option.Option<A>, ConnectionError> =>
+      item === undefined ? Effect.succeedNone : Effect.map(read(method, item), Option.some)
+
+    const conditionFields = (
+      given: {
+        readonly condition?: ((on: On<I>) => Expression.Condition) | undefined
+        readonly returnOld?: boolean | undefined
+      },
+      at: Expression.Placeholders
+    ): Output => ({
+      ...(given.condition === undefined ? {} : { ConditionExpression: Expression.condition(given.condition(on), at) }),
+      ...(given.returnOld === true ? { ReturnValuesOnConditionCheckFailure: "ALL_OLD" } : {})
+    })
+
+    const putFields = (method: string, item: A, options: ConditionOptions<I>): Effect.Effect<Output, ConnectionError> =>
+      Effect.flatMap(wireItem(method, item), (wire) =>
+        building(method, () => {
+          const at = new Expression.Placeholders()
+          const fields = conditionFields(options, at)
+          return { TableName: name, Item: wire, ...fields, ...at.fields }
+        })
+      )
+
+    const deleteFields = (
+      method: string,
+      key: KeyOf<A, PK, SK>,
+      options: ConditionOptions<I>
+    ): Effect.Effect<Output, ConnectionError> =>
+      Effect.flatMap(wireKey(method, key), (wire) =>
+        building(method, () => {
+          const at = new Expression.Placeholders()
+          const fields = conditionFields(options, at)
+          return { TableName: name, Key: wire, ...fields, ...at.fields }
+        })
+      )
+
+    const updateFields = (
+      method: string,
+      key: KeyOf<A, PK, SK>,
+      actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
+      options: ConditionOptions<I>
+    ): Effect.Effect<{ readonly input: Output; readonly idempotent: boolean }, ConnectionError> =>
+      Effect.flatMap(wireKey(method, key), (wire) =>
+        building(method, () => {
+          const at = new Expression.Placeholders()
+          const made = actions(to)
+          const text = Expression.update(made, at)
+          const fields = conditionFields(options, at)
+          return {
+            input: { TableName: name, Key: wire, UpdateExpression: text, ...fields, ...at.fields },
+            idempotent: options.condition === undefined && Expression.isIdempotent(made)
+          }
+        })
+      )
+
+    function put(
+      item: A,
+      options: PutOptions<I> & { readonly returnValues: "old" }
+    ): Effect.Effect<Option.Option<A>, ConnectionError>
+    function put(
+      item: A,
+      options?: PutOptions<I> & { readonly returnValues?: "none" | undefined }
+    ): Effect.Effect<void, ConnectionError>
+    function put(item: A, options: PutOptions<I> = {}): Effect.Effect<Option.Option<A> | void, ConnectionError> {
+      const old = options.returnValues === "old"
+      return Effect.flatMap(putFields("PutItem", item, options), (input) =>
+        Effect.flatMap(
+          call(
+            "PutItem",
+            old ? { ...input, ReturnValues: "ALL_OLD" } : input,
+            options.idempotent ?? (options.condition === undefined && !old)
+          ),
+          (output) => (old ? readOption("PutItem", output["Attributes"]) : Effect.void)
+        )
+      )
+    }
+
+    function update(
+      key: KeyOf<A, PK, SK>,
+      actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
+      options: UpdateOptions<I> & { readonly returnValues: "new" }
+    ): Effect.Effect<A, ConnectionError>
+    function update(
+      key: KeyOf<A, PK, SK>,
+      actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
+      options: UpdateOptions<I> & { readonly returnValues: "old" }
+    ): Effect.Effect<Option.Option<A>, ConnectionError>
+    function update(
+      key: KeyOf<A, PK, SK>,
+      actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
+      options?: UpdateOptions<I> & { readonly returnValues?: "none" | undefined }
+    ): Effect.Effect<void, ConnectionError>
+    function update(
+      key: KeyOf<A, PK, SK>,
+      actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
+      options: UpdateOptions<I> = {}
+    ): Effect.Effect<A | Option.Option<A> | void, ConnectionError> {
+      const { returnValues = "none" } = options
+      return Effect.flatMap(updateFields("UpdateItem", key, actions, options), ({ idempotent, input }) =>
+        Effect.flatMap(
+          call(
+            "UpdateItem",
+            returnValues === "none"
+              ? input
+              : { ...input, ReturnValues: returnValues === "new" ? "ALL_NEW" : "ALL_OLD" },
+            options.idempotent ?? (idempotent && returnValues !== "old")
+          ),
+          (output): Effect.Effect<A | Option.Option<A> | void, ConnectionError> =>
+            returnValues === "new"
+              ? read("UpdateItem", output["Attributes"] ?? {})
+              : returnValues === "old"
+                ? readOption("UpdateItem", output["Attributes"])
+                : Effect.void
+        )
+      )
+    }
+
+    function remove(
+      key: KeyOf<A, PK, SK>,
+      options: DeleteOptions<I> & { readonly returnValues: "old" }
+    ): Effect.Effect<Option.Option<A>, ConnectionError>
+    function remove(
+      key: KeyOf<A, PK, SK>,
+      options?: DeleteOptions<I> & { readonly returnValues?: "none" | undefined }
+    ): Effect.Effect<void, ConnectionError>
+    function remove(
+      key: KeyOf<A, PK, SK>,
+      options: DeleteOptions<I> = {}
+    ): Effect.Effect<Option.Option<A> | void, ConnectionError> {
+      const old = options.returnValues === "old"
+      return Effect.flatMap(deleteFields("DeleteItem", key, options), (input) =>
+        Effect.flatMap(
+          call(
+            "DeleteItem",
+            old ? { ...input, ReturnValues: "ALL_OLD" } : input,
+            options.idempotent ?? (options.condition === undefined && !old)
+          ),
+          (output) => (old ? readOption("DeleteItem", output["Attributes"]) : Effect.void)
+        )
+      )
+    }
+
+    /** Pages of a query or a scan, until the service says that there are no more. */
+    const paged = (method: string, input: Output, after: string | undefined): Stream.Stream<Page<A>, ConnectionError> =>
+      Stream.suspend(() => {
+        const seen = new Set<string>()
+        const begin = after === undefined ? Effect.succeed(undefined) : cursorKey(method, after)
+        return Stream.unwrap(
+          Effect.map(begin, (first) =>
+            Stream.paginateEffect(first, (start) =>
+              Effect.gen(function* () {
+                const output = yield* call(
+                  method,
+                  start === undefined ? input : { ...input, ExclusiveStartKey: start },
+                  true
+                )
+                const items: Array<A> = []
+                for (const item of listOf(output["Items"])) items.push(yield* read(method, item))
+                const next = asRecord(output["LastEvaluatedKey"])
+                if (next !== undefined) {
+                  const place = JSON.stringify(next)
+                  if (seen.has(place)) {
+                    return yield* failure("Unknown", method, "the service gives the same pages again and again")
+                  }
+                  // enough to see a circle, and no more than that of a table of any size
+                  if (seen.size >= 10_000) seen.clear()
+                  seen.add(place)
+                }
+                const page: Page<A> = {
+                  items,
+                  scanned: numberOf(output["ScannedCount"]),
+                  cursor: Option.map(Option.fromNullable(next), toCursor)
+                }
+                const turn: readonly [Page<A>, Option.Option<Output | undefined>] = [page, Option.fromNullable(next)]
+                return [turn[0], turn[1]]
+              })
+            )
+          )
+        )
+      })
+
+    const cursorKey = (method: string, cursor: string): Effect.Effect<Output, ConnectionError> => {
+      const invalid = failure("InvalidRequest", method, "the cursor is none that a page had", false)
+      return Effect.suspend(() => {
+        try {
+          const parsed: unknown = JSON.parse(Buffer.from(cursor, "base64url").toString("utf8"))
+          return asRecord(parsed) === undefined ? invalid : Effect.succeed(asRecord(parsed) ?? {})
+        } catch {
+          return invalid
+        }
+      })
+    }
+
+    const itemsOf = (pages: Stream.Stream<Page<A>, ConnectionError>, limit: number | undefined) => {
+      const items = Stream.mapConcatChunk(pages, (page) => Chunk.unsafeFromArray(page.items))
+      return limit === undefined ? items : Stream.take(items, limit)
+    }
+
+    const listFields = (options: ListOptions<I>, at: Expression.Placeholders): Output => {
+      const size =
+        options.filter === undefined && options.limit !== undefined
+          ? Math.min(options.limit, options.pageSize ?? options.limit)
+          : options.pageSize
+      return {
+        TableName: name,
+        ...(options.filter === undefined ? {} : { FilterExpression: Expression.condition(options.filter(on), at) }),
+        ...(options.consistent === true ? { ConsistentRead: true } : {}),
+        ...(size === undefined ? {} : { Limit: size })
+      }
+    }
+
+    const checkedList = (method: string, options: ListOptions<I>): Effect.Effect<void, ConnectionError> =>
+      [options.limit, options.pageSize].some((one) => one !== undefined && !(Number.isInteger(one) && one > 0))
+        ? failure("InvalidRequest", method, "limit and pageSize are whole numbers above 0", false)
+        : Effect.void
+
+    interface AnyQuery extends ListOptions<I> {
+      readonly index?: string | undefined
+      readonly partition: unknown
+      readonly sort?: ((on: OnKey<unknown>) => KeyCondition) | undefined
+      readonly order?: "ascending" | "descending" | undefined
+    }
+
+    const queryPages = (options: AnyQuery): Stream.Stream<Page<A>, ConnectionError> =>
+      Stream.unwrap(
+        Effect.gen(function* () {
+          yield* checkedList("Query", options)
+          const index: Index | undefined = options.index === undefined ? undefined : definition.indexes?.[options.index]
+          if (options.index !== undefined && index === undefined) {
+            return yield* failure("InvalidRequest", "Query", "the table has no index of this name", false)
+          }
+          const [partition, sort] = index === undefined ? [partitionKey, sortKey] : [index.partitionKey, index.sortKey]
+          if (options.sort !== undefined && sort === undefined) {
+            return yield* failure("InvalidRequest", "Query", "there is no sort key that a condition could be on", false)
+          }
+          const of = yield* Effect.mapError(encodeOne(partition, options.partition), notStorable("Query"))
+          const wanted: Array<unknown> = []
+          const encoded = new Map<unknown, unknown>()
+          if (options.sort !== undefined && sort !== undefined) {
+            // once to learn of the values, once with what is stored of them
+            options.sort(onKey)([sort], (value) => wanted.push(value))
+            for (const value of wanted) {
+              encoded.set(value, yield* Effect.mapError(encodeOne(sort, value), notStorable("Query")))
+            }
+          }
+          const input = yield* building("Query", () => {
+            const at = new Expression.Placeholders()
+            const keys = [
+              Expression.condition(
+                { _tag: "Compare", left: { path: [partition], size: false }, operator: "=", value: of },
+                at
+              )
+            ]
+            if (options.sort !== undefined && sort !== undefined) {
+              keys.push(
+                Expression.condition(
+                  options.sort(onKey)([sort], (value) => encoded.get(value)),
+                  at
+                )
+              )
+            }
+            return {
+              ...listFields(options, at),
+              KeyConditionExpression: keys.join(" AND "),
+              ...(options.index === undefined ? {} : { IndexName: options.index }),
+              ...(options.order === "descending" ? { ScanIndexForward: false } : {}),
+              ...at.fields
+            }
+          })
+          return paged("Query", input, options.after)
+        })
+      )
+
+    interface AnyScan extends ListOptions<I> {
+      readonly index?: string | undefined
+      readonly segments?: number | undefined
+    }
+
+    const scanPages = (options: AnyScan = {}): Stream.Stream<Page<A>, ConnectionError> =>
+      Stream.unwrap(
+        Effect.gen(function* () {
+          yield* checkedList("Scan", options)
+          const { segments = 1 } = options
+          if (!(Number.isInteger(segments) && segments >= 1 && segments <= 1_000_000)) {
+            return yield* failure("InvalidRequest", "Scan", "segments is a whole number from 1 to 1,000,000", false)
+          }
+          if (segments > 1 && options.after !== undefined) {
+            return yield* failure("InvalidRequest", "Scan", "a cursor is of one segment: leave segments out", false)
+          }
+          const input = yield* building("Scan", () => {
+            const at = new Expression.Placeholders()
+            return {
+              ...listFields(options, at),
+              ...(options.index === undefined ? {} : { IndexName: options.index }),
+              ...at.fields
+            }
+          })
+          if (segments === 1) return paged("Scan", input, options.after)
+          return Stream.flatMap(
+            Stream.range(0, segments - 1),
+            (segment) => paged("Scan", { ...input, Segment: segment, TotalSegments: segments }, undefined),
+            { concurrency: Math.min(segments, 32) }
+          )
+        })
+      )
+
+    /** Sends in pieces, a few at once; what comes back as not done is sent again, until the rounds are over. */
+    const inBatches = <W>(
+      all: ReadonlyArray<W>,
+      size: number,
+      send: (some: ReadonlyArray<W>) => Effect.Effect<ReadonlyArray<W>, ConnectionError>
+    ): Effect.Effect<ReadonlyArray<W>, ConnectionError> => {
+      const pieces: Array<ReadonlyArray<W>> = []
+      for (let from = 0; from < all.length; from += size) pieces.push(all.slice(from, from + size))
+      const settle = (piece: ReadonlyArray<W>, round: number): Effect.Effect<ReadonlyArray<W>, ConnectionError> =>
+        Effect.flatMap(send(piece), (left) => {
+          if (left.length === 0 || round === batches.rounds) return Effect.succeed(left)
+          // where some were done it is not so bad
+          const next = left.length < piece.length ? Math.min(round, 2) : round
+          const pause = Math.min(batches.longest, batches.first * 2 ** next)
+          return Effect.zipRight(
+            Effect.sleep(Duration.millis(pause / 2 + Crypto.randomInt(Math.ceil(pause / 2)))),
+            settle(left, left.length < piece.length ? round : round + 1)
+          )
+        })
+      return Effect.map(
+        Effect.forEach(pieces, (piece) => settle(piece, 0), { concurrency: batches.atOnce }),
+        (left) => left.flat(1)
+      )
+    }
+
+    const nameOf = (key: unknown): string => {
+      const record = asRecord(key)
+      return JSON.stringify(keyNames.map((attribute) => record?.[attribute]))
+    }
+
+    const describe: Effect.Effect<TableDescription, ConnectionError> = Effect.map(
+      call("DescribeTable", { TableName: name }, true),
+      (output) => {
+        const found = asRecord(output["Table"]) ?? {}
+        const indexes: Record<string, string> = {}
+        for (const one of listOf(found["GlobalSecondaryIndexes"])) {
+          const index = asRecord(one)
+          indexes[String(index?.["IndexName"])] = String(index?.["IndexStatus"])
+        }
+        return {
+          status: String(found["TableStatus"]),
+          indexes,
+          itemCount: numberOf(found["ItemCount"]),
+          sizeBytes: numberOf(found["TableSizeBytes"])
+        }
+      }
+    )
+
+    /** Asks until it is so, or the time is over. */
+    const waiting = (
+      method: string,
+      timeout: Duration.DurationInput | undefined,
+      isSo: Effect.Effect<boolean, ConnectionError>
+    ): Effect.Effect<void, ConnectionError> =>
+      Effect.gen(function* () {
+        const limit = Duration.toMillis(timeout ?? "2 minutes")
+        const end = (yield* Clock.currentTimeMillis) + limit
+        let pause = 50
+        while (!(yield* isSo)) {
+          const now = yield* Clock.currentTimeMillis
+          if (now >= end) {
+            return yield* failure(
+              "Timeout",
+              method,
+              `the table was not ready within ${limit} ms: it may still become so`
+            )
+          }
+          yield* Effect.sleep(Duration.millis(Math.min(pause, end - now)))
+          pause = Math.min(2_000, pause * 1.5)
+        }
+      })
+
+    const waitUntilActive = (timeout?: Duration.DurationInput): Effect.Effect<void, ConnectionError> =>
+      waiting(
+        "waitUntilActive",
+        timeout,
+        Effect.map(describe, ({ indexes, status }) =>
+          [status, ...Object.values(indexes)].every((one) => one === "ACTIVE")
+        ).pipe(
+          // it is created and not seen everywhere yet
+          Effect.catchIf(
+            (error) => error.reason === "NotFound",
+            () => Effect.succeed(false)
+          )
+        )
+      )
+
+    const createTable: Table<A, I, PK, SK, Ix>["createTable"] = (options = {}) =>
+      Effect.gen(function* () {
+        const indexes = Object.entries<Index>(definition.indexes ?? {})
+        const attributes = new Set<string>(keyNames)
+        for (const [, index] of indexes) {
+          attributes.add(index.partitionKey)
+          if (index.sortKey !== undefined) attributes.add(index.sortKey)
+        }
+        const definitions: Array<Output> = []
+        for (const attribute of attributes) {
+          const [signature] = AST.getPropertySignatures(AST.encodedAST(AST.pick(schema.ast, [attribute])))
+          const type = signature === undefined ? undefined : keyType(signature.type)
+          if (type === undefined) {
+            return yield* failure(
+              "InvalidSettings",
+              "createTable",
+              `${attribute} is a key: it has to be stored as a string, a number or bytes`,
+              false
+            )
+          }
+          definitions.push({ AttributeName: attribute, AttributeType: type })
+        }
+        const keys = (partition: string, sort: string | undefined) => [
+          { AttributeName: partition, KeyType: "HASH" },
+          ...(sort === undefined ? [] : [{ AttributeName: sort, KeyType: "RANGE" }])
+        ]
+        const throughput =
+          options.throughput === undefined
+            ? undefined
+            : { ReadCapacityUnits: options.throughput.read, WriteCapacityUnits: options.throughput.write }
+        const indexOf = ([indexName, index]: readonly [string, Index], global: boolean): Output => ({
+          IndexName: indexName,
+          KeySchema: keys(index.partitionKey, index.sortKey),
+          Projection: { ProjectionType: "ALL" },
+          ...(global && throughput !== undefined ? { ProvisionedThroughput: throughput } : {})
+        })
+        const local = indexes.filter(([, index]) => index.local === true).map((one) => indexOf(one, false))
+        const global = indexes.filter(([, index]) => index.local !== true).map((one) => indexOf(one, true))
+        yield* call(
+          "CreateTable",
+          {
+            TableName: name,
+            AttributeDefinitions: definitions,
+            KeySchema: keys(partitionKey, sortKey),
+            ...(throughput === undefined
+              ? { BillingMode: "PAY_PER_REQUEST" }
+              : { BillingMode: "PROVISIONED", ProvisionedThroughput: throughput }),
+            ...(local.length === 0 ? {} : { LocalSecondaryIndexes: local }),
+            ...(global.length === 0 ? {} : { GlobalSecondaryIndexes: global })
+          },
+          false
+        )
+        yield* waitUntilActive(options.timeout)
+        if (definition.timeToLive !== undefined) {
+          yield* call(
+            "UpdateTimeToLive",
+            {
+              TableName: name,
+              TimeToLiveSpecification: { AttributeName: definition.timeToLive, Enabled: true }
+            },
+            false
+          )
+        }
+      })
+
+    return {
+      name,
+      get: (key, options) =>
+        Effect.flatMap(wireKey("GetItem", key), (wire) =>
+          Effect.flatMap(
+            call(
+              "GetItem",
+              { TableName: name, Key: wire, ...(options?.consistent === true ? { ConsistentRead: true } : {}) },
+              true
+            ),
+            (output) => readOption("GetItem", output["Item"])
+          )
+        ),
+      put,
+      insert: (item, options) => put(item, { ...options, condition: () => on.notExists([partitionKey]) }),
+      update,
+      delete: remove,
+      query: (options) => itemsOf(queryPages(options), options.limit),
+      queryPages,
+      scan: (options) => itemsOf(scanPages(options), options?.limit),
+      scanPages,
+      getMany: (keys, options) =>
+        Effect.gen(function* () {
+          const wires = yield* Effect.forEach(keys, (key) => wireKey("BatchGetItem", key))
+          // the service refuses what is there twice
+          const distinct = new Map(wires.map((wire) => [nameOf(wire), wire]))
+          const found = new Map<string, A>()
+          const left = yield* inBatches([...distinct.values()], 100, (some) =>
+            Effect.gen(function* () {
+              const output = yield* call(
+                "BatchGetItem",
+                {
+                  RequestItems: {
+                    [name]: { Keys: some, ...(options?.consistent === true ? { ConsistentRead: true } : {}) }
+                  }
+                },
+                true
+              )
+              for (const item of listOf(asRecord(output["Responses"])?.[name])) {
+                found.set(nameOf(item), yield* read("BatchGetItem", item))
+              }
+              const rest = new Set(listOf(asRecord(asRecord(output["UnprocessedKeys"])?.[name])?.["Keys"]).map(nameOf))
+              return some.filter((wire) => rest.has(nameOf(wire)))
+            })
+          )
+          const missing = new Set(left.map(nameOf))
+          return {
+            items: wires.map((wire) => Option.fromNullable(found.get(nameOf(wire)))),
+            left: keys.filter((_, index) => missing.has(nameOf(wires[index])))
+          }
+        }),
+      writeMany: (batch) =>
+        Effect.gen(function* () {
+          type Write =
+            | { readonly put: A; readonly wire: Output }
+            | { readonly remove: KeyOf<A, PK, SK>; readonly wire: Output }
+          const writes = new Map<string, Write>()
+          for (const item of batch.put ?? []) {
+            const wire = yield* wireItem("BatchWriteItem", item)
+            writes.set(nameOf(wire), { put: item, wire: { PutRequest: { Item: wire } } })
+          }
+          for (const key of batch.delete ?? []) {
+            const wire = yield* wireKey("BatchWriteItem", key)
+            writes.set(nameOf(wire), { remove: key, wire: { DeleteRequest: { Key: wire } } })
+          }
+          const left = yield* inBatches([...writes], 25, (some) =>
+            Effect.map(
+              call("BatchWriteItem", { RequestItems: { [name]: some.map(([, { wire }]) => wire) } }, true),
+              (output) => {
+                const rest = new Set(
+                  listOf(asRecord(output["UnprocessedItems"])?.[name]).map((one) => {
+                    const write = asRecord(one)
+                    return nameOf(
+                      asRecord(write?.["PutRequest"])?.["Item"] ?? asRecord(write?.["DeleteRequest"])?.["Key"]
+                    )
+                  })
+                )
+                return some.filter(([key]) => rest.has(key))
+              }
+            )
+          )
+          return {
+            put: left.flatMap(([, write]) => ("put" in write ? [write.put] : [])),
+            delete: left.flatMap(([, write]) => ("remove" in write ? [write.remove] : []))
+          }
+        }),
+      transact: {
+        put: (item, options) => ({
+          wire: Effect.map(putFields("TransactWriteItems", item, options ?? {}), (fields) => ({ Put: fields }))
+        }),
+        update: (key, actions, options) => ({
+          wire: Effect.map(updateFields("TransactWriteItems", key, actions, options ?? {}), ({ input }) => ({
+            Update: input
+          }))
+        }),
+        delete: (key, options) => ({
+          wire: Effect.map(deleteFields("TransactWriteItems", key, options ?? {}), (fields) => ({ Delete: fields }))
+        }),
+        check: (key, condition, options) => ({
+          wire: Effect.map(deleteFields("TransactWriteItems", key, { ...options, condition }), (fields) => ({
+            ConditionCheck: fields
+          }))
+        }),
+        get: (key) => ({
+          wire: Effect.map(wireKey("TransactGetItems", key), (wire) => ({ Get: { TableName: name, Key: wire } })),
+          read: (item) => read("TransactGetItems", item)
+        })
+      },
+      oldItem: (error) => {
+        const value = plainItem(detailsOf(error).item)
+        return Option.flatMap(value, Schema.decodeUnknownOption(schema))
+      },
+      createTable,
+      describe,
+      waitUntilActive,
+      deleteTable: Effect.zipRight(
+        call("DeleteTable", { TableName: name }, false),
+        waiting(
+          "deleteTable",
+          undefined,
+          Effect.map(describe, () => false).pipe(
+            Effect.catchIf(
+              (error) => error.reason === "NotFound",
+              () => Effect.succeed(true)
+            )
+          )
+        )
+      )
+    }
+  }
+
+  /** The service takes no more in one transaction. */
+  const mostInTransaction = 100
+
+  const transactional = (method: string, count: number): Effect.Effect<void, ConnectionError> =>
+    count === 0 || count > mostInTransaction
+      ? failure("InvalidRequest", method, `a transaction has 1 to ${mostInTransaction} operations`, false)
+      : Effect.void
+
+  return {
+    request: (operation: string, input: Output, options?: { readonly idempotent?: boolean | undefined }) =>
+      call(
+        operation,
+        input,
+        options?.idempotent ?? /^(Get|BatchGet|Query|Scan|Describe|List|TransactGet)/.test(operation)
+      ),
+    table,
+    transactWrite: (
+      operations: ReadonlyArray<TransactWrite>,
+      options?: { readonly token?: string | undefined }
+    ): Effect.Effect<void, ConnectionError> =>
+      Effect.gen(function* () {
+        yield* transactional("TransactWriteItems", operations.length)
+        const items = yield* Effect.forEach(operations, ({ wire }) => wire)
+        const token = options?.token ?? Crypto.randomUUID()
+        if (!(token.length >= 1 && token.length <= 36)) {
+          return yield* failure("InvalidRequest", "TransactWriteItems", "a token has 1 to 36 characters", false)
+        }
+        yield* call("TransactWriteItems", { TransactItems: items, ClientRequestToken: token }, true)
+      }),
+    transactGet: <const Gets extends ReadonlyArray<TransactGet<unknown>>>(gets: Gets) =>
+      Effect.gen(function* () {
+        yield* transactional("TransactGetItems", gets.length)
+        const items = yield* Effect.forEach(gets, ({ wire }) => wire)
+        const output = yield* call("TransactGetItems", { TransactItems: items }, true)
+        const found = listOf(output["Responses"])
+        const read: Array<Option.Option<unknown>> = []
+        for (const [index, get] of gets.entries()) {
+          const item = asRecord(found[index])?.["Item"]
+          read.push(item === undefined ? Option.none() : Option.some(yield* get.read(item)))
+        }
+        // each was read by its own `read`
+        return read as { readonly [K in keyof Gets]: Gets[K] extends TransactGet<infer A> ? Option.Option<A> : never }
+      }),
+    partiql: (
+      statement: string,
+      parameters: ReadonlyArray<unknown> = [],
+      options?: { readonly consistent?: boolean | undefined }
+    ): Stream.Stream<Readonly<Record<string, unknown>>, ConnectionError> =>
+      Stream.unwrap(
+        Effect.map(
+          Effect.forEach(parameters, (value) => right("ExecuteStatement", Attribute.marshal(value))),
+          (wire) => {
+            const input: Output = {
+              Statement: statement,
+              ...(wire.length === 0 ? {} : { Parameters: wire }),
+              ...(options?.consistent === true ? { ConsistentRead: true } : {})
+            }
+            const begin: string | undefined = undefined
+            return Stream.paginateChunkEffect<
+              string | undefined,
+              Readonly<Record<string, unknown>>,
+              ConnectionError,
+              never
+            >(begin, (token) =>
+              Effect.gen(function* () {
+                const output = yield* call(
+                  "ExecuteStatement",
+                  token === undefined ? input : { ...input, NextToken: token },
+                  /^\s*select\b/i.test(statement)
+                )
+                const rows: Array<Readonly<Record<string, unknown>>> = []
+                for (const item of listOf(output["Items"])) rows.push(yield* right("ExecuteStatement", plain(item)))
+                const next = output["NextToken"]
+                if (typeof next === "string" && next === token) {
+                  return yield* failure(
+                    "Unknown",
+                    "ExecuteStatement",
+                    "the service gives the same page again and again"
+                  )
+                }
+                const following: Option.Option<string | undefined> =
+                  typeof next === "string" ? Option.some(next) : Option.none()
+                return [Chunk.unsafeFromArray(rows), following] as const
+              })
+            )
+          }
+        )
+      )
+  }
+}
+
+const toCursor = (key: Output): string => Buffer.from(JSON.stringify(key)).toString("base64url")

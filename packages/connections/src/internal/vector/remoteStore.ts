@@ -165,6 +165,15 @@ export const decodeFloats = (text: string): ReadonlyArray<number> => {
   return vector
 }
 
+/** The vector with the length one; itself, where it has that as nearly as 32 bits can tell. */
+export const unit = (vector: ReadonlyArray<number>): ReadonlyArray<number> => {
+  let squares = 0
+  for (const value of vector) squares += value * value
+  if (Math.abs(squares - 1) <= 1e-6) return vector
+  const length = Math.sqrt(squares)
+  return vector.map((value) => value / length)
+}
+
 export const isObject = (value: unknown): value is { readonly [key: string]: unknown } =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 

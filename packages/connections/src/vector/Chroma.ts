@@ -1,0 +1,913 @@
+/**
+ * The port `VectorStore` on Chroma, over its HTTP API (version 2, servers from 1.0 on).
+ *
+ * @since 0.1.0
+ */
+import { createHash } from "node:crypto"
+import {
+  type Connection,
+  ConnectionError,
+  type ConnectMode,
+  configOfSchema,
+  Fields,
+  type Kind,
+  kindOf,
+  type Plane
+} from "@underlay/core/connection/Connection"
+import type * as ExternalClient from "@underlay/core/external/ExternalClient"
+import type * as HttpTransport from "@underlay/core/external/HttpTransport"
+import * as VectorStore from "@underlay/core/storage/VectorStore"
+import * as Chunk from "effect/Chunk"
+import * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import * as HttpConnection from "../internal/http/httpConnection.ts"
+import * as ChromaFilter from "../internal/vector/chromaFilter.ts"
+import * as ChromaRecord from "../internal/vector/chromaRecord.ts"
+import * as Remote from "../internal/vector/remoteStore.ts"
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface ChromaSettings {
+  /** `http://localhost:8000` or `https://api.trychroma.com`. */
+  readonly url: string | URL
+  /** `default_tenant`. */
+  readonly tenant?: string | undefined
+  /** `default_database`. */
+  readonly database?: string | undefined
+  readonly token?: Redacted.Redacted | undefined
+  /** The header of the token: `x-chroma-token` has it as it is, `authorization` after `Bearer`. `x-chroma-token`. */
+  readonly tokenHeader?: "x-chroma-token" | "authorization" | undefined
+  /** `external` (each request is watched) or `internal` (nothing is shown): external. */
+  readonly plane?: Plane | undefined
+  /** `eager` proves that the server can be reached before anything starts: eager. */
+  readonly connect?: ConnectMode | undefined
+  /** The limit of a request with its retries: 30 s. */
+  readonly timeout?: Duration.DurationInput | undefined
+  /** Connections at the most: 50. */
+  readonly maxConnections?: number | undefined
+  readonly connectTimeout?: Duration.DurationInput | undefined
+  readonly drainTimeout?: Duration.DurationInput | undefined
+  readonly healthTimeout?: Duration.DurationInput | undefined
+  /** On the external plane: how often a request that may be sent twice is sent again. Twice. */
+  readonly retries?: number | undefined
+  /** On the external plane: from when a request is logged as slow. */
+  readonly slowAfter?: Duration.DurationInput | undefined
+  /** On the external plane: the levels of the one log line of a request. */
+  readonly logLevels?: ExternalClient.LogLevels | undefined
+  readonly tls?: HttpTransport.Tls | undefined
+  /** How many records a request writes at the most: what the server says, and no more than 1,000. */
+  readonly batchSize?: number | undefined
+  /** How large a request that writes is at the most, in bytes: 16 MB. The server takes 40 MB by default. */
+  readonly batchBytes?: number | undefined
+}
+
+type Store = Context.Tag.Service<VectorStore.VectorStore>
+
+/**
+ * A connection with the store on it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ChromaConnection extends Connection<Store> {
+  readonly store: Store
+}
+
+/**
+ * Chroma as a connection: health, statistics, and the store.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class Chroma extends Context.Tag("@underlay/connections/Chroma")<Chroma, ChromaConnection>() {}
+
+const kindName = "chromadb"
+
+/**
+ * The server makes the length of vectors one under its own cosine and gives them back altered. Of vectors of this length
+ * the inner product is the cosine, and they stay what they are.
+ */
+const spaces = { cosine: "ip", l2: "l2", dot: "ip" } as const
+
+const metricOf = (space: unknown): VectorStore.Metric | undefined => {
+  switch (space) {
+    case "cosine":
+      return "cosine"
+    case "l2":
+      return "l2"
+    case "ip":
+      return "dot"
+    default:
+      return undefined
+  }
+}
+
+interface Collection extends VectorStore.CollectionInfo {
+  readonly uuid: string
+  /** Vectors there have the length one, by us. */
+  readonly normalised: boolean
+}
+
+const dimensionsKey = "underlay_dimensions"
+const metricKey = "underlay_metric"
+const nameKey = "underlay_name"
+
+/** The name on the server, which does not take all that the port promises. */
+const nameThere = (name: string): string =>
+  /^[a-zA-Z0-9](?:.*[a-zA-Z0-9])?$/.test(name) && !name.includes("..") && !/^[0-9.]+$/.test(name)
+    ? name
+    : `underlay.${createHash("sha256").update(name).digest("hex")}`
+
+/** What an answer says, without what was sent: the server repeats parts of a request that it does not understand. */
+const errorOf = (status: number, body: unknown): HttpConnection.ServiceError => {
+  const message = Remote.at(body, "message")
+  const text = typeof message === "string" ? message : ""
+  const error = Remote.at(body, "error")
+  const code = typeof error === "string" && /^[A-Za-z]{1,40}$/.test(error) ? { code: error } : {}
+  if (status === 404 && /^Collection /.test(text)) {
+    return { reason: "NotFound", code: Remote.collectionNotFound, description: "there is no such collection" }
+  }
+  if (status === 404 && /^(?:Tenant|Database) /i.test(text)) {
+    return { reason: "NotFound", ...code, description: "there is no such tenant or database: see the settings" }
+  }
+  if (status === 409 && /^Collection /.test(text)) {
+    return { reason: "Conflict", code: "AlreadyExists", description: "a collection of this name is there already" }
+  }
+  const dimensions = /expecting embedding with dimension of (\d+), got (\d+)/.exec(text)
+  if (dimensions !== null) {
+    return {
+      reason: "InvalidRequest",
+      code: Remote.dimensionMismatch,
+      description: `the collection has ${dimensions[1]} dimensions, the vector ${dimensions[2]}`
+    }
+  }
+  if (status === 413) {
+    return { reason: "InvalidRequest", description: "the request is too large for the server: lower batchBytes" }
+  }
+  if (status === 500 && /quota/i.test(text)) {
+    return { reason: "Throttled", ...code, description: "a quota is used up" }
+  }
+  return code
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The store
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** How many ids one request names: each is a variable of SQL there, of which there are 32,766. */
+const idsAtOnce = 10_000
+
+const pagesOf = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> =>
+  VectorStore.batches(items, { maxCount: size, maxBytes: Number.POSITIVE_INFINITY, sizeOf: () => 0 })
+
+interface Rows {
+  readonly ids: ReadonlyArray<string>
+  readonly metadatas: ReadonlyArray<unknown>
+  readonly documents: ReadonlyArray<unknown>
+  readonly embeddings: ReadonlyArray<unknown>
+  readonly distances: ReadonlyArray<unknown>
+}
+
+const listOf = (value: unknown): ReadonlyArray<unknown> => (Remote.isArray(value) ? value : [])
+
+const objectOf = (value: unknown): { readonly [name: string]: unknown } | undefined =>
+  Remote.isObject(value) ? value : undefined
+
+const isTexts = (value: unknown): value is ReadonlyArray<string> =>
+  Remote.isArray(value) && value.every((each) => typeof each === "string")
+
+const noVector: ReadonlyArray<number> = []
+
+const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings): Store => {
+  const send = Remote.sender(http)
+  const twice = { idempotent: true }
+  const tenant = encodeURIComponent(settings.tenant ?? "default_tenant")
+  const database = encodeURIComponent(settings.database ?? "default_database")
+  const root = `/api/v2/tenants/${tenant}/databases/${database}/collections`
+  const capabilities: VectorStore.Capabilities = {
+    persistent: true,
+    exact: false,
+    atomicBatches: false,
+    metrics: ["cosine", "l2", "dot"],
+    maxDimensions: 65_536,
+    indexes: ["hnsw"],
+    textSearch: false,
+    hybrid: false
+  }
+
+  // ---- what the server takes -----------------------------------------------------------------------------------------
+
+  let limits: { readonly batch: number; readonly base64: boolean } | undefined
+  const limitsOf = Effect.suspend(() =>
+    limits !== undefined
+      ? Effect.succeed(limits)
+      : Effect.map(send("Chroma.preFlightChecks", "GET", "/api/v2/pre-flight-checks"), (answer) => {
+          const batch = Remote.at(answer, "max_batch_size")
+          limits = {
+            batch: typeof batch === "number" && batch >= 1 ? Math.trunc(batch) : 1_000,
+            base64: Remote.at(answer, "supports_base64_encoding") === true
+          }
+          return limits
+        })
+  )
+
+  // ---- collections ---------------------------------------------------------------------------------------------------
+
+  const infoOf = (answer: unknown): (Omit<Collection, "dimensions"> & { readonly dimensions?: number }) | undefined => {
+    const uuid = Remote.at(answer, "id")
+    const there = Remote.at(answer, "name")
+    const metadata = Remote.at(answer, "metadata")
+    const configuration = Remote.at(answer, "configuration_json")
+    const space = metricOf(
+      Remote.at(Remote.at(configuration, "hnsw"), "space") ?? Remote.at(Remote.at(configuration, "spann"), "space")
+    )
+    const normalised = space === "dot" && Remote.at(metadata, metricKey) === "cosine"
+    const metric = normalised ? "cosine" : space
+    const dimensions = Remote.at(metadata, dimensionsKey) ?? Remote.at(answer, "dimension")
+    const called = Remote.at(metadata, nameKey)
+    return typeof uuid !== "string" || typeof there !== "string" || metric === undefined
+      ? undefined
+      : {
+          uuid,
+          metric,
+          normalised,
+          name: typeof called === "string" ? called : there,
+          ...(typeof dimensions === "number" ? { dimensions } : {})
+        }
+  }
+
+  const describe = (name: string): Effect.Effect<unknown, ConnectionError> =>
+    Effect.catchIf(
+      send("Chroma.getCollection", "GET", `${root}/${nameThere(name)}`),
+      (error) => error.code === Remote.collectionNotFound,
+      () => Effect.succeed(undefined)
+    )
+
+  const { forget, withCollection } = Remote.knowledge<Collection>((method, name) =>
+    Effect.flatMap(describe(name), (answer): Effect.Effect<Collection | undefined, Remote.Fail> => {
+      if (answer === undefined) return Effect.succeed(undefined)
+      const info = infoOf(answer)
+      return info?.dimensions === undefined
+        ? new VectorStore.VectorStoreError({
+            reason: "Unsupported",
+            method,
+            collection: name,
+            description:
+              "another program made this collection and it is empty, so its dimensions are not known: ensure it"
+          })
+        : Effect.succeed({ ...info, name, dimensions: info.dimensions })
+    })
+  )
+
+  const ask = (
+    operation: string,
+    { uuid }: Collection,
+    path: string,
+    body: string,
+    options: { readonly idempotent: boolean } = twice
+  ) => send(`Chroma.${operation}`, "POST", `${root}/${uuid}/${path}`, body, options)
+
+  // ---- records -------------------------------------------------------------------------------------------------------
+
+  const rowsOf = (method: string, collection: Collection, answer: unknown, nested: boolean) => {
+    const part = (name: string): unknown => {
+      const found = Remote.at(answer, name)
+      return nested ? listOf(found)[0] : found
+    }
+    const ids = part("ids")
+    return isTexts(ids)
+      ? Effect.succeed<Rows>({
+          ids,
+          metadatas: listOf(part("metadatas")),
+          documents: listOf(part("documents")),
+          embeddings: listOf(part("embeddings")),
+          distances: listOf(part("distances"))
+        })
+      : Effect.fail(Remote.unexpected(method, collection.name, "there are no ids"))
+  }
+
+  const get = (
+    method: string,
+    collection: Collection,
+    request: { readonly ids?: ReadonlyArray<string>; readonly where?: string | undefined },
+    include: ReadonlyArray<"metadatas" | "documents" | "embeddings">
+  ) => {
+    const { ids, where } = request
+    const body =
+      `{"include":${JSON.stringify(include)}` +
+      `${ids === undefined ? "" : `,"ids":${JSON.stringify(ids)}`}${where === undefined ? "" : `,"where":${where}`}}`
+    return Effect.flatMap(ask("get", collection, "get", body), (answer) => rowsOf(method, collection, answer, false))
+  }
+
+  const whole = ["metadatas", "documents", "embeddings"] as const
+
+  const contentOf = (rows: Rows, index: number, includeVector: boolean) => {
+    const { hasDocument, metadata, vector } = ChromaRecord.read(objectOf(rows.metadatas[index]))
+    const document = rows.documents[index]
+    return {
+      content: { metadata, ...(hasDocument && typeof document === "string" ? { document } : {}) },
+      vector: !includeVector
+        ? noVector
+        : vector === undefined
+          ? Remote.floatsOf(rows.embeddings[index])
+          : Remote.decodeFloats(vector)
+    }
+  }
+
+  const recordsOf = (
+    method: string,
+    collection: Collection,
+    rows: Rows
+  ): Effect.Effect<ReadonlyArray<VectorStore.StoredRecord>, VectorStore.VectorStoreError> => {
+    const records: Array<VectorStore.StoredRecord> = []
+    for (const [index, id] of rows.ids.entries()) {
+      const { content, vector } = contentOf(rows, index, true)
+      if (vector === undefined) return Effect.fail(Remote.unexpected(method, collection.name, "a record has no vector"))
+      records.push({ id, vector, ...content })
+    }
+    return Effect.succeed(records)
+  }
+
+  /** The ids of what passes, by one request, and all at once: what comes and goes meanwhile is not in two pages or none. */
+  const idsOf = (
+    method: string,
+    collection: Collection,
+    filter: VectorStore.Filter.Filter | undefined
+  ): Effect.Effect<ReadonlyArray<string>, Remote.Fail> => {
+    const compiled = filter === undefined ? { where: undefined } : ChromaFilter.compile(filter)
+    if (compiled !== undefined) return Effect.map(get(method, collection, compiled, []), ({ ids }) => ids)
+    return Effect.flatMap(get(method, collection, {}, []), ({ ids }) =>
+      Effect.map(
+        Effect.forEach(pagesOf(ids, 2_000), (page) =>
+          Effect.map(get(method, collection, { ids: page }, ["metadatas"]), (rows) =>
+            rows.ids.filter((_, index) => passes(filter, rows, index))
+          )
+        ),
+        (found) => found.flat()
+      )
+    )
+  }
+
+  const passes = (filter: VectorStore.Filter.Filter | undefined, rows: Rows, index: number): boolean =>
+    filter === undefined ||
+    VectorStore.Filter.matches(filter, ChromaRecord.read(objectOf(rows.metadatas[index])).metadata)
+
+  const deleted = (
+    collection: Collection,
+    ids: ReadonlyArray<string>,
+    where: string | undefined
+  ): Effect.Effect<number, Remote.Fail> =>
+    Effect.as(
+      Effect.forEach(
+        pagesOf(ids, idsAtOnce / 2),
+        (page) =>
+          ask(
+            "delete",
+            collection,
+            "delete",
+            `{"ids":${JSON.stringify(page)}${where === undefined ? "" : `,"where":${where}`}}`,
+            { idempotent: where === undefined }
+          ),
+        { discard: true }
+      ),
+      ids.length
+    )
+
+  // ---- writing -------------------------------------------------------------------------------------------------------
+
+  // The server adds what it is given to what it has. To replace it, what is there has to be seen before, and nobody else
+  // may write the same record between the two: who comes later waits for who came earlier.
+  const writing = new Map<string, Deferred.Deferred<void>>()
+
+  const alone = <A, E>(
+    collection: Collection,
+    ids: ReadonlyArray<string>,
+    effect: Effect.Effect<A, E>
+  ): Effect.Effect<A, E> =>
+    Effect.suspend(() => {
+      const done = Deferred.unsafeMake<void>(FiberId.none)
+      const before = new Set<Deferred.Deferred<void>>()
+      const keys = ids.map((id) => `${collection.uuid} ${id}`)
+      for (const key of keys) {
+        const earlier = writing.get(key)
+        if (earlier !== undefined) before.add(earlier)
+        writing.set(key, done)
+      }
+      const release = Effect.suspend(() => {
+        for (const key of keys) if (writing.get(key) === done) writing.delete(key)
+        return Deferred.succeed(done, undefined)
+      })
+      const waited = Effect.forEach(before, Deferred.await, { discard: true })
+      // who gives up waiting holds up those after it no longer than those before it do
+      return Effect.onExit(Effect.zipRight(waited, effect), () =>
+        before.size === 0 ? release : Effect.asVoid(Effect.forkDaemon(Effect.zipRight(waited, release)))
+      )
+    })
+
+  interface Prepared {
+    readonly record: VectorStore.StoredRecord
+    readonly vector: ReadonlyArray<number>
+    readonly written: ChromaRecord.Written
+  }
+
+  const prepared = ({ normalised }: Collection, record: VectorStore.StoredRecord): Prepared => {
+    const unit = normalised ? Remote.unit(record.vector) : record.vector
+    const original = unit === record.vector ? undefined : Remote.encodeFloats(record.vector)
+    return {
+      record,
+      vector: unit,
+      written: ChromaRecord.write(record.metadata, record.document !== undefined, original)
+    }
+  }
+
+  const sizeOf = ({ record, written }: Prepared): number =>
+    record.vector.length * 6 + written.properties.length * 2 + (record.document?.length ?? 0) * 2 + record.id.length * 2
+
+  const write = (collection: Collection, batch: ReadonlyArray<Prepared>, base64: boolean) => {
+    const ids = batch.map(({ record }) => record.id)
+    const byShape = new Set(batch.map(({ written }) => written.shape))
+    const [shape = ""] = byShape
+    // Mostly all records have the same keys, and those that are there have them, too: then nothing comes back.
+    const where =
+      byShape.size === 1 ? `{${JSON.stringify(ChromaRecord.shapeKey)}:{"$ne":${JSON.stringify(shape)}}}` : undefined
+    return Effect.flatMap(get("upsert", collection, { ids, where }, ["metadatas"]), (rows) => {
+      const there = new Map(rows.ids.map((id, index) => [id, objectOf(rows.metadatas[index])]))
+      const metadatas = batch.map(({ record, written }) => {
+        const gone = ChromaRecord.stale(there.get(record.id), written.names)
+        return `{${written.properties}${gone.map((name) => `,${JSON.stringify(name)}:null`).join("")}}`
+      })
+      const embeddings = base64
+        ? JSON.stringify(batch.map(({ vector }) => Remote.encodeFloats(vector)))
+        : JSON.stringify(batch.map(({ vector }) => vector))
+      // a document cannot be taken away: it is made empty, and the shape says that there is none
+      const documents = JSON.stringify(batch.map(({ record }) => record.document ?? ""))
+      return ask(
+        "upsert",
+        collection,
+        "upsert",
+        `{"ids":${JSON.stringify(ids)},"embeddings":${embeddings},` +
+          `"metadatas":[${metadatas.join(",")}],"documents":${documents}}`
+      )
+    })
+  }
+
+  // ---- searching -----------------------------------------------------------------------------------------------------
+
+  const search = (collection: Collection, query: VectorStore.Query, where: string | undefined) => {
+    const { metric, name, normalised } = collection
+    const include = JSON.stringify([
+      "metadatas",
+      "documents",
+      "distances",
+      ...(query.includeVector === true ? ["embeddings"] : [])
+    ])
+    const head =
+      `{"query_embeddings":[${JSON.stringify(normalised ? Remote.unit(query.vector) : query.vector)}],"include":${include}` +
+      `${where === undefined ? "" : `,"where":${where}`}`
+    return (limit: number) =>
+      ask("query", collection, "query", `${head},"n_results":${limit}}`).pipe(
+        Effect.flatMap((answer) => rowsOf("query", collection, answer, true)),
+        Effect.flatMap((rows): Effect.Effect<ReadonlyArray<VectorStore.Match>, VectorStore.VectorStoreError> => {
+          const matches: Array<VectorStore.Match> = []
+          for (const [index, id] of rows.ids.entries()) {
+            const reported = rows.distances[index]
+            const { content, vector } = contentOf(rows, index, query.includeVector === true)
+            if (typeof reported !== "number" || vector === undefined) {
+              return Effect.fail(Remote.unexpected("query", name, "a record has no distance or no vector"))
+            }
+            const distance = distanceOf(collection, reported)
+            matches.push({
+              id,
+              score: VectorStore.scoreOf(metric, distance),
+              distance,
+              metric,
+              ...content,
+              ...(query.includeVector === true ? { vector } : {})
+            })
+          }
+          return Effect.succeed(matches)
+        })
+      )
+  }
+
+  /** With a filter that the server cannot take: everything that passes it is read and measured here. */
+  const searchHere = (collection: Collection, query: VectorStore.Query, limit: number) =>
+    Effect.flatMap(idsOf("query", collection, query.filter), (ids) => {
+      const { metric } = collection
+      const vector = query.vector.map(Math.fround)
+      let best: ReadonlyArray<VectorStore.Match> = []
+      return Effect.as(
+        Effect.forEach(
+          pagesOf(ids, 1_000),
+          (page) =>
+            get("query", collection, { ids: page }, whole).pipe(
+              Effect.flatMap((rows) => recordsOf("query", collection, rows)),
+              Effect.map((records) => {
+                const matches = records.map(({ vector: own, ...record }): VectorStore.Match => {
+                  const distance = VectorStore.distanceOf(metric, own, vector)
+                  const score = VectorStore.scoreOf(metric, distance)
+                  return {
+                    ...record,
+                    score,
+                    distance,
+                    metric,
+                    ...(query.includeVector === true ? { vector: own } : {})
+                  }
+                })
+                best = [...best, ...matches].sort(Remote.nearestFirst).slice(0, limit)
+                return undefined
+              })
+            ),
+          { discard: true }
+        ),
+        null
+      ).pipe(Effect.map(() => best))
+    })
+
+  return VectorStore.VectorStore.of({
+    capabilities,
+    ensureCollection: (name, shape, options) =>
+      Effect.gen(function* () {
+        yield* VectorStore.checkName("ensureCollection", name)
+        yield* VectorStore.checkShape("ensureCollection", name, shape, capabilities)
+        yield* VectorStore.checkIndex("ensureCollection", name, options, capabilities)
+        forget(name)
+        const there = nameThere(name)
+        const named = there === name ? {} : { [nameKey]: name }
+        const own = { [dimensionsKey]: shape.dimensions, [metricKey]: shape.metric, ...named }
+        const index = options?.index?.kind === "hnsw" ? options.index : undefined
+        const hnsw = {
+          space: spaces[shape.metric],
+          ...(index?.m === undefined ? {} : { max_neighbors: index.m }),
+          ...(index?.efConstruction === undefined ? {} : { ef_construction: index.efConstruction }),
+          ...(index?.efSearch === undefined ? {} : { ef_search: index.efSearch })
+        }
+        // The server gives one that is there as it is, whatever else was asked for: what it gives is looked at.
+        const answer =
+          (yield* describe(name)) ??
+          (yield* send(
+            "Chroma.createCollection",
+            "POST",
+            root,
+            JSON.stringify({ name: there, configuration: { hnsw }, metadata: own, get_or_create: true }),
+            twice
+          ))
+        const found = infoOf(answer)
+        if (found === undefined)
+          return yield* Remote.unexpected("ensureCollection", name, "there is no collection in it")
+        const dimensions = found.dimensions ?? shape.dimensions
+        if (dimensions !== shape.dimensions || found.metric !== shape.metric) {
+          return yield* VectorStore.mismatch("ensureCollection", { name, dimensions, metric: found.metric }, shape)
+        }
+        if (found.dimensions === undefined) {
+          // another program made it, and it is empty
+          const metadata = Remote.at(answer, "metadata")
+          yield* send(
+            "Chroma.updateCollection",
+            "PUT",
+            `${root}/${found.uuid}`,
+            JSON.stringify({ new_metadata: { ...(Remote.isObject(metadata) ? metadata : {}), ...own } }),
+            twice
+          )
+        }
+      }).pipe(Remote.typed("ensureCollection", name)),
+    dropCollection: (name) =>
+      Effect.matchEffect(VectorStore.checkKnownName("dropCollection", name), {
+        onFailure: () => Effect.succeed(false),
+        onSuccess: () => {
+          forget(name)
+          return send("Chroma.deleteCollection", "DELETE", `${root}/${nameThere(name)}`, undefined, {
+            idempotent: false
+          }).pipe(
+            Effect.as(true),
+            Effect.catchIf(
+              (error) => error.code === Remote.collectionNotFound,
+              () => Effect.succeed(false)
+            ),
+            Remote.typed("dropCollection", name)
+          )
+        }
+      }),
+    collections: send("Chroma.listCollections", "GET", root).pipe(
+      Effect.map((answer) =>
+        listOf(answer)
+          .flatMap((each): ReadonlyArray<VectorStore.CollectionInfo> => {
+            const info = infoOf(each)
+            return info?.dimensions === undefined
+              ? []
+              : [{ name: info.name, dimensions: info.dimensions, metric: info.metric }]
+          })
+          .sort((a, b) => VectorStore.compareIds(a.name, b.name))
+      ),
+      Remote.typed("collections")
+    ),
+    upsert: (name, records) =>
+      withCollection("upsert", name, (collection) =>
+        Effect.flatMap(VectorStore.checkRecords("upsert", collection, records), (checked) =>
+          Effect.flatMap(limitsOf, ({ base64, batch }) => {
+            const batches = VectorStore.batches(
+              checked.map((record) => prepared(collection, record)),
+              {
+                maxCount: Math.min(batch, settings.batchSize ?? 1_000),
+                maxBytes: settings.batchBytes ?? 16_000_000,
+                sizeOf
+              }
+            )
+            let written = 0
+            return Effect.forEach(
+              batches,
+              (batch) =>
+                Effect.tap(
+                  alone(
+                    collection,
+                    batch.map(({ record }) => record.id),
+                    write(collection, batch, base64)
+                  ),
+                  () =>
+                    Effect.sync(() => {
+                      written += batch.length
+                    })
+                ),
+              { discard: true }
+            ).pipe(Remote.partly(() => written, checked.length))
+          })
+        )
+      ),
+    get: (name, ids) =>
+      withCollection("get", name, (collection) =>
+        Effect.flatMap(VectorStore.checkIds("get", name, ids), (ids) => {
+          const pages = pagesOf([...new Set(ids)], idsAtOnce)
+          return Effect.map(
+            // that the collection is there has to be seen for no ids, too
+            Effect.forEach(pages.length === 0 ? [[]] : pages, (page) =>
+              Effect.flatMap(get("get", collection, { ids: page }, whole), (rows) => recordsOf("get", collection, rows))
+            ),
+            (found) => {
+              const byId = new Map(found.flat().map((record) => [record.id, record]))
+              return ids.flatMap((id) => {
+                const record = byId.get(id)
+                return record === undefined ? [] : [record]
+              })
+            }
+          )
+        })
+      ),
+    query: (name, query) =>
+      withCollection("query", name, (collection) =>
+        Effect.flatMap(VectorStore.checkQuery(collection, query), ({ limit, minScore }) => {
+          const compiled = query.filter === undefined ? { where: undefined } : ChromaFilter.compile(query.filter)
+          return Effect.map(
+            compiled === undefined
+              ? searchHere(collection, query, limit)
+              : Remote.nearest(limit, search(collection, query, compiled.where)),
+            (matches) =>
+              minScore === Number.NEGATIVE_INFINITY ? matches : matches.filter(({ score }) => score >= minScore)
+          )
+        })
+      ),
+    delete: (name, ids) =>
+      withCollection("delete", name, (collection) =>
+        Effect.flatMap(VectorStore.checkIds("delete", name, ids), (ids) => {
+          const pages = pagesOf([...new Set(ids)], idsAtOnce)
+          return Effect.map(
+            Effect.forEach(pages.length === 0 ? [[]] : pages, (page) =>
+              Effect.flatMap(get("delete", collection, { ids: page }, []), (rows) =>
+                deleted(collection, rows.ids, undefined)
+              )
+            ),
+            (counts) => counts.reduce((sum, count) => sum + count, 0)
+          )
+        })
+      ),
+    deleteWhere: (name, filter) =>
+      withCollection("deleteWhere", name, (collection) =>
+        Effect.flatMap(VectorStore.checkDeleteFilter("deleteWhere", name, filter), () =>
+          Effect.flatMap(idsOf("deleteWhere", collection, filter), (ids) =>
+            // what has changed meanwhile, so that it does not pass any more, stays
+            deleted(collection, ids, ChromaFilter.compile(filter)?.where)
+          )
+        )
+      ),
+    deleteAll: (name) =>
+      withCollection("deleteAll", name, (collection) =>
+        Effect.flatMap(counted("deleteAll", collection), (count) =>
+          count === 0
+            ? Effect.succeed(0)
+            : Effect.as(
+                ask("delete", collection, "delete", `{"where":${ChromaFilter.everything}}`, { idempotent: false }),
+                count
+              )
+        )
+      ),
+    count: (name, filter) =>
+      withCollection("count", name, (collection) =>
+        Effect.flatMap(
+          VectorStore.checkFilter("count", name, filter),
+          (): Effect.Effect<number, Remote.Fail> =>
+            filter === undefined
+              ? counted("count", collection)
+              : Effect.map(idsOf("count", collection, filter), (ids) => ids.length)
+        )
+      ),
+    scroll: (name, options) =>
+      Stream.unwrap(
+        Effect.gen(function* () {
+          const size = yield* VectorStore.checkPageSize(name, options?.pageSize)
+          yield* VectorStore.checkFilter("scroll", name, options?.filter)
+          const filter = options?.filter
+          const compiled = filter === undefined ? { where: undefined } : ChromaFilter.compile(filter)
+          // The collection as it was then: one that is made anew under the name has other records.
+          return yield* withCollection("scroll", name, (collection) =>
+            Effect.map(idsOf("scroll", collection, filter), (ids) =>
+              Stream.mapConcatChunkEffect(
+                Stream.fromIterable(pagesOf([...ids].sort(VectorStore.compareIds), size)),
+                (page) =>
+                  get("scroll", collection, { ids: page, where: compiled?.where }, whole).pipe(
+                    Effect.flatMap((rows) =>
+                      Effect.map(recordsOf("scroll", collection, rows), (records) =>
+                        compiled === undefined ? records.filter((_, index) => passes(filter, rows, index)) : records
+                      )
+                    ),
+                    Effect.map((records) =>
+                      Chunk.unsafeFromArray([...records].sort((a, b) => VectorStore.compareIds(a.id, b.id)))
+                    ),
+                    Remote.typed("scroll", name)
+                  )
+              )
+            )
+          )
+        })
+      )
+  })
+
+  function counted(method: string, { name, uuid }: Collection): Effect.Effect<number, Remote.Fail> {
+    return Effect.flatMap(send("Chroma.count", "GET", `${root}/${uuid}/count`), (count) =>
+      typeof count === "number"
+        ? Effect.succeed(count)
+        : Effect.fail(Remote.unexpected(method, name, "there is no count"))
+    )
+  }
+}
+
+/** Chroma gives the square of the Euclidean distance, and one minus the inner product. */
+const distanceOf = ({ metric }: Collection, reported: number): number => {
+  switch (metric) {
+    case "cosine":
+      return Math.max(0, Math.min(2, reported))
+    case "l2":
+      return Math.sqrt(Math.max(0, reported))
+    case "dot":
+      return reported - 1
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The connection
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * Connects. Fails with `InvalidSettings` for settings that cannot work and, if `connect` is `eager`, with what hinders the
+ * first request: `Unavailable`, `Timeout`, `Authentication`, and `NotFound` for a tenant or database that is not there.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = Effect.fnUntraced(function* (
+  settings: ChromaSettings,
+  name = kindName
+): Effect.fn.Return<ChromaConnection, ConnectionError, Scope.Scope> {
+  const invalid = (description: string) =>
+    new ConnectionError({
+      reason: "InvalidSettings",
+      kind: kindName,
+      connection: name,
+      method: "make",
+      description
+    })
+  for (const option of ["batchSize", "batchBytes", "maxConnections"] as const) {
+    const value = settings[option]
+    if (value !== undefined && !(Number.isInteger(value) && value >= 1)) {
+      return yield* invalid(`${option} has to be a whole number from 1 up`)
+    }
+  }
+  for (const option of ["tenant", "database"] as const) {
+    if (settings[option] === "") return yield* invalid(`${option} must not be empty`)
+  }
+  const { token } = settings
+  const header = settings.tokenHeader ?? "x-chroma-token"
+  const tenant = encodeURIComponent(settings.tenant ?? "default_tenant")
+  const database = encodeURIComponent(settings.database ?? "default_database")
+  const http = yield* HttpConnection.make({
+    kind: kindName,
+    name,
+    plane: settings.plane ?? "external",
+    baseUrl: settings.url,
+    connect: settings.connect,
+    timeout: settings.timeout,
+    maxConnections: settings.maxConnections,
+    connectTimeout: settings.connectTimeout,
+    drainTimeout: settings.drainTimeout,
+    healthTimeout: settings.healthTimeout,
+    retries: settings.retries,
+    slowAfter: settings.slowAfter,
+    logLevels: settings.logLevels,
+    tls: settings.tls,
+    attributes: { "db.system.name": "chromadb" },
+    ...(token === undefined
+      ? {}
+      : {
+          headers: Effect.succeed({
+            [header]: header === "authorization" ? Redacted.make(`Bearer ${Redacted.value(token)}`) : token
+          })
+        }),
+    errorOf,
+    // It needs the token, the tenant and the database, which the heartbeat does not.
+    check: (http) =>
+      Effect.flatMap(
+        Remote.sender(http)("Chroma.health", "GET", `/api/v2/tenants/${tenant}/databases/${database}`),
+        (answer) =>
+          typeof Remote.at(answer, "name") === "string"
+            ? Effect.void
+            : Effect.fail(invalid("what answers at this address is not Chroma"))
+      )
+  })
+  const store = makeStore(http, settings)
+  return { ...http.connectionOf(store), store }
+})
+
+const contextOf = (connection: ChromaConnection): Context.Context<VectorStore.VectorStore | Chroma> =>
+  Context.add(Context.make(VectorStore.VectorStore, connection.store), Chroma, connection)
+
+/**
+ * The store and the connection, from settings.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (settings: ChromaSettings): Layer.Layer<VectorStore.VectorStore | Chroma, ConnectionError> =>
+  Layer.scopedContext(Effect.map(make(settings), contextOf))
+
+/**
+ * The settings as they are read from a configuration.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const Settings = Schema.Struct({
+  url: Fields.Url,
+  tenant: Schema.optional(Fields.Text),
+  database: Schema.optional(Fields.Text),
+  token: Schema.optional(Fields.Secret),
+  tokenHeader: Schema.optional(Schema.Literal("x-chroma-token", "authorization")),
+  plane: Schema.optional(Fields.Plane),
+  connect: Schema.optional(Fields.ConnectMode),
+  timeout: Schema.optional(Fields.Duration),
+  maxConnections: Schema.optional(Fields.Count),
+  connectTimeout: Schema.optional(Fields.Duration),
+  drainTimeout: Schema.optional(Fields.Duration),
+  healthTimeout: Schema.optional(Fields.Duration),
+  retries: Schema.optional(Schema.NonNegativeInt),
+  slowAfter: Schema.optional(Fields.Duration),
+  batchSize: Schema.optional(Fields.Count),
+  batchBytes: Schema.optional(Fields.Count)
+})
+
+/**
+ * The store and the connection, from the configuration below `path`: `chromadb`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerConfig = (
+  path = kindName
+): Layer.Layer<VectorStore.VectorStore | Chroma, ConnectionError | ConfigError.ConfigError> =>
+  Layer.scopedContext(
+    Effect.map(
+      Effect.flatMap(Config.nested(configOfSchema(Settings), path), (settings) => make(settings)),
+      contextOf
+    )
+  )
+
+/**
+ * Chroma for the registry of connections: `Connections.layer([Chroma.kind])`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const kind: Kind<Store, typeof Settings.Type> = kindOf({
+  kind: kindName,
+  schema: Settings,
+  make: (name, settings) => make(settings, name)
+})

@@ -33,6 +33,8 @@ export const encode = (text: string): string => {
 export interface SignInput {
   readonly method: string
   readonly url: URL
+  /** The path as it is sent, where that is not the URL's: a URL takes segments of dots away. */
+  readonly path?: string | undefined
   /** What is signed along. `host`, the date, the payload's hash (S3) and the session token are added. */
   readonly headers: Readonly<Record<string, string>>
   /** SHA-256 of the body in hex, or `UNSIGNED-PAYLOAD`. */
@@ -87,7 +89,7 @@ export const signHeaders = (input: SignInput): Record<string, string> => {
   }
   const signedHeaders = names.join(";")
   const canonical =
-    `${input.method}\n${pathOf(url, service)}\n${queryOf(url)}\n` +
+    `${input.method}\n${pathOf(input, service)}\n${queryOf(url)}\n` +
     `${canonicalHeaders}\n${signedHeaders}\n${payloadHash}`
   const scope = scopeOf(time, region, service)
   const signature = sign(credentials, time, region, service, scope, canonical)
@@ -128,7 +130,7 @@ export const presign = (input: Omit<SignInput, "payloadHash">, expiresInSeconds:
   url.search = before + pairs.map(([name, value]) => `${encode(name)}=${encode(value)}`).join("&")
   const canonicalHeaders = names.map((name) => `${name}:${trimmed(headers[name] ?? "")}\n`).join("")
   const canonical =
-    `${input.method}\n${pathOf(url, service)}\n${queryOf(url)}\n` +
+    `${input.method}\n${pathOf(input, service)}\n${queryOf(url)}\n` +
     `${canonicalHeaders}\n${names.join(";")}\n${unsignedPayload}`
   url.search = `${queryOf(url)}&X-Amz-Signature=${sign(credentials, time, region, service, scope, canonical)}`
   return url
@@ -146,9 +148,9 @@ const trimmed = (value: string): string => {
 }
 
 /** S3 takes the path as it is sent; the others encode what is encoded once more. */
-const pathOf = (url: URL, service: string): string => {
-  if (service === "s3" || url.pathname === "/") return url.pathname
-  return url.pathname.split("/").map(encode).join("/")
+const pathOf = (input: { readonly url: URL; readonly path?: string | undefined }, service: string): string => {
+  const path = input.path ?? input.url.pathname
+  return service === "s3" || path === "/" ? path : path.split("/").map(encode).join("/")
 }
 
 const decoded = (text: string): string => {

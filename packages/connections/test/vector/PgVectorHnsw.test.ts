@@ -124,14 +124,14 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW inde
       Effect.gen(function* () {
         const store = yield* PgVector.makeSql({ prefix: "plain", hnsw: true })
         const sql = yield* SqlClient.SqlClient
-        const records = yield* Effect.forEach(Array.from({ length: 3_000 }), (_, n) =>
+        const records = yield* Effect.forEach(Array.from({ length: 1_000 }), (_, n) =>
           Effect.map(randomVector, (vector) => ({ id: `r${n}`, vector }))
         )
         for (const metric of ["cosine", "l2", "dot"] as const) {
           const recalls: Array<number> = []
-          for (const efSearch of [10, 400]) {
+          for (const efSearch of metric === "cosine" ? [10, 200] : [200]) {
             const name = `${metric}.${efSearch}`
-            const index = { kind: "hnsw", m: 8, efConstruction: 32, efSearch } as const
+            const index = { kind: "hnsw", m: 6, efConstruction: 24, efSearch } as const
             yield* store.ensureCollection(name, { dimensions, metric }, { index })
             yield* store.upsert(name, records)
             let found = 0
@@ -155,9 +155,9 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW inde
             }
             recalls.push(found / 200)
           }
-          const [few = 1, most = 0] = recalls
+          const most = recalls.at(-1) ?? 0
           assert.isAtLeast(most, 0.95, metric)
-          assert.isBelow(few, most, metric)
+          if (metric === "cosine") assert.isBelow(recalls[0] ?? 1, most, "with few candidates")
         }
       }).pipe(Effect.withRandom(Random.make("plain")))
     )

@@ -10,10 +10,13 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
 import * as FiberSet from "effect/FiberSet"
+import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
@@ -111,8 +114,8 @@ export interface Lifecycle<Client> {
   readonly connection: Connection<Client>
   /**
    * Lends the client to one operation. It is refused (`Closed`) once the connection is being released, except within a
-   * `use` that is under way; it is counted, cut when the release does not wait for it any longer, and on the external
-   * plane watched. What its policy fails with comes as `ConnectionError`.
+   * `use` that is under way; it is counted, cut when the release does not wait for it any longer (on the internal
+   * plane by interruption: what cannot be interrupted ends with the client), and on the external plane watched. What its policy fails with comes as `ConnectionError`.
    */
   readonly call: <A, E, R>(
     operation: string,
@@ -137,6 +140,26 @@ export interface Lifecycle<Client> {
 /** One who has the client, or waits for it. */
 interface Borrower {
   cut: (() => void) | undefined
+}
+
+/** Who interrupts the callers that a release does not wait for. */
+const cutter: FiberId.FiberId = FiberId.make(-1, 0)
+
+/**
+ * Takes back the interruption by the release, and goes on with `instead`; with `otherwise` where somebody else has
+ * interrupted the fiber too.
+ */
+const uncut = <A, E, A2, E2>(
+  fiber: Fiber.RuntimeFiber<unknown, unknown>,
+  instead: Effect.Effect<A, E>,
+  otherwise: Effect.Effect<A2, E2>
+): Effect.Effect<A | A2, E | E2> => {
+  const others = HashSet.filter(
+    Cause.interruptors(fiber.getFiberRef(FiberRef.interruptedCause)),
+    (id) => !Equal.equals(id, cutter)
+  )
+  if (HashSet.size(others) > 0) return otherwise
+  return Effect.zipRight(FiberRef.set(FiberRef.interruptedCause, Cause.empty), instead)
 }
 
 /** The connections whose `use` is under way: what is done in it belongs to it. */
@@ -309,6 +332,15 @@ export const make = Effect.fnUntraced(function* <Client>(
     })
   })
 
+  const tooLate = (method: string) =>
+    new ConnectionError({
+      reason: "Closed",
+      kind,
+      connection: name,
+      method,
+      description: `the connection was released, and this had not ended within ${Duration.format(drainTimeout)}`
+    })
+
   /** Runs it so that the release of the connection can end it, with an error for who waits for it. */
   const cuttable =
     (restore: Restore, borrower: Borrower, method: string) =>
@@ -322,19 +354,7 @@ export const make = Effect.fnUntraced(function* <Client>(
             borrower.cut = () => {
               fiber.removeObserver(ended)
               fiber.unsafeInterruptAsFork(FiberId.none)
-              resume(
-                Effect.succeed(
-                  Exit.fail(
-                    new ConnectionError({
-                      reason: "Closed",
-                      kind,
-                      connection: name,
-                      method,
-                      description: `the connection was released, and this had not ended within ${Duration.format(drainTimeout)}`
-                    })
-                  )
-                )
-              )
+              resume(Effect.succeed(Exit.fail(tooLate(method))))
             }
           })
         ).pipe(
@@ -358,6 +378,41 @@ export const make = Effect.fnUntraced(function* <Client>(
           )
         )
       )
+    )
+
+  /**
+   * As `lend`, without a fiber of its own: on the internal plane a call must cost next to nothing. When the release waits
+   * no longer the caller's own fiber is interrupted, and what it was interrupted by is made a failure again.
+   */
+  const lendDirectly = <A, E, R>(
+    method: string,
+    f: (client: Client) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | ConnectionError, R> =>
+    Effect.withFiberRuntime((fiber) =>
+      Effect.uninterruptibleMask((restore) => {
+        if (phase !== "open" || opened === undefined) return restore(lend(method, f))
+        const { client } = opened
+        let isCut = false
+        const borrower: Borrower = {
+          cut: () => {
+            isCut = true
+            fiber.unsafeInterruptAsFork(cutter)
+          }
+        }
+        acquired.count++
+        borrowers.add(borrower)
+        return Effect.matchCauseEffect(restore(Effect.suspend(() => f(client))), {
+          onFailure: (cause) => {
+            leave(borrower)
+            return isCut ? uncut(fiber, tooLate(method), Effect.failCause(cause)) : Effect.failCause(cause)
+          },
+          onSuccess: (value) => {
+            if (seen !== "ready") seen = "ready"
+            leave(borrower)
+            return isCut ? uncut(fiber, Effect.succeed(value), Effect.succeed(value)) : Effect.succeed(value)
+          }
+        })
+      })
     )
 
   const borrow: Lifecycle<Client>["borrow"] = Effect.uninterruptibleMask((restore) =>
@@ -395,14 +450,14 @@ export const make = Effect.fnUntraced(function* <Client>(
       isExternalError(failure) ? policyError({ kind, name }, method, failure) : failure
 
   const call: Lifecycle<Client>["call"] = (operation, f, given) => {
-    const lending = lend(operation, f)
     if (external !== undefined) {
       return Effect.mapError(
-        external.call(operation, lending, { ...given, idempotent: given?.idempotent ?? false }),
+        external.call(operation, lend(operation, f), { ...given, idempotent: given?.idempotent ?? false }),
         fromPolicy(operation)
       )
     }
     const timeout = given?.timeout
+    const lending = lendDirectly(operation, f)
     return timeout === undefined || timeout === false
       ? lending
       : limited(timeout, () => late(operation, Duration.decode(timeout)))(lending)
@@ -432,7 +487,9 @@ export const make = Effect.fnUntraced(function* <Client>(
     )
 
   const use: Connection<Client>["use"] = (f) =>
-    options.watchUse === true ? call("use", (it) => within(f(it))) : lend("use", (it) => within(f(it)))
+    options.watchUse === true && external !== undefined
+      ? call("use", (it) => within(f(it)))
+      : lend("use", (it) => within(f(it)))
 
   // ---- health --------------------------------------------------------------------------------------------------------
 

@@ -495,7 +495,7 @@ describe("ConnectionLifecycle", () => {
         const { call, connection } = yield* Scope.extend(ConnectionLifecycle.make(it.options), scope)
         const short = yield* Effect.fork(call("short", () => Effect.sleep("2 seconds")))
         const endless = yield* Effect.fork(Effect.exit(call("endless", () => Effect.never)))
-        const stubborn = yield* Effect.fork(Effect.exit(call("stubborn", () => Effect.uninterruptible(Effect.never))))
+        const stubborn = yield* Effect.fork(Effect.exit(connection.use(() => Effect.uninterruptible(Effect.never))))
         yield* turns
         const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
         yield* turns
@@ -517,6 +517,37 @@ describe("ConnectionLifecycle", () => {
           tookMs: 5_000
         })
         assert.strictEqual(yield* Ref.get(it.closed), 1)
+      })
+    )
+
+    it.effect("a call that is cut goes on behind its error, uninterrupted, and whoever interrupted it himself is", () =>
+      Effect.gen(function* () {
+        const it = yield* other
+        const scope = yield* Scope.make()
+        const { call } = yield* Scope.extend(ConnectionLifecycle.make(it.options), scope)
+        const after = yield* Effect.fork(
+          Effect.zipRight(
+            Effect.exit(call("endless", () => Effect.never)),
+            Effect.zipRight(Effect.sleep("1 second"), Effect.succeed("it went on"))
+          )
+        )
+        const slow = yield* Effect.fork(
+          Effect.exit(call("slow", () => Effect.onInterrupt(Effect.never, () => Effect.sleep("10 seconds"))))
+        )
+        yield* turns
+        const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+        yield* turns
+        yield* TestClock.adjust("5 seconds")
+        const interrupting = yield* Effect.fork(Fiber.interrupt(slow))
+        yield* turns
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(yield* Fiber.join(after), "it went on")
+        yield* TestClock.adjust("10 seconds")
+        const interrupted = yield* Fiber.join(interrupting)
+        assert.isTrue(
+          Exit.isInterrupted(interrupted) || (Exit.isSuccess(interrupted) && Exit.isInterrupted(interrupted.value))
+        )
+        yield* Fiber.join(closing)
       })
     )
 

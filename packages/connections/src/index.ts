@@ -1,4 +1,6 @@
+export * as Jira from "./atlassian/Jira.ts"
 export * as StorageFormat from "./atlassian/StorageFormat.ts"
+export * as DynamoDbCache from "./cache/DynamoDbCache.ts"
 export * as Memcached from "./cache/Memcached.ts"
 export * as MemcachedCache from "./cache/MemcachedCache.ts"
 export * as DatabaseError from "./database/DatabaseError.ts"

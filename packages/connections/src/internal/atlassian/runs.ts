@@ -367,3 +367,11 @@ export const toMdast = (
   })
   return out
 }
+
+/** A line that begins with a tag would be a block of HTML: an empty element before it prevents that. */
+export const guarded = (children: ReadonlyArray<Mdast.PhrasingContent>): Array<Mdast.PhrasingContent> =>
+  children.flatMap((child, at): Array<Mdast.PhrasingContent> => {
+    const before = children[at - 1]
+    const starts = before === undefined || before.type === "break"
+    return starts && child.type === "html" ? [{ type: "html", value: "<span></span>" }, child] : [child]
+  })

@@ -202,13 +202,7 @@ const image = (node: Xml.Element): Runs.Leaf | undefined => {
 
 const phrasing = (runs: ReadonlyArray<Runs.Run>, oneLine: boolean): Array<Mdast.PhrasingContent> => {
   const children = Runs.toMdast(Runs.group(runs), oneLine)
-  if (oneLine) return children
-  // A line that begins with a tag would be a block of HTML.
-  return children.flatMap((child, at): Array<Mdast.PhrasingContent> => {
-    const before = children[at - 1]
-    const starts = before === undefined || before.type === "break"
-    return starts && child.type === "html" ? [{ type: "html", value: "<span></span>" }, child] : [child]
-  })
+  return oneLine ? children : Runs.guarded(children)
 }
 
 /** Whether an element may be part of a line: no block, and no macro with a body. */

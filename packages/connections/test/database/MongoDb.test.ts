@@ -2,7 +2,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { ConnectionSuite } from "@underlay/core/testing"
 import { BigDecimal, Chunk, Effect, Fiber, Option, Schema, Stream } from "effect"
 import type * as Mongo from "mongodb"
-import { MongoDb } from "../../src/index.ts"
+import * as MongoDb from "../../src/database/MongoDb.ts"
 import { connect, double, eventually, fresh, reasonOf, Server, User } from "./mongoTest.ts"
 
 describe("MongoDb", () => {

@@ -1,7 +1,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import * as FaultProxy from "@underlay/servers/FaultProxy"
 import { Chunk, Effect, Fiber, Option, Queue, Ref, Schedule, Stream } from "effect"
-import { MongoDb } from "../../src/index.ts"
+import * as MongoDb from "../../src/database/MongoDb.ts"
 import { connect, double, eventually, fresh, reasonOf, Server, settingsOf, User } from "./mongoTest.ts"
 
 type Event = MongoDb.ChangeEvent<typeof User.Type>

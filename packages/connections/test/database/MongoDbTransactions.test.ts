@@ -1,6 +1,6 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Option, Schedule, Stream } from "effect"
-import { MongoDb } from "../../src/index.ts"
+import * as MongoDb from "../../src/database/MongoDb.ts"
 import { connect, double, eventually, fresh, reasonOf, Server } from "./mongoTest.ts"
 
 const noneIsOpen = Effect.flatMap(Server, (server) =>

@@ -1,7 +1,7 @@
 /** What the tests of MongoDB share. */
 import * as MongoWireServer from "@underlay/servers/MongoWireServer"
 import { Context, Effect, Layer, Redacted, Schedule, Schema } from "effect"
-import { MongoDb } from "../../src/index.ts"
+import * as MongoDb from "../../src/database/MongoDb.ts"
 
 export class Server extends Context.Tag("test/Server")<Server, MongoWireServer.MongoWireServer>() {}
 

@@ -9,12 +9,14 @@ import { machine } from "../Harness.ts"
 import * as Load from "../redis/Load.ts"
 import * as Imports from "./imports.ts"
 import * as Memcached from "./memcached.ts"
+import * as MongoDb from "./mongodb.ts"
 import type { Comparing } from "./place.ts"
 import * as Postgres from "./postgres.ts"
 import * as Vector from "./vector.ts"
 
 const areas: Readonly<Record<string, Comparing>> = {
   postgres: Postgres.comparing,
+  mongodb: MongoDb.comparing,
   memcached: Memcached.comparing,
   vector: Vector.comparing,
   imports: Imports.comparing

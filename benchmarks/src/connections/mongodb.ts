@@ -1,0 +1,131 @@
+/**
+ * One document, a thousand as an array and as a stream, and a hundred written, beside the bare driver, at a double of
+ * MongoDB in a process of its own: what is measured is the clients alone.
+ */
+import * as ChildProcess from "node:child_process"
+import * as Path from "node:path"
+import * as MongoDb from "@underlay/connections/database/MongoDb"
+import { Chunk, Effect, Redacted, Schema, Stream } from "effect"
+import { MongoClient } from "mongodb"
+import type * as Load from "../redis/Load.ts"
+import { type Comparing, checked, compared, peer } from "./place.ts"
+
+const Item = Schema.Struct({
+  _id: Schema.Number,
+  name: Schema.String,
+  price: Schema.Number,
+  tags: Schema.Array(Schema.String)
+})
+
+const items = Array.from({ length: 1_000 }, (_, index) => ({
+  _id: index,
+  name: `item ${index}`,
+  price: index / 3,
+  tags: ["a", "b", `c${index}`]
+}))
+
+export const comparing: Comparing = Effect.gen(function* () {
+  const { port } = yield* Effect.acquireRelease(
+    Effect.async<{ readonly child: ChildProcess.ChildProcess; readonly port: number }>((resume) => {
+      const child = ChildProcess.spawn(
+        process.execPath,
+        [
+          "--import",
+          Path.resolve(import.meta.dirname, "../published.mjs"),
+          Path.resolve(import.meta.dirname, "mongoServer.ts")
+        ],
+        { stdio: ["ignore", "inherit", "inherit", "ipc"] }
+      )
+      child.once("message", (port) => resume(Effect.succeed({ child, port: Number(port) })))
+    }),
+    ({ child }) => Effect.sync(() => child.kill("SIGKILL"))
+  )
+  const url = `mongodb://127.0.0.1:${port}/bench`
+  const bare = yield* peer(
+    () => new MongoClient(url).connect(),
+    (client) => client.close()
+  )
+  const own = bare.db("bench").collection<(typeof items)[number]>("items")
+  yield* Effect.promise(() => own.insertMany(items))
+  const internal = yield* MongoDb.make({ url: Redacted.make(url), plane: "internal" })
+  const external = yield* MongoDb.make({ url: Redacted.make(url), plane: "external" })
+  const ours = [
+    ["ours, internal", internal.collection("items", Item)],
+    ["ours, external", external.collection("items", Item)]
+  ] as const
+  const base = "mongodb 7"
+  const many = (answer: unknown): boolean =>
+    (Chunk.isChunk(answer) ? Chunk.size(answer) : (answer as [])?.length) === 1_000
+
+  const one = yield* checked(
+    [
+      { name: base, promise: (worker) => () => own.findOne({ _id: worker }) },
+      ...ours.map(
+        ([name, collection]): Load.Subject => ({ name, effect: (worker) => collection.findOne({ _id: worker }) })
+      )
+    ],
+    (answer) => JSON.stringify(answer).includes("item 0")
+  )
+  const all = yield* checked(
+    [
+      { name: base, promise: () => () => own.find().toArray() },
+      ...ours.map(([name, collection]): Load.Subject => ({ name, effect: () => collection.findAll({}) }))
+    ],
+    many
+  )
+  const streamed = yield* checked(
+    [
+      {
+        name: base,
+        promise: () => async () => {
+          const found: Array<unknown> = []
+          for await (const item of own.find()) found.push(item)
+          return found
+        }
+      },
+      ...ours.map(
+        ([name, collection]): Load.Subject => ({ name, effect: () => Stream.runCollect(collection.find({})) })
+      )
+    ],
+    many
+  )
+  let next = 1_000_000
+  const part = () => Array.from({ length: 100 }, () => ({ _id: next++, name: "new", price: 1, tags: ["x"] }))
+  const written: ReadonlyArray<Load.Subject> = [
+    { name: base, promise: () => () => bare.db("bench").collection<(typeof items)[number]>("new").insertMany(part()) },
+    ...[internal, external].map(
+      (database, index): Load.Subject => ({
+        name: index === 0 ? "ours, internal" : "ours, external",
+        effect: () => Effect.suspend(() => database.collection("new", Item).insertMany(part()))
+      })
+    )
+  ]
+  const limits: ReadonlyArray<Load.Limit> = [{ subject: "ours, internal", to: base, atMost: 1.1 }]
+  return [
+    yield* compared({ title: "MongoDB: one document by its id", base, subjects: one, limits, concurrency: [1, 20] }),
+    yield* compared({
+      title: "MongoDB: a thousand documents",
+      base,
+      subjects: all,
+      limits,
+      concurrency: [1],
+      sliceMs: 250
+    }),
+    yield* compared({
+      title: "MongoDB: a thousand documents, streamed",
+      base,
+      subjects: streamed,
+      limits,
+      concurrency: [1],
+      sliceMs: 250
+    }),
+    yield* compared({
+      title: "MongoDB: a hundred written",
+      base,
+      subjects: written,
+      limits,
+      concurrency: [1],
+      sliceMs: 250
+    })
+  ]
+})

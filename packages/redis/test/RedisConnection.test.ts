@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Connection, Connections } from "@underlay/core"
-import { RedisConnection } from "@underlay/redis"
+import { ConnectionSuite } from "@underlay/core/testing"
+import { type RedisClient, RedisConnection } from "@underlay/redis"
 import * as Need from "@underlay/servers/Need"
 import * as Server from "@underlay/servers/RedisServer"
 import { ConfigProvider, Effect } from "effect"
@@ -93,5 +94,22 @@ describe.skipIf(Need.missing("redis-server"))(
         assert.notInclude(error.message, "hunter2")
       })
     )
+    describe("passes the suite of connections", () => {
+      const url = Effect.map(Server.make(), ({ url }) => url)
+      const direct = (url: string, behaviour: RedisClient.Behaviour = {}) =>
+        Effect.flatMap(RedisConnection.kind.settings, (settings) =>
+          RedisConnection.kindWith(behaviour).make("redis", settings)
+        ).pipe(Effect.withConfigProvider(provider({ REDIS_URL: url })))
+      const suite = ConnectionSuite.suite({
+        make: Effect.flatMap(url, (url) => direct(url)),
+        ask: (client) => client.send("PING"),
+        expected: "PONG",
+        connecting: (mode) =>
+          Effect.flatMap(url, (url) => direct(url, { connect: mode === "eager" ? "eager" : "lazy" })),
+        modes: ["eager", "lazy"],
+        scopes: 10
+      })
+      for (const one of suite.cases) it.live(one.name, () => one.run)
+    })
   }
 )

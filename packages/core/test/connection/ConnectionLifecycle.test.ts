@@ -689,12 +689,39 @@ describe("ConnectionLifecycle", () => {
 
   for (const plane of ["internal", "external"] as const) {
     describe(plane, () => {
+      const opened = { now: 0 }
+      const made = (options: Partial<ConnectionLifecycle.Options<number>> = {}) =>
+        Effect.map(
+          ConnectionLifecycle.make({
+            kind: "fake",
+            name: "fake",
+            plane,
+            watchUse: true,
+            open: Effect.acquireRelease(
+              Effect.sync(() => {
+                opened.now++
+                return 1
+              }),
+              () =>
+                Effect.sync(() => {
+                  opened.now--
+                })
+            ),
+            check: () => Effect.void,
+            ...options
+          }),
+          ({ connection }) => connection
+        )
       const suite = ConnectionSuite.suite({
-        make: Effect.flatMap(other, ({ options }) =>
-          Effect.map(ConnectionLifecycle.make({ ...options, plane, watchUse: true }), ({ connection }) => connection)
-        ),
+        make: made(),
         ask: Effect.succeed,
-        expected: 1
+        expected: 1,
+        connecting: (connect) => made({ connect }),
+        away: (connect) =>
+          made({ connect, open: failure("Unavailable"), watch: { policy: { retry: false, breaker: false } } }),
+        impatient: made({ drainTimeout: "200 millis" }),
+        scopes: 100,
+        left: Effect.sync(() => opened.now)
       })
       for (const test of suite.cases) it.live(test.name, () => test.run)
     })

@@ -14,6 +14,7 @@ import {
   Tracer
 } from "effect"
 import * as Connection from "../../src/connection/Connection.ts"
+import * as ConnectionLifecycle from "../../src/connection/ConnectionLifecycle.ts"
 import * as Connections from "../../src/connection/Connections.ts"
 import * as Correlation from "../../src/operations/Correlation.ts"
 import * as Deadline from "../../src/resilience/Deadline.ts"
@@ -48,6 +49,7 @@ const counting = Effect.gen(function* () {
     settings: Config.all({ host: Config.string("host").pipe(Config.withDefault("localhost")) }),
     make: (name, settings) =>
       Effect.gen(function* () {
+        const release = yield* ConnectionLifecycle.track({ kind: "fake", name })
         const number = yield* Ref.updateAndGet(built, (n) => n + 1)
         yield* Effect.addFinalizer(() => Ref.update(released, (n) => n + 1))
         yield* Effect.flatten(Ref.get(build))
@@ -71,8 +73,8 @@ const counting = Effect.gen(function* () {
             onSuccess: () => Effect.flatten(Ref.get(health))
           }),
           stats: Effect.succeed({ total: 0, idle: 0, inUse: 0, waiting: 0 }),
-          state: Effect.succeed("ready" as const),
-          drained: Effect.never
+          state: release.state(Effect.succeed("ready" as const)),
+          drained: release.drained
         }
       })
   })

@@ -755,7 +755,8 @@ export const make = Effect.fnUntraced(function* (
     maxPoolSize: settings.maxConnections ?? 10,
     maxIdleTimeMS: millis(settings.idleTimeout, 600_000),
     connectTimeoutMS: connectTimeout,
-    serverSelectionTimeoutMS: connectTimeout,
+    // A little less, so that the driver can say what it found.
+    serverSelectionTimeoutMS: Math.ceil(connectTimeout * 0.8),
     waitQueueTimeoutMS: millis(settings.acquireTimeout, 10_000),
     retryWrites: settings.retryWrites ?? true,
     retryReads: settings.retryReads ?? true,

@@ -154,33 +154,32 @@ describe("MongoDb", () => {
     it.scoped("updateMany, deleteMany and the others never take undefined for all", () =>
       Effect.gen(function* () {
         const server = yield* Server
-        const users = fresh(yield* connect())
+        const db = yield* connect()
+        const users = fresh(db)
         yield* users.insertMany([
           { name: "ann", age: 1 },
           { name: "bob", age: 2 }
         ])
-        const filterOf = (value: { readonly name?: string }): Mongo.Filter<typeof User.Encoded> => ({
-          name: value.name
-        })
-        const nothing: { readonly filter?: Mongo.Filter<typeof User.Encoded> } = {}
+        // as a caller does whose types do not see it
+        const untyped: Mongo.Document = {}
+        const raw = db.collection(users.name)
         const before = yield* server.counts
         for (const filter of [
-          filterOf({}),
-          { $or: [{ age: 1 }, filterOf({})] },
-          { age: { $gt: undefined } },
-          // as a caller without types does it
-          nothing.filter as never
+          { name: untyped["name"] },
+          { $or: [{ age: 1 }, { name: untyped["name"] }] },
+          { age: { $gt: untyped["age"] } },
+          untyped["filter"]
         ]) {
           for (const attempt of [
-            users.deleteMany(filter),
-            users.deleteOne(filter),
-            users.updateMany(filter, { $set: { age: 0 } }),
-            users.updateOne(filter, { $set: { age: 0 } }),
-            users.replaceOne(filter, { name: "x", age: 0 }),
-            users.findOneAndDelete(filter),
-            users.bulkWrite([{ deleteMany: { filter } }]),
-            Stream.runDrain(users.find(filter)),
-            users.findOne(filter)
+            raw.deleteMany(filter),
+            raw.deleteOne(filter),
+            raw.updateMany(filter, { $set: { age: 0 } }),
+            raw.updateOne(filter, { $set: { age: 0 } }),
+            raw.replaceOne(filter, { name: "x", age: 0 }),
+            raw.findOneAndDelete(filter),
+            raw.bulkWrite([{ deleteMany: { filter } }]),
+            Stream.runDrain(raw.find(filter)),
+            raw.findOne(filter)
           ]) {
             assert.strictEqual(reasonOf(yield* Effect.flip(attempt)), "InvalidRequest")
           }
@@ -188,7 +187,7 @@ describe("MongoDb", () => {
         const after = yield* server.counts
         assert.deepStrictEqual(after.commands, before.commands)
         assert.strictEqual(yield* users.countDocuments(), 2)
-        const refused = yield* Effect.flip(users.deleteMany({ $and: [{ name: "secret" }, filterOf({})] }))
+        const refused = yield* Effect.flip(raw.deleteMany({ $and: [{ name: "secret" }, { name: untyped["name"] }] }))
         assert.include(refused.message, "$and.1.name")
         assert.notInclude(refused.message, "secret")
       })

@@ -100,10 +100,15 @@ describe("MongoDb when things go wrong", () => {
           yield* users.insertOne({ name: "ann", age: 1 })
           const connections = (yield* server.counts).connections
           yield* server.fail({ commands: ["find", "aggregate", "count"], delayMillis: 30_000, times: 3 })
-          for (const read of [users.findAll({}), users.countDocuments(), users.estimatedCount]) {
+          const reads: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+            users.findAll({}),
+            users.countDocuments(),
+            users.estimatedCount
+          ]
+          for (const read of reads) {
             const { took, value } = yield* timed(Effect.flip(read))
             assert.strictEqual(reasonOf(value), "Timeout")
-            assert.strictEqual("code" in value ? value.code : undefined, "50")
+            assert.strictEqual(Reflect.get(Object(value), "code"), "50")
             assert.isBelow(took, 400)
           }
           // the server ended them, so the sockets are kept
@@ -161,24 +166,22 @@ describe("MongoDb when things go wrong", () => {
       })
     )
 
-    it.scoped("sockets are reset in the middle of everything, fifty times: typed errors only, and it works on", () =>
+    it.scoped("sockets are reset in the middle of everything, twelve times: typed errors only, and it works on", () =>
       Effect.gen(function* () {
         const { db, proxy } = yield* through()
         const users = fresh(db)
         yield* users.insertMany(Array.from({ length: 100 }, (_, age) => ({ name: "u", age })))
-        const work = Effect.all(
-          [
-            users.findAll({}, { batchSize: 10 }),
-            users.updateMany({}, { $inc: { age: 1 } }),
-            users.countDocuments(),
-            Stream.runDrain(users.find({}, { batchSize: 10 })),
-            db.transaction(users.insertOne({ name: "t", age: 1 }), { retries: 2 }),
-            users.insertMany([{ name: "m", age: 1 }])
-          ].map((each) => Effect.exit(each)),
-          { concurrency: "unbounded" }
-        )
+        const each: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+          users.findAll({}, { batchSize: 10 }),
+          users.updateMany({}, { $inc: { age: 1 } }),
+          users.countDocuments(),
+          Stream.runDrain(users.find({}, { batchSize: 10 })),
+          db.transaction(users.insertOne({ name: "t", age: 1 }), { retries: 2 }),
+          users.insertMany([{ name: "m", age: 1 }])
+        ]
+        const work = Effect.all(each.map(Effect.exit), { concurrency: "unbounded" })
         let failed = 0
-        for (let round = 0; round < 50; round++) {
+        for (let round = 0; round < 12; round++) {
           const fiber = yield* Effect.fork(work)
           yield* round % 2 === 0
             ? proxy.resetAfter(round * 13)
@@ -206,7 +209,8 @@ describe("MongoDb when things go wrong", () => {
         const users = fresh(db)
         yield* users.insertOne({ name: "ann", age: 1 })
         yield* server.kill
-        assert.strictEqual(reasonOf(yield* Effect.flip(users.findAll({}))), "Unavailable")
+        const error = yield* Effect.flip(users.findAll({}))
+        assert.strictEqual(reasonOf(error), "Unavailable", String("cause" in error ? error.cause : error))
         assert.strictEqual((yield* db.health).status, "down")
         yield* server.start
         yield* eventually("it works again", Effect.map(Effect.exit(users.findAll({})), Exit.isSuccess))
@@ -313,7 +317,10 @@ describe("MongoDb when things go wrong", () => {
           assert.strictEqual(first.attributes.get("db.collection.name"), name)
           assert.strictEqual(first.attributes.get("db.operation.name"), "insertOne")
           assert.strictEqual(first.attributes.get("server.address"), "127.0.0.1")
-          const shown = JSON.stringify([spans.map((span) => [...span.attributes]), yield* recording.lines])
+          const shown = JSON.stringify([
+            spans.map((span) => [...span.attributes].map(String)),
+            (yield* recording.lines).map((line) => String(line.message))
+          ])
           assert.notInclude(shown, "hush-hush")
         })
     )
@@ -341,9 +348,9 @@ describe("MongoDb when things go wrong", () => {
     Effect.gen(function* () {
       const port = (yield* Effect.scoped(MongoWireServer.make())).port
       const url = `mongodb://127.0.0.1:${port}/?directConnection=true`
-      const eager = yield* timed(Effect.flip(MongoDb.make(settingsOf(url, { connectTimeout: "300 millis" }))))
+      const eager = yield* timed(Effect.flip(MongoDb.make(settingsOf(url, { connectTimeout: "1 second" }))))
       assert.strictEqual(eager.value.reason, "Unavailable")
-      assert.isBelow(eager.took, 1_000)
+      assert.isBelow(eager.took, 1_500)
       const lazy = yield* MongoDb.make(settingsOf(url, { connectTimeout: "300 millis", connect: "lazy" }))
       assert.strictEqual(yield* lazy.state, "idle")
       const background = yield* MongoDb.make(settingsOf(url, { connectTimeout: "300 millis", connect: "background" }))
@@ -362,19 +369,16 @@ describe("MongoDb when things go wrong", () => {
   it.scopedLive("from the registry, by configuration; every wrong setting is told at once, without its value", () =>
     Effect.gen(function* () {
       const server = yield* MongoWireServer.make()
-      const registry = yield* Connections.make([MongoDb.kind])
       const configured = (values: Record<string, string>) =>
         Effect.withConfigProvider(
           ConfigProvider.fromMap(
             new Map(Object.entries(values).map(([key, value]) => [`connections.orders.${key}`, value]))
           )
         )
-      const db = yield* configured({
-        url: server.url,
-        database: "orders",
-        connectTimeout: "2 seconds",
-        plane: "internal"
-      })(registry.get(MongoDb.kind, "orders"))
+      const good = { url: server.url, database: "orders", connectTimeout: "2 seconds", plane: "internal" }
+      const db = yield* configured(good)(
+        Effect.flatMap(Connections.make([MongoDb.kind]), (registry) => registry.get(MongoDb.kind, "orders"))
+      )
       assert.strictEqual(db.name, "orders")
       const count = yield* db.use((database) => database.collection("things").countDocuments())
       assert.strictEqual(count, 0)

@@ -124,10 +124,28 @@ const names: ReadonlyMap<string, readonly [ConnectionErrorReason, string]> = new
   ["BSONRuntimeError", ["InvalidRequest", "a value cannot be stored as BSON"]]
 ])
 
+/** The driver lets some of Node's own errors through. */
+const node: ReadonlyMap<string, readonly [ConnectionErrorReason, string]> = new Map([
+  ["ECONNRESET", ["Unavailable", "the server closed the connection"]],
+  ["EPIPE", ["Unavailable", "the server closed the connection"]],
+  ["ECONNREFUSED", ["Unavailable", "nothing listens at this address: is the server running?"]],
+  ["ETIMEDOUT", ["Timeout", "the server did not answer"]],
+  ["EHOSTUNREACH", ["Unavailable", "there is no way to the host"]],
+  ["ENETUNREACH", ["Unavailable", "there is no way to the network"]],
+  ["ENOTFOUND", ["Unavailable", "the name of the host does not resolve"]],
+  ["EAI_AGAIN", ["Unavailable", "the name of the host does not resolve at present"]]
+])
+
 /** Errors after which it is not known whether a write was done. */
 export const isLost = (thrown: unknown): boolean => {
   const name = textOf(field(thrown, "name"))
-  return name === "MongoNetworkError" || name === "MongoNetworkTimeoutError" || name === "MongoPoolClearedError"
+  const code = textOf(field(thrown, "code"))
+  return (
+    (code !== undefined && node.has(code)) ||
+    name === "MongoNetworkError" ||
+    name === "MongoNetworkTimeoutError" ||
+    name === "MongoPoolClearedError"
+  )
 }
 
 /** The index that forbids it, by name and fields; never by values. */
@@ -187,6 +205,8 @@ export const toConnectionError = (at: At, thrown: unknown): ConnectionError => {
     const unsent = name === "MongoServerSelectionError" || name === "MongoWaitQueueTimeoutError"
     return make(reason, description, unsent ? false : undefined)
   }
+  const ofNode = node.get(textOf(field(thrown, "code")) ?? "")
+  if (ofNode !== undefined) return make(...ofNode)
   if (hasLabel(thrown, "TransientTransactionError")) return make("Conflict", "the transaction failed: run it again")
   if (hasLabel(thrown, "RetryableWriteError")) return make("Unavailable", "the server could not do it at present")
   if (name === "MongoBulkWriteError" && code === undefined) {

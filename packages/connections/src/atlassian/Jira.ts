@@ -341,10 +341,8 @@ export const Change = Schema.Struct({
   id: Schema.String,
   created: Text,
   author: Schema.optionalWith(User, { nullable: true, exact: true }),
-  items: Schema.optionalWith(
-    Schema.Array(Schema.Struct({ field: Text, fieldId: Text, from: Text, fromString: Text, to: Text, toString: Text })),
-    { nullable: true, exact: true }
-  )
+  /** Each with `field`, `from`, `fromString`, `to`, `toString`. */
+  items: Schema.optionalWith(Schema.Array(Anything), { nullable: true, exact: true })
 })
 /**
  * @since 0.1.0

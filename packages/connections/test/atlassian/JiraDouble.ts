@@ -247,7 +247,14 @@ export const start = (issueCount = 0): Effect.Effect<JiraDouble, never, Scope.Sc
         return {
           status: 200,
           body: [
-            { id: "summary", key: "summary", name: "Summary", ...system, clauseNames: ["summary"], schema: { type: "string", system: "summary" } },
+            {
+              id: "summary",
+              key: "summary",
+              name: "Summary",
+              ...system,
+              clauseNames: ["summary"],
+              schema: { type: "string", system: "summary" }
+            },
             { id: "customfield_10010", name: "Points", ...system, custom: true, clauseNames: ["cf[10010]"] }
           ]
         }
@@ -271,7 +278,8 @@ export const start = (issueCount = 0): Effect.Effect<JiraDouble, never, Scope.Sc
         const fields = HttpDouble.fields(input["fields"])
         const errors: Record<string, string> = {}
         if (typeof fields["summary"] !== "string") errors["summary"] = "You must specify a summary of the issue."
-        if (HttpDouble.fields(fields["project"])["key"] === undefined) errors["project"] = "Specify a valid project ID or key"
+        if (HttpDouble.fields(fields["project"])["key"] === undefined)
+          errors["project"] = "Specify a valid project ID or key"
         const { description } = fields
         if (description !== undefined && HttpDouble.fields(description)["type"] !== "doc") {
           errors["description"] = `Operation value must be an Atlassian Document: ${String(description)}`
@@ -314,15 +322,29 @@ export const start = (issueCount = 0): Effect.Effect<JiraDouble, never, Scope.Sc
       if (board !== null) {
         const [, thing, id, list] = board
         if (list === undefined) {
-          const all = Array.from({ length: 60 }, (_, at) => ({ id: at + 1, name: `Board ${at + 1}`, type: at % 2 === 0 ? "scrum" : "kanban", self: "https://double" }))
+          const all = Array.from({ length: 60 }, (_, at) => ({
+            id: at + 1,
+            name: `Board ${at + 1}`,
+            type: at % 2 === 0 ? "scrum" : "kanban",
+            self: "https://double"
+          }))
           const wanted = query.get("type")
           return { status: 200, body: counted(all.filter(({ type }) => wanted === null || type === wanted)) }
         }
         if (id !== "1") return missing
         if (list === "sprint") {
           const states = query.get("state")?.split(",")
-          const all = ["closed", "active", "future"].map((state, at) => ({ id: at + 1, state, name: `Sprint ${at + 1}`, originBoardId: 1, self: "https://double" }))
-          return { status: 200, body: counted(all.filter(({ state }) => states === undefined || states.includes(state))) }
+          const all = ["closed", "active", "future"].map((state, at) => ({
+            id: at + 1,
+            state,
+            name: `Sprint ${at + 1}`,
+            originBoardId: 1,
+            self: "https://double"
+          }))
+          return {
+            status: 200,
+            body: counted(all.filter(({ state }) => states === undefined || states.includes(state)))
+          }
         }
         const all = [...issues.values()].slice(0, thing === "board" ? undefined : 3)
         return {
@@ -331,7 +353,9 @@ export const start = (issueCount = 0): Effect.Effect<JiraDouble, never, Scope.Sc
             startAt,
             maxResults,
             total: all.length,
-            issues: all.slice(startAt, startAt + maxResults).map((issue) => shown(issue, query.get("fields")?.split(",") ?? ["*all"]))
+            issues: all
+              .slice(startAt, startAt + maxResults)
+              .map((issue) => shown(issue, query.get("fields")?.split(",") ?? ["*all"]))
           }
         }
       }
@@ -401,7 +425,13 @@ export const start = (issueCount = 0): Effect.Effect<JiraDouble, never, Scope.Sc
             return refused({ comment: "Comment body is not valid!" })
           }
           if (method === "POST") {
-            const comment = { id: String(next++), body: body["body"], created: now, updated: now, ...(body["visibility"] === undefined ? {} : { visibility: body["visibility"] }) }
+            const comment = {
+              id: String(next++),
+              body: body["body"],
+              created: now,
+              updated: now,
+              ...(body["visibility"] === undefined ? {} : { visibility: body["visibility"] })
+            }
             issue.comments.push(comment)
             return { status: 201, body: commentOf(comment) }
           }
@@ -424,7 +454,22 @@ export const start = (issueCount = 0): Effect.Effect<JiraDouble, never, Scope.Sc
           return {
             status: 200,
             body: counted(
-              Array.from({ length: 55 }, (_, at) => ({ id: String(at), author: user("me"), created: now, items: [{ field: "status", fieldtype: "jira", fieldId: "status", from: "1", fromString: "To Do", to: "2", toString: "Done" }] }))
+              Array.from({ length: 55 }, (_, at) => ({
+                id: String(at),
+                author: user("me"),
+                created: now,
+                items: [
+                  {
+                    field: "status",
+                    fieldtype: "jira",
+                    fieldId: "status",
+                    from: "1",
+                    fromString: "To Do",
+                    to: "2",
+                    toString: "Done"
+                  }
+                ]
+              }))
             )
           }
         case "attachments": {
@@ -445,7 +490,12 @@ export const start = (issueCount = 0): Effect.Effect<JiraDouble, never, Scope.Sc
             const watchers = [...issue.watchers].map(user)
             return {
               status: 200,
-              body: { self: "https://double", isWatching: issue.watchers.has("me"), watchCount: watchers.length, watchers }
+              body: {
+                self: "https://double",
+                isWatching: issue.watchers.has("me"),
+                watchCount: watchers.length,
+                watchers
+              }
             }
           }
           return { status: 204 }
@@ -454,7 +504,7 @@ export const start = (issueCount = 0): Effect.Effect<JiraDouble, never, Scope.Sc
           return undefined
       }
     }
-    const http = yield* HttpDouble.start(new OpenApi("jira-v3.json", ""), (asked) => route(asked))
+    const http = yield* HttpDouble.start(new OpenApi("jira-v3.json", "", ["User.accountId"]), (asked) => route(asked))
     const double: JiraDouble = Object.assign(http, {
       issues,
       files,

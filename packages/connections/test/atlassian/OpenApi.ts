@@ -42,10 +42,19 @@ export class OpenApi {
   private readonly operations = new Map<string, Array<Operation>>()
   private readonly compiled = new Map<string, ValidateFunction>()
 
-  constructor(file: string, prefix: string) {
+  /** `nullable` are properties ("User.accountId") that may be null by the words of a description, though not by its types. */
+  constructor(file: string, prefix: string, nullable: ReadonlyArray<string> = []) {
     const text = Fs.readFileSync(Path.join(Need.sharedData, "openapi", file), "utf8")
     this.spec = record(withNull(JSON.parse(text)))
     this.prefix = prefix
+    for (const place of nullable) {
+      const [schema = "", property = ""] = place.split(".")
+      const schemas = record(record(this.spec["components"])["schemas"])
+      const properties = record(schemas[schema])["properties"]
+      if (typeof properties === "object" && properties !== null) {
+        Object.assign(properties, { [property]: { anyOf: [record(properties)[property], { type: "null" }] } })
+      }
+    }
     this.ajv.addSchema({ $id: "api", components: this.spec["components"] })
     for (const [template, methods] of Object.entries(record(this.spec["paths"]))) {
       const pattern = new RegExp(`^${template.replace(/[.]/g, "\\.").replace(/\{[^}]+\}/g, "[^/]+")}$`)
@@ -110,7 +119,11 @@ export class OpenApi {
       } else this.check(`${what}: parameter ${name}`, schema, read)
     }
     for (const parameter of parameters) {
-      if (parameter["in"] === "query" && parameter["required"] === true && !url.searchParams.has(String(parameter["name"]))) {
+      if (
+        parameter["in"] === "query" &&
+        parameter["required"] === true &&
+        !url.searchParams.has(String(parameter["name"]))
+      ) {
         this.problems.push(`${what}: the parameter ${String(parameter["name"])} is missing`)
       }
     }
@@ -135,7 +148,8 @@ export class OpenApi {
     const response = record(found.operation["responses"])[String(status)]
     if (response === undefined) {
       // Limits and failures of the service are not in the descriptions.
-      if (status < 429 && status !== 413 && status !== 401 && status !== 410) this.problems.push(`${what}: not described`)
+      if (status < 429 && status !== 413 && status !== 401 && status !== 410)
+        this.problems.push(`${what}: not described`)
       return
     }
     const schema = record(record(record(response)["content"])["application/json"])["schema"]

@@ -38,7 +38,7 @@ export interface Checksum {
 
 /**
  * What is kept with an object. `contentType` is `application/octet-stream` unless it is given. Names of `metadata` are
- * `a-z 0-9 - _ .` and begin with a letter or digit; its values, and the other fields, are printable ASCII without spaces
+ * `a-z 0-9 -` and begin with a letter or digit; its values, and the other fields, are printable ASCII without spaces
  * at their ends; all metadata together has at most 2,048 bytes.
  *
  * @since 0.1.0
@@ -435,13 +435,8 @@ export const checkAttributes = (
   }
   let size = 0
   for (const [name, value] of Object.entries(metadata ?? {})) {
-    if (!/^[a-z0-9][a-z0-9._-]*$/.test(name)) {
-      return fail(
-        "InvalidRequest",
-        method,
-        key,
-        "a name of metadata is a-z 0-9 - _ . and begins with a letter or digit"
-      )
+    if (!/^[a-z0-9][a-z0-9-]*$/.test(name)) {
+      return fail("InvalidRequest", method, key, "a name of metadata is a-z 0-9 - and begins with a letter or digit")
     }
     if (typeof value !== "string" || (value !== "" && !printable.test(value))) {
       return fail("InvalidRequest", method, key, `the metadata "${name}" is not printable ASCII: encode it`)

@@ -126,7 +126,7 @@ const whole = [
           contentDisposition: 'attachment; filename="a.txt"',
           contentEncoding: "identity",
           contentLanguage: "de",
-          metadata: { "with-dash": "a, b; c=d", under_score: "1", empty: "" }
+          metadata: { "with-dash": "a, b; c=d", "x-2": "1", empty: "" }
         }
         yield* store.put(key, "x", attributes)
         const head = yield* store.head(key)
@@ -158,6 +158,7 @@ const whole = [
         const key = `${prefix}a`
         for (const options of [
           { metadata: { Upper: "x" } },
+          { metadata: { under_score: "x" } },
           { metadata: { "": "x" } },
           { metadata: { a: "ü" } },
           { metadata: { a: "x\r\ny: z" } },

@@ -63,6 +63,7 @@ const meanings: Readonly<Record<string, Meaning>> = {
     "InvalidRequest",
     "a part is smaller than the endpoint takes: raise partSize to 5 MiB or more"
   ),
+  InvalidRange: meaning("InvalidRequest", "the range lies beyond the end of the object"),
   KeyTooLongError: meaning("InvalidRequest", "the key is longer than the endpoint takes"),
   InvalidObjectState: meaning("Conflict", "the object is archived: restore it first")
 }

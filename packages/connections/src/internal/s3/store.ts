@@ -783,7 +783,8 @@ const quoted = (etag: string): string => (etag === "*" ? "*" : `"${etag}"`)
 
 const putConditions = (given: ObjectStore.PutOptions): Record<string, string> => ({
   ...(given.ifNoneMatch === undefined ? {} : { "if-none-match": "*" }),
-  ...(given.ifMatch === undefined ? {} : { "if-match": quoted(given.ifMatch) })
+  // Without quotes: Ceph compares what it is given as it is, Amazon takes both.
+  ...(given.ifMatch === undefined ? {} : { "if-match": given.ifMatch })
 })
 
 const objectHeaders = (

@@ -223,7 +223,8 @@ export const upload = <E>(
         Effect.map(({ text }) => {
           const root = Xml.parse(text)
           const etag = root === undefined ? undefined : Xml.textOf(root, "ETag")
-          return { key, size, etag: unquoted(etag ?? expected ?? "") }
+          // Ceph 16 says nothing here.
+          return { key, size, etag: unquoted(etag === undefined || etag === "" ? (expected ?? "") : etag) }
         })
       )
     /** Whether the object that is there is the one of these parts. */

@@ -55,5 +55,8 @@ export const textOf = (element: Element, name: string): string | undefined => ch
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 export const isWritable = (text: string): boolean => !/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/.test(text)
 
+const named: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;" }
+
 /** White space is written so that a parser leaves it as it is. */
-export const escape = (text: string): string => text.replace(/[&<>"'\r\n\t]/g, (char) => `&#${char.charCodeAt(0)};`)
+export const escape = (text: string): string =>
+  text.replace(/[&<>"'\r\n\t]/g, (char) => named[char] ?? `&#${char.charCodeAt(0)};`)

@@ -15,7 +15,8 @@ import {
   Redacted,
   Schema,
   Stream,
-  TestClock
+  TestClock,
+  TestContext
 } from "effect"
 import fc from "fast-check"
 import { Jira } from "../../src/index.ts"
@@ -558,38 +559,40 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Jira, on a double of it", "
 
   describe("what goes wrong", () => {
     const retried = (headers: Record<string, string> | ((now: number) => Record<string, string>), wait: number) =>
-      withJira((jira, double) =>
-        Effect.gen(function* () {
-          const now = yield* Clock.currentTimeMillis
-          double.next((_, response) => {
-            response.sendDate = false
-            response.writeHead(429, typeof headers === "function" ? headers(now) : headers).end()
-            return true
+      withJira(
+        (jira, double) =>
+          Effect.gen(function* () {
+            const now = yield* Clock.currentTimeMillis
+            double.next((_, response) => {
+              response.sendDate = false
+              response.writeHead(429, typeof headers === "function" ? headers(now) : headers).end()
+              return true
+            })
+            const before = double.asked.length
+            const fiber = yield* Effect.fork(jira.myself)
+            yield* until(() => double.asked.length === before + 1)
+            // The answer is on its way: the wait begins when it is here.
+            yield* until(() => double.sockets() > 0)
+            yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 100)))
+            yield* TestClock.adjust(wait - 1)
+            yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 50)))
+            assert.strictEqual(double.asked.length, before + 1)
+            yield* TestClock.adjust(1)
+            yield* until(() => double.asked.length === before + 2)
+            assert.strictEqual((yield* Fiber.join(fiber)).accountId, "me")
           })
-          const before = double.asked.length
-          const fiber = yield* Effect.fork(jira.myself)
-          yield* until(() => double.asked.length === before + 1)
-          // The answer is on its way: the wait begins when it is here.
-          yield* until(() => double.sockets() > 0)
-          yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 100)))
-          yield* TestClock.adjust(wait - 1)
-          yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 50)))
-          assert.strictEqual(double.asked.length, before + 1)
-          yield* TestClock.adjust(1)
-          yield* until(() => double.asked.length === before + 2)
-          assert.strictEqual((yield* Fiber.join(fiber)).accountId, "me")
-        })
-      )
+        // The clock is given here: within a file that uses `layer`, `it.effect` has the clock of that.
+      ).pipe(Effect.provide(TestContext.TestContext))
 
-    it.effect("429 with Retry-After in seconds: the read waits so long (pchuri/confluence-cli#218)", () =>
+    it.live("429 with Retry-After in seconds: the read waits so long (pchuri/confluence-cli#218)", () =>
       retried({ "retry-after": "7" }, 7_000)
     )
 
-    it.effect("429 with Retry-After as a date", () =>
+    it.live("429 with Retry-After as a date", () =>
       retried((now) => ({ "retry-after": new Date(now + 9_000).toUTCString() }), 9_000)
     )
 
-    it.effect("429 with X-RateLimit-Reset alone", () =>
+    it.live("429 with X-RateLimit-Reset alone", () =>
       retried((now) => ({ "x-ratelimit-reset": new Date(now + 5_000).toISOString() }), 5_000)
     )
 

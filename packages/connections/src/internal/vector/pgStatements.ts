@@ -47,13 +47,21 @@ export const index = (
   return `using hnsw ${on} with (m = ${Math.trunc(m)}, ef_construction = ${Math.trunc(efConstruction)})`
 }
 
-const number = (value: number): number => Math.fround(value)
+// One unit in the last place of a 64-bit number, doubled to be on the safe side.
+const nearly = 2 ** -51
 
-/** A vector as the server reads it, of 32-bit floats. */
+/**
+ * A vector as the server reads it: the nearest 32-bit floats. It takes the decimal digits of the 64-bit numbers to the
+ * nearest ones itself, as `Math.fround` takes the numbers, unless one lies in the very middle of two; then the 32-bit ones
+ * are written, which takes twice the digits.
+ */
 export const written = (vector: ReadonlyArray<number>): string => {
-  let text = "["
-  for (let i = 0; i < vector.length; i++) text += i === 0 ? number(vector[i] ?? 0) : `,${number(vector[i] ?? 0)}`
-  return `${text}]`
+  for (let i = 0; i < vector.length; i++) {
+    const value = vector[i] ?? 0
+    const margin = value * nearly
+    if (Math.fround(value + margin) !== Math.fround(value - margin)) return JSON.stringify(vector.map(Math.fround))
+  }
+  return JSON.stringify(vector)
 }
 
 /** The server prints as few digits as tell a 32-bit float from its neighbours. */

@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+import * as HttpClient from "@effect/platform/HttpClient"
 import {
   type CheckResult,
   type Connection,
@@ -21,7 +22,7 @@ import * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
@@ -313,7 +314,14 @@ export const make = Effect.fnUntraced(function* (
   )
   let active = 0
   const max = settings.maxConnections ?? 50
-  const wire = Client.make({ name, endpoint, region, credentials, http })
+  const wire = Client.make({
+    name,
+    endpoint,
+    region,
+    credentials,
+    // its own span would be a second one for the same call
+    http: HttpClient.withTracerDisabledWhen(http, () => true)
+  })
   const send: Client.Send = (operation, input) =>
     Effect.suspend(() => {
       active++
@@ -375,11 +383,37 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const service = Table.makeService(call, name)
-  return {
-    ...service,
-    connection: { ...lifecycle.connection, use: (f) => lifecycle.connection.use(() => f(service)) }
-  }
+  const limit = Duration.decode(timeout)
+  const silent: Client.Send = (operation, input) =>
+    Effect.timeoutFail(Effect.disconnect(send(operation, input)), {
+      duration: limit,
+      onTimeout: () =>
+        new ConnectionError({
+          reason: "Timeout",
+          ...{ kind: at.kind, connection: name, method: operation },
+          description: `the service did not answer within ${Duration.format(limit)}`
+        })
+    })
+  const lent: Connection<Service> = { ...lifecycle.connection, use: (f) => lifecycle.connection.use(() => f(service)) }
+  silently.set(service, silent)
+  const whole = { ...service, connection: lent }
+  silently.set(whole, silent)
+  return whole
 })
+
+/** Sends without being watched, for the adapters of this package whose plane is the internal one. */
+const silently = new WeakMap<object, Client.Send>()
+
+/**
+ * The plain way to the service that a client has.
+ *
+ * @internal
+ */
+export const silentOf = (service: Service): Effect.Effect<Client.Send> =>
+  Effect.suspend(() => {
+    const send = silently.get(service)
+    return send === undefined ? Effect.dieMessage("this client was not made by DynamoDb.make") : Effect.succeed(send)
+  })
 
 /** Of what changes something and has no answer, nobody knows whether it was done. */
 const inDoubt = (error: ConnectionError): ConnectionError => {

@@ -317,7 +317,8 @@ describe.skipIf(Need.missing("memcached"))(Need.title("Memcached", "memcached"),
     describe("suite of connections", () => {
       const suite = ConnectionSuite.suite({
         make: Effect.map(connect(), ({ connection }) => connection),
-        ask: (client) => Effect.zipRight(client.set("suite", "42"), Effect.map(client.get("suite"), text)),
+        ask: (client: Memcached.Service) =>
+          Effect.zipRight(client.set("suite", "42"), Effect.map(client.get("suite"), text)),
         expected: Option.some("42")
       })
       for (const one of suite.cases) it.effect(one.name, () => one.run)

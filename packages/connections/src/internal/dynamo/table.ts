@@ -808,7 +808,7 @@ export const makeService = (call: Call, connection: string) => {
       item: A,
       options?: PutOptions<I> & { readonly returnValues?: "none" | undefined }
     ): Effect.Effect<void, ConnectionError>
-    function put(item: A, options: PutOptions<I> = {}): Effect.Effect<Option.Option<A> | void, ConnectionError> {
+    function put(item: A, options: PutOptions<I> = {}): Effect.Effect<Option.Option<A> | undefined, ConnectionError> {
       const old = options.returnValues === "old"
       return Effect.flatMap(putFields("PutItem", item, options), (input) =>
         Effect.flatMap(
@@ -817,7 +817,7 @@ export const makeService = (call: Call, connection: string) => {
             old ? { ...input, ReturnValues: "ALL_OLD" } : input,
             options.idempotent ?? (options.condition === undefined && !old)
           ),
-          (output) => (old ? readOption("PutItem", output["Attributes"]) : Effect.void)
+          (output) => (old ? readOption("PutItem", output["Attributes"]) : Effect.succeed(undefined))
         )
       )
     }
@@ -841,7 +841,7 @@ export const makeService = (call: Call, connection: string) => {
       key: KeyOf<A, PK, SK>,
       actions: (to: Actions<I>) => ReadonlyArray<Expression.Action>,
       options: UpdateOptions<I> = {}
-    ): Effect.Effect<A | Option.Option<A> | void, ConnectionError> {
+    ): Effect.Effect<A | Option.Option<A> | undefined, ConnectionError> {
       const { returnValues = "none" } = options
       return Effect.flatMap(updateFields("UpdateItem", key, actions, options), ({ idempotent, input }) =>
         Effect.flatMap(
@@ -852,12 +852,12 @@ export const makeService = (call: Call, connection: string) => {
               : { ...input, ReturnValues: returnValues === "new" ? "ALL_NEW" : "ALL_OLD" },
             options.idempotent ?? (idempotent && returnValues !== "old")
           ),
-          (output): Effect.Effect<A | Option.Option<A> | void, ConnectionError> =>
+          (output): Effect.Effect<A | Option.Option<A> | undefined, ConnectionError> =>
             returnValues === "new"
               ? read("UpdateItem", output["Attributes"] ?? {})
               : returnValues === "old"
                 ? readOption("UpdateItem", output["Attributes"])
-                : Effect.void
+                : Effect.succeed(undefined)
         )
       )
     }
@@ -873,7 +873,7 @@ export const makeService = (call: Call, connection: string) => {
     function remove(
       key: KeyOf<A, PK, SK>,
       options: DeleteOptions<I> = {}
-    ): Effect.Effect<Option.Option<A> | void, ConnectionError> {
+    ): Effect.Effect<Option.Option<A> | undefined, ConnectionError> {
       const old = options.returnValues === "old"
       return Effect.flatMap(deleteFields("DeleteItem", key, options), (input) =>
         Effect.flatMap(
@@ -882,7 +882,7 @@ export const makeService = (call: Call, connection: string) => {
             old ? { ...input, ReturnValues: "ALL_OLD" } : input,
             options.idempotent ?? (options.condition === undefined && !old)
           ),
-          (output) => (old ? readOption("DeleteItem", output["Attributes"]) : Effect.void)
+          (output) => (old ? readOption("DeleteItem", output["Attributes"]) : Effect.succeed(undefined))
         )
       )
     }
@@ -940,7 +940,8 @@ export const makeService = (call: Call, connection: string) => {
 
     const itemsOf = (pages: Stream.Stream<Page<A>, ConnectionError>, limit: number | undefined) => {
       const items = Stream.mapConcatChunk(pages, (page) => Chunk.unsafeFromArray(page.items))
-      return limit === undefined ? items : Stream.take(items, limit)
+      // a limit that cannot be is refused with the pages
+      return limit === undefined || !(limit > 0) ? items : Stream.take(items, limit)
     }
 
     const listFields = (options: ListOptions<I>, at: Expression.Placeholders): Output => {
@@ -982,10 +983,12 @@ export const makeService = (call: Call, connection: string) => {
           }
           const of = yield* Effect.mapError(encodeOne(partition, options.partition), notStorable("Query"))
           const wanted: Array<unknown> = []
+          let made: KeyCondition | undefined
           const encoded = new Map<unknown, unknown>()
           if (options.sort !== undefined && sort !== undefined) {
             // once to learn of the values, once with what is stored of them
-            options.sort(onKey)([sort], (value) => wanted.push(value))
+            made = options.sort(onKey)
+            made([sort], (value) => wanted.push(value))
             for (const value of wanted) {
               encoded.set(value, yield* Effect.mapError(encodeOne(sort, value), notStorable("Query")))
             }
@@ -998,10 +1001,10 @@ export const makeService = (call: Call, connection: string) => {
                 at
               )
             ]
-            if (options.sort !== undefined && sort !== undefined) {
+            if (made !== undefined && sort !== undefined) {
               keys.push(
                 Expression.condition(
-                  options.sort(onKey)([sort], (value) => encoded.get(value)),
+                  made([sort], (value) => encoded.get(value)),
                   at
                 )
               )

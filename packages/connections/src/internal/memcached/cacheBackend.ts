@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
 import * as Compression from "../cache/compression.ts"
+import { failureOf } from "../cache/errors.ts"
 import * as Polling from "../cache/polling.ts"
 import { expiryOf, hashedKey, type Raw } from "./client.ts"
 import * as Protocol from "./protocol.ts"
@@ -554,16 +555,3 @@ const tooLarge = (method: string): Cache.CacheError =>
 
 const refusalOf = (method: string, reply: Protocol.Reply): Cache.CacheError =>
   "text" in reply && /too large/.test(reply.text) ? tooLarge(method) : rejected(method, "the server refused it")
-
-const failureOf = (method: string, error: ConnectionError): Cache.CacheError =>
-  new Cache.CacheError({
-    reason:
-      error.reason === "Timeout"
-        ? "Timeout"
-        : error.reason === "Unavailable" || error.reason === "Throttled" || error.reason === "Closed"
-          ? "Unavailable"
-          : "Rejected",
-    method,
-    description: error.description,
-    cause: error
-  })

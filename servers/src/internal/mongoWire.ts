@@ -85,6 +85,10 @@ const header = (length: number, responseTo: number, code: number): Buffer => {
 /** Int64 come as `Long` where a number would lose something, binaries as `Binary`. */
 export const deserialize = (bytes: Uint8Array): Doc => Bson.deserialize(bytes)
 
+/** Every value with its type, so that it can be passed on as it is. */
+export const deserializeExactly = (bytes: Uint8Array): Doc =>
+  Bson.deserialize(bytes, { promoteValues: false, promoteLongs: false, promoteBuffers: false })
+
 interface Parsed {
   readonly requestId: number
   readonly legacy: boolean
@@ -93,7 +97,7 @@ interface Parsed {
   readonly database: string
 }
 
-const parse = (message: Buffer): Parsed => {
+const parse = (message: Buffer, deserialize: (bytes: Uint8Array) => Doc): Parsed => {
   const requestId = message.readInt32LE(4)
   const code = message.readInt32LE(12)
   if (code === opQuery) {
@@ -159,7 +163,11 @@ const replyOf = (request: Parsed, answer: Doc): Buffer => {
 }
 
 /** Listens for the life of the scope. */
-export const serve = (handler: Handler, port?: number): Effect.Effect<Listener, never, Scope.Scope> =>
+export const serve = (
+  handler: Handler,
+  port?: number,
+  read: (bytes: Uint8Array) => Doc = deserialize
+): Effect.Effect<Listener, never, Scope.Scope> =>
   Effect.gen(function* () {
     const sockets = new Set<Net.Socket>()
     let server: Net.Server | undefined
@@ -180,7 +188,7 @@ export const serve = (handler: Handler, port?: number): Effect.Effect<Listener, 
       let turn = Promise.resolve()
       const answer = async (message: Buffer): Promise<void> => {
         if (socket.destroyed) return
-        const request = parse(message)
+        const request = parse(message, read)
         const name = Object.keys(request.body)[0] ?? ""
         let reply: Doc | undefined
         try {

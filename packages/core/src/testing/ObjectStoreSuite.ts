@@ -526,13 +526,14 @@ const conditions = [
             const results = yield* Effect.forEach(
               Array.from({ length: 20 }, (_, i) => `${who} ${i}`),
               (racer) =>
-                Effect.either(
-                  Effect.as(
-                    streams
-                      ? store.put(key, Stream.make(encoder.encode(racer)), options)
-                      : store.put(key, racer, options),
-                    racer
-                  )
+                (streams
+                  ? store.put(key, Stream.make(encoder.encode(racer)), options)
+                  : store.put(key, racer, options)
+                ).pipe(
+                  Effect.as(racer),
+                  // A server that is overrun may refuse some, who ask again.
+                  Effect.retry({ times: 5, while: (error) => error.isRetryable }),
+                  Effect.either
                 ),
               { concurrency: "unbounded" }
             )

@@ -23,8 +23,11 @@ import * as Xml from "./xml.ts"
 export interface Uploads {
   /** Runs one: it is refused once the release has begun, and cut when it does not wait any longer. */
   readonly run: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E | ConnectionError>
-  /** What has to be undone in the background before the connection is gone. */
-  readonly later: (effect: Effect.Effect<void>) => Effect.Effect<void>
+  /**
+   * Undoes something. Who was interrupted waits two seconds for it at the most; after that it goes on in the background,
+   * and the release of the connection waits for it.
+   */
+  readonly undo: (effect: Effect.Effect<void>) => Effect.Effect<void>
 }
 
 /** To be made after the connection: it is released before it. */
@@ -65,10 +68,12 @@ export const makeUploads = (
           active++
           return Effect.ensuring(Effect.raceFirst(effect, Deferred.await(cut)), leave)
         }),
-      later: (effect) =>
+      undo: (effect) =>
         Effect.suspend(() => {
           active++
-          return Effect.asVoid(Effect.forkDaemon(Effect.ensuring(effect, leave)))
+          return Effect.flatMap(Effect.forkDaemon(Effect.ensuring(effect, leave)), (fiber) =>
+            Effect.asVoid(Effect.timeoutOption(Effect.interruptible(Fiber.await(fiber)), "2 seconds"))
+          )
         })
     }
   })
@@ -152,17 +157,14 @@ export const upload = <E>(
           () => Effect.void
         ),
         Effect.retry({ times: 3, schedule: Schedule.exponential("100 millis") }),
-        Effect.ignore,
-        Effect.disconnect,
-        Effect.timeoutOption("15 seconds"),
-        Effect.asVoid
+        Effect.ignore
       )
 
   /** The id is learned, whatever happens to who asked: an upload that nobody knows of could not be aborted. */
   const begun = (restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) =>
     Effect.flatMap(Effect.forkDaemon(Effect.interruptible(create)), (fiber) =>
       Effect.onInterrupt(restore(Fiber.join(fiber)), () =>
-        uploads.later(
+        uploads.undo(
           Effect.flatMap(Fiber.await(fiber), (exit) => (Exit.isSuccess(exit) ? abort(exit.value) : Effect.void))
         )
       )
@@ -266,7 +268,7 @@ export const upload = <E>(
           )
         ),
         restore,
-        Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : abort(id)))
+        Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : uploads.undo(abort(id))))
       )
     )
   )

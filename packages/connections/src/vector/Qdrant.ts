@@ -198,17 +198,17 @@ const payloadMetadata = (metadata: VectorStore.Metadata): VectorStore.Metadata =
 }
 
 /**
- * A record as JSON of a point. Under the cosine metric the server keeps vectors with the length one only, so what others
+ * A record as a point. Under the cosine metric the server keeps vectors with the length one only, so what others
  * were is kept beside them.
  */
 const pointOf = (
   record: VectorStore.StoredRecord,
   metric: VectorStore.Metric,
   idOf: (id: string) => string | number
-): string => {
+): unknown => {
   const squares = metric === "cosine" ? squaresOf(record.vector) : 1
   const changes = !isUnit(squares)
-  return JSON.stringify({
+  return {
     id: idOf(record.id),
     vector: changes && !isMeasurable(squares) ? shortened(record.vector, squares) : record.vector,
     payload: {
@@ -217,7 +217,17 @@ const pointOf = (
       ...(record.document === undefined ? {} : { [documentKey]: record.document }),
       ...(changes ? { [vectorKey]: Remote.encodeFloats(record.vector) } : {})
     }
-  })
+  }
+}
+
+/** What a record takes in JSON, rather too much than too little. */
+const sizeOf = (record: VectorStore.StoredRecord): number => {
+  let size = record.vector.length * 28 + (record.id.length + (record.document?.length ?? 0)) * 2 + 150
+  for (const key of Object.keys(record.metadata)) {
+    const value = record.metadata[key]
+    size += key.length * 2 + (typeof value === "string" ? value.length * 2 : 25)
+  }
+  return size
 }
 
 const metadataOf = (payload: unknown): VectorStore.Metadata => {
@@ -619,29 +629,26 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
     upsert: (name, records) =>
       withCollection("upsert", name, (collection) =>
         Effect.flatMap(VectorStore.checkRecords("upsert", collection, records), (checked) => {
-          const batches = VectorStore.batches(
-            checked.map((record) => pointOf(record, collection.metric, idOf)),
-            {
-              maxCount: settings.batchSize ?? 1_000,
-              maxBytes: settings.batchBytes ?? 16_000_000,
-              sizeOf: (point) => Buffer.byteLength(point) + 1
-            }
-          )
+          const batches = VectorStore.batches(checked, {
+            maxCount: settings.batchSize ?? 1_000,
+            maxBytes: settings.batchBytes ?? 16_000_000,
+            sizeOf
+          })
           let written = 0
           return Effect.forEach(
             batches,
-            (points) =>
+            (batch) =>
               send(
                 "Qdrant.upsert",
                 "PUT",
                 pathOf(name, "/points?wait=true"),
-                `{"points":[${points.join(",")}]}`,
+                JSON.stringify({ points: batch.map((record) => pointOf(record, collection.metric, idOf)) }),
                 twice
               ).pipe(
                 Effect.flatMap((answer) => completed("upsert", name, answer)),
                 Effect.tap(() =>
                   Effect.sync(() => {
-                    written += points.length
+                    written += batch.length
                   })
                 )
               ),

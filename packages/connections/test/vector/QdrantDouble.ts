@@ -621,7 +621,7 @@ export const make = async (options: Options): Promise<QdrantDouble> => {
         const vector = vectorOf(collection, at(body, "query"))
         const threshold = at(body, "score_threshold")
         const nearer = distance === "Euclid" ? 1 : -1
-        const found = matching(collection, at(body, "filter"))
+        const found = [...matching(collection, at(body, "filter"))]
           .reverse()
           .map((point) => ({ point, score: scoreOf(distance, point.vector, vector) }))
           .filter(({ score }) => typeof threshold !== "number" || (score - Math.fround(threshold)) * nearer <= 0)

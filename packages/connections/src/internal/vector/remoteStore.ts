@@ -153,9 +153,8 @@ const mostEquals = 40_000
 
 /** 32-bit floats in base64, little-endian: exactly what they are, in few characters. */
 export const encodeFloats = (vector: ReadonlyArray<number>): string => {
-  const bytes = Buffer.allocUnsafe(vector.length * 4)
-  for (let i = 0; i < vector.length; i++) bytes.writeFloatLE(Math.fround(vector[i] ?? 0), i * 4)
-  return bytes.toString("base64")
+  const bytes = Buffer.from(Float32Array.from(vector).buffer)
+  return (isLittleEndian ? bytes : bytes.swap32()).toString("base64")
 }
 
 export const decodeFloats = (text: string): ReadonlyArray<number> => {
@@ -164,6 +163,8 @@ export const decodeFloats = (text: string): ReadonlyArray<number> => {
   for (let i = 0; i < vector.length; i++) vector[i] = bytes.readFloatLE(i * 4)
   return vector
 }
+
+const isLittleEndian = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1
 
 /** The vector with the length one; itself, where it has that as nearly as 32 bits can tell. */
 export const unit = (vector: ReadonlyArray<number>): ReadonlyArray<number> => {

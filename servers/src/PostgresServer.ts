@@ -10,6 +10,7 @@ import * as Path from "node:path"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as Certificates from "./internal/certificates.ts"
 import * as Need from "./Need.ts"
 
 /** The server could not be made or started, or a program of it failed. */
@@ -38,6 +39,8 @@ export interface PostgresServer {
   readonly password: string
   readonly database: string
   readonly url: string
+  /** Of a server with TLS: the authority, and a client's own certificate, as texts and files. */
+  readonly certificates: Certificates.Certificates | undefined
   /** Kills it as a crash would: SIGKILL, no farewell. Returns when the process is gone. */
   readonly kill: Effect.Effect<void>
   /** Stops it as an administrator would (a fast shutdown); its clients are told. */
@@ -140,6 +143,27 @@ export const make = (
       ...["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"]
     ])
 
+    const { tls } = options
+    const certificates =
+      tls === undefined
+        ? undefined
+        : yield* Effect.mapError(Certificates.make(folder), (description) => new PostgresServerError({ description }))
+    const clientFiles = { cert: certificates?.certFile ?? "", key: certificates?.keyFile ?? "" }
+    if (certificates !== undefined && tls !== undefined) {
+      yield* Effect.sync(() => {
+        for (const file of Object.values(clientFiles)) own(file)
+        Fs.chmodSync(clientFiles.key, 0o600)
+        for (const file of [certificates.caFile, certificates.serverCertFile, certificates.serverKeyFile]) own(file)
+        Fs.chmodSync(certificates.serverKeyFile, 0o600)
+        const rule = `all all 127.0.0.1/32 scram-sha-256`
+        Fs.writeFileSync(
+          Path.join(data, "pg_hba.conf"),
+          `hostssl ${rule}${tls.clientCertificate === true ? " clientcert=verify-ca" : ""}\n` +
+            (tls.only === true || tls.clientCertificate === true ? "" : `hostnossl ${rule}\n`)
+        )
+      })
+    }
+
     let child: ChildProcess.ChildProcess | undefined
     let log = ""
 
@@ -161,7 +185,19 @@ export const make = (
         running.kill(signal)
       })
 
-    const settings = { fsync: "off", unix_socket_directories: "", ...options.settings }
+    const settings = {
+      fsync: "off",
+      unix_socket_directories: "",
+      ...(certificates === undefined
+        ? {}
+        : {
+            ssl: "on",
+            ssl_ca_file: certificates.caFile,
+            ssl_cert_file: certificates.serverCertFile,
+            ssl_key_file: certificates.serverKeyFile
+          }),
+      ...options.settings
+    }
 
     const launch = Effect.async<"ready" | "again", PostgresServerError>((resume) => {
       log = ""
@@ -265,6 +301,7 @@ export const make = (
       password,
       database,
       url: `postgres://${username}:${encodeURIComponent(password)}@${host}:${port}/${database}`,
+      certificates,
       // Backends that are frozen would outlive the server.
       kill: Effect.zipRight(thaw, end("SIGKILL")),
       stop: Effect.zipRight(thaw, end("SIGINT")),
@@ -292,7 +329,12 @@ export const make = (
               "ON_ERROR_STOP=1"
             ],
             text,
-            { PGPASSWORD: password }
+            {
+              PGPASSWORD: password,
+              ...(certificates === undefined
+                ? {}
+                : { PGSSLMODE: "require", PGSSLCERT: clientFiles.cert, PGSSLKEY: clientFiles.key })
+            }
           ),
           (output) => output.trimEnd()
         )

@@ -1,3 +1,4 @@
+export * as Confluence from "./atlassian/Confluence.ts"
 export * as Jira from "./atlassian/Jira.ts"
 export * as StorageFormat from "./atlassian/StorageFormat.ts"
 export * as DynamoDbCache from "./cache/DynamoDbCache.ts"

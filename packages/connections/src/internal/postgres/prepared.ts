@@ -37,6 +37,8 @@ export const make = (max: number): Statements => {
   return {
     session: () => {
       const mine = new Set<string>()
+      // What the server may still have under a name that is not to be used as it is.
+      const stale = new Set<string>()
       return {
         prepare: (sql) => {
           const name = nameOf(sql)
@@ -44,6 +46,7 @@ export const make = (max: number): Statements => {
           const parsed = mine.delete(name)
           if (parsed) mine.add(name)
           let evicted: string | undefined
+          if (stale.delete(name)) return { name, parsed: false, evicted: name }
           if (!parsed && mine.size >= max) {
             ;[evicted] = mine
             if (evicted !== undefined) mine.delete(evicted)
@@ -55,6 +58,7 @@ export const make = (max: number): Statements => {
         },
         forget: (name) => {
           mine.delete(name)
+          stale.add(name)
         }
       }
     }

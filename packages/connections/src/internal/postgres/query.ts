@@ -83,6 +83,30 @@ const extended = (wire: Wire, request: Request, prepared: Prepared | undefined):
   }
 }
 
+interface Shape {
+  readonly names: ReadonlyArray<string>
+  /** A row without values. Rows that are copies of one object have one hidden class, which is what makes them cheap. */
+  readonly template: Readonly<Record<string, unknown>>
+}
+
+const shapes = new Map<string, Shape>()
+
+const shapeOf = (fields: ReadonlyArray<Field>): Shape => {
+  const names = fields.map(({ name }) => name)
+  const key = names.join("\0")
+  const known = shapes.get(key)
+  if (known !== undefined) return known
+  const template: Record<string, unknown> = {}
+  for (const name of names) {
+    // Also a column may be named __proto__.
+    Object.defineProperty(template, name, { value: null, enumerable: true, configurable: true, writable: true })
+  }
+  const shape: Shape = { names, template: { ...template } }
+  if (shapes.size >= 1_000) shapes.clear()
+  shapes.set(key, shape)
+  return shape
+}
+
 /** What `pg` calls. `failed` is told of the first error, be it the server's or the connection's. */
 abstract class Query {
   readonly request: Request
@@ -90,7 +114,8 @@ abstract class Query {
   readonly types: Types
   readonly failed: (error: unknown) => void
   protected parsers: Array<Parse> = []
-  protected names: Array<string> = []
+  protected names: ReadonlyArray<string> = []
+  protected template: Readonly<Record<string, unknown>> = {}
 
   constructor(request: Request, prepared: Prepared | undefined, types: Types, failed: (error: unknown) => void) {
     this.request = request
@@ -107,37 +132,34 @@ abstract class Query {
   }
 
   protected describe({ fields }: RowDescription): void {
-    this.parsers = new Array(fields.length)
-    this.names = new Array(fields.length)
-    for (let index = 0; index < fields.length; index++) {
-      const field = fields[index]
-      if (field === undefined) continue
-      this.parsers[index] = this.types.getTypeParser(field.dataTypeID, "text")
-      this.names[index] = field.name
-    }
+    this.parsers = fields.map(({ dataTypeID }) => this.types.getTypeParser(dataTypeID, "text"))
+    const shape = shapeOf(fields)
+    this.names = shape.names
+    this.template = shape.template
   }
 
   protected read({ fields }: DataRow): unknown {
-    const { names, parsers } = this
-    const count = fields.length
-    if (this.request.rows === "array") {
-      const row = new Array<unknown>(count)
-      for (let index = 0; index < count; index++) {
-        const value = fields[index] ?? null
-        const parse = parsers[index]
-        row[index] = value === null || parse === undefined ? null : parse(value)
-      }
-      return row
-    }
-    const row: Record<string, unknown> = {}
+    return this.request.rows === "array" ? this.list(fields) : this.record(fields)
+  }
+
+  private list(fields: DataRow["fields"]): ReadonlyArray<unknown> {
+    const { parsers } = this
+    const count = parsers.length
+    const row = new Array<unknown>(count)
     for (let index = 0; index < count; index++) {
-      const value = fields[index] ?? null
-      const parse = parsers[index]
-      const name = names[index] ?? ""
-      const read = value === null || parse === undefined ? null : parse(value)
-      if (name === "__proto__") {
-        Object.defineProperty(row, name, { value: read, enumerable: true, configurable: true, writable: true })
-      } else row[name] = read
+      const value = fields[index] as string | null
+      row[index] = value === null ? null : (parsers[index] as Parse)(value)
+    }
+    return row
+  }
+
+  private record(fields: DataRow["fields"]): Record<string, unknown> {
+    const { names, parsers } = this
+    const count = parsers.length
+    const row = { ...this.template }
+    for (let index = 0; index < count; index++) {
+      const value = fields[index] as string | null
+      if (value !== null) row[names[index] as string] = (parsers[index] as Parse)(value)
     }
     return row
   }

@@ -113,7 +113,7 @@ const codeOf = (error: unknown): string | undefined =>
 
 const isStale = (error: unknown): boolean => {
   const code = codeOf(error)
-  if (code === "26000") return true
+  if (code === "26000" || code === "42P05") return true
   return (
     code === "0A000" &&
     typeof error === "object" &&
@@ -260,8 +260,18 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     pump()
   }
 
-  const errorOf = (job: Job): ConnectionError =>
-    job.timedOut && codeOf(job.error) === "57014" ? late(job) : toConnectionError(at(job.method), job.error)
+  const errorOf = (job: Job): ConnectionError => {
+    if (job.timedOut && codeOf(job.error) === "57014") return late(job)
+    if (job.query.prepared === undefined || !isStale(job.error)) return toConnectionError(at(job.method), job.error)
+    return new ConnectionError({
+      ...at(job.method),
+      connection: options.name,
+      reason: "Conflict",
+      code: codeOf(job.error) ?? "0A000",
+      description: "a table was changed after the statement was prepared: run the transaction again",
+      cause: job.error
+    })
+  }
 
   /** A statement whose plan the server has dropped did nothing: outside a transaction it is sent once more. */
   const again = (job: Job): boolean => {

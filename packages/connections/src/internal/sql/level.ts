@@ -167,7 +167,11 @@ export const hold = (place: Place, level: Level): Effect.Effect<void, SqlError, 
     )
   )
 
-const conflicts = (error: ConnectionError): boolean => error.code === "40001" || error.code === "40P01"
+// Serialization failure, deadlock, and a prepared statement whose table was changed: what PostgreSQL says to run again.
+const conflicts = (error: ConnectionError): boolean =>
+  error.reason === "Conflict" && error.code !== undefined && again.has(error.code)
+
+const again = new Set(["40001", "40P01", "0A000", "26000", "42P05"])
 
 const noted = (level: Level, error: ConnectionError): ConnectionError => {
   if (conflicts(error)) root(level).conflict = true

@@ -5,7 +5,7 @@ import * as MongoDb from "../../src/database/MongoDb.ts"
 import { eventually, reasonOf, User } from "./mongoTest.ts"
 
 export const engineSuite = <R>(
-  it: Vitest.MethodsNonLive<R>,
+  it: Vitest.MethodsNonLive<R, true>,
   options: {
     readonly make: Effect.Effect<MongoDb.MongoDbConnection, unknown, R | Scope.Scope>
     readonly changeStreams: boolean
@@ -41,7 +41,10 @@ export const engineSuite = <R>(
         price: BigDecimal.unsafeFromString("12.75"),
         ratio: 1.5
       }
-      const id = yield* things.insertOne(given)
+      const insert = things.insertOne(given)
+      const id = yield* insert
+      // the same effect run again is another document
+      assert.notStrictEqual(yield* insert, id)
       const found = yield* Effect.flatMap(things.findById(id), (it) => it)
       assert.strictEqual(BigDecimal.format(found.price), "12.75")
       assert.deepStrictEqual([...found.bytes], [0, 1, 255])

@@ -157,8 +157,12 @@ export const make = <A, I extends object>(
 
   const idOf = (id: unknown): Effect.Effect<Id, DocumentInvalid> => Effect.map(codec.decodeId(id), (it) => it as Id)
 
+  /** Anew for each run of the effect, for the driver writes the `_id` into what it is given. */
+  const encodedNew = (document: unknown): Effect.Effect<Mongo.Document, DocumentInvalid> =>
+    Effect.suspend(() => codec.encodeNew(document))
+
   const insertOne: Collection<A, I>["insertOne"] = (document, settings) =>
-    Effect.flatMap(codec.encodeNew(document), (encoded) =>
+    Effect.flatMap(encodedNew(document), (encoded) =>
       Effect.flatMap(
         run(operations.insertOne, settings, (collection, driver) => collection.insertOne(encoded, driver)),
         (result) => idOf(result.insertedId)
@@ -282,7 +286,7 @@ export const make = <A, I extends object>(
 
   const replaceOne: Collection<A, I>["replaceOne"] = (filter, document, settings) =>
     filtered(operations.replaceOne, filter, (filter) =>
-      Effect.flatMap(codec.encodeNew(document), (encoded) =>
+      Effect.flatMap(encodedNew(document), (encoded) =>
         Effect.flatMap(
           run(operations.replaceOne, settings, (collection, driver) =>
             collection.replaceOne(filter, encoded, {
@@ -332,7 +336,7 @@ export const make = <A, I extends object>(
 
   const findOneAndReplace: Collection<A, I>["findOneAndReplace"] = (filter, document, settings) =>
     filtered(operations.findOneAndReplace, filter, (filter) =>
-      Effect.flatMap(codec.encodeNew(document), (encoded) =>
+      Effect.flatMap(encodedNew(document), (encoded) =>
         Effect.flatMap(
           run(operations.findOneAndReplace, settings, (collection, driver) =>
             collection.findOneAndReplace(filter, encoded, {
@@ -467,7 +471,11 @@ export const make = <A, I extends object>(
     insertOne,
     insertMany,
     findOne: (filter, settings) => filtered(operations.findOne, filter, (filter) => findOneBy(filter, settings)),
-    findById: (id, settings) => Effect.flatMap(codec.encodeId(id), (_id) => findOneBy({ _id }, settings)),
+    findById: (id, settings) =>
+      Effect.flatMap(
+        Effect.suspend(() => codec.encodeId(id)),
+        (_id) => findOneBy({ _id }, settings)
+      ),
     find,
     findAll,
     updateOne: update(operations.updateOne, "updateOne"),

@@ -29,6 +29,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { AdfDocument, AdfMark, AdfNode } from "../internal/atlassian/adfText.ts"
 import * as AdfText from "../internal/atlassian/adfText.ts"
+import * as Query from "../internal/atlassian/query.ts"
 import * as Site from "../internal/atlassian/site.ts"
 import type * as HttpConnection from "../internal/http/httpConnection.ts"
 
@@ -597,12 +598,15 @@ export class Jira extends Context.Tag("@underlay/connections/Jira")<Jira, JiraCo
 const api = "/rest/api/3"
 const agile = "/rest/agile/1.0"
 
-type Query = Readonly<Record<string, string | number | boolean | ReadonlyArray<string> | undefined>>
+type Parameters = Readonly<Record<string, string | number | boolean | ReadonlyArray<string> | undefined>>
 
-const get = (path: string, query: Query = {}): HttpClientRequest.HttpClientRequest =>
+const get = (path: string, query: Parameters = {}): HttpClientRequest.HttpClientRequest =>
   withQuery(HttpClientRequest.get(path), query)
 
-const withQuery = (request: HttpClientRequest.HttpClientRequest, query: Query): HttpClientRequest.HttpClientRequest =>
+const withQuery = (
+  request: HttpClientRequest.HttpClientRequest,
+  query: Parameters
+): HttpClientRequest.HttpClientRequest =>
   HttpClientRequest.setUrlParams(
     request,
     Object.entries(query).flatMap(
@@ -706,7 +710,7 @@ const clientOf = (site: Site.Site): JiraClient => {
     path: string,
     item: Schema.Schema<A, I>,
     idOf: (item: A) => string | undefined,
-    query: Query
+    query: Parameters
   ): Stream.Stream<A, ConnectionError> =>
     Site.countedPages(at, operation, idOf, (startAt) =>
       Effect.map(
@@ -715,7 +719,7 @@ const clientOf = (site: Site.Site): JiraClient => {
       )
     )
 
-  const agileIssues = (operation: string, path: string, query: Query): Stream.Stream<Issue, ConnectionError> =>
+  const agileIssues = (operation: string, path: string, query: Parameters): Stream.Stream<Issue, ConnectionError> =>
     Site.countedPages(
       at,
       operation,
@@ -1164,28 +1168,9 @@ export const adf = {
  * @since 0.1.0
  * @category models
  */
-export type JqlValue = string | number | { readonly call: string }
+export type JqlValue = Query.Value
 
-const escapes: Readonly<Record<string, string>> = { '"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t" }
-
-const quote = (text: string): string =>
-  `"${text.replace(
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is escaped
-    /["\\\u0000-\u001f]/g,
-    (char) => escapes[char] ?? `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`
-  )}"`
-
-const valueText = (value: JqlValue): string =>
-  typeof value === "string" ? quote(value) : typeof value === "number" ? String(value) : value.call
-
-const fieldText = (field: string): string => (/^cf\[\d+\]$/.test(field) ? field : quote(field))
-
-const valuesText = (values: ReadonlyArray<JqlValue>): string => `(${values.map(valueText).join(", ")})`
-
-const join = (word: string, clauses: ReadonlyArray<string>): string => {
-  const some = clauses.filter((clause) => clause.trim() !== "")
-  return some.length === 1 ? (some[0] ?? "") : some.map((clause) => `(${clause})`).join(` ${word} `)
-}
+const fieldText = (field: string): string => (/^cf\[\d+\]$/.test(field) ? field : Query.quote(field))
 
 /**
  * Builds queries of Jira. All that comes from outside is quoted, fields too; each function gives a text.
@@ -1197,29 +1182,28 @@ const join = (word: string, clauses: ReadonlyArray<string>): string => {
  */
 export const jql = {
   /** A text as a value. */
-  quote,
-  eq: (field: string, value: JqlValue): string => `${fieldText(field)} = ${valueText(value)}`,
-  ne: (field: string, value: JqlValue): string => `${fieldText(field)} != ${valueText(value)}`,
-  gt: (field: string, value: JqlValue): string => `${fieldText(field)} > ${valueText(value)}`,
-  gte: (field: string, value: JqlValue): string => `${fieldText(field)} >= ${valueText(value)}`,
-  lt: (field: string, value: JqlValue): string => `${fieldText(field)} < ${valueText(value)}`,
-  lte: (field: string, value: JqlValue): string => `${fieldText(field)} <= ${valueText(value)}`,
+  quote: Query.quote,
+  eq: (field: string, value: JqlValue): string => `${fieldText(field)} = ${Query.valueText(value)}`,
+  ne: (field: string, value: JqlValue): string => `${fieldText(field)} != ${Query.valueText(value)}`,
+  gt: (field: string, value: JqlValue): string => `${fieldText(field)} > ${Query.valueText(value)}`,
+  gte: (field: string, value: JqlValue): string => `${fieldText(field)} >= ${Query.valueText(value)}`,
+  lt: (field: string, value: JqlValue): string => `${fieldText(field)} < ${Query.valueText(value)}`,
+  lte: (field: string, value: JqlValue): string => `${fieldText(field)} <= ${Query.valueText(value)}`,
   /** None is in an empty list: Jira refuses that, so it is a clause that no issue meets. */
   in: (field: string, values: ReadonlyArray<JqlValue>): string =>
-    values.length === 0 ? "issuekey is EMPTY" : `${fieldText(field)} in ${valuesText(values)}`,
+    values.length === 0 ? "issuekey is EMPTY" : `${fieldText(field)} in ${Query.valuesText(values)}`,
   notIn: (field: string, values: ReadonlyArray<JqlValue>): string =>
-    values.length === 0 ? "issuekey is not EMPTY" : `${fieldText(field)} not in ${valuesText(values)}`,
+    values.length === 0 ? "issuekey is not EMPTY" : `${fieldText(field)} not in ${Query.valuesText(values)}`,
   /** Words in a text field; what has a meaning in searches for text is taken as it is. */
-  contains: (field: string, text: string): string =>
-    `${fieldText(field)} ~ ${quote(text.replace(/[+\-&|!(){}[\]^~*?\\:"/]/g, "\\$&"))}`,
+  contains: (field: string, text: string): string => `${fieldText(field)} ~ ${Query.quote(Query.searchText(text))}`,
   isEmpty: (field: string): string => `${fieldText(field)} is EMPTY`,
   isNotEmpty: (field: string): string => `${fieldText(field)} is not EMPTY`,
   /** A function of Jira as a value: `jql.call("membersOf", "admins")`. Its name is not quoted. */
   call: (name: string, ...values: ReadonlyArray<string>): { readonly call: string } => ({
-    call: `${name.replace(/[^\w.]/g, "")}(${values.map(quote).join(", ")})`
+    call: `${name.replace(/[^\w.]/g, "")}(${values.map(Query.quote).join(", ")})`
   }),
-  and: (...clauses: ReadonlyArray<string>): string => join("AND", clauses),
-  or: (...clauses: ReadonlyArray<string>): string => join("OR", clauses),
+  and: (...clauses: ReadonlyArray<string>): string => Query.join("AND", clauses),
+  or: (...clauses: ReadonlyArray<string>): string => Query.join("OR", clauses),
   not: (clause: string): string => `NOT (${clause})`,
   orderBy: (clause: string, ...orders: ReadonlyArray<readonly [field: string, direction: "asc" | "desc"]>): string =>
     orders.length === 0

@@ -180,6 +180,15 @@ const messagesOf = (body: unknown): ReadonlyArray<string> => {
   )
 }
 
+/** The number that a conflict of versions tells. */
+const versionOf = (body: unknown): string | undefined =>
+  [
+    ...messagesOf(body),
+    ...list(record(body)["errors"]).flatMap((error) => [record(error)["title"], record(error)["detail"]])
+  ]
+    .map((text) => (typeof text === "string" ? /current version\D{0,8}(\d{1,9})/i.exec(text)?.[1] : undefined))
+    .find((number) => number !== undefined)
+
 /** What an error of Atlassian means. Its sentences can repeat what was sent, so they are recognised but not shown. */
 const errorOf = (
   status: number,
@@ -224,7 +233,9 @@ const errorOf = (
     return { code, description: "it is larger than the site takes" }
   }
   if (status === 409) {
-    return { code, description: `it was changed meanwhile, or is there already${about}` }
+    const version = versionOf(body)
+    const current = version === undefined ? "" : `; the current version is ${version}`
+    return { code, description: `it was changed meanwhile, or is there already${about}${current}` }
   }
   if (status === 400 || status === 422) {
     if (messages.some((each) => /nextPageToken|page token|cursor/i.test(each))) {

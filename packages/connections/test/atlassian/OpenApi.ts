@@ -75,6 +75,17 @@ export class OpenApi {
     return found.sort((a, b) => a.template.split("{").length - b.template.split("{").length)[0]
   }
 
+  /** What a reference at the place of a body or parameter stands for. */
+  private resolved(value: unknown): Json {
+    let found = record(value)
+    while (typeof found["$ref"] === "string") {
+      let at: unknown = this.spec
+      for (const part of found["$ref"].slice(2).split("/")) at = record(at)[part]
+      found = record(at)
+    }
+    return found
+  }
+
   private check(what: string, schema: unknown, value: unknown): void {
     const text = JSON.stringify(schema).replaceAll("#/components", "api#/components")
     let validate = this.compiled.get(text)
@@ -96,14 +107,16 @@ export class OpenApi {
       this.undescribed.add(`${method} ${url.pathname.replace(/\/[\d]+(?=\/|$)/g, "/…")}`)
       return
     }
-    const parameters = (Array.isArray(found.operation["parameters"]) ? found.operation["parameters"] : []).map(record)
+    const parameters = (Array.isArray(found.operation["parameters"]) ? found.operation["parameters"] : []).map((each) =>
+      this.resolved(each)
+    )
     for (const [name, value] of url.searchParams) {
       const parameter = parameters.find((each) => each["in"] === "query" && each["name"] === name)
       if (parameter === undefined) {
         this.problems.push(`${what}: there is no parameter ${name}`)
         continue
       }
-      const schema = record(parameter["schema"])
+      const schema = this.resolved(parameter["schema"])
       const type = String(Array.isArray(schema["type"]) ? schema["type"][0] : schema["type"])
       const read =
         type === "integer" || type === "number"
@@ -127,7 +140,7 @@ export class OpenApi {
         this.problems.push(`${what}: the parameter ${String(parameter["name"])} is missing`)
       }
     }
-    const content = record(record(found.operation["requestBody"])["content"])
+    const content = record(this.resolved(found.operation["requestBody"])["content"])
     const type = (contentType ?? "").split(";")[0] ?? ""
     if (Object.keys(content).length === 0) {
       if (body !== "") this.problems.push(`${what}: it takes no body`)
@@ -148,8 +161,7 @@ export class OpenApi {
     const response = record(found.operation["responses"])[String(status)]
     if (response === undefined) {
       // Limits and failures of the service are not in the descriptions.
-      if (status < 429 && status !== 413 && status !== 401 && status !== 410)
-        this.problems.push(`${what}: not described`)
+      if (status < 429 && ![401, 403, 409, 410, 413].includes(status)) this.problems.push(`${what}: not described`)
       return
     }
     const schema = record(record(record(response)["content"])["application/json"])["schema"]

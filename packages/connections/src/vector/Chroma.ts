@@ -248,18 +248,18 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
         }
   }
 
-  const describe = (name: string): Effect.Effect<unknown, ConnectionError> =>
-    Effect.catchIf(
-      send("Chroma.getCollection", "GET", `${root}/${nameThere(name)}`),
-      (error) => error.code === Remote.collectionNotFound,
-      () => Effect.succeed(undefined)
+  const describe = (method: string, name: string): Effect.Effect<unknown, Remote.Fail> =>
+    Effect.flatMap(
+      send("Chroma.getCollection", "GET", `${root}/${nameThere(name)}`, undefined, Remote.orMissing),
+      (answer) => Remote.present(method, name, answer, infoOf(answer) !== undefined, errorOf)
     )
 
   const { forget, withCollection } = Remote.knowledge<Collection>((method, name) =>
-    Effect.flatMap(describe(name), (answer): Effect.Effect<Collection | undefined, Remote.Fail> => {
+    Effect.flatMap(describe(method, name), (answer): Effect.Effect<Collection | undefined, Remote.Fail> => {
       if (answer === undefined) return Effect.succeed(undefined)
       const info = infoOf(answer)
-      return info?.dimensions === undefined
+      if (info === undefined) return Remote.unexpected(method, name, "there is no collection in it")
+      return info.dimensions === undefined
         ? new VectorStore.VectorStoreError({
             reason: "Unsupported",
             method,
@@ -407,12 +407,18 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
       }
       const release = Effect.suspend(() => {
         for (const key of keys) if (writing.get(key) === done) writing.delete(key)
-        return Deferred.succeed(done, undefined)
+        return Effect.asVoid(Deferred.succeed(done, undefined))
       })
-      const waited = Effect.forEach(before, Deferred.await, { discard: true })
-      // who gives up waiting holds up those after it no longer than those before it do
+      let turn = before.size === 0
+      const waited = Effect.zipRight(
+        Effect.forEach(before, Deferred.await, { discard: true }),
+        Effect.sync(() => {
+          turn = true
+        })
+      )
       return Effect.onExit(Effect.zipRight(waited, effect), () =>
-        before.size === 0 ? release : Effect.asVoid(Effect.forkDaemon(Effect.zipRight(waited, release)))
+        // who gives up waiting still stands between those before it and those after it
+        Effect.suspend(() => (turn ? release : Effect.asVoid(Effect.forkDaemon(Effect.zipRight(waited, release)))))
       )
     })
 
@@ -556,7 +562,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
         }
         // The server gives one that is there as it is, whatever else was asked for: what it gives is looked at.
         const answer =
-          (yield* describe(name)) ??
+          (yield* describe("ensureCollection", name)) ??
           (yield* send(
             "Chroma.createCollection",
             "POST",
@@ -589,13 +595,13 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
         onSuccess: () => {
           forget(name)
           return send("Chroma.deleteCollection", "DELETE", `${root}/${nameThere(name)}`, undefined, {
+            ...Remote.orMissing,
             idempotent: false
           }).pipe(
-            Effect.as(true),
-            Effect.catchIf(
-              (error) => error.code === Remote.collectionNotFound,
-              () => Effect.succeed(false)
+            Effect.flatMap((answer) =>
+              Remote.present("dropCollection", name, answer, Remote.at(answer, "error") === undefined, errorOf)
             ),
+            Effect.map((answer) => answer !== undefined),
             Remote.typed("dropCollection", name)
           )
         }

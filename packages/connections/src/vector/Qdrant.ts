@@ -340,19 +340,20 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
         }
   }
 
-  const describe = (name: string): Effect.Effect<unknown, ConnectionError> =>
-    Effect.catchIf(
-      send("Qdrant.getCollection", "GET", pathOf(name)),
-      (error) => error.code === Remote.collectionNotFound,
-      () => Effect.succeed(undefined)
+  const describe = (method: string, path: string, name?: string): Effect.Effect<unknown, Remote.Fail> =>
+    Effect.flatMap(send("Qdrant.getCollection", "GET", path, undefined, Remote.orMissing), (answer) =>
+      Remote.present(method, name, answer, Remote.isObject(resultOf(answer)), errorOf)
     )
 
   const { forget, withCollection } = Remote.knowledge<Collection>((method, name) =>
-    Effect.flatMap(describe(name), (answer): Effect.Effect<Collection | undefined, Remote.Fail> => {
-      if (answer === undefined) return Effect.succeed(undefined)
-      const info = infoOf(name, answer)
-      return info === undefined ? foreign(method, name) : Effect.succeed({ ...info, name })
-    })
+    Effect.flatMap(
+      describe(method, pathOf(name), name),
+      (answer): Effect.Effect<Collection | undefined, Remote.Fail> => {
+        if (answer === undefined) return Effect.succeed(undefined)
+        const info = infoOf(name, answer)
+        return info === undefined ? foreign(method, name) : Effect.succeed({ ...info, name })
+      }
+    )
   )
 
   const foreign = (method: string, name: string) =>
@@ -569,7 +570,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
         yield* VectorStore.checkShape("ensureCollection", name, shape, capabilities)
         yield* VectorStore.checkIndex("ensureCollection", name, options, capabilities)
         forget(name)
-        let answer = yield* describe(name)
+        let answer = yield* describe("ensureCollection", pathOf(name), name)
         if (answer === undefined) {
           yield* Effect.catchIf(
             create(name, shape, options?.index),
@@ -577,7 +578,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
             () => Effect.void
           )
           // it may be another's, who was quicker
-          answer = yield* describe(name)
+          answer = yield* describe("ensureCollection", pathOf(name), name)
         }
         const found = infoOf(name, answer)
         if (found === undefined) return yield* foreign("ensureCollection", name)
@@ -606,12 +607,8 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
           names,
           (name) =>
             Effect.map(
-              Effect.catchIf(
-                send("Qdrant.getCollection", "GET", `/collections/${encodeURIComponent(name)}`),
-                // gone meanwhile
-                (error) => error.code === Remote.collectionNotFound,
-                () => Effect.succeed(undefined)
-              ),
+              // one that is gone meanwhile is left out
+              describe("collections", `/collections/${encodeURIComponent(name)}`),
               (answer) => infoOf(name, answer)
             ),
           { concurrency: 8 }

@@ -646,7 +646,7 @@ describe("Chroma, answers as the server gives them", () => {
       next = [404, { error: "NotFoundError", message: "Collection [x] does not exists" }]
       assert.strictEqual((yield* Effect.flip(store.count("abc"))).reason, "CollectionNotFound")
       next = [200, { hello: "world" }]
-      assert.strictEqual((yield* Effect.flip(store.count("abc"))).reason, "Unsupported")
+      assert.strictEqual((yield* Effect.flip(store.count("abc"))).reason, "Unknown")
       assert.strictEqual((yield* Effect.flip(Chroma.make({ url }))).reason, "InvalidSettings")
     })
   )

@@ -554,6 +554,21 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Qdrant as a connection, on 
       })
     )
 
+    it.scopedLive("external: a collection that is not there yet is no failure in trace and log", () =>
+      Effect.gen(function* () {
+        const there = yield* double()
+        const recording = yield* Recording.make
+        const { store } = yield* Qdrant.make({ url: there.url, plane: "external" })
+        yield* recording.within(
+          Effect.zipRight(Effect.flip(store.query("nowhere", { vector: [1, 0] })), store.ensureCollection("new", shape))
+        )
+        assert.isTrue(
+          (yield* recording.spans).every(({ status }) => status._tag === "Ended" && Exit.isSuccess(status.exit))
+        )
+        assert.isTrue((yield* recording.lines).every(({ level }) => level._tag === "Debug"))
+      })
+    )
+
     it.scopedLive("external: a deletion by filter is not sent twice", () =>
       Effect.gen(function* () {
         const there = yield* double()

@@ -7,7 +7,7 @@ import * as VectorStore from "@underlay/core/storage/VectorStore"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import type { HttpConnection, RequestOptions } from "../http/httpConnection.ts"
+import type { HttpConnection, RequestOptions, ServiceError } from "../http/httpConnection.ts"
 
 export type Fail = VectorStore.VectorStoreError | ConnectionError
 
@@ -32,6 +32,24 @@ export const sender =
       { ...options, schema: Schema.Unknown }
     )
   }
+
+/** For requests whose 404 is an answer, and no failure to be logged. */
+export const orMissing: RequestOptions = { accept: (status) => status === 404 || (status >= 200 && status < 300) }
+
+/** An answer that may be a 404: nothing, where it says that there is no such collection. */
+export const present = (
+  method: string,
+  collection: string | undefined,
+  answer: unknown,
+  isThere: boolean,
+  errorOf: (status: number, body: unknown) => ServiceError
+): Effect.Effect<unknown, VectorStore.VectorStoreError> => {
+  if (isThere) return Effect.succeed(answer)
+  const said = errorOf(404, answer)
+  return said.code === collectionNotFound
+    ? Effect.succeed(undefined)
+    : Effect.fail(unexpected(method, collection, said.description ?? "is this the service that was meant?"))
+}
 
 /** The errors of the connection as those of the port. */
 export const typed =

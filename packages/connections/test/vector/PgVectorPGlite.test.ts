@@ -16,7 +16,10 @@ const options = { timeout: "60 seconds", excludeTestServices: true } as const
 describe("PgVector", () => {
   layer(PGlite.layer(), options)("on PGlite", (it) => {
     it.layer(PgVector.layerSql(), { timeout: "60 seconds" })("exact", (it) => {
-      for (const one of Suite.applicable(VectorStoreSuite.suite, ["exact", "atomicBatches"])) {
+      for (const one of Suite.applicable(VectorStoreSuite.make({ filters: 500, filtersPerCase: 100 }), [
+        "exact",
+        "atomicBatches"
+      ])) {
         it.effect(one.name, () => one.run, 60_000)
       }
 
@@ -119,7 +122,7 @@ describe("PgVector", () => {
     })
 
     it.layer(indexed, { timeout: "60 seconds" })("with an HNSW index, in a schema of its own", (it) => {
-      for (const one of Suite.applicable(VectorStoreSuite.make({ filters: 250 }), ["atomicBatches"])) {
+      for (const one of Suite.applicable(VectorStoreSuite.make({ filters: 100 }), ["atomicBatches"])) {
         it.effect(one.name, () => one.run, 60_000)
       }
 

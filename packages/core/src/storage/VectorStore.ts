@@ -511,7 +511,14 @@ export const checkName = (method: string, name: string): Effect.Effect<void, Vec
         "a collection's name is 3 to 512 of the characters a-z A-Z 0-9 . _ -"
       )
 
-const isName = (name: unknown): name is string => typeof name === "string" && /^[a-zA-Z0-9._-]{3,512}$/.test(name)
+/**
+ * Whether a collection can have this name: 3 to 512 of `a-z A-Z 0-9 . _ -`.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const isName = (name: unknown): name is string =>
+  typeof name === "string" && /^[a-zA-Z0-9._-]{3,512}$/.test(name)
 
 // What untyped callers give as a name must not become an error about the error.
 const shownName = (name: unknown): string => (typeof name === "string" ? name.slice(0, 512) : `(${typeof name})`)

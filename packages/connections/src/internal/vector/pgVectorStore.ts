@@ -4,7 +4,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type { ConnectionError } from "@underlay/core/connection/Connection"
 import * as VectorStore from "@underlay/core/storage/VectorStore"
 import * as Chunk from "effect/Chunk"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -274,27 +274,27 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
       name: string,
       f: (collection: Collection) => Effect.Effect<A, Fail>
     ): Effect.Effect<A, VectorStore.VectorStoreError> => {
+      if (!VectorStore.isName(name))
+        return VectorStore.notFound(method, typeof name === "string" ? name : `(${typeof name})`)
       const found = (collection: Collection | undefined): Effect.Effect<A, Fail> =>
         collection === undefined ? VectorStore.notFound(method, name) : f(collection)
-      const fresh = Effect.zipRight(ready, Effect.flatMap(lookUp(name), found))
-      const work = Effect.flatMap(
-        Effect.serviceOption(TransactionConnection),
-        (transaction): Effect.Effect<A, Fail> => {
-          const remembered = Option.isSome(transaction) ? undefined : known.get(name)
-          return remembered === undefined
-            ? fresh
-            : Effect.catchIf(
-                f(remembered),
-                (error): error is SqlError => error._tag === "SqlError" && codeOf(error) === "42P01",
-                () => fresh
-              )
-        }
-      )
-      return Effect.zipRight(VectorStore.checkKnownName(method, name), work).pipe(
-        Effect.catchTag("SqlError", (error) =>
-          codeOf(error) === "42P01" ? VectorStore.notFound(method, name) : fromSql(method, error, name)
-        )
-      )
+      const fresh = Effect.suspend(() => Effect.zipRight(ready, Effect.flatMap(lookUp(name), found)))
+      const isGone = (error: Fail): boolean => error._tag === "SqlError" && codeOf(error) === "42P01"
+      const typed = (error: Fail): VectorStore.VectorStoreError =>
+        error._tag !== "SqlError"
+          ? error
+          : isGone(error)
+            ? VectorStore.notFound(method, name)
+            : fromSql(method, error, name)
+      return Effect.flatMap(Effect.context<never>(), (context): Effect.Effect<A, VectorStore.VectorStoreError> => {
+        const inside = Option.isSome(Context.getOption(context, TransactionConnection))
+        const remembered = inside ? undefined : known.get(name)
+        return remembered === undefined
+          ? Effect.mapError(fresh, typed)
+          : Effect.catchAll(f(remembered), (error) =>
+              isGone(error) ? Effect.mapError(fresh, typed) : Effect.fail(typed(error))
+            )
+      })
     }
 
     const counted = (statement: Statements.Statement): Effect.Effect<number, SqlError> =>
@@ -479,12 +479,19 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
         ),
       query: (name, query) =>
         withCollection("query", name, (collection) =>
-          Effect.gen(function* () {
-            const { limit, minScore } = yield* VectorStore.checkQuery(collection, query)
-            yield* outOfRange("query", collection, query.vector)
-            const rows = yield* run<Row & { readonly distance: number }>(Statements.query(collection, query, limit))
-            const matches = rows.map((row) => matchOf(collection, row))
-            return minScore === Number.NEGATIVE_INFINITY ? matches : matches.filter(({ score }) => score >= minScore)
+          Effect.flatMap(VectorStore.checkQuery(collection, query), ({ limit, minScore }) => {
+            const asked = Effect.map(
+              run<Row & { readonly distance: number }>(Statements.query(collection, query, limit)),
+              (rows) => {
+                const matches = rows.map((row) => matchOf(collection, row))
+                return minScore === Number.NEGATIVE_INFINITY
+                  ? matches
+                  : matches.filter(({ score }) => score >= minScore)
+              }
+            )
+            return collection.access === "half"
+              ? Effect.zipRight(outOfRange("query", collection, query.vector), asked)
+              : asked
           })
         ),
       delete: (name, ids) =>

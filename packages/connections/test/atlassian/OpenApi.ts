@@ -47,6 +47,10 @@ export class OpenApi {
     const text = Fs.readFileSync(Path.join(Need.sharedData, "openapi", file), "utf8")
     this.spec = record(withNull(JSON.parse(text)))
     this.prefix = prefix
+    // One of two forms of a body is meant, and each would take the other for its own: closed, they are told apart.
+    for (const [name, schema] of Object.entries(record(record(this.spec["components"])["schemas"]))) {
+      if (name.endsWith("BodyWrite")) Object.assign(Object(schema), { additionalProperties: false })
+    }
     for (const place of nullable) {
       const [schema = "", property = ""] = place.split(".")
       const schemas = record(record(this.spec["components"])["schemas"])

@@ -1,6 +1,6 @@
 /**
  * Search by meaning with nothing to install: documents are embedded in this process (no key, no network) and kept in
- * the memory adapter of the port. `PgVector.layer` takes its place without a change to the program.
+ * the memory adapter of the port. `PgVector.layerSql()` over a PostgreSQL takes its place without a change to the program.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Embeddings, VectorStore } from "@underlay/core"

@@ -460,6 +460,24 @@ describe.skipIf(Need.missing("chroma"))(Need.title("Chroma as a connection", "ch
             assert.notInclude(shown, "secret-")
           })
         )
+        it.scoped("external: a collection that is not there yet, or any more, is no failure in trace and log", () =>
+          Effect.gen(function* () {
+            const recording = yield* Recording.make
+            const { store } = yield* connect({ plane: "external" })
+            yield* recording.within(
+              Effect.gen(function* () {
+                const name = yield* collection(store)
+                yield* store.dropCollection(name)
+                assert.isFalse(yield* store.dropCollection(name))
+                yield* Effect.flip(store.count(name))
+              })
+            )
+            const spans = (yield* recording.spans).filter(({ parent }) => parent._tag === "None")
+            assert.strictEqual(spans.length, 5)
+            assert.isTrue(spans.every(({ status }) => status._tag === "Ended" && Exit.isSuccess(status.exit)))
+            assert.isTrue((yield* recording.lines).every(({ level }) => level._tag === "Debug"))
+          })
+        )
       })
 
       describe("the suite of connections", () => {

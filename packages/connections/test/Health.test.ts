@@ -74,7 +74,7 @@ describe("health", () => {
           provider
         )
         for (const { kind, name } of all) {
-          yield* registry.get(kind, name)
+          yield* registry.open(kind.kind, name)
         }
         const [found, took] = yield* Timed.timed(registry.health)
         assert.strictEqual(found.length, 20)

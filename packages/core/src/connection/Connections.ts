@@ -126,6 +126,11 @@ export class Connections extends Context.Tag("@underlay/core/Connections")<
       kind: Kind<Client, Settings>,
       name?: string
     ) => Effect.Effect<Connection<Client>, ConnectionError | ConfigError.ConfigError, Scope.Scope>
+    /** The same by the names of kind and connection, for what goes through all that a configuration has. */
+    readonly open: (
+      kind: string,
+      name?: string
+    ) => Effect.Effect<Connection<unknown>, ConnectionError | ConfigError.ConfigError, Scope.Scope>
     readonly list: Effect.Effect<ReadonlyArray<ConnectionInfo>>
     readonly stats: Effect.Effect<ReadonlyArray<NamedStats>>
     readonly health: Effect.Effect<ReadonlyArray<ConnectionHealth>>
@@ -304,21 +309,21 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
   const failure = (reason: "Closed" | "Unsupported", kind: string, name: string, description: string) =>
     new ConnectionError({ reason, kind, connection: name, method: "get", description })
 
-  const get = <Client, Settings>(wanted: Kind<Client, Settings>, name: string = wanted.kind) =>
+  const obtain = (wanted: string, name: string = wanted) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.gen(function* () {
-        if (closed) return yield* failure("Closed", wanted.kind, name, "the registry is released already")
-        const kind = registered.get(wanted.kind)
+        if (closed) return yield* failure("Closed", wanted, name, "the registry is released already")
+        const kind = registered.get(wanted)
         if (kind === undefined) {
           const known = [...registered.keys()].join(", ")
           return yield* failure(
             "Unsupported",
-            wanted.kind,
+            wanted,
             name,
             `this kind is not in the registry: add it to the list given to Connections.layer (it has: ${known || "none"})`
           )
         }
-        const key = `${wanted.kind}\u0000${name}`
+        const key = `${wanted}\u0000${name}`
         const entry = entries.get(key) ?? (yield* start(key, name, kind))
         entry.users++
         if (entry.idling !== undefined) {
@@ -326,13 +331,15 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
           entry.idling = undefined
         }
         const scope = yield* Effect.scope
-        const connection = yield* Effect.onExit(restore(Deferred.await(entry.built)), (exit) =>
+        return yield* Effect.onExit(restore(Deferred.await(entry.built)), (exit) =>
           Exit.isSuccess(exit) ? Scope.addFinalizer(scope, release(entry)) : release(entry)
         )
-        // The kind registered under this name made it, and a kind's name stands for its client type.
-        return connection as Connection<Client>
       })
     )
+
+  // The kind registered under this name made it, and a kind's name stands for its client type.
+  const get = <Client, Settings>(wanted: Kind<Client, Settings>, name?: string) =>
+    Effect.map(obtain(wanted.kind, name), (connection) => connection as Connection<Client>)
 
   const list = Effect.suspend(() =>
     Effect.forEach([...open], (entry) =>
@@ -444,6 +451,7 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
 
   return Connections.of({
     get,
+    open: obtain,
     list,
     stats,
     health,

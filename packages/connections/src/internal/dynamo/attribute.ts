@@ -33,6 +33,8 @@ const deepest = 32
 
 const numeric = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/
 
+const few = /^-?\d+(\.\d+)?$/
+
 /** Its digits without zeros around them, and the place of the point behind the first: equal where the numbers are. */
 const canonical = (text: string): string => {
   const [, sign = "", whole = "", part = "", power = "0"] = /^([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?\d+))?$/.exec(text) ?? []
@@ -70,11 +72,11 @@ const numberText = (value: number | bigint | Exact, path: string): string => {
   return text
 }
 
-const numberOf = (text: string, path: string): number | bigint | Exact => {
-  if (!numeric.test(text)) throw new Refused(path, "the number that is kept there cannot be read")
+const numberOf = (text: string): number | bigint | Exact => {
   const value = Number(text)
   // so few digits are the same in any case
-  if (text.length <= 15 && !/[eE]/.test(text)) return value
+  if (text.length <= 15 && few.test(text)) return value
+  if (!numeric.test(text)) throw unreadable("the number that is kept there cannot be read")
   if (canonical(String(value)) === canonical(text)) {
     return Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(text) ? BigInt(text) : value
   }
@@ -155,50 +157,75 @@ const define = (out: object, name: string, value: unknown): void => {
   } else Reflect.set(out, name, value)
 }
 
-const listOf = (value: unknown, path: string): ReadonlyArray<unknown> => {
+/** Where the reader is. It is read only where something is wrong, and reading is synchronous. */
+const trail: Array<string | number> = []
+
+const unreadable = (why = "what is kept there cannot be read"): Refused =>
+  new Refused(
+    trail.reduce<string>(
+      (path, part) => (typeof part === "number" ? `${path}[${part}]` : path === "" ? part : `${path}.${part}`),
+      ""
+    ),
+    why
+  )
+
+const listOf = (value: unknown): ReadonlyArray<unknown> => {
   if (Array.isArray(value)) return value
-  throw new Refused(path, "what is kept there cannot be read")
+  throw unreadable()
 }
 
-const textOf = (value: unknown, path: string): string => {
+const textOf = (value: unknown): string => {
   if (typeof value === "string") return value
-  throw new Refused(path, "what is kept there cannot be read")
+  throw unreadable()
 }
 
-const fromWire = (value: unknown, path: string): unknown => {
-  if (typeof value !== "object" || value === null) throw new Refused(path, "what is kept there cannot be read")
-  for (const [type, one] of Object.entries(value)) {
+const fromWire = (value: unknown): unknown => {
+  if (typeof value !== "object" || value === null) throw unreadable()
+  for (const type in value) {
+    const one: unknown = Reflect.get(value, type)
     switch (type) {
       case "S":
-        return textOf(one, path)
+        return textOf(one)
       case "N":
-        return numberOf(textOf(one, path), path)
+        return numberOf(textOf(one))
       case "BOOL":
         return one === true
       case "NULL":
         return null
       case "B":
-        return Buffer.from(textOf(one, path), "base64")
+        return Buffer.from(textOf(one), "base64")
       case "M":
-        return fromMap(one, path)
-      case "L":
-        return listOf(one, path).map((each, index) => fromWire(each, `${path}[${index}]`))
+        return fromMap(one)
+      case "L": {
+        const values: Array<unknown> = []
+        for (const each of listOf(one)) {
+          trail.push(values.length)
+          values.push(fromWire(each))
+          trail.pop()
+        }
+        return values
+      }
       case "SS":
-        return new Set(listOf(one, path).map((each) => textOf(each, path)))
+        return new Set(listOf(one).map(textOf))
       case "NS":
-        return new Set(listOf(one, path).map((each) => numberOf(textOf(each, path), path)))
+        return new Set(listOf(one).map((each) => numberOf(textOf(each))))
       case "BS":
-        return new Set(listOf(one, path).map((each) => Buffer.from(textOf(each, path), "base64")))
+        return new Set(listOf(one).map((each) => Buffer.from(textOf(each), "base64")))
     }
   }
-  throw new Refused(path, "what is kept there is of a type that is not known")
+  throw unreadable("what is kept there is of a type that is not known")
 }
 
-const fromMap = (value: unknown, path: string): Record<string, unknown> => {
-  if (typeof value !== "object" || value === null) throw new Refused(path, "what is kept there cannot be read")
+const fromMap = (value: unknown): Record<string, unknown> => {
+  if (typeof value !== "object" || value === null) throw unreadable()
   const out: Record<string, unknown> = {}
-  for (const [name, one] of Object.entries(value))
-    define(out, name, fromWire(one, path === "" ? name : `${path}.${name}`))
+  for (const name of Object.keys(value)) {
+    trail.push(name)
+    const one = fromWire(Reflect.get(value, name))
+    if (name === "__proto__") define(out, name, one)
+    else out[name] = one
+    trail.pop()
+  }
   return out
 }
 
@@ -206,6 +233,7 @@ const refusing = <A>(f: () => A): Either.Either<A, Refused> => {
   try {
     return Either.right(f())
   } catch (cause) {
+    trail.length = 0
     if (cause instanceof Refused) return Either.left(cause)
     throw cause
   }
@@ -219,8 +247,8 @@ export const marshal = (value: unknown, path = ""): Either.Either<AttributeValue
 export const marshalMap = (value: object): Either.Either<AttributeMap, Refused> => refusing(() => mapOf(value, "", 0))
 
 /** A value of the wire. Whole numbers that a number would change are bigints, other such numbers `Exact`. */
-export const unmarshal = (value: unknown): Either.Either<unknown, Refused> => refusing(() => fromWire(value, ""))
+export const unmarshal = (value: unknown): Either.Either<unknown, Refused> => refusing(() => fromWire(value))
 
 /** An item of the wire. */
 export const unmarshalMap = (value: unknown): Either.Either<Record<string, unknown>, Refused> =>
-  refusing(() => fromMap(value, ""))
+  refusing(() => fromMap(value))

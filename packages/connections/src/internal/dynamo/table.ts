@@ -686,8 +686,8 @@ export const makeService = (call: Call, connection: string) => {
   const notStorable = (method: string) => (error: ParseResult.ParseError) =>
     failure("InvalidRequest", method, `it does not encode by the table's schema at: ${places(error.issue)}`, false)
 
-  const notReadable = (method: string) => (error: ParseResult.ParseError) =>
-    failure("Unknown", method, `what is stored does not fit the table's schema at: ${places(error.issue)}`)
+  const notReadable = (method: string) => (issue: ParseResult.ParseIssue) =>
+    failure("Unknown", method, `what is stored does not fit the table's schema at: ${places(issue)}`)
 
   const right = <A>(method: string, either: Either.Either<A, Attribute.Refused>): Effect.Effect<A, ConnectionError> =>
     Either.isRight(either) ? Effect.succeed(either.right) : Effect.fail(refused(method, either.left))
@@ -704,7 +704,7 @@ export const makeService = (call: Call, connection: string) => {
     const { name, partitionKey, schema, sortKey } = definition
     const keyNames: ReadonlyArray<string> = sortKey === undefined ? [partitionKey] : [partitionKey, sortKey]
     const encodeItem = Schema.encode(schema)
-    const decodeItem = Schema.decodeUnknown(schema)
+    const decodeItem = ParseResult.decodeUnknown(schema)
     const encoders = new Map<string, (value: unknown) => Effect.Effect<unknown, ParseResult.ParseError>>()
 
     /** One attribute as it is stored. */
@@ -742,7 +742,24 @@ export const makeService = (call: Call, connection: string) => {
       const value = plain(item)
       return Either.isLeft(value)
         ? failure("Unknown", method, `${value.left.path}: ${value.left.why}`)
-        : Effect.mapError(decodeItem(value.right), notReadable(method))
+        : ParseResult.mapError(decodeItem(value.right), notReadable(method))
+    }
+
+    const decodeNow = ParseResult.decodeUnknownEither(schema)
+
+    /** The items of a page. Nearly all of them are read at once; what is not is read again as an effect. */
+    const readAll = (
+      method: string,
+      items: ReadonlyArray<unknown>
+    ): Effect.Effect<ReadonlyArray<A>, ConnectionError> => {
+      const found: Array<A> = []
+      for (const item of items) {
+        const value = plain(item)
+        const decoded = Either.isLeft(value) ? undefined : decodeNow(value.right)
+        if (decoded === undefined || Either.isLeft(decoded)) return Effect.forEach(items, (one) => read(method, one))
+        found.push(decoded.right)
+      }
+      return Effect.succeed(found)
     }
 
     const readOption = (method: string, item: unknown): Effect.Effect<Option.Option<A>, ConnectionError> =>
@@ -901,8 +918,7 @@ export const makeService = (call: Call, connection: string) => {
                   start === undefined ? input : { ...input, ExclusiveStartKey: start },
                   true
                 )
-                const items: Array<A> = []
-                for (const item of listOf(output["Items"])) items.push(yield* read(method, item))
+                const items = yield* readAll(method, listOf(output["Items"]))
                 const next = asRecord(output["LastEvaluatedKey"])
                 if (next !== undefined) {
                   const place = JSON.stringify(next)

@@ -193,13 +193,14 @@ export const make = (options: Options): Raw => {
     Effect.suspend(() => {
       const sound = keyOf(method, key)
       if (Either.isLeft(sound)) return Effect.fail(sound.left)
-      return Effect.matchEffect(nodeOf(sound.right).exchange(pieces(sound.right)), {
-        onFailure: (failure) => Effect.fail(fromFailure(method, failure)),
-        onSuccess: (reply) => {
+      return nodeOf(sound.right).exchange<A, ConnectionError>(
+        pieces(sound.right),
+        (reply) => {
           const result = read(reply)
           return result === undefined ? Effect.fail(refusal(method, reply)) : Effect.succeed(result)
-        }
-      })
+        },
+        (failure) => Effect.fail(fromFailure(method, failure))
+      )
     })
 
   const readItem = (reply: Protocol.Reply): Option.Option<Item> | undefined => {
@@ -287,13 +288,14 @@ export const make = (options: Options): Raw => {
       nodes,
       (node) =>
         Effect.either(
-          Effect.matchEffect(node.exchange([request]), {
-            onFailure: (failure) => Effect.fail(fromFailure(method, failure)),
-            onSuccess: (reply) => {
+          node.exchange<A, ConnectionError>(
+            [request],
+            (reply) => {
               const result = read(reply)
               return result === undefined ? Effect.fail(refusal(method, reply)) : Effect.succeed(result)
-            }
-          })
+            },
+            (failure) => Effect.fail(fromFailure(method, failure))
+          )
         ),
       { concurrency: "unbounded" }
     )

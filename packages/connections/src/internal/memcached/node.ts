@@ -33,10 +33,13 @@ export interface Options {
 
 type Piece = string | Uint8Array
 
+/** Called once, with a reply or with why there is none. */
+type Settle = (...outcome: [reply: Protocol.Reply, failure: undefined] | [reply: undefined, failure: Failure]) => void
+
 interface Request {
   readonly pieces: ReadonlyArray<Piece>
   /** `undefined` once nobody waits any more. */
-  settle: ((result: Either.Either<Protocol.Reply, Failure>) => void) | undefined
+  settle: Settle | undefined
   due: number
 }
 
@@ -73,11 +76,16 @@ export class Node {
     this.options = options
   }
 
-  /** Sends a request and gives its reply. */
-  exchange(pieces: ReadonlyArray<Piece>): Effect.Effect<Protocol.Reply, Failure> {
+  /** Sends a request; what is made of its reply, or of there being none, is what comes of it. */
+  exchange<A, E>(
+    pieces: ReadonlyArray<Piece>,
+    onReply: (reply: Protocol.Reply) => Effect.Effect<A, E>,
+    onFailure: (failure: Failure) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E> {
+    // one step of Effect and no more: this is on the path of every call
     return Effect.async((resume) => {
-      const request = this.begin(pieces, (result) =>
-        resume(Either.isRight(result) ? Effect.succeed(result.right) : Effect.fail(result.left))
+      const request = this.begin(pieces, (...outcome) =>
+        resume(outcome[1] === undefined ? onReply(outcome[0]) : onFailure(outcome[1]))
       )
       return request === undefined ? undefined : Effect.sync(() => this.abandon(request))
     })
@@ -95,8 +103,8 @@ export class Node {
       for (const [index, pieces] of requests.entries()) {
         const request = this.begin(
           pieces,
-          (result) => {
-            results[index] = result
+          (...outcome) => {
+            results[index] = outcome[1] === undefined ? Either.right(outcome[0]) : Either.left(outcome[1])
             if (--left === 0) resume(Effect.succeed(results))
           },
           true
@@ -128,14 +136,10 @@ export class Node {
     return this.sent.length - this.sentFrom
   }
 
-  private begin(
-    pieces: ReadonlyArray<Piece>,
-    settle: (result: Either.Either<Protocol.Reply, Failure>) => void,
-    many = false
-  ): Request | undefined {
+  private begin(pieces: ReadonlyArray<Piece>, settle: Settle, many = false): Request | undefined {
     const refused = this.refusal(many)
     if (refused !== undefined) {
-      settle(Either.left(refused))
+      settle(undefined, refused)
       return undefined
     }
     const request: Request = { pieces, settle, due: performance.now() + this.options.commandTimeout }
@@ -340,7 +344,7 @@ export class Node {
     }
     const { settle } = request
     request.settle = undefined
-    settle?.(Either.right(reply))
+    settle?.(reply, undefined)
   }
 
   /** Looks after the oldest request. One timer, whatever is under way. */
@@ -383,7 +387,7 @@ export class Node {
       const { settle } = request
       request.settle = undefined
       request.due = now + commandTimeout
-      settle?.(Either.left(timeout))
+      settle?.(undefined, timeout)
     }
   }
 
@@ -416,7 +420,7 @@ export class Node {
       failure.reason === "Timeout" || !failure.sent
         ? failure
         : { ...failure, description: `${failure.description}; what was asked may have been done all the same` }
-    for (let at = sentFrom; at < sent.length; at++) sent[at]?.settle?.(Either.left(lost))
-    for (const request of waiting) request.settle?.(Either.left(unsent))
+    for (let at = sentFrom; at < sent.length; at++) sent[at]?.settle?.(undefined, lost)
+    for (const request of waiting) request.settle?.(undefined, unsent)
   }
 }

@@ -669,14 +669,15 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
       return Effect.zipRight(idle, closed)
     }).pipe(
       Effect.timeoutOption(options.cancelTimeout),
+      // Inside, so that one who is interrupted already cuts the connection all the same.
+      Effect.interruptible,
       Effect.ensuring(
         Effect.sync(() => {
           socket.destroy()
           lost(undefined)
         })
       ),
-      Effect.asVoid,
-      Effect.interruptible
+      Effect.asVoid
     )
   }
 }

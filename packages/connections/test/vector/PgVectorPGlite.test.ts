@@ -53,6 +53,24 @@ describe("PgVector", () => {
         })
       )
 
+      it.effect("what a store made in a transaction that was rolled back is made again", () =>
+        Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          const undone = Effect.flatMap(PgVector.makeSql({ prefix: "undone_store" }), (store) =>
+            Effect.zipRight(
+              store.ensureCollection("undone", { dimensions: 2, metric: "cosine" }),
+              Effect.fail({ undone: store })
+            )
+          )
+          const failed = yield* Effect.flip(sql.withTransaction(undone))
+          if (!("undone" in failed)) return assert.fail("it failed otherwise")
+          const store = failed.undone
+          assert.deepStrictEqual(yield* store.collections, [])
+          yield* store.ensureCollection("undone", { dimensions: 2, metric: "cosine" })
+          assert.strictEqual(yield* store.count("undone"), 0)
+        })
+      )
+
       it.effect("names of tables are its own, whatever the collection is called", () =>
         Effect.gen(function* () {
           const store = yield* VectorStore.VectorStore

@@ -899,6 +899,7 @@ export const fromConnectionError = (method: string, error: ConnectionError, coll
         return error.reason
       case "InvalidRequest":
       case "InvalidSettings":
+      case "NotFound":
         return "InvalidRequest"
       case "MissingDriver":
         return "Unsupported"

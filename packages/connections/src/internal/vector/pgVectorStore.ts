@@ -225,7 +225,8 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
       const [major = 0, minor = 0] = version.split(".").map(Number)
       hasHnsw = major > 0 || minor >= 8
       if (byDefault.kind === "hnsw" && !hasHnsw) return yield* tooOld(version)
-      isSetUp = true
+      // What was made in the caller's transaction may yet be rolled back.
+      isSetUp = Option.isNone(yield* Effect.serviceOption(TransactionConnection))
     }).pipe(Effect.catchTag("SqlError", (error) => fromSql("make", error)))
 
     const tooOld = (version: string) =>
@@ -320,7 +321,9 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
       const all = VectorStore.batches(rows, {
         maxCount: batchRecords,
         maxBytes: batchBytes,
-        sizeOf: (row) => row.reduce((sum, text) => sum + (text?.length ?? 0), 0)
+        // The words of a document go along with it, and to find them must not hold up the process for long.
+        sizeOf: ([id, vector, metadata, document]) =>
+          id.length + vector.length + metadata.length + (document?.length ?? 0) * (collection.text ? 4 : 1)
       })
       const one = (batch: (typeof all)[number]) => Effect.suspend(() => run(Statements.upsert(collection, batch)))
       const [only] = all

@@ -19,8 +19,7 @@ import {
 import * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
 import type * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as BigDecimal from "effect/BigDecimal"
-import type * as Config from "effect/Config"
-import * as ConfigResolve from "effect/Config"
+import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -726,6 +725,17 @@ const targetOf = (name: string, url: Redacted.Redacted): Effect.Effect<Target, C
 }
 
 /**
+ * A client that says farewell to a server that does not answer (the driver has no limit for that) keeps its sockets and
+ * its timers: they are ended with its topology, where this version of the driver keeps it.
+ */
+const destroy = (mongo: Mongo.MongoClient): void => {
+  const topology: unknown = Reflect.get(mongo, "topology")
+  if (typeof topology !== "object" || topology === null) return
+  const close: unknown = Reflect.get(topology, "close")
+  if (typeof close === "function") Reflect.apply(close, topology, [])
+}
+
+/**
  * Connects. When the scope closes, operations that are under way may end, then cursors, sessions and sockets are closed.
  *
  * Fails with `InvalidSettings`, `MissingDriver` and, if `connect` is `eager`, with what hinders the first connection:
@@ -793,8 +803,7 @@ export const make = Effect.fnUntraced(function* (
         Effect.gen(function* () {
           yield* within(Math.min(1_000, drainTimeout), background.settled())
           const closed = mongo.close(true)
-          closed.catch(() => {})
-          yield* within(drainTimeout, closed)
+          if ((yield* within(drainTimeout, closed)) === "late") yield* Effect.sync(() => destroy(mongo))
         })
     )
     counts.follow(mongo)
@@ -907,10 +916,7 @@ export const config: Config.Config<MongoDbSettings> = configOfSchema(Settings)
  * @since 0.1.0
  * @category schemas
  */
-export const mongoDbUrl: Config.Config<MongoDbSettings> = ConfigResolve.map(
-  ConfigResolve.redacted("MONGODB_URL"),
-  (url) => ({ url })
-)
+export const mongoDbUrl: Config.Config<MongoDbSettings> = Config.map(Config.redacted("MONGODB_URL"), (url) => ({ url }))
 
 /**
  * The connection, from configuration: `MONGODB_URL` if nothing else is given.
@@ -923,7 +929,7 @@ export const layerConfig = (
 ): Layer.Layer<MongoDb, ConnectionError | ConfigError.ConfigError> =>
   Layer.scoped(
     MongoDb,
-    Effect.flatMap(ConfigResolve.unwrap(settings), (settings) => make(settings))
+    Effect.flatMap(Config.unwrap(settings), (settings) => make(settings))
   )
 
 /**

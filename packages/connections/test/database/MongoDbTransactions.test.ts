@@ -158,11 +158,39 @@ describe("MongoDb transactions", () => {
         yield* server.fail({ commands: ["commitTransaction"], code: 112, labels: ["TransientTransactionError"] })
         yield* db.transaction(body, { schedule: Schedule.recurs(1) })
         assert.strictEqual(runs, 2)
+        // a write of many that fails with the label is no failure of its documents
+        runs = 0
+        yield* server.fail(fault)
+        yield* db.transaction(
+          Effect.suspend(() => {
+            runs++
+            return users.insertMany([{ name: "bob", age: 1 }])
+          })
+        )
+        assert.strictEqual(runs, 2)
         // an effect that turns the error into one of its own is run again too
         runs = 0
         yield* server.fail(fault)
         yield* db.transaction(Effect.mapError(body, () => "mine"))
         assert.strictEqual(runs, 2)
+        yield* noneIsOpen
+      })
+    )
+
+    it.scoped("on the external plane the error is the one of the operation, and nothing is made again within it", () =>
+      Effect.gen(function* () {
+        const server = yield* Server
+        const db = yield* connect({ plane: "external", maxConnections: 1, acquireTimeout: "100 millis" })
+        const users = fresh(db)
+        yield* server.fail({ commands: ["find"], delayMillis: 1_500 })
+        const slow = yield* Effect.fork(users.findAll({}))
+        yield* eventually(
+          "the socket is in use",
+          Effect.map(db.stats, ({ inUse }) => inUse === 1)
+        )
+        const error = yield* Effect.flip(db.transaction(users.insertOne({ name: "ann", age: 1 })))
+        assert.strictEqual(reasonOf(error), "Throttled")
+        yield* Fiber.join(slow)
         yield* noneIsOpen
       })
     )

@@ -50,6 +50,7 @@ type Documents = Mongo.Collection<Mongo.Document>
 const given = <O extends object, K extends keyof O>(options: O | undefined, ...keys: ReadonlyArray<K>): Pick<O, K> => {
   const picked: Partial<Pick<O, K>> = {}
   if (options !== undefined) for (const key of keys) if (options[key] !== undefined) picked[key] = options[key]
+  // exactly the keys that were asked for
   return picked as Pick<O, K>
 }
 
@@ -155,7 +156,20 @@ export const make = <A, I extends object>(
 
   type Id = Collection<A, I>["insertOne"] extends (document: never) => Effect.Effect<infer R, unknown> ? R : never
 
+  // What the schema gives for `_id`: compiled of the same schema as `A`, which the compiler cannot see.
   const idOf = (id: unknown): Effect.Effect<Id, DocumentInvalid> => Effect.map(codec.decodeId(id), (it) => it as Id)
+
+  // Without an effect for each of many.
+  const idsOf = (many: ReadonlyArray<Mongo.Document>): Effect.Effect<ReadonlyArray<Id>, DocumentInvalid> =>
+    Effect.suspend((): Effect.Effect<ReadonlyArray<Id>, DocumentInvalid> => {
+      const ids: Array<Id> = []
+      for (const document of many) {
+        const id = codec.decodeId(document["_id"])
+        if (Either.isLeft(id)) return Effect.fail(id.left)
+        ids.push(id.right as Id)
+      }
+      return Effect.succeed(ids)
+    })
 
   /** Anew for each run of the effect, for the driver writes the `_id` into what it is given. */
   const encodedNew = (document: unknown): Effect.Effect<Mongo.Document, DocumentInvalid> =>
@@ -205,7 +219,7 @@ export const make = <A, I extends object>(
                   collection.insertMany(encoded, { ...driver, ordered: settings?.ordered ?? true })
                 )
               ),
-              () => Effect.forEach(encoded, (document) => idOf(document["_id"]))
+              () => idsOf(encoded)
             )
         )
 

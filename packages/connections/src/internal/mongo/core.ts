@@ -71,7 +71,7 @@ export const limitOf = (core: Core, timeout: Duration.DurationInput | undefined)
   timeout === undefined ? core.timeout : Math.max(1, Duration.toMillis(timeout))
 
 /** The server's own limit, a little before ours, so that its answer comes and the socket is kept. */
-export const maxTimeMS = (limit: number): number => Math.max(1, Math.ceil(limit - Math.min(50, limit / 10)))
+export const maxTimeMS = (limit: number): number => Math.max(1, Math.ceil(limit - Math.min(250, limit / 10)))
 
 const callOptions = (core: Core, operation: Operation, limit: number, inTransaction: boolean) => ({
   // Within a transaction nothing is sent again: the whole of it is.

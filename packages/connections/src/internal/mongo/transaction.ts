@@ -35,6 +35,12 @@ export const fail = (transaction: Transaction, failure: ConnectionError): void =
   }
 }
 
+/** Within a transaction nothing is made again by itself, not even what was never sent: it would find it doomed. */
+const sent = <E>(failure: E): E | ConnectionError =>
+  failure instanceof ConnectionError && failure.sent === false
+    ? new ConnectionError({ ...failure, sent: true })
+    : failure
+
 /** Runs an operation as the only one of its transaction. */
 export const alone = <A, E, R>(
   transaction: Transaction,
@@ -51,7 +57,7 @@ export const alone = <A, E, R>(
           "an earlier operation of this transaction failed or was interrupted, so this one was not sent"
         )
       }
-      return Effect.onExit(effect, (exit) =>
+      return Effect.onExit(Effect.mapError(effect, sent), (exit) =>
         Effect.sync(() => {
           if (Exit.isSuccess(exit)) return
           if (exit.cause._tag === "Fail") {

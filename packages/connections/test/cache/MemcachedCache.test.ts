@@ -241,6 +241,17 @@ describe.skipIf(Need.missing("memcached"))(Need.title("MemcachedCache", "memcach
     }).pipe(Effect.provide(own({ commandTimeout: "300 millis" })))
   )
 
+  it.scopedLive("what the client's keys begin with, the cache's begin with too", () =>
+    Effect.gen(function* () {
+      const server = yield* Server
+      const cache = yield* numbers({ namespace: "prefixed" })
+      yield* cache.set("a", 1)
+      assert.include(yield* server.command("mg app:cache:prefixed:a v\r\nmn\r\n", "MN"), '{"value":1}')
+      yield* cache.clear
+      assert.deepStrictEqual(yield* cache.get("a"), Option.none())
+    }).pipe(Effect.provide(own({ keyPrefix: "app:" })))
+  )
+
   it.scopedLive("a cache of the registry whose connection is one of the registry's", () =>
     Effect.gen(function* () {
       const { address } = yield* Server

@@ -12,7 +12,7 @@ import type * as Scope from "effect/Scope"
 import * as Compression from "../cache/compression.ts"
 import { failureOf } from "../cache/errors.ts"
 import * as Polling from "../cache/polling.ts"
-import { expiryOf, hashedKey, type Raw } from "./client.ts"
+import { expiryOf, type Raw } from "./client.ts"
 import * as Protocol from "./protocol.ts"
 
 /** What an item holds. */
@@ -36,7 +36,7 @@ const newStamp = (): string => Crypto.randomBytes(12).toString("base64url")
 
 const namespaceOf = (key: string): string => key.slice(6, key.indexOf(":", 6))
 
-const generationKey = (namespace: string): string => hashedKey(`cache:~written:${namespace}`)
+const generationKey = (client: Raw, namespace: string): string => client.keyOf(`cache:~written:${namespace}`)
 
 /** `1|<end of the entry>|<generation>|<token>|<end of the lease>`, and after a line feed the entry. */
 const encode = (generation: string, entry: Item["entry"], lease: Item["lease"]): ReadonlyArray<Uint8Array | string> => [
@@ -100,7 +100,7 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
 
     /** The generation of a namespace, made if there is none. */
     const generationOf = (client: Raw, method: string, namespace: string): Effect.Effect<string, Cache.CacheError> => {
-      const key = generationKey(namespace)
+      const key = generationKey(client, namespace)
       const mine = newStamp()
       return Effect.flatMap(
         exchange(client, method, [
@@ -127,11 +127,11 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
         const namespaces = [...new Set(keys.map(namespaceOf))]
         const distinct = [...new Set(keys)]
         const requests = namespaces.map((namespace) => {
-          const key = generationKey(namespace)
+          const key = generationKey(client, namespace)
           return { key, pieces: [`mg ${key} v T${generationLife}\r\n`] }
         })
         for (const key of distinct) {
-          const hashed = hashedKey(key)
+          const hashed = client.keyOf(key)
           requests.push({ key: hashed, pieces: [`mg ${hashed} v c\r\n`] })
         }
         return Effect.map(exchange(client, method, requests), (replies) => {
@@ -187,13 +187,13 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
         }
         const requests: Array<{ readonly key: string; readonly pieces: ReadonlyArray<string | Uint8Array> }> =
           namespaces.map((namespace) => {
-            const key = generationKey(namespace)
+            const key = generationKey(client, namespace)
             return { key, pieces: [`mg ${key} v T${generationLife}\r\n`] }
           })
         let large = false
         for (const { compressAbove, key, text, ttl } of entries) {
           const bytes = yield* Compression.encode(text, compressAbove)
-          const hashed = hashedKey(key)
+          const hashed = client.keyOf(key)
           const request = writing(
             hashed,
             encode(used.get(namespaceOf(key)) ?? "", { until: now + ttl, bytes }, undefined),
@@ -262,7 +262,7 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
             const { answer, put } = change(item, key)
             answers.set(key, answer)
             if (put === undefined) continue
-            const hashed = hashedKey(key)
+            const hashed = client.keyOf(key)
             if (put === "remove") {
               if (item.cas === undefined) continue
               asked.push(key)
@@ -319,11 +319,11 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
             const distinct = [...new Set(keys)]
             const namespaces = [...new Set(distinct.map(namespaceOf))]
             const requests = namespaces.map((namespace) => {
-              const key = generationKey(namespace)
+              const key = generationKey(client, namespace)
               return { key, pieces: [`mg ${key} v T${generationLife}\r\n`] }
             })
             for (const key of distinct) {
-              const hashed = hashedKey(key)
+              const hashed = client.keyOf(key)
               requests.push(
                 { key: hashed, pieces: [`mg ${hashed} v c\r\n`] },
                 { key: hashed, pieces: [`md ${hashed}\r\n`] }
@@ -371,7 +371,7 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
         connected("clear", (client) => {
           const generation = newStamp()
           return Effect.map(
-            exchange(client, "clear", [writing(generationKey(by.namespace), [generation], generationLife, "")]),
+            exchange(client, "clear", [writing(generationKey(client, by.namespace), [generation], generationLife, "")]),
             () => {
               generations.set(by.namespace, generation)
               return 0
@@ -470,7 +470,7 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
                     continue
                   }
                   const next = stamp ?? newStamp()
-                  const hashed = hashedKey(key)
+                  const hashed = client.keyOf(key)
                   asked.push([key, next])
                   requests.push(
                     writing(
@@ -498,7 +498,7 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
                 client,
                 "invalidateTags",
                 keys.map((key) => {
-                  const hashed = hashedKey(key)
+                  const hashed = client.keyOf(key)
                   return { key: hashed, pieces: [`md ${hashed}\r\n`] }
                 })
               )
@@ -513,7 +513,7 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
           client,
           method,
           keys.map((key) => {
-            const hashed = hashedKey(key)
+            const hashed = client.keyOf(key)
             return { key: hashed, pieces: [`mg ${hashed} v c\r\n`] }
           })
         ),

@@ -78,6 +78,8 @@ export interface Raw extends Client {
     requests: ReadonlyArray<{ readonly key: string; readonly pieces: ReadonlyArray<string | Uint8Array> }>
   ) => Effect.Effect<ReadonlyArray<Either.Either<Protocol.Reply, ConnectionError>>>
   readonly maxValueBytes: number
+  /** What stands for any text on the servers. */
+  readonly keyOf: (key: string) => string
   /** Asks every server for a sign of life. */
   readonly ping: Effect.Effect<ReadonlyArray<Either.Either<void, ConnectionError>>>
   readonly stats: Effect.Effect<ConnectionStats>
@@ -401,6 +403,7 @@ export const make = (options: Options): Raw => {
     ),
     exchangeMany,
     maxValueBytes,
+    keyOf: (key) => hashedKey(keyPrefix + key),
     ping: Effect.map(
       onEach("health", "mn\r\n", (reply) => (reply.code === "MN" ? true : undefined)),
       (results) => results.map((one) => Either.map(one, () => undefined))

@@ -233,7 +233,7 @@ export class Node {
             host: address.host,
             port: address.port
           })
-    if (tls !== undefined) socket.setNoDelay(true)
+    if (tls !== undefined) socket.setNoDelay(true).setKeepAlive(true)
     this.socket = socket
     const mine = (): boolean => this.socket === socket
     const late = setTimeout(() => {

@@ -60,7 +60,9 @@ export class Reader {
         if (bytes[after] !== 13 || bytes[after + 1] !== 10) throw new Unreadable("a value of another size")
         words.shift()
         at = after + 2
-        each({ code: "VA", flags: words, value: bytes.subarray(end + 1, after) })
+        const value = bytes.subarray(end + 1, after)
+        // who keeps a small value shall not keep all that came with it
+        each({ code: "VA", flags: words, value: size * 4 < bytes.length ? Buffer.from(value) : value })
         continue
       }
       const line = bytes.toString("latin1", at, end - 1)

@@ -226,12 +226,15 @@ export const plainText = (runs: ReadonlyArray<Run>): string =>
 const hidden = (xml: string): string =>
   xml.replace(/-(?=-|$)/g, "&#45;").replace(/[|\n\r]/g, (each) => `&#${each.charCodeAt(0)};`)
 
-// In a name there are no references.
-const nameWithDashes = /<\/?[^\s"=>]*--|\s[^\s"=<>]*--/
+/** Whether a name has what ends a comment: in a name there are no references. */
+const namesDashes = (xml: string): boolean => {
+  for (const [tag] of xml.matchAll(/<[^<>]*>/g)) if (tag.replace(/"[^"]*"/g, "").includes("--")) return true
+  return false
+}
 
 /** An element in a comment, with no CDATA, in which references would not be read. */
 export const comment = (xml: string): string =>
-  nameWithDashes.test(xml) ? `<!--${encodeURIComponent(xml).replaceAll("-", "%2D")}-->` : `<!--${hidden(xml)}-->`
+  namesDashes(xml) ? `<!--${encodeURIComponent(xml).replaceAll("-", "%2D")}-->` : `<!--${hidden(xml)}-->`
 
 /** What `comment` hid, or another comment's text, if it is one. */
 export const commentOf = (html: string): string | undefined => {

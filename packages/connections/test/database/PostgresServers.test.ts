@@ -4,7 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Connection, Connections } from "@underlay/core"
 import * as Need from "@underlay/servers/Need"
 import * as PostgresServer from "@underlay/servers/PostgresServer"
-import { ConfigProvider, Deferred, Duration, Effect, Exit, Fiber, Layer, Logger, Redacted, Scope, Stream } from "effect"
+import { ConfigProvider, Deferred, Duration, Effect, Exit, Fiber, Layer, Logger, LogLevel, Redacted, Scope, Stream } from "effect"
 import { Postgres } from "../../src/index.ts"
 import { errorOf, eventually, soon, timed } from "./postgresTools.ts"
 
@@ -100,7 +100,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres and its servers",
         assert.strictEqual(yield* server.sql("select to_regclass('half') is null"), "t")
       }).pipe(
         Effect.scoped,
-        Logger.withMinimumLogLevel({ _tag: "None", label: "OFF", ordinal: Number.MAX_SAFE_INTEGER, syslog: 7 })
+        Logger.withMinimumLogLevel(LogLevel.None)
       ),
     60_000
   )

@@ -117,49 +117,52 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW inde
           })
           assert.strictEqual(hybrid[0]?.id, "r0")
         }).pipe(Effect.withRandom(Random.make("recall"))),
-      120_000
+      240_000
     )
 
-    it.effect("without a filter recall is 0.95 at least for every metric, and grows with efSearch", () =>
-      Effect.gen(function* () {
-        const store = yield* PgVector.makeSql({ prefix: "plain", hnsw: true })
-        const sql = yield* SqlClient.SqlClient
-        const records = yield* Effect.forEach(Array.from({ length: 1_000 }), (_, n) =>
-          Effect.map(randomVector, (vector) => ({ id: `r${n}`, vector }))
-        )
-        for (const metric of ["cosine", "l2", "dot"] as const) {
-          const recalls: Array<number> = []
-          for (const efSearch of metric === "cosine" ? [10, 200] : [200]) {
-            const name = `${metric}.${efSearch}`
-            const index = { kind: "hnsw", m: 6, efConstruction: 24, efSearch } as const
-            yield* store.ensureCollection(name, { dimensions, metric }, { index })
-            yield* store.upsert(name, records)
-            let found = 0
-            for (let round = 0; round < 20; round++) {
-              const vector = yield* randomVector
-              const expected = new Set(
-                records
-                  .map(({ id, vector: own }) => ({ id, distance: VectorStore.distanceOf(metric, own, vector) }))
-                  .sort((a, b) => a.distance - b.distance)
-                  .slice(0, 10)
-                  .map(({ id }) => id)
-              )
-              const matches = yield* sql.withTransaction(
-                Effect.zipRight(
-                  sql`select set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)`,
-                  store.query(name, { vector })
+    it.effect(
+      "without a filter recall is 0.95 at least for every metric, and grows with efSearch",
+      () =>
+        Effect.gen(function* () {
+          const store = yield* PgVector.makeSql({ prefix: "plain", hnsw: true })
+          const sql = yield* SqlClient.SqlClient
+          const records = yield* Effect.forEach(Array.from({ length: 1_000 }), (_, n) =>
+            Effect.map(randomVector, (vector) => ({ id: `r${n}`, vector }))
+          )
+          for (const metric of ["cosine", "l2", "dot"] as const) {
+            const recalls: Array<number> = []
+            for (const efSearch of metric === "cosine" ? [10, 200] : [200]) {
+              const name = `${metric}.${efSearch}`
+              const index = { kind: "hnsw", m: 6, efConstruction: 24, efSearch } as const
+              yield* store.ensureCollection(name, { dimensions, metric }, { index })
+              yield* store.upsert(name, records)
+              let found = 0
+              for (let round = 0; round < 20; round++) {
+                const vector = yield* randomVector
+                const expected = new Set(
+                  records
+                    .map(({ id, vector: own }) => ({ id, distance: VectorStore.distanceOf(metric, own, vector) }))
+                    .sort((a, b) => a.distance - b.distance)
+                    .slice(0, 10)
+                    .map(({ id }) => id)
                 )
-              )
-              assert.strictEqual(matches.length, 10)
-              found += matches.filter(({ id }) => expected.has(id)).length
+                const matches = yield* sql.withTransaction(
+                  Effect.zipRight(
+                    sql`select set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)`,
+                    store.query(name, { vector })
+                  )
+                )
+                assert.strictEqual(matches.length, 10)
+                found += matches.filter(({ id }) => expected.has(id)).length
+              }
+              recalls.push(found / 200)
             }
-            recalls.push(found / 200)
+            const most = recalls.at(-1) ?? 0
+            assert.isAtLeast(most, 0.95, metric)
+            if (metric === "cosine") assert.isBelow(recalls[0] ?? 1, most, "with few candidates")
           }
-          const most = recalls.at(-1) ?? 0
-          assert.isAtLeast(most, 0.95, metric)
-          if (metric === "cosine") assert.isBelow(recalls[0] ?? 1, most, "with few candidates")
-        }
-      }).pipe(Effect.withRandom(Random.make("plain")))
+        }).pipe(Effect.withRandom(Random.make("plain"))),
+      120_000
     )
   })
 })

@@ -438,8 +438,11 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
     }
   }
 
-  const sizeOf = ({ record, written }: Prepared): number =>
-    record.vector.length * 6 + written.properties.length * 2 + (record.document?.length ?? 0) * 2 + record.id.length * 2
+  const sizeOf = ({ record, written }: Prepared, base64: boolean): number =>
+    record.vector.length * (base64 ? 6 : 28) +
+    written.properties.length * 2 +
+    (record.document?.length ?? 0) * 2 +
+    record.id.length * 2
 
   const write = (collection: Collection, batch: ReadonlyArray<Prepared>, base64: boolean) => {
     const ids = batch.map(({ record }) => record.id)
@@ -628,7 +631,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
               {
                 maxCount: Math.min(batch, settings.batchSize ?? 1_000),
                 maxBytes: settings.batchBytes ?? 16_000_000,
-                sizeOf
+                sizeOf: (one) => sizeOf(one, base64)
               }
             )
             let written = 0
@@ -647,7 +650,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
                     })
                 ),
               { discard: true }
-            ).pipe(Remote.partly(() => written, checked.length))
+            ).pipe(Remote.partly(name, () => written, checked.length))
           })
         )
       ),

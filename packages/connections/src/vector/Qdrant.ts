@@ -650,7 +650,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
                 )
               ),
             { discard: true }
-          ).pipe(Remote.partly(() => written, checked.length))
+          ).pipe(Remote.partly(name, () => written, checked.length))
         })
       ),
     get: (name, ids) =>

@@ -191,13 +191,23 @@ describe.skipIf(Need.missing("chroma"))(Need.title("Chroma as a connection", "ch
                 if (n !== vector[1]) assert.isAtMost(found, 1)
               }
             }
-            // who gives up does not hold up the others
-            const fibers = yield* Effect.forEach(Array.from({ length: 12 }), (_, n) =>
-              Effect.fork(store.upsert(name, [{ id: "x", vector: [2, n] }]))
-            )
-            for (const [n, fiber] of fibers.entries()) if (n % 2 === 0) yield* Fiber.interrupt(fiber)
-            for (const [n, fiber] of fibers.entries()) if (n % 2 === 1) yield* Fiber.join(fiber)
-            assert.deepStrictEqual((yield* store.get(name, ["x"]))[0]?.metadata, {})
+            // who gives up waiting neither holds up the others nor lets them go before their turn
+            for (let round = 0; round < 8; round++) {
+              const id = `round${round}`
+              const writer = (key: string) =>
+                Effect.fork(store.upsert(name, [{ id, vector: [1, round], metadata: { [key]: round } }]))
+              const first = yield* writer("first")
+              yield* Effect.yieldNow()
+              const second = yield* writer("second")
+              yield* Effect.yieldNow()
+              yield* Fiber.interrupt(second)
+              const third = yield* writer("third")
+              yield* Fiber.join(first)
+              yield* Fiber.join(third)
+              assert.deepStrictEqual((yield* store.get(name, [id]))[0]?.metadata, { third: round })
+              assert.strictEqual(yield* store.count(name, Filter.eq("third", round)), 1)
+              assert.strictEqual(yield* store.count(name, Filter.eq("first", round)), 0)
+            }
           })
         )
 

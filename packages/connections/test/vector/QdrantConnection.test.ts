@@ -427,7 +427,7 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Qdrant as a connection, on 
           if (reason === "Throttled") assert.strictEqual(Duration.toSeconds(error.retryAfter ?? 0), 7)
         }
         there.fail({ status: 404, body: { status: { error: "Not found: something else" } } })
-        assert.strictEqual((yield* Effect.flip(store.count("errors"))).reason, "Unknown")
+        assert.strictEqual((yield* Effect.flip(store.count("errors"))).reason, "InvalidRequest")
         there.fail({ status: 200, body: { result: [], status: "ok" } })
         assert.strictEqual((yield* Effect.flip(store.count("errors"))).reason, "Unknown")
       })

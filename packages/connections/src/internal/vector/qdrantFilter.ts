@@ -51,9 +51,9 @@ export const keyFrom = (key: string): string =>
     ? key.replace(/%(22|5C|25)/g, (_, code: string) => String.fromCharCode(Number.parseInt(code, 16)))
     : key
 
-/** The path of a metadata key in a payload. */
+/** The path of a metadata key in a payload, with quotes where the server prints them. */
 export const pathOf = (key: string): string =>
-  /^[A-Za-z0-9_-]+$/.test(key) ? `${metadataKey}.${key}` : `${metadataKey}."${keyOf(key)}"`
+  /^[\p{Alphabetic}\p{N}_-]+$/u.test(key) ? `${metadataKey}.${key}` : `${metadataKey}."${keyOf(key)}"`
 
 const nothing: Condition = { has_id: [] }
 const everything: Condition = { must_not: nothing }

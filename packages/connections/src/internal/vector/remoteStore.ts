@@ -51,26 +51,21 @@ export const present = (
     : Effect.fail(unexpected(method, collection, said.description ?? "is this the service that was meant?"))
 }
 
+/** An error of the connection as one of the port. */
+const storeError = (method: string, collection: string | undefined, error: Fail): VectorStore.VectorStoreError => {
+  if (error._tag === "VectorStoreError") return error
+  if (collection !== undefined && error.code === collectionNotFound) return VectorStore.notFound(method, collection)
+  const own = VectorStore.fromConnectionError(method, error, collection)
+  return error.code === dimensionMismatch
+    ? new VectorStore.VectorStoreError({ ...fields(own), reason: "DimensionMismatch" })
+    : own
+}
+
 /** The errors of the connection as those of the port. */
 export const typed =
   (method: string, collection?: string) =>
   <A>(effect: Effect.Effect<A, Fail>): Effect.Effect<A, VectorStore.VectorStoreError> =>
-    Effect.mapError(effect, (error) => {
-      if (error._tag === "VectorStoreError") return error
-      if (collection !== undefined && error.code === collectionNotFound) {
-        return VectorStore.notFound(method, collection)
-      }
-      const own = VectorStore.fromConnectionError(method, error, collection)
-      return error.code === dimensionMismatch
-        ? new VectorStore.VectorStoreError({
-            reason: "DimensionMismatch",
-            method,
-            ...(collection === undefined ? {} : { collection }),
-            description: own.description,
-            cause: error
-          })
-        : own
-    })
+    Effect.mapError(effect, (error) => storeError(method, collection, error))
 
 export const unexpected = (
   method: string,
@@ -223,18 +218,16 @@ export const loosened = (bound: number): number => bound - 1e-5 * Math.max(1, Ma
 
 /** Tells how much of a write in several requests was done when one failed. */
 export const partly =
-  (written: () => number, all: number) =>
+  (collection: string, written: () => number, all: number) =>
   <A>(effect: Effect.Effect<A, Fail>): Effect.Effect<A, Fail> =>
     Effect.mapError(effect, (error) => {
       const done = written()
       if (done === 0) return error
-      const text = `${error.description}; the first ${done} of ${all} records are written`
-      return error._tag === "VectorStoreError"
-        ? new VectorStore.VectorStoreError({ ...fields(error), description: text })
-        : new VectorStore.VectorStoreError({
-            ...fields(VectorStore.fromConnectionError("upsert", error)),
-            description: text
-          })
+      const own = storeError("upsert", collection, error)
+      return new VectorStore.VectorStoreError({
+        ...fields(own),
+        description: `${own.description}; the first ${done} of ${all} records are written`
+      })
     })
 
 const fields = (error: VectorStore.VectorStoreError) => ({

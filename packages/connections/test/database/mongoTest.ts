@@ -26,14 +26,14 @@ export const User = Schema.Struct({
   tags: Schema.optional(Schema.Array(Schema.String))
 })
 
-/** Looked at until it holds; three seconds. */
+/** Looked at until it holds; ten seconds. */
 export const eventually = <E, R>(what: string, condition: Effect.Effect<boolean, E, R>) =>
   condition.pipe(
     Effect.filterOrFail(
       (holds) => holds,
       () => `never: ${what}`
     ),
-    Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 300 })
+    Effect.retry({ schedule: Schedule.spaced("10 millis"), times: 1_000 })
   )
 
 let names = 0

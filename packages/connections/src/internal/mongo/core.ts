@@ -153,7 +153,7 @@ export interface Batch<A> {
 const closeTimeout = 1_000
 
 /** How long a request that opens a cursor, or asks for more of it, is let finish when nobody waits for it any more. */
-export const cursorGrace = 1_500
+export const cursorGrace = 5_000
 
 /** A cursor that is being read. */
 interface Held {

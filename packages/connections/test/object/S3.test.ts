@@ -483,6 +483,10 @@ describe("S3", () => {
             )
             breaks(3)
             assert.strictEqual(Buffer.compare((yield* store.get("broken")).bytes, bytes), 0)
+            yield* store.put("small/broken", bytes.subarray(0, 2 * mebibyte))
+            breaks(2)
+            assert.strictEqual((yield* store.get("small/broken")).bytes.length, 2 * mebibyte)
+            assert.strictEqual(proxy.asked.length, 3)
             breaks(2)
             const part = yield* ObjectStore.collect(
               store.stream("broken", { range: { offset: 1_000, length: 4 * mebibyte } })

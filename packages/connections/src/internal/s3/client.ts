@@ -65,6 +65,8 @@ export interface Options {
   readonly clock: { serverTime: number | undefined; offset: number }
 }
 
+const bytes = "application/octet-stream"
+
 /** Bodies above this are not hashed where TLS keeps them whole. */
 const hashedUpTo = 1_048_576
 
@@ -92,7 +94,8 @@ export const make = (http: HttpConnection.HttpConnection, options: Options): Cli
           method: sent.method,
           url: new URL(address.origin + target),
           path,
-          headers: sent.headers ?? {},
+          // The type is signed wherever it is sent.
+          headers: body === undefined ? (sent.headers ?? {}) : { "content-type": bytes, ...sent.headers },
           payloadHash,
           region,
           service: "s3",
@@ -101,7 +104,7 @@ export const make = (http: HttpConnection.HttpConnection, options: Options): Cli
         })
         const request = HttpClientRequest.make(sent.method)(target, { headers })
         if (body === undefined) return request
-        const type = headers["content-type"] ?? "application/octet-stream"
+        const type = headers["content-type"] ?? bytes
         return HttpClientRequest.setBody(
           request,
           body instanceof Uint8Array ? HttpBody.uint8Array(body, type) : HttpBody.stream(body.stream, type, body.size)

@@ -106,6 +106,9 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
         )
     })
 
+  const tooShort = (method: string, key: string) =>
+    fail("Unavailable", method, key, "the object came to its end before its length")
+
   const isBroken = (error: StoreError) => error.reason === "Unavailable" || error.reason === "Timeout"
 
   /** What has to be checked when an object was read whole. */
@@ -178,7 +181,7 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
                   return at >= part.length ? Effect.fail(Option.none()) : reopen(end.value)
                 }
                 if (at < part.length) {
-                  return reopen(fail("Unavailable", method, key, "the object came to its end before its length"))
+                  return reopen(tooShort(method, key))
                 }
                 return expected !== undefined && follower?.digest() !== expected.value
                   ? Effect.fail(Option.some(ObjectStore.checksumMismatch(method, key, expected.algorithm)))
@@ -200,32 +203,39 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
       Effect.map(bodyOf(method, key, opened), (body) => ({ info: opened.info, part: opened.part, body }))
     )
 
-  const get = (key: string, given?: ObjectStore.GetOptions): Effect.Effect<ObjectStore.ObjectData, StoreError> =>
-    Effect.scoped(
-      Effect.flatMap(request("get", key, given, false), (opened) => {
-        // What is small comes at once; what is large may break off, and is not begun anew then.
-        const bytes: Effect.Effect<Uint8Array, StoreError, Scope.Scope> =
-          opened.part.length <= 4_194_304
-            ? Effect.matchEffect(opened.response.arrayBuffer, {
-                onSuccess: (buffer) => {
+  const get = (key: string, given?: ObjectStore.GetOptions): Effect.Effect<ObjectStore.ObjectData, StoreError> => {
+    // The request itself is tried again by the connection; this is for the bytes of what is small. What is large may break
+    // off more easily, and goes on where it was.
+    const attempt = (left: number): Effect.Effect<ObjectStore.ObjectData, StoreError> =>
+      Effect.scoped(
+        Effect.flatMap(request("get", key, given, false), (opened) => {
+          const bytes: Effect.Effect<Either.Either<Uint8Array, StoreError>, StoreError, Scope.Scope> = opened.part
+            .length > 4_194_304
+            ? Effect.map(Effect.flatMap(bodyOf("get", key, opened), ObjectStore.collect), Either.right)
+            : Effect.matchEffect(opened.response.arrayBuffer, {
+                onSuccess: (buffer): Effect.Effect<Either.Either<Uint8Array, StoreError>, StoreError> => {
                   const bytes = new Uint8Array(buffer)
                   const expected = expectedOf(opened)
+                  if (bytes.length !== opened.part.length) {
+                    return Effect.succeed(Either.left(tooShort("get", key)))
+                  }
                   return expected !== undefined && Upload.digestOf(expected.algorithm, bytes) !== expected.value
                     ? Effect.fail(ObjectStore.checksumMismatch("get", key, expected.algorithm))
-                    : Effect.succeed(bytes)
+                    : Effect.succeed(Either.right(bytes))
                 },
-                onFailure: (error) => Effect.fail(mapped("get", key)(client.fromTransport("GetObject", error)))
+                onFailure: (error) =>
+                  Effect.succeed(Either.left(mapped("get", key)(client.fromTransport("GetObject", error))))
               })
-            : Effect.flatMap(bodyOf("get", key, opened), ObjectStore.collect)
-        return Effect.map(bytes, (bytes) => ({ info: opened.info, part: opened.part, bytes }))
-      })
-    ).pipe(
-      Effect.retry({
-        times: options.resumeReads,
-        // The request itself is tried again by the connection; this is for the bytes.
-        while: (error) => isBroken(error) && error.cause === undefined
-      })
-    )
+          return Effect.map(bytes, (bytes) => ({ info: opened.info, part: opened.part, bytes }))
+        })
+      ).pipe(
+        Effect.flatMap(({ bytes, info, part }) => {
+          if (Either.isRight(bytes)) return Effect.succeed({ info, part, bytes: bytes.right })
+          return left > 0 && isBroken(bytes.left) ? attempt(left - 1) : Effect.fail(bytes.left)
+        })
+      )
+    return attempt(options.resumeReads)
+  }
 
   const head = (key: string, conditions?: ObjectStore.Conditions, method = "head") =>
     Effect.scoped(Effect.map(request(method, key, conditions, true), ({ info }) => info))
@@ -304,8 +314,6 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
           key,
           headers: objectHeaders(given, options.putHeaders),
           conditions: putConditions(given),
-          partSize: options.partSize,
-          concurrency,
           timeout: options.transferTimeout,
           checksum: options.checksum,
           retries: options.completeRetries
@@ -647,8 +655,6 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
           key: to,
           headers: objectHeaders(attributes, options.putHeaders),
           conditions: {},
-          partSize,
-          concurrency,
           timeout: options.transferTimeout,
           checksum: undefined,
           retries: options.completeRetries

@@ -84,8 +84,6 @@ export interface UploadOptions {
   readonly headers: Readonly<Record<string, string>>
   /** Of the completion: conditions. */
   readonly conditions: Readonly<Record<string, string>>
-  readonly partSize: number
-  readonly concurrency: number
   readonly timeout: Duration.DurationInput
   readonly checksum: ObjectStore.Checksum["algorithm"] | undefined
   /** How often a completion of which no answer came is sent again. */

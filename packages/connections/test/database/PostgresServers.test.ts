@@ -4,7 +4,20 @@ import { assert, describe, it } from "@effect/vitest"
 import { Connection, Connections } from "@underlay/core"
 import * as Need from "@underlay/servers/Need"
 import * as PostgresServer from "@underlay/servers/PostgresServer"
-import { ConfigProvider, Deferred, Duration, Effect, Exit, Fiber, Layer, Logger, LogLevel, Redacted, Scope, Stream } from "effect"
+import {
+  ConfigProvider,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  LogLevel,
+  Redacted,
+  Scope,
+  Stream
+} from "effect"
 import { Postgres } from "../../src/index.ts"
 import { errorOf, eventually, soon, timed } from "./postgresTools.ts"
 
@@ -98,10 +111,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres and its servers",
         const error = yield* Effect.flip(failing)
         assert.strictEqual(error._tag, "MigrationError")
         assert.strictEqual(yield* server.sql("select to_regclass('half') is null"), "t")
-      }).pipe(
-        Effect.scoped,
-        Logger.withMinimumLogLevel(LogLevel.None)
-      ),
+      }).pipe(Effect.scoped, Logger.withMinimumLogLevel(LogLevel.None)),
     60_000
   )
 

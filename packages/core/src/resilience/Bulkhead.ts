@@ -495,7 +495,7 @@ class BulkheadImpl implements Bulkhead {
     return Effect.uninterruptibleMask((restore) =>
       Effect.withFiberRuntime<A, E | BulkheadFull, R>((fiber) => {
         const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
-        const deadline = Context.get(fiber.currentContext, Deadline.Current)
+        const deadline = Deadline.of(fiber)
         const now = clock.unsafeCurrentTimeMillis()
         const held = (): Effect.Effect<A, E, R> => {
           const startedAt = clock.unsafeCurrentTimeMillis()
@@ -530,7 +530,7 @@ class BulkheadImpl implements Bulkhead {
         Effect.gen(this, function* () {
           const scope = yield* Effect.scope
           const clock = yield* Effect.clock
-          const deadline = yield* Deadline.Current
+          const deadline = yield* Deadline.current
           yield* this.machine.enter(restore, deadline, { weight, priority: options?.priority ?? "normal" })
           const startedAt = clock.unsafeCurrentTimeMillis()
           yield* Scope.addFinalizerExit(scope, (exit) =>

@@ -8,9 +8,11 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
+import * as owned from "../internal/resilience/ownedDeadline.ts"
 
 /**
  * The current deadline in milliseconds since 1970 by `Clock`; infinite if there is none.
@@ -21,6 +23,24 @@ import * as Stream from "effect/Stream"
 export class Current extends Context.Reference<Current>()("@underlay/core/Deadline/Current", {
   defaultValue: (): number => Number.POSITIVE_INFINITY
 }) {}
+
+/**
+ * The deadline of a fiber, in milliseconds since 1970; infinite if there is none. One that only came to it by joining a
+ * fiber that it did not fork is not its own: the work that it was set for is over.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const of = (fiber: Fiber.RuntimeFiber<unknown, unknown>): number =>
+  owned.of(fiber, Context.get(fiber.currentContext, Current))
+
+/**
+ * The deadline of this fiber, as `of` tells it.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const current: Effect.Effect<number> = Effect.withFiberRuntime((fiber) => Effect.succeed(of(fiber)))
 
 /**
  * Runs the effect with a deadline this far from now, or the inherited one if that is sooner. The effect itself is not cut:
@@ -50,10 +70,14 @@ export const at: {
 } = dual(
   2,
   <A, E, R>(effect: Effect.Effect<A, E, R>, millis: number): Effect.Effect<A, E, R> =>
-    Effect.mapInputContext(effect, (context: Context.Context<R>) =>
-      Context.add(context, Current, Math.min(millis, Context.get(context, Current)))
-    )
+    Effect.flatMap(current, (inherited) => set(effect, Math.min(millis, inherited)))
 )
+
+const set = <A, E, R>(effect: Effect.Effect<A, E, R>, deadline: number): Effect.Effect<A, E, R> =>
+  owned.within(
+    Effect.mapInputContext(effect, (context: Context.Context<R>) => Context.add(context, Current, deadline)),
+    deadline
+  )
 
 /**
  * `within` for a stream: the deadline is set when the stream starts.
@@ -68,9 +92,9 @@ export const withinStream: {
   2,
   <A, E, R>(stream: Stream.Stream<A, E, R>, duration: Duration.DurationInput): Stream.Stream<A, E, R> =>
     Stream.unwrap(
-      Effect.map(Clock.currentTimeMillis, (now) =>
+      Effect.zipWith(Clock.currentTimeMillis, current, (now, inherited) =>
         Stream.mapInputContext(stream, (context: Context.Context<R>) =>
-          Context.add(context, Current, Math.min(now + Duration.toMillis(duration), Context.get(context, Current)))
+          Context.add(context, Current, Math.min(now + Duration.toMillis(duration), inherited))
         )
       )
     )
@@ -83,9 +107,7 @@ export const withinStream: {
  * @category combinators
  */
 export const without = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.mapInputContext(effect, (context: Context.Context<R>) =>
-    Context.add(context, Current, Number.POSITIVE_INFINITY)
-  )
+  set(effect, Number.POSITIVE_INFINITY)
 
 /**
  * How long there is left; zero if the deadline has passed, none if there is none.
@@ -93,7 +115,7 @@ export const without = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<
  * @since 0.1.0
  * @category accessors
  */
-export const remaining: Effect.Effect<Option.Option<Duration.Duration>> = Effect.flatMap(Current, (deadline) =>
+export const remaining: Effect.Effect<Option.Option<Duration.Duration>> = Effect.flatMap(current, (deadline) =>
   deadline === Number.POSITIVE_INFINITY
     ? Effect.succeed(Option.none())
     : Effect.map(Clock.currentTimeMillis, (now) => Option.some(Duration.millis(Math.max(0, deadline - now))))

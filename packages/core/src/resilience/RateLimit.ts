@@ -285,7 +285,7 @@ class Live implements RateLimit {
 
   private wait(cost: number): Effect.Effect<void, RateLimitExceeded> {
     return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(Deadline.Current, (deadline) =>
+      Effect.flatMap(Deadline.current, (deadline) =>
         this.machine.enter(restore, deadline, { weight: cost, priority: "normal" })
       )
     )

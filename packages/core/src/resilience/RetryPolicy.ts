@@ -341,7 +341,7 @@ const makeSchedule = (shape: Shape, run: Run): Schedule.Schedule<Duration.Durati
           asked === undefined
             ? spread(shape, planned, state.previous, run.cap)
             : Effect.succeed(Math.min(asked, run.retryAfterCap))
-        return Effect.zipWith(wait, Deadline.Current, (delay, inherited): Step => {
+        return Effect.zipWith(wait, Deadline.current, (delay, inherited): Step => {
           const deadline = Math.min(inherited, run.hooks?.deadline ?? Number.POSITIVE_INFINITY)
           if (now + delay >= deadline || run.hooks?.allow(found, now, error) === false) return end
           run.hooks?.onDelay(error, delay, failed, now)

@@ -775,7 +775,7 @@ const pass = (
       )
     })
   if (!(maxWait > 0)) return attempt(0, 0)
-  return Effect.flatMap(Effect.zip(Deadline.Current, currentMicros), ([deadline, start]) =>
+  return Effect.flatMap(Effect.zip(Deadline.current, currentMicros), ([deadline, start]) =>
     attempt(start + maxWait * 1_000, deadline)
   )
 }

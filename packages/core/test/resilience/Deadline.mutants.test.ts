@@ -2,8 +2,8 @@
  * Deadlines: how long is left, for effects and streams, and which of two holds.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Deadline } from "@underlay/core"
-import { Chunk, Duration, Effect, Option, Stream, TestClock } from "effect"
+import { Deadline, Policy } from "@underlay/core"
+import { Chunk, Duration, Effect, Exit, Fiber, Option, Stream, TestClock } from "effect"
 
 const left = Effect.map(Deadline.remaining, (found) =>
   Option.isSome(found) ? Duration.toMillis(found.value) : undefined
@@ -47,6 +47,52 @@ describe("Deadline", () => {
   it.effect("work that outlives the call goes on without one", () =>
     Effect.gen(function* () {
       assert.isUndefined(yield* Deadline.without(left).pipe(Deadline.within("1 second")))
+    })
+  )
+
+  // Effect gives who joins a fiber what that fiber's context has more: a request that shared another one's work had the
+  // other's deadline ever after, and no time left once that was past.
+  it.effect("who joins a fiber that somebody else forked does not have its deadline", () =>
+    Effect.gen(function* () {
+      const policy = yield* Policy.make({ name: "shared" })
+      const shares = {
+        within: Deadline.within(Effect.forkDaemon(Effect.as(Effect.sleep("5 seconds"), 1)), "10 seconds"),
+        policy: policy.run(Effect.forkDaemon(Effect.as(Effect.sleep("5 seconds"), 1)), { timeout: "10 seconds" })
+      }
+      for (const [how, share] of Object.entries(shares)) {
+        // The fiber that forks ends, and another one joins what it has left.
+        const shared = yield* Effect.flatMap(Effect.fork(share), Fiber.await)
+        const work = yield* shared
+        const joining = (own: <A>(effect: Effect.Effect<A>) => Effect.Effect<A>) =>
+          Effect.fork(
+            own(
+              Effect.gen(function* () {
+                yield* Fiber.join(work)
+                const after = yield* left
+                const policed = yield* Effect.exit(policy.run(Effect.succeed("done")))
+                const inner = yield* left.pipe(Deadline.within("1 hour"))
+                return [after, Exit.isSuccess(policed), inner]
+              })
+            )
+          )
+        const free = yield* joining((effect) => effect)
+        const bound = yield* joining(Deadline.within("30 minutes"))
+        yield* TestClock.adjust("5 seconds")
+        assert.deepStrictEqual(yield* Fiber.join(free), [undefined, true, 3_600_000], how)
+        assert.deepStrictEqual(yield* Fiber.join(bound), [1_795_000, true, 1_795_000], how)
+        yield* TestClock.adjust("1 hour")
+      }
+    })
+  )
+
+  it.effect("a fiber has the deadline of who forked it, also when it is joined by that one", () =>
+    Effect.gen(function* () {
+      const seen = yield* Effect.gen(function* () {
+        const fiber = yield* Effect.fork(Effect.zip(left, Effect.delay(left, "2 seconds")))
+        yield* TestClock.adjust("2 seconds")
+        return [yield* Fiber.join(fiber), yield* left]
+      }).pipe(Deadline.within("10 seconds"))
+      assert.deepStrictEqual(seen, [[10_000, 8_000], 8_000])
     })
   )
 })

@@ -141,6 +141,8 @@ const calling = <A, E, R>(
     const clock = Context.get(fiber.currentDefaultServices as Context.Context<Clock.Clock>, Clock.Clock)
     const now = clock.unsafeCurrentTimeMillis()
     const { around, breaker, budget, hedge, metrics, name, retry } = stages
+    const context = fiber.currentContext as Context.Context<R>
+    const inherited = Deadline.of(fiber)
     let permit: Permit | undefined
     if (breaker !== undefined && hedge === undefined && around.attempt.length === 0) {
       // Before anything is made for the call: refusing must be cheap.
@@ -157,12 +159,12 @@ const calling = <A, E, R>(
           if (observer?.counted !== true) metrics?.call("rejected", 0)
           return Effect.failCause(Cause.fail(rejection))
         }
-        const call = new Call(restore, stages, work, observer, clock, now, fiber.currentContext as Context.Context<R>)
+        const call = new Call(restore, stages, work, observer, clock, now, context, inherited)
         budget?.machine.called(now)
         return new Attempt(call, restore, call.frame, call.context, now, 0, true).failed(Cause.fail(rejection))
       }
     }
-    const call = new Call(restore, stages, work, observer, clock, now, fiber.currentContext as Context.Context<R>)
+    const call = new Call(restore, stages, work, observer, clock, now, context, inherited)
     budget?.machine.called(now)
     return attempt(call, now, true, 0, permit)
   })
@@ -198,7 +200,8 @@ class Call<A, E, R> {
     observer: Observer<A> | undefined,
     clock: Clock.Clock,
     started: number,
-    current: Context.Context<R>
+    current: Context.Context<R>,
+    inherited: number
   ) {
     this.restore = restore
     this.stages = stages
@@ -208,7 +211,7 @@ class Call<A, E, R> {
     this.seen = started
     this.outer = Context.get(current, RetryFrame.Current)
     this.outerAttempt = this.outer === undefined ? 0 : this.outer.attempt
-    this.deadline = Math.min(Context.get(current, Deadline.Current), this.started + stages.total)
+    this.deadline = Math.min(inherited, this.started + stages.total)
     // Chaos that is off must cost nothing.
     this.disturbed = (stages.chaos !== undefined && !stages.chaos.machine.off) || stages.around.inner.length > 0
     this.work = this.disturbed && isEffect(work) ? disturbed(this, work) : work

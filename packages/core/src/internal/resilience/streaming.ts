@@ -216,7 +216,7 @@ export const open = <A, E, R>(
     const stages: Stages = given.chaos === undefined ? given : { ...given, chaos: undefined }
     const source = given.chaos === undefined ? stream : given.chaos.machine.applyStream(stream, undefined)
     const scope = yield* Effect.scope
-    const inherited = yield* Deadline.Current
+    const inherited = yield* Deadline.current
     const flow = new Flow<A, E, R>(yield* Effect.clock)
     // Before anything is held, so that no interruption comes in between; and so after all that is opened is closed.
     // Whoever ends the stream early has got what they wanted from a service that answered; whoever is interrupted says

@@ -11,6 +11,7 @@ import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as Runtime from "effect/Runtime"
 import * as RuntimeFlags from "effect/RuntimeFlags"
+import * as owned from "./ownedDeadline.ts"
 import { schedule } from "./timer.ts"
 
 /** Counts of work that went on after its time. */
@@ -40,6 +41,8 @@ export interface Limit<A, E, E2, R, E3> {
   failed(cause: Cause.Cause<E | E2>): Effect.Effect<A, E3, R>
 }
 
+const deadlineKey = "@underlay/core/Deadline/Current"
+
 /** Gives back to an effect what the region of its caller allows. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
@@ -63,7 +66,10 @@ export const masked = <A, E, R, E2, E3>(
     const runtime = Runtime.make({
       context: limit.context ?? (parent.currentContext as Context.Context<R>),
       runtimeFlags: RuntimeFlags.enable(status.runtimeFlags, RuntimeFlags.Interruption),
-      fiberRefs: parent.getFiberRefs()
+      fiberRefs:
+        limit.context === undefined
+          ? parent.getFiberRefs()
+          : owned.give(parent, limit.context as Context.Context<never>, deadlineKey)
     })
     // As a value, so that the runtime does not report the failure of a fiber that has somebody to tell.
     const child = Runtime.runFork(runtime, Effect.exit(self))
@@ -195,7 +201,7 @@ const changed = (
   child: Fiber.RuntimeFiber<unknown, unknown>
 ): boolean => {
   for (const [ref, stack] of child.getFiberRefs().locals) {
-    if (ref === FiberRef.currentContext || ref === FiberRef.currentRuntimeFlags) continue
+    if (ref === FiberRef.currentContext || ref === FiberRef.currentRuntimeFlags || ref === owned.ref) continue
     if (stack[0][1] !== parent.getFiberRef(ref)) return true
   }
   return false

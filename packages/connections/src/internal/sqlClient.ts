@@ -1,0 +1,1 @@
+export { isPersistent } from "./sql/client.ts"

@@ -1,0 +1,1 @@
+export { toConnectionError } from "./sql/sqlState.ts"

@@ -10,8 +10,8 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type { PgVectorOptions } from "../../vector/PgVector.ts"
-import { isPersistent } from "../sqlClient.ts"
-import { toConnectionError } from "../sqlState.ts"
+import { isPersistent } from "../sql/client.ts"
+import { toConnectionError } from "../sql/sqlState.ts"
 import * as Statements from "./pgStatements.ts"
 
 type Store = Context.Tag.Service<VectorStore.VectorStore>

@@ -96,7 +96,7 @@ describe("MongoDb change streams, on the double", () => {
         const writer = yield* connect()
         const proxy = yield* FaultProxy.make({ port: server.port })
         const db = yield* MongoDb.make(
-          settingsOf(`mongodb://${proxy.host}:${proxy.port}/?directConnection=true`, { connectTimeout: "500 millis" })
+          settingsOf(`mongodb://${proxy.host}:${proxy.port}/?directConnection=true`, { connectTimeout: "1 second" })
         )
         const written = fresh(writer)
         const watched = db.collection(written.name)
@@ -121,7 +121,7 @@ describe("MongoDb change streams, on the double", () => {
           if (age === 25) {
             yield* proxy.refuse(true)
             yield* proxy.resetAll
-            yield* Effect.sleep(700)
+            yield* Effect.sleep(1_300)
             yield* proxy.refuse(false)
           }
           if (age === 40) yield* server.forgetCursors
@@ -159,7 +159,7 @@ describe("MongoDb change streams, on the double", () => {
         const server = yield* Server
         const proxy = yield* FaultProxy.make({ port: server.port })
         const db = yield* MongoDb.make(
-          settingsOf(`mongodb://${proxy.host}:${proxy.port}/?directConnection=true`, { connectTimeout: "300 millis" })
+          settingsOf(`mongodb://${proxy.host}:${proxy.port}/?directConnection=true`, { connectTimeout: "1 second" })
         )
         const { fiber } = yield* watching(fresh(db), { reconnect: Schedule.recurs(1) })
         yield* proxy.refuse(true)

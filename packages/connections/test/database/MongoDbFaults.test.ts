@@ -236,7 +236,7 @@ describe("MongoDb when things go wrong", () => {
     it.scoped("the server is killed and comes back", () =>
       Effect.gen(function* () {
         const server = yield* MongoWireServer.make()
-        const db = yield* MongoDb.make(settingsOf(server.url, { connectTimeout: "300 millis" }))
+        const db = yield* MongoDb.make(settingsOf(server.url, { connectTimeout: "1 second" }))
         const users = fresh(db)
         yield* users.insertOne({ name: "ann", age: 1 })
         yield* server.kill

@@ -166,7 +166,7 @@ const mostEquals = 40_000
 
 /** 32-bit floats in base64, little-endian: exactly what they are, in few characters. */
 export const encodeFloats = (vector: ReadonlyArray<number>): string => {
-  const bytes = Buffer.from(Float32Array.from(vector).buffer)
+  const bytes = Buffer.from(new Float32Array(vector).buffer)
   return (isLittleEndian ? bytes : bytes.swap32()).toString("base64")
 }
 

@@ -73,7 +73,7 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Confluence, on a double of 
   layer(Layer.empty, { excludeTestServices: true, timeout: "30 seconds" })("the suite", (it) => {
     const suite = ConnectionSuite.suite({
       make: Effect.flatMap(ConfluenceDouble.start(), (double) => Confluence.make(settingsFor(double))),
-      ask: (confluence) => Stream.runCount(confluence.spaces()),
+      ask: (confluence: Confluence.ConfluenceClient) => Stream.runCount(confluence.spaces()),
       expected: 3
     })
     for (const one of Suite.applicable(suite, [])) it.effect(one.name, () => one.run, 30_000)

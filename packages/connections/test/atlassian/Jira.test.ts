@@ -120,7 +120,7 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Jira, on a double of it", "
     layer(Layer.empty, { excludeTestServices: true, timeout: "30 seconds" })("the suite", (it) => {
       const suite = ConnectionSuite.suite({
         make: Effect.flatMap(JiraDouble.start(), (double) => Jira.make(settingsFor(double))),
-        ask: (jira) => Effect.map(jira.myself, ({ accountId }) => accountId),
+        ask: (jira: Jira.JiraClient) => Effect.map(jira.myself, ({ accountId }) => accountId),
         expected: "me"
       })
       for (const one of Suite.applicable(suite, [])) it.effect(one.name, () => one.run, 30_000)

@@ -39,6 +39,9 @@ const examples = JSON.parse(readFileSync(join(root, "examples", "package.json"),
 const development = JSON.parse(readFileSync(join(root, "package.json"), "utf8")).devDependencies
 // What is optional for a package, the consumer has; that nothing else needs it, exports.ts looks at.
 const llm = JSON.parse(readFileSync(join(root, "packages", "llm", "package.json"), "utf8")).devDependencies
+const connections = JSON.parse(
+  readFileSync(join(root, "packages", "connections", "package.json"), "utf8")
+).devDependencies
 const pick = (from, keys) => Object.fromEntries(keys.map((key) => [key, from[key]]))
 writeFileSync(
   join(consumer, "package.json"),
@@ -52,7 +55,9 @@ writeFileSync(
         examples,
         Object.keys(examples).filter((key) => !key.startsWith("@underlay/") && key !== "tsx")
       ),
-      ...pick(llm, ["@effect/ai", "@effect/rpc"])
+      ...pick(llm, ["@effect/ai", "@effect/rpc"]),
+      // its types are those of the driver
+      ...pick(connections, ["mongodb"])
     },
     devDependencies: { ...pick(development, ["typescript", "@types/node"]), "@types/ws": "8.18.2" },
     pnpm: {

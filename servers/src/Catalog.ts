@@ -2,13 +2,18 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as ChromaServer from "./ChromaServer.ts"
+import * as DocumentDbServer from "./DocumentDbServer.ts"
 import * as DynaliteServer from "./DynaliteServer.ts"
 import * as DynamoDbLocalServer from "./DynamoDbLocalServer.ts"
 import * as EmbeddedPostgres from "./EmbeddedPostgres.ts"
+import * as FauxqsServer from "./FauxqsServer.ts"
 import * as MariaDbServer from "./MariaDbServer.ts"
 import * as MemcachedServer from "./MemcachedServer.ts"
+import * as MongoWireServer from "./MongoWireServer.ts"
 import * as PGliteServer from "./PGliteServer.ts"
+import * as PgVectorServer from "./PgVectorServer.ts"
 import * as PostgresServer from "./PostgresServer.ts"
+import * as RadosgwServer from "./RadosgwServer.ts"
 import * as RedisCluster from "./RedisCluster.ts"
 import * as RedisSentinel from "./RedisSentinel.ts"
 import * as RedisServer from "./RedisServer.ts"
@@ -36,6 +41,16 @@ export interface Entry {
 const url =
   (variable: string) =>
   (server: { readonly url: string }): Environment => ({ [variable]: server.url })
+
+/** An endpoint of S3's protocol and who may use it: made for this run, and known to nobody else. */
+const bucketless = (
+  prefix: string,
+  server: { readonly endpoint: string; readonly accessKeyId: string; readonly secretAccessKey: string }
+): Environment => ({
+  [`${prefix}_ENDPOINT`]: server.endpoint,
+  [`${prefix}_ACCESS_KEY_ID`]: server.accessKeyId,
+  [`${prefix}_SECRET_ACCESS_KEY`]: server.secretAccessKey
+})
 
 /** The servers, in the order in which they are shown. */
 export const entries: ReadonlyArray<Entry> = [
@@ -74,6 +89,22 @@ export const entries: ReadonlyArray<Entry> = [
     tier: "fast",
     start: Effect.map(ChromaServer.make, url("CHROMA_URL")),
     install: ChromaServer.install
+  },
+  { name: "mongodb-double", tier: "fast", start: Effect.map(MongoWireServer.make(), url("MONGODB_DOUBLE_URL")) },
+  { name: "fauxqs", tier: "fast", start: Effect.map(FauxqsServer.make, (server) => bucketless("FAUXQS", server)) },
+  {
+    name: "pgvector",
+    tier: "full",
+    start: Effect.map(PgVectorServer.make(), url("PGVECTOR_URL")),
+    install: PgVectorServer.install
+  },
+  { name: "radosgw", tier: "full", start: Effect.map(RadosgwServer.make, (server) => bucketless("RADOSGW", server)) },
+  {
+    name: "documentdb",
+    tier: "full",
+    optional: true,
+    start: Effect.map(DocumentDbServer.make, url("DOCUMENTDB_URL")),
+    install: DocumentDbServer.install
   },
   {
     name: "redis-cluster",

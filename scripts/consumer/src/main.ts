@@ -13,6 +13,7 @@ import * as OpenAi from "@underlay/llm/OpenAi"
 import { RedisClient } from "@underlay/redis"
 import * as RedisSessionStore from "@underlay/redis/RedisSessionStore"
 import { Config, Console, Effect, Layer, Logger, LogLevel, Option, Schema } from "effect"
+import * as Connected from "./connections.js"
 import * as Exports from "./exports.js"
 import * as Models from "./llm.js"
 import * as State from "./state.js"
@@ -52,6 +53,7 @@ const program = Effect.gen(function* () {
   if (missing.length > 0) return yield* Effect.dieMessage(missing.join("; "))
 
   yield* same(Models.program, Models.expected)
+  yield* same(Connected.program, Connected.expected)
 
   // The same program in memory and, if there is one, on a server.
   yield* same(State.program.pipe(Effect.scoped, Effect.provide(State.inMemory)), State.expected)

@@ -35,6 +35,7 @@ import type * as Attribute from "../internal/dynamo/attribute.ts"
 import * as Client from "../internal/dynamo/client.ts"
 import type * as Expression from "../internal/dynamo/expression.ts"
 import * as Table from "../internal/dynamo/table.ts"
+import type * as Model from "../internal/dynamo/tableModel.ts"
 
 export { Exact } from "../internal/dynamo/attribute.ts"
 export type { PathOf, ValueAt } from "../internal/dynamo/paths.ts"
@@ -58,7 +59,7 @@ export type {
   TransactWrite,
   UpdateOptions,
   WriteBatch
-} from "../internal/dynamo/table.ts"
+} from "../internal/dynamo/tableModel.ts"
 
 /**
  * A condition: made by the functions that a table lends (`on.eq("status", "open")`).
@@ -165,21 +166,21 @@ export interface Service {
    * const orders = dynamo.table({ name: "orders", schema: Order, partitionKey: "customer", sortKey: "number" })
    * ```
    */
-  readonly table: Table.MakeTable
+  readonly table: Model.MakeTable
   /**
    * Does all or nothing. It goes with a token (a new one, unless one is given) by which the service knows it again for ten
    * minutes, so that it can be sent again: at most 100 operations, each of another item. A cancelled one is `Conflict`
    * (or `InvalidRequest`, `Throttled`) with `cancellationReasons`.
    */
   readonly transactWrite: (
-    operations: ReadonlyArray<Table.TransactWrite>,
+    operations: ReadonlyArray<Model.TransactWrite>,
     options?: { readonly token?: string | undefined }
   ) => Effect.Effect<void, ConnectionError>
   /** Reads several items as they were at one moment, in their order: at most 100. */
-  readonly transactGet: <const Gets extends ReadonlyArray<Table.TransactGet<unknown>>>(
+  readonly transactGet: <const Gets extends ReadonlyArray<Model.TransactGet<unknown>>>(
     gets: Gets
   ) => Effect.Effect<
-    { readonly [K in keyof Gets]: Gets[K] extends Table.TransactGet<infer A> ? Option.Option<A> : never },
+    { readonly [K in keyof Gets]: Gets[K] extends Model.TransactGet<infer A> ? Option.Option<A> : never },
     ConnectionError
   >
   /** Rows of a PartiQL statement, page by page, as they are stored. `?` stands for the parameters in their order. */
@@ -372,7 +373,7 @@ export const make = Effect.fnUntraced(function* (
     }
   })
 
-  const call: Table.Call = (operation, input, idempotent) => {
+  const call: Model.Call = (operation, input, idempotent) => {
     const table = input["TableName"]
     const made = lifecycle.call(operation, (send) => send(operation, input), {
       idempotent,

@@ -320,35 +320,39 @@ export const make = (send: Send, table: string): Effect.Effect<Cache.Backend, ne
 
     const free = "(attribute_not_exists(#leased) OR #leased <= :now OR #holder = :token)"
 
-    const getOrTake = (key: string, token: string, ttl: number): Effect.Effect<Cache.Looked, Cache.CacheError> =>
-      now((time) => {
-        const values = {
-          ":now": millis(time),
-          ":token": { S: token },
-          ":until": millis(time + ttl),
-          ":second": second(time + ttl)
-        }
-        const attempt = (round: number): Effect.Effect<Cache.Looked, Cache.CacheError> =>
-          Effect.gen(function* () {
-            const taken = yield* update(
-              "getOrElse",
-              key,
-              "SET #holder = :token, #leased = :until, #expires = :second REMOVE #entry, #ends",
-              `${free} AND (attribute_not_exists(#entry) OR #ends <= :now)`,
-              values
-            )
-            if (taken) return { _tag: "Taken" }
-            const item = yield* read("getOrElse", key, time)
-            const found = yield* foundOf(item, time)
-            if (found !== undefined) return { _tag: "Found", found }
-            if (item.lease !== undefined && item.lease.token !== token) {
-              return { _tag: "Held", left: item.lease.until - time }
+    const getOrTake = (
+      key: string,
+      token: string,
+      ttl: number,
+      round = 0
+    ): Effect.Effect<Cache.Looked, Cache.CacheError> =>
+      now((time) =>
+        Effect.gen(function* () {
+          const taken = yield* update(
+            "getOrElse",
+            key,
+            "SET #holder = :token, #leased = :until, #expires = :second REMOVE #entry, #ends",
+            `${free} AND (attribute_not_exists(#entry) OR #ends <= :now)`,
+            {
+              ":now": millis(time),
+              ":token": { S: token },
+              ":until": millis(time + ttl),
+              ":second": second(time + ttl)
             }
-            if (round === mostRounds) return { _tag: "Held", left: ttl }
-            return yield* attempt(round + 1)
-          })
-        return attempt(0)
-      })
+          )
+          if (taken) return { _tag: "Taken" }
+          const item = yield* read("getOrElse", key, time)
+          const found = yield* foundOf(item, time)
+          if (found !== undefined) return { _tag: "Found", found }
+          if (item.lease !== undefined && item.lease.token !== token) {
+            // it may have ended while it was asked for
+            const until = item.lease.until
+            const left = yield* now((later) => Effect.succeed(until - later))
+            if (left > 0) return { _tag: "Held", left }
+          }
+          return round === mostRounds ? { _tag: "Held", left: ttl } : yield* getOrTake(key, token, ttl, round + 1)
+        })
+      )
 
     const take = (
       key: string,
@@ -435,7 +439,7 @@ export const make = (send: Send, table: string): Effect.Effect<Cache.Backend, ne
         ),
       clear,
       leases: {
-        getOrTake,
+        getOrTake: (key, token, ttl) => getOrTake(key, token, ttl),
         take: (keys, token, ttl) =>
           now((time) => Effect.forEach(keys, (key) => take(key, token, ttl, time), { concurrency: atOnce })),
         fill: (entries, token) =>

@@ -102,7 +102,7 @@ describe.skipIf(Need.missing("redis-server"))(
         ).pipe(Effect.withConfigProvider(provider({ REDIS_URL: url })))
       const suite = ConnectionSuite.suite({
         make: Effect.flatMap(url, (url) => direct(url)),
-        ask: (client) => client.send("PING"),
+        ask: (client: RedisClient.Service) => client.send("PING"),
         expected: "PONG",
         connecting: (mode) =>
           Effect.flatMap(url, (url) => direct(url, { connect: mode === "eager" ? "eager" : "lazy" })),

@@ -181,9 +181,9 @@ describe("credentials of AWS", () => {
           once({}, { AWS_EC2_METADATA_DISABLED: "false", AWS_EC2_METADATA_SERVICE_ENDPOINT: metadata.url })
         )
         assert.strictEqual(error.reason, "Authentication")
-        yield* Effect.async<number>((resume) =>
+        yield* Effect.async<number>((resume) => {
           metadata.server.getConnections((_, count) => resume(Effect.succeed(count)))
-        ).pipe(Effect.repeat({ until: (count) => count === 0, schedule: Schedule.spaced("10 millis") }))
+        }).pipe(Effect.repeat({ until: (count) => count === 0, schedule: Schedule.spaced("10 millis") }))
       })
     )
   )

@@ -29,6 +29,8 @@ export interface PostgresServerOptions {
   readonly settings?: Readonly<Record<string, string>> | undefined
   /** The folder with `initdb` and `postgres`. Default: that of Debian's newest. */
   readonly programs?: string | undefined
+  /** TLS, with certificates made for this server: `only` refuses what is not encrypted, `clientCertificate` wants one. */
+  readonly tls?: { readonly only?: boolean | undefined; readonly clientCertificate?: boolean | undefined } | undefined
 }
 
 /** A running (or killed, or frozen) server. */

@@ -185,7 +185,8 @@ describe.skipIf(Need.missing("chroma"))(Need.title("Chroma as a connection", "ch
               { concurrency: "unbounded" }
             )
             for (const { metadata, vector } of yield* store.get(name, ["x", "y"])) {
-              assert.deepStrictEqual(metadata, { [`of${vector[1]}`]: vector[1] })
+              const [, own = -1] = vector
+              assert.deepStrictEqual(metadata, { [`of${own}`]: own })
               for (let n = 0; n < 24; n++) {
                 const found = yield* store.count(name, Filter.exists(`of${n}`))
                 if (n !== vector[1]) assert.isAtMost(found, 1)

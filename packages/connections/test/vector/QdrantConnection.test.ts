@@ -20,6 +20,8 @@ import {
 import { Qdrant } from "../../src/index.ts"
 import * as Double from "./QdrantDouble.ts"
 
+type Store = Qdrant.QdrantConnection["store"]
+
 const openapi = Path.join(Need.sharedData, "openapi", "qdrant.json")
 
 const double = (options: Partial<Double.Options> = {}) =>
@@ -593,7 +595,7 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Qdrant as a connection, on 
     (it) => {
       const suite = ConnectionSuite.suite({
         make: Effect.flatMap(TheDouble, (there) => Qdrant.make({ url: there.url })),
-        ask: (store) => store.collections,
+        ask: (store: Store) => store.collections,
         expected: [],
         connecting: (connect) => Effect.flatMap(TheDouble, (there) => Qdrant.make({ url: there.url, connect })),
         away: (connect) => Qdrant.make({ url: "http://127.0.0.1:1", connect }),

@@ -61,6 +61,18 @@ const exceptions = [
     reason: "the same"
   },
   {
+    file: "packages/core/src/internal/connection/poolMetrics.ts",
+    within: "import",
+    member: "effect/Metric",
+    reason: "`Connections.layerMetrics`, the optional layer that looks at all pools every few seconds"
+  },
+  {
+    file: "packages/core/src/internal/connection/poolMetrics.ts",
+    within: "import",
+    member: "effect/MetricBoundaries",
+    reason: "the same"
+  },
+  {
     file: "packages/redis/src/RedisHealth.ts",
     within: "report",
     member: "Effect.timeout*",

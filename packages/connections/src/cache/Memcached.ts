@@ -53,8 +53,9 @@ export interface Item {
  */
 export interface WriteOptions {
   /**
-   * How long it is kept. The server counts whole seconds, so it is rounded up to them. More than 30 days are sent as a
-   * date, as the protocol wants it. Default: until it is evicted.
+   * How long it is kept. The server counts whole seconds, so it is rounded up to them; they begin when the server's do, so
+   * an item can end up to a second early. More than 30 days are sent as a date, as the protocol wants it, and the last one
+   * is 2038-01-19. Default: until it is evicted.
    */
   readonly ttl?: Duration.DurationInput | undefined
   /** 32 bits to store with it: 0. */

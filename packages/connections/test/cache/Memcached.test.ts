@@ -150,6 +150,14 @@ describe.skipIf(Need.missing("memcached"))(Need.title("Memcached", "memcached"),
           for (const ttl of [0, -1, Number.NaN, Number.POSITIVE_INFINITY, "100000 days" as const]) {
             assert.deepStrictEqual(yield* failing(cache.set("a", "1", { ttl })), ["InvalidRequest", false])
           }
+          // the server's dates end in January 2038: it says yes to later ones and keeps nothing
+          const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+          const last = Date.UTC(2038, 0, 19) - now
+          yield* cache.set("last", "1", { ttl: last - 86_400_000 })
+          assert.isTrue(Option.isSome(yield* cache.get("last")))
+          for (const ttl of [last + 86_400_000, Date.UTC(2050, 0, 1) - now]) {
+            assert.deepStrictEqual(yield* failing(cache.set("a", "1", { ttl })), ["InvalidRequest", false])
+          }
         })
     )
 

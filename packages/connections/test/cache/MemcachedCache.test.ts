@@ -104,6 +104,37 @@ describe.skipIf(Need.missing("memcached"))(Need.title("MemcachedCache", "memcach
       })
     )
 
+    it.effect("an entry and a lease are not cut short by the second in which they are written", () =>
+      Effect.gen(function* () {
+        const backend = yield* Cache.Cache
+        const key = (index: number) => `cache:whole:${index}`
+        // at different parts of the server's seconds
+        yield* Effect.forEach(
+          Array.from({ length: 10 }, (_, index) => index),
+          (index) =>
+            Effect.gen(function* () {
+              yield* Effect.sleep(`${index * 100} millis`)
+              yield* backend.set({ key: key(index), text: "1", ttl: 1_000, compressAbove: undefined })
+              yield* backend.leases?.take([`${key(index)}-lease`], "first", 1_000) ?? Effect.void
+              yield* Effect.sleep("700 millis")
+              assert.notStrictEqual(yield* backend.get(key(index)), undefined)
+              const [looked] = yield* backend.leases?.take([`${key(index)}-lease`], "second", 1_000) ??
+                Effect.succeed([])
+              assert.strictEqual(looked?._tag, "Held")
+            }),
+          { concurrency: "unbounded" }
+        )
+      })
+    )
+
+    it.effect("an entry whose end the server cannot write is kept as long as it can be", () =>
+      Effect.gen(function* () {
+        const cache = yield* numbers({ namespace: "century" })
+        yield* cache.set("a", 1, { ttl: "36500 days" })
+        assert.deepStrictEqual(yield* cache.get("a"), Option.some(1))
+      })
+    )
+
     it.effect("a time to live of more than 30 days is no date in 1970", () =>
       Effect.gen(function* () {
         const server = yield* Server

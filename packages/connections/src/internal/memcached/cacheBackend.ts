@@ -12,7 +12,7 @@ import type * as Scope from "effect/Scope"
 import * as Compression from "../cache/compression.ts"
 import { failureOf } from "../cache/errors.ts"
 import * as Polling from "../cache/polling.ts"
-import { expiryOf, type Raw } from "./client.ts"
+import { expiryOf, latestExpiry, type Raw } from "./client.ts"
 import * as Protocol from "./protocol.ts"
 
 /** What an item holds. */
@@ -31,6 +31,12 @@ const generationLife = 30 * 24 * 3_600
 
 /** How often it is tried again where others change the same item meanwhile. */
 const mostRounds = 20
+
+/**
+ * When the server may drop an item. Its seconds begin when they like, so what lives for one of them may end at once: it
+ * has one more, and the exact end is the one that is written in the item.
+ */
+const droppedAt = (millis: number, now: number): number => Math.min(latestExpiry, expiryOf(millis + 1_000, now))
 
 const newStamp = (): string => Crypto.randomBytes(12).toString("base64url")
 
@@ -197,7 +203,7 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
           const request = writing(
             hashed,
             encode(used.get(namespaceOf(key)) ?? "", { until: now + ttl, bytes }, undefined),
-            expiryOf(ttl, now),
+            droppedAt(ttl, now),
             ""
           )
           if (request.size > client.maxValueBytes) large = true
@@ -278,7 +284,7 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
             const request = writing(
               hashed,
               encode(generation, put.entry, put.lease),
-              expiryOf(ends - now, now),
+              droppedAt(ends - now, now),
               item.cas === undefined ? " ME" : ` C${item.cas}`
             )
             if (request.size > client.maxValueBytes) return yield* tooLarge(method)
@@ -476,7 +482,7 @@ export const make = (raw: Effect.Effect<Raw, ConnectionError>): Effect.Effect<Ca
                     writing(
                       hashed,
                       [`1|${now + ttl}|${next}`],
-                      expiryOf(ttl, now),
+                      droppedAt(ttl, now),
                       cas === undefined ? " ME" : ` C${cas}`
                     )
                   )

@@ -117,7 +117,8 @@ export const expiryOf = (millis: number, now: number): number => {
   return seconds > longestRelative ? Math.ceil((now + millis) / 1_000) : seconds
 }
 
-const latestExpiry = 0xffff_ffff
+/** The server's dates have 31 bits: what is later is taken and lost at once. */
+export const latestExpiry = 0x7fff_ffff
 
 const made = new WeakSet<Client>()
 
@@ -273,7 +274,7 @@ export const make = (options: Options): Raw => {
     return Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const expiry = expiryOf(millis, now)
       return expiry > latestExpiry
-        ? Effect.fail(invalid(method, "a time to live ends before the year 2106"))
+        ? Effect.fail(invalid(method, "a time to live ends before 2038-01-19, where the server's dates do"))
         : Effect.succeed(expiry)
     })
   }

@@ -32,6 +32,8 @@ export interface Fault {
   readonly skip?: number | undefined
   /** Waits first; a command whose `maxTimeMS` is shorter fails with 50, one whose client goes is not run. */
   readonly delayMillis?: number | undefined
+  /** Waits longer than the command's `maxTimeMS` says, and runs it then. */
+  readonly ignoreMaxTime?: boolean | undefined
   /** Runs the command before it fails: the server did it, and the answer says otherwise or is lost. */
   readonly after?: boolean | undefined
   /** Resets the connection instead of answering. */
@@ -1073,7 +1075,7 @@ export const make = (options: MongoWireServerOptions = {}): Effect.Effect<MongoW
     const listener = yield* serve(async (command, peer) => {
       const fault = faultFor(command.name)
       if (fault?.delayMillis !== undefined) {
-        const most = number(command.body["maxTimeMS"])
+        const most = fault.ignoreMaxTime === true ? undefined : number(command.body["maxTimeMS"])
         await pause(most === undefined ? fault.delayMillis : Math.min(most, fault.delayMillis), peer)
         if (peer.gone.aborted) return undefined
         if (most !== undefined && most < fault.delayMillis) {

@@ -22,7 +22,7 @@ import * as BigDecimal from "effect/BigDecimal"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
@@ -38,7 +38,7 @@ import { bson, bsonType, setBson } from "../internal/mongo/bson.ts"
 import { watch } from "../internal/mongo/changes.ts"
 import * as Codec from "../internal/mongo/codec.ts"
 import * as MongoCollection from "../internal/mongo/collection.ts"
-import { type Client, type Core, limitOf, operate, operationOf } from "../internal/mongo/core.ts"
+import { type Client, type Core, limitOf, millisOf, operate, operationOf } from "../internal/mongo/core.ts"
 import { attempt, makeBackground, within } from "../internal/mongo/operation.ts"
 import { makePoolCounts } from "../internal/mongo/poolCounts.ts"
 import { run as runTransaction } from "../internal/mongo/runTransaction.ts"
@@ -702,23 +702,34 @@ interface Target {
   readonly port: number | undefined
 }
 
+const decoded = (part: string): string | undefined => {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return undefined
+  }
+}
+
 /** What the URL says that may be shown. The driver is strict about the rest. */
 const targetOf = (name: string, url: Redacted.Redacted): Effect.Effect<Target, ConnectionError> => {
-  const parts = /^mongodb(\+srv)?:\/\/(?:[^@/]*@)?([^/?]+)(?:\/([^?]*))?(?:\?.*)?$/.exec(Redacted.value(url))
-  if (parts === null) {
+  // No @ among the hosts: it would be one of the password's.
+  const parts = /^mongodb(\+srv)?:\/\/(?:[^@/]*@)?([^/?@]+)(?:\/([^?]*))?(?:\?.*)?$/.exec(Redacted.value(url))
+  const [, srv, hosts = "", encoded = ""] = parts ?? []
+  const database = decoded(encoded)
+  if (parts === null || database === undefined) {
     return new ConnectionError({
       reason: "InvalidSettings",
       kind: kindName,
       connection: name,
       method: "make",
-      description: "the url has to be like mongodb://user:password@host:27017/database",
+      description:
+        "the url has to be like mongodb://user:password@host:27017/database, with what is special in the parts percent-encoded",
       sent: false
     })
   }
-  const [, srv, hosts = "", database] = parts
   const first = /^(\[[^\]]*\]|[^:,]+)(?::(\d+))?$/.exec(hosts.split(",")[0] ?? "")
   return Effect.succeed({
-    database: database === undefined || database === "" ? undefined : decodeURIComponent(database),
+    database: database === "" ? undefined : database,
     host: hosts.includes(",") ? undefined : first?.[1],
     port: hosts.includes(",") || srv !== undefined ? undefined : Number(first?.[2] ?? 27_017)
   })
@@ -750,7 +761,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<MongoDbConnection, ConnectionError, Scope.Scope> {
   const plane = settings.plane ?? "external"
   const millis = (input: Duration.DurationInput | undefined, instead: number): number =>
-    input === undefined ? instead : Math.max(1, Math.ceil(Duration.toMillis(input)))
+    input === undefined ? instead : millisOf(input)
   const target = yield* targetOf(name, settings.url)
   const database = settings.database ?? target.database ?? "test"
   const connectTimeout = millis(settings.connectTimeout, 5_000)
@@ -838,6 +849,7 @@ export const make = Effect.fnUntraced(function* (
     lifecycle,
     transaction,
     background,
+    retryWrites: options.retryWrites ?? true,
     counts,
     timeout: millis(settings.operationTimeout, 30_000),
     endTimeout,

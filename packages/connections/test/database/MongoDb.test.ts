@@ -194,6 +194,89 @@ describe("MongoDb", () => {
     )
 
     it.scoped(
+      "nor what BSON leaves out besides: in instances of classes and maps, functions, in findById and $match",
+      () =>
+        Effect.gen(function* () {
+          const server = yield* Server
+          const db = yield* connect()
+          const users = fresh(db)
+          yield* users.insertMany([
+            { name: "ann", age: 1 },
+            { name: "bob", age: 2 }
+          ])
+          const raw = db.collection(users.name)
+          class Tenant {
+            readonly name: string | undefined = undefined
+          }
+          const untyped: Mongo.Document = { list: [], circle: {} }
+          untyped["circle"].name = untyped["circle"]
+          const before = yield* server.counts
+          for (const filter of [
+            new Tenant(),
+            { $and: [new Tenant()] },
+            new Map([["name", undefined]]),
+            { name: () => "ann" },
+            untyped["list"],
+            untyped["circle"]
+          ]) {
+            for (const attempt of [
+              raw.deleteMany(Object(filter)),
+              raw.updateMany(Object(filter), { $set: { age: 0 } }),
+              raw.bulkWrite([{ deleteMany: { filter: Object(filter) } }])
+            ]) {
+              assert.strictEqual(reasonOf(yield* Effect.flip(attempt)), "InvalidRequest")
+            }
+          }
+          assert.strictEqual(reasonOf(yield* Effect.flip(raw.findById(untyped["id"]))), "InvalidRequest")
+          const stages = [{ $match: { name: untyped["name"] } }]
+          assert.strictEqual(reasonOf(yield* Effect.flip(raw.aggregateAll(stages, User))), "InvalidRequest")
+          assert.strictEqual(
+            reasonOf(yield* Effect.flip(Stream.runDrain(raw.aggregate([{ $facet: { a: stages } }], User)))),
+            "InvalidRequest"
+          )
+          assert.deepStrictEqual((yield* server.counts).commands, before.commands)
+          // what they may hold
+          assert.strictEqual(yield* raw.deleteMany({ name: /^a/, joined: { $ne: new Date() }, tags: null }), 1)
+        })
+    )
+
+    it.scoped("schemas with defaults, a filter or a class have their _id like others", () =>
+      Effect.gen(function* () {
+        const db = yield* connect()
+        const fields = { _id: MongoDb.ObjectIdHex, name: Schema.String }
+        const WithDefault = Schema.Struct({
+          ...fields,
+          tags: Schema.optionalWith(Schema.Array(Schema.String), { default: () => [] })
+        })
+        const withDefault = db.collection(fresh(db).name, WithDefault)
+        const id = yield* withDefault.insertOne({ name: "ann", tags: ["a"] })
+        assert.match(id, /^[0-9a-f]{24}$/)
+        assert.deepStrictEqual(Option.getOrThrow(yield* withDefault.findById(id)), {
+          _id: id,
+          name: "ann",
+          tags: ["a"]
+        })
+        assert.strictEqual((yield* withDefault.replaceOne({ name: "ann" }, { name: "bob", tags: [] })).modified, 1)
+        const filtered = db.collection(
+          withDefault.name,
+          WithDefault.pipe(Schema.filter(({ name }) => name !== "hush-hush"))
+        )
+        const [second = ""] = yield* filtered.insertMany([{ name: "cid", tags: [] }])
+        assert.strictEqual(Option.getOrThrow(yield* filtered.findById(second)).name, "cid")
+        const refused = yield* Effect.flip(filtered.insertOne({ name: "hush-hush", tags: [] }))
+        assert.instanceOf(refused, MongoDb.DocumentInvalid)
+        class Person extends Schema.Class<Person>("Person")(fields) {}
+        const people = db.collection(withDefault.name, Person)
+        const third = yield* people.insertOne({ name: "dan" })
+        const dan = Option.getOrThrow(yield* people.findById(third))
+        assert.instanceOf(dan, Person)
+        assert.strictEqual(dan._id, third)
+        const fourth = MongoDb.ObjectIdHex.pipe(Schema.typeSchema, Schema.decodeSync)("0123456789abcdef01234567")
+        assert.strictEqual(yield* people.insertOne(new Person({ _id: fourth, name: "eve" })), fourth)
+      })
+    )
+
+    it.scoped(
       "a stored document that is not as the schema says is told by path, never by value; or skipped and counted",
       () =>
         Effect.gen(function* () {

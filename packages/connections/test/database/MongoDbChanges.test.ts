@@ -137,6 +137,26 @@ describe("MongoDb change streams, on the double", () => {
       })
     )
 
+    it.scoped("all sockets are in use for too long: the stream waits and goes on", () =>
+      Effect.gen(function* () {
+        const server = yield* Server
+        const writer = yield* connect()
+        const db = yield* connect({ maxConnections: 1, acquireTimeout: "50 millis" })
+        const users = fresh(writer)
+        const watched = yield* watching(db.collection(users.name, User))
+        yield* server.fail({ commands: ["find"], delayMillis: 800 })
+        const slow = yield* Effect.fork(
+          Effect.retry(db.collection("slow").findAll({}), { times: 200, schedule: Schedule.spaced("5 millis") })
+        )
+        yield* users.insertOne({ name: "ann", age: 1 })
+        yield* Fiber.join(slow)
+        yield* users.insertOne({ name: "bob", age: 2 })
+        assert.strictEqual(Option.getOrThrow((yield* watched.take).document).name, "ann")
+        assert.strictEqual(Option.getOrThrow((yield* watched.take).document).name, "bob")
+        assert.isTrue(Option.isNone(yield* Fiber.poll(watched.fiber)))
+      })
+    )
+
     it.scoped("a server that no longer has the changes: ChangeStreamHistoryLost, from a token and in the middle", () =>
       Effect.gen(function* () {
         const server = yield* Server

@@ -4,7 +4,19 @@ import { Connections } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
 import * as FaultProxy from "@underlay/servers/FaultProxy"
 import * as MongoWireServer from "@underlay/servers/MongoWireServer"
-import { ConfigProvider, Deferred, Effect, Exit, Fiber, Redacted, Scope, Stream } from "effect"
+import {
+  ConfigProvider,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  Redacted,
+  Schedule,
+  Scope,
+  Stream
+} from "effect"
 import * as MongoDb from "../../src/database/MongoDb.ts"
 import { connect, double, eventually, fresh, reasonOf, Server, settingsOf } from "./mongoTest.ts"
 
@@ -46,6 +58,66 @@ describe("MongoDb when things go wrong", () => {
         yield* users.updateOne({}, { $inc: { age: 1 } })
         assert.strictEqual((yield* users.findAll({}))[0]?.age, 2)
         assert.strictEqual(yield* users.countDocuments(), 1)
+      })
+    )
+
+    it.scoped(
+      "a write that was lost, and whose repetition finds no server, is not taken for one that was never sent",
+      () =>
+        Effect.gen(function* () {
+          const server = yield* MongoWireServer.make()
+          const db = yield* MongoDb.make(settingsOf(server.url, { plane: "external", connectTimeout: "600 millis" }))
+          const users = fresh(db)
+          yield* users.insertOne({ name: "ann", age: 0 })
+          const before = (yield* server.counts).commands["update"] ?? 0
+          // it is done, its answer is lost, and then nobody can be asked
+          yield* server.fail({ commands: ["hello", "ismaster"], reset: true, times: 1_000_000 })
+          yield* server.fail({ commands: ["update"], reset: true, after: true })
+          const fiber = yield* Effect.fork(Effect.flip(users.updateOne({ name: "ann" }, { $inc: { age: 1 } })))
+          yield* eventually(
+            "it was done",
+            Effect.map(server.counts, ({ commands }) => (commands["update"] ?? 0) > before)
+          )
+          // longer than the driver looks for a server
+          yield* Effect.sleep(700)
+          yield* server.calm
+          const error = yield* Fiber.join(fiber)
+          assert.strictEqual(reasonOf(error), "Unavailable")
+          assert.isFalse("sent" in error && error.sent === false)
+          const same = db.collection(users.name)
+          const stored = yield* Effect.retry(same.findOne({}), { times: 20, schedule: Schedule.spaced("100 millis") })
+          assert.strictEqual(Option.getOrThrow(stored)["age"], 1)
+        })
+    )
+
+    it.scoped("a limit that is infinite, or longer than a timer can be, is none", () =>
+      Effect.gen(function* () {
+        const users = fresh(yield* connect({ operationTimeout: Duration.infinity, endTimeout: "60 days" }))
+        yield* users.insertOne({ name: "ann", age: 1 })
+        assert.strictEqual((yield* users.findAll({}, { timeout: Duration.infinity })).length, 1)
+        assert.strictEqual(yield* users.countDocuments({}, { timeout: "60 days" }), 1)
+        assert.strictEqual(yield* Stream.runCount(users.find({})), 1)
+      })
+    )
+
+    it.scoped("who waits while a change stream holds the socket is counted as waiting", () =>
+      Effect.gen(function* () {
+        const server = yield* Server
+        const db = yield* connect({ maxConnections: 1 })
+        const users = fresh(db)
+        yield* users.estimatedCount
+        yield* server.fail({ commands: ["getMore"], delayMillis: 1_500 })
+        yield* Effect.forkScoped(Effect.ignore(Stream.runDrain(users.watch())))
+        yield* eventually(
+          "it is in use",
+          Effect.map(db.stats, ({ inUse }) => inUse === 1)
+        )
+        const waiter = yield* Effect.fork(users.countDocuments())
+        yield* eventually(
+          "one waits",
+          Effect.map(db.stats, ({ inUse, waiting }) => inUse === 1 && waiting === 1)
+        )
+        yield* Fiber.join(waiter)
       })
     )
 
@@ -422,8 +494,23 @@ describe("MongoDb when things go wrong", () => {
       const invalid = yield* Effect.flip(MongoDb.make(settingsOf("postgres://user:hush-hush@host")))
       assert.strictEqual(invalid.reason, "InvalidSettings")
       assert.notInclude(String(invalid), "hush-hush")
-      const option = yield* Effect.flip(MongoDb.make(settingsOf("mongodb://host/?noSuchOption=1")))
-      assert.strictEqual(option.reason, "InvalidSettings")
+      for (const url of [
+        "mongodb://host/?noSuchOption=1",
+        "mongodb://host/%zz",
+        "mongodb://user:hush@hush-hush@host/db",
+        "mongodb://user:hush-hush@host:port/db"
+      ]) {
+        // lazy: what is wrong is told before anything is shown
+        const option = yield* Effect.flip(
+          Effect.flatMap(MongoDb.make(settingsOf(url, { connect: "lazy" })), (lazy) => lazy.capabilities)
+        )
+        assert.strictEqual(option.reason, "InvalidSettings", url)
+        assert.notInclude(`${String(option)} ${JSON.stringify(option)} ${String(option.cause)}`, "hush-hush")
+      }
+      assert.strictEqual(
+        (yield* Effect.flip(MongoDb.make(settingsOf("mongodb://user:hush@hush@host/db", { connect: "lazy" })))).reason,
+        "InvalidSettings"
+      )
     })
   )
 })

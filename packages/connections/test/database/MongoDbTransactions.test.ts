@@ -260,6 +260,28 @@ describe("MongoDb transactions", () => {
       })
     )
 
+    it.scoped("a COMMIT that hangs is unknown in time, and nothing else is sent in its session meanwhile", () =>
+      Effect.gen(function* () {
+        const server = yield* Server
+        const db = yield* connect({ endTimeout: "300 millis" })
+        const users = fresh(db)
+        const aborts = Effect.map(server.counts, ({ commands }) => commands["abortTransaction"] ?? 0)
+        const before = yield* aborts
+        yield* users.insertOne({ name: "zoe", age: 1 })
+        // a server that does not keep to maxTimeMS either
+        yield* server.fail({ commands: ["commitTransaction"], delayMillis: 1_000, ignoreMaxTime: true })
+        const error = yield* Effect.flip(db.transaction(users.insertOne({ name: "ann", age: 1 })))
+        assert.instanceOf(error, MongoDb.CommitOutcomeUnknown)
+        assert.strictEqual(error.attempts, 1)
+        yield* eventually(
+          "it was committed after all",
+          Effect.map(users.countDocuments(), (count) => count === 2)
+        )
+        assert.strictEqual(yield* aborts, before)
+        yield* noneIsOpen
+      })
+    )
+
     it.scoped("one within another joins it; what fails within it takes all of it along", () =>
       Effect.gen(function* () {
         const server = yield* Server

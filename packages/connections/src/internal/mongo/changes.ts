@@ -10,7 +10,7 @@ import * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
 import type { ChangeEvent, DocumentInvalid, ResumeToken, WatchOptions } from "../../database/MongoDb.ts"
 import { ChangeStreamHistoryLost } from "../../database/MongoDb.ts"
-import { type Client, type Core, cursorGrace, type Decode, type Operation } from "./core.ts"
+import { type Client, type Core, counted, cursorGrace, type Decode, type Operation } from "./core.ts"
 import { codeOf, hasLabel } from "./errors.ts"
 import { arm, attempt } from "./operation.ts"
 
@@ -30,6 +30,8 @@ const isLost = (error: ConnectionError): boolean =>
 const mayResume = (error: ConnectionError): boolean =>
   error.reason === "Unavailable" ||
   error.reason === "Timeout" ||
+  // No socket was free in time, or the server is overloaded: that is no reason to lose the place.
+  error.reason === "Throttled" ||
   codeOf(error.cause) === 43 ||
   hasLabel(error.cause, "ResumableChangeStreamError")
 
@@ -178,7 +180,7 @@ const ofClient = <A>(
           core.timeout + awaited,
           false,
           (signal) => {
-            const pending = next(stream, signal)
+            const pending = counted(core, () => next(stream, signal))
             held.pending = pending
             return pending
           },

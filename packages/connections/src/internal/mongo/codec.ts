@@ -72,24 +72,51 @@ const invalid =
     })
   }
 
+/** Whether it makes instances of a class of what its fields say. */
+const isClass = (ast: SchemaAST.Transformation): boolean =>
+  SchemaAST.isDeclaration(ast.to) && ast.to.typeParameters.some((type) => fieldsOf(type) !== undefined)
+
+/** The fields of a struct, also of one with defaults, with a filter, or of a class. */
+const fieldsOf = (ast: SchemaAST.AST): SchemaAST.TypeLiteral | undefined => {
+  if (SchemaAST.isTypeLiteral(ast)) return ast
+  if (SchemaAST.isRefinement(ast)) return fieldsOf(ast.from)
+  if (!SchemaAST.isTransformation(ast)) return undefined
+  return SchemaAST.isTypeLiteralTransformation(ast.transformation) || isClass(ast) ? fieldsOf(ast.from) : undefined
+}
+
 /** The same, with an `_id` that may be missing. */
-const withoutId = (ast: SchemaAST.AST): SchemaAST.AST =>
-  SchemaAST.isTypeLiteral(ast)
-    ? new SchemaAST.TypeLiteral(
-        ast.propertySignatures.map((property) =>
-          property.name === "_id"
-            ? new SchemaAST.PropertySignature(property.name, property.type, true, property.isReadonly)
-            : property
-        ),
-        ast.indexSignatures,
-        ast.annotations
-      )
-    : ast
+const withoutId = (ast: SchemaAST.AST): SchemaAST.AST => {
+  if (SchemaAST.isTypeLiteral(ast)) {
+    return new SchemaAST.TypeLiteral(
+      ast.propertySignatures.map((property) =>
+        property.name === "_id"
+          ? new SchemaAST.PropertySignature(property.name, property.type, true, property.isReadonly)
+          : property
+      ),
+      ast.indexSignatures,
+      ast.annotations
+    )
+  }
+  if (SchemaAST.isRefinement(ast)) return new SchemaAST.Refinement(withoutId(ast.from), ast.filter, ast.annotations)
+  if (!SchemaAST.isTransformation(ast)) return ast
+  if (SchemaAST.isTypeLiteralTransformation(ast.transformation)) {
+    return new SchemaAST.Transformation(withoutId(ast.from), withoutId(ast.to), ast.transformation, ast.annotations)
+  }
+  // Who has no `_id` yet is no instance.
+  return isClass(ast) ? withoutId(ast.from) : ast
+}
 
 const idOf = (ast: SchemaAST.AST): SchemaAST.AST | undefined =>
-  SchemaAST.isTypeLiteral(ast) ? ast.propertySignatures.find((property) => property.name === "_id")?.type : undefined
+  fieldsOf(ast)?.propertySignatures.find((property) => property.name === "_id")?.type
 
 const isDocument = (value: unknown): value is Mongo.Document => typeof value === "object" && value !== null
+
+/** For what is only read. */
+export const decoder = <A, I>(collection: string, schema: Schema.Schema<A, I>, prefix?: string) => {
+  const decode = ParseResult.decodeUnknownEither(schema)
+  const decoding = invalid(collection, "decode", prefix)
+  return (value: unknown): Either.Either<A, DocumentInvalid> => Either.mapLeft(decode(value), decoding)
+}
 
 export const make = <A, I>(collection: string, schema: Schema.Schema<A, I>): Codec<A> => {
   const decoding = invalid(collection, "decode")

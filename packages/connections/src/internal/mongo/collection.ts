@@ -4,7 +4,6 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
 import type {
@@ -41,7 +40,7 @@ import {
   taker
 } from "./core.ts"
 import { describe } from "./errors.ts"
-import { undefinedAt } from "./filter.ts"
+import { leftOutAt, leftOutOfMatch } from "./filter.ts"
 import { arm, type Told } from "./operation.ts"
 
 type Documents = Mongo.Collection<Mongo.Document>
@@ -388,34 +387,47 @@ export const make = <A, I extends object>(
     ...(settings?.comment === undefined ? {} : { comment: settings.comment })
   })
 
+  /** Runs only stages whose `$match` says what it means. */
+  const staged = (pipeline: ReadonlyArray<Mongo.Document>): Effect.Effect<Operation, ConnectionError> =>
+    Effect.suspend(() => {
+      const operation = writes(pipeline) ? operations.aggregateWrite : operations.aggregate
+      const problem = problemAt("pipeline", leftOutOfMatch(pipeline))
+      return problem === undefined ? Effect.succeed(operation) : refuse(operation, problem)
+    })
+
   const aggregate: Collection<A, I>["aggregate"] = (pipeline, schema, settings) =>
-    documents(
-      core,
-      writes(pipeline) ? operations.aggregateWrite : operations.aggregate,
-      limitOf(core, settings?.timeout ?? options.timeout),
-      (client, driver) => of(client).aggregate([...pipeline], { ...driver, ...aggregateOptions(settings) }),
-      taker(Codec.make(name, schema).decode, skip)
+    Stream.unwrap(
+      Effect.map(staged(pipeline), (operation) =>
+        documents(
+          core,
+          operation,
+          limitOf(core, settings?.timeout ?? options.timeout),
+          (client, driver) => of(client).aggregate([...pipeline], { ...driver, ...aggregateOptions(settings) }),
+          taker(Codec.decoder(name, schema), skip)
+        )
+      )
     )
 
   const aggregateAll: Collection<A, I>["aggregateAll"] = (pipeline, schema, settings) =>
-    Effect.flatMap(
-      run(
-        writes(pipeline) ? operations.aggregateWrite : operations.aggregate,
-        settings,
-        (collection, driver, told) =>
-          allOf(collection.aggregate([...pipeline], { ...driver, ...aggregateOptions(settings) }), told),
-        cursorGrace
-      ),
-      (found) => all(taker(Codec.make(name, schema).decode, skip)(found))
+    Effect.flatMap(staged(pipeline), (operation) =>
+      Effect.flatMap(
+        run(
+          operation,
+          settings,
+          (collection, driver, told) =>
+            allOf(collection.aggregate([...pipeline], { ...driver, ...aggregateOptions(settings) }), told),
+          cursorGrace
+        ),
+        (found) => all(taker(Codec.decoder(name, schema), skip)(found))
+      )
     )
 
   const distinct: Collection<A, I>["distinct"] = (path, schema, filter, settings) => {
-    const codecOf = Codec.make(name, Schema.Struct({ value: schema }))
+    const decode = Codec.decoder(name, schema, "value")
     return filtered(operations.distinct, filter ?? {}, (filter) =>
       Effect.flatMap(
         run(operations.distinct, settings, (collection, driver) => collection.distinct(path, filter, driver)),
-        (values) =>
-          Effect.forEach(values, (value: unknown) => Effect.map(codecOf.decode({ value }), (found) => found.value))
+        (values) => Effect.forEach(values, (value: unknown) => decode(value))
       )
     )
   }
@@ -488,7 +500,7 @@ export const make = <A, I extends object>(
     findById: (id, settings) =>
       Effect.flatMap(
         Effect.suspend(() => codec.encodeId(id)),
-        (_id) => findOneBy({ _id }, settings)
+        (_id) => filtered(operations.findOne, { _id }, (filter) => findOneBy(filter, settings))
       ),
     find,
     findAll,
@@ -557,12 +569,16 @@ const noFilter = "there is no filter: {} is the one that matches all documents"
 
 /** What is wrong with a filter, for the caller's eyes: a path, no value. */
 const filterProblem = (filter: unknown): string | undefined => {
-  if (typeof filter !== "object" || filter === null) return noFilter
-  const path = undefinedAt(filter)
-  return path === undefined
-    ? undefined
-    : `the filter has undefined at ${path}: it would match as if that were not there`
+  if (typeof filter !== "object" || filter === null || Array.isArray(filter)) return noFilter
+  return problemAt("filter", leftOutAt(filter))
 }
+
+const problemAt = (what: string, path: string | undefined): string | undefined =>
+  path === undefined
+    ? undefined
+    : `the ${what} has undefined or a function at ${shortened(path)}: it would match as if that were not there`
+
+const shortened = (path: string): string => (path.length > 200 ? `${path.slice(0, 200)}…` : path)
 
 /** Which documents of a write of many were refused, if that is what happened. */
 const bulkError = (core: Core, collection: string, error: ConnectionError): BulkWriteError | undefined => {

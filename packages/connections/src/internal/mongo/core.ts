@@ -33,6 +33,8 @@ export interface Core {
   readonly lifecycle: ConnectionLifecycle.Lifecycle<Client>
   readonly transaction: FiberRef.FiberRef<Transaction.Transaction | undefined>
   readonly background: Background
+  /** Whether the driver sends writes once more by itself. */
+  readonly retryWrites: boolean
   readonly counts: PoolCounts
   /** Milliseconds: for an operation, and for what ends a transaction. */
   readonly timeout: number
@@ -67,8 +69,12 @@ export const operationOf = (core: Core, method: string, write: boolean, collecti
   }
 })
 
+/** Whole milliseconds, as a timer and the server take them: more than 24 days are as good as for ever. */
+export const millisOf = (input: Duration.DurationInput): number =>
+  Math.min(2 ** 31 - 1, Math.max(1, Math.ceil(Duration.toMillis(input))))
+
 export const limitOf = (core: Core, timeout: Duration.DurationInput | undefined): number =>
-  timeout === undefined ? core.timeout : Math.max(1, Duration.toMillis(timeout))
+  timeout === undefined ? core.timeout : millisOf(timeout)
 
 /** The server's own limit, a little before ours, so that its answer comes and the socket is kept. */
 export const maxTimeMS = (limit: number): number => Math.max(1, Math.ceil(limit - Math.min(250, limit / 10)))
@@ -81,7 +87,8 @@ const callOptions = (core: Core, operation: Operation, limit: number, inTransact
   ...(core.external ? { timeout: Duration.millis(limit) } : {})
 })
 
-const counted = async <A>(core: Core, f: () => Promise<A>): Promise<A> => {
+/** Uses a socket, or waits for one. */
+export const counted = async <A>(core: Core, f: () => Promise<A>): Promise<A> => {
   core.counts.enter()
   try {
     return await f()
@@ -108,7 +115,7 @@ export const operate = <A>(
               limit,
               operation.write,
               (signal, told) => counted(core, () => f(client, { signal }, told)),
-              { grace }
+              { grace, resends: operation.write && core.retryWrites }
             )
           : Transaction.alone(
               transaction,
@@ -198,6 +205,7 @@ const ofCursor = <A>(
       (held) => {
         let invalid: DocumentInvalid | undefined
         let ended = false
+        let last = false
         const fetch = attempt(
           operation.at,
           limit,
@@ -208,7 +216,11 @@ const ofCursor = <A>(
                 held.cursor = open(transaction === undefined ? { signal } : { signal, session: transaction.session })
                 arm(held.cursor, signal)
               }
-              return (await held.cursor.hasNext()) ? held.cursor.readBufferedDocuments() : undefined
+              if (!(await held.cursor.hasNext())) return undefined
+              const found = held.cursor.readBufferedDocuments()
+              // The server has said that these are all: nobody has to be asked again.
+              last = held.cursor.closed
+              return found
             })
             held.pending = pending
             return pending
@@ -229,9 +241,10 @@ const ofCursor = <A>(
                 }
                 const batch = take(found)
                 invalid = batch.invalid
+                ended = last
                 return invalid !== undefined && batch.documents.length === 0
                   ? Effect.fail(Option.some(invalid))
-                  : Effect.succeed(Chunk.unsafeFromArray([...batch.documents]))
+                  : Effect.succeed(Chunk.unsafeFromArray(batch.documents))
               }
             })
           }

@@ -168,8 +168,11 @@ export const describe = (
   return { reason, description: code === 11000 || code === 11001 ? `${description}${indexOf(thrown)}` : description }
 }
 
-/** The typed error of what the driver threw, which is kept as the cause. */
-export const toConnectionError = (at: At, thrown: unknown): ConnectionError => {
+/**
+ * The typed error of what the driver threw, which is kept as the cause. Where the driver sends a write once more by
+ * itself, it throws what happened to the repetition: the write may have been done before no server was found for that.
+ */
+export const toConnectionError = (at: At, thrown: unknown, resends = false): ConnectionError => {
   if (thrown instanceof ConnectionError) return thrown
   const name = textOf(field(thrown, "name")) ?? ""
   const code = codeOf(thrown)
@@ -202,7 +205,7 @@ export const toConnectionError = (at: At, thrown: unknown): ConnectionError => {
     if (tls !== undefined && /CERT|TLS|SSL/.test(tls)) {
       return make("InvalidSettings", "the server's certificate is not trusted")
     }
-    const unsent = name === "MongoServerSelectionError" || name === "MongoWaitQueueTimeoutError"
+    const unsent = !resends && (name === "MongoServerSelectionError" || name === "MongoWaitQueueTimeoutError")
     return make(reason, description, unsent ? false : undefined)
   }
   const ofNode = node.get(textOf(field(thrown, "code")) ?? "")

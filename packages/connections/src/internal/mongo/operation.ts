@@ -60,7 +60,12 @@ export const attempt = <A>(
   limit: number,
   write: boolean,
   f: (signal: AbortSignal, told: Told) => Promise<A>,
-  options: { readonly controller?: AbortController | undefined; readonly grace?: number | undefined } = {}
+  options: {
+    readonly controller?: AbortController | undefined
+    readonly grace?: number | undefined
+    /** The driver may send it once more by itself: what kept the repetition from being sent says nothing of the first. */
+    readonly resends?: boolean | undefined
+  } = {}
 ): Effect.Effect<A, ConnectionError> =>
   Effect.async<A, ConnectionError>((resume) => {
     const controller = options.controller ?? new AbortController()
@@ -77,7 +82,7 @@ export const attempt = <A>(
       },
       (thrown) => {
         clearTimeout(timer)
-        resume(Effect.fail(toConnectionError(at, thrown)))
+        resume(Effect.fail(toConnectionError(at, thrown, options.resends)))
       }
     )
     return Effect.sync(() => {

@@ -9,7 +9,7 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Mongo from "mongodb"
 import { CommitOutcomeUnknown, type TransactionOptions } from "../../database/MongoDb.ts"
-import { type Client, type Core, operationOf } from "./core.ts"
+import { type Client, type Core, counted, operationOf } from "./core.ts"
 import { codeOf, hasLabel, isLost } from "./errors.ts"
 import { attempt, within } from "./operation.ts"
 import { isTransient, type Transaction } from "./transaction.ts"
@@ -101,8 +101,9 @@ const once = <A, E, R>(
       // Read after that, for it may have failed.
       const doom = transaction.doom as Transaction["doom"]
       if (Exit.isSuccess(exit) && doom === undefined && Option.isSome(last)) {
-        const committed = yield* Effect.exit(commit(core, session))
-        yield* end(core, session)
+        const asked: Asked = { pending: undefined }
+        const committed = yield* Effect.exit(commit(core, session, asked))
+        yield* end(core, session, asked.pending)
         if (Exit.isSuccess(committed)) return done<A, E>("Done", exit)
         const again = committed.cause._tag === "Fail" && isTransient(causeOf(committed.cause.error))
         return done<A, E>(again ? "Again" : "Done", Exit.failCause(committed.cause))
@@ -121,10 +122,19 @@ const once = <A, E, R>(
 
 const causeOf = (error: unknown): unknown => (error instanceof ConnectionError ? error.cause : undefined)
 
-/** Rolls back what is not committed, and gives the session back. Nobody waits for a server that does not answer. */
-const end = (core: Core, session: Mongo.ClientSession): Effect.Effect<void> =>
+/** The COMMIT that was sent last. */
+interface Asked {
+  pending: Promise<unknown> | undefined
+}
+
+/**
+ * Rolls back what is not committed, and gives the session back. A COMMIT that has no answer yet keeps the session: while
+ * that lasts the driver would roll back. Nobody waits for a server that does not answer.
+ */
+const end = (core: Core, session: Mongo.ClientSession, pending?: Promise<unknown>): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const ended = session.endSession()
+    const ended =
+      pending === undefined ? session.endSession() : Promise.allSettled([pending]).then(() => session.endSession())
     core.background.add(ended)
     return Effect.asVoid(within(Math.min(core.endTimeout, 1_000), ended))
   })
@@ -146,7 +156,8 @@ const maybeDone = (error: ConnectionError): boolean => {
 
 const commit = (
   core: Core,
-  session: Mongo.ClientSession
+  session: Mongo.ClientSession,
+  asked: Asked
 ): Effect.Effect<void, ConnectionError | CommitOutcomeUnknown> => {
   const operation = operationOf(core, "commitTransaction", true)
   return Effect.flatMap(Clock.currentTimeMillis, (began) => {
@@ -160,9 +171,11 @@ const commit = (
             operation.at.method,
             () => {
               attempts++
-              return attempt(operation.at, Math.max(1, core.endTimeout - (now - began)), true, () =>
-                session.commitTransaction()
-              )
+              return attempt(operation.at, Math.max(1, core.endTimeout - (now - began)), true, () => {
+                const pending = counted(core, () => session.commitTransaction())
+                asked.pending = pending
+                return pending
+              })
             },
             { idempotent: false, attributes: operation.attributes, spanName: operation.spanName, timeout: false }
           ),

@@ -5,8 +5,9 @@ import * as Path from "node:path"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { ObjectStore } from "@underlay/core"
 import { ConnectionSuite, ObjectStoreSuite, Recording, Suite } from "@underlay/core/testing"
-import { Chunk, Effect, Fiber, Layer, Schedule, Stream } from "effect"
+import { Chunk, Clock, Effect, Fiber, Layer, Schedule, Stream } from "effect"
 import * as fc from "fast-check"
+import * as Lock from "../../src/internal/object/lock.ts"
 import * as Paths from "../../src/internal/object/paths.ts"
 import * as FileSystem from "../../src/object/FileSystem.ts"
 
@@ -183,6 +184,103 @@ describe("FileSystem", () => {
         assert.deepStrictEqual(Fs.readdirSync(Path.join(directory, "locks")), [])
       }),
     60_000
+  )
+
+  it.scopedLive("a lock is not taken from who lives, however long, and nobody gives back another's", () =>
+    Effect.gen(function* () {
+      const path = Path.join(yield* folder, "lock")
+      const old = () => Fs.utimesSync(path, new Date(Date.now() - 120_000), new Date(Date.now() - 120_000))
+      assert.isTrue(yield* Effect.promise(() => Lock.tryAcquire(path)))
+      old()
+      assert.isFalse(yield* Effect.promise(() => Lock.tryAcquire(path)))
+      // The number of a process that is gone, in use again.
+      const mine = Fs.readFileSync(path, "utf8").split(" ")
+      Fs.writeFileSync(path, [mine[0], mine[1], "1"].join(" "))
+      assert.isTrue(yield* Effect.promise(() => Lock.tryAcquire(path)))
+      // Of another machine only its age is known.
+      Fs.writeFileSync(path, "1 elsewhere")
+      assert.isFalse(yield* Effect.promise(() => Lock.tryAcquire(path)))
+      yield* Effect.promise(() => Lock.release(path))
+      assert.isTrue(Fs.existsSync(path))
+      old()
+      assert.isTrue(yield* Effect.promise(() => Lock.tryAcquire(path)))
+      yield* Effect.promise(() => Lock.release(path))
+      assert.isFalse(Fs.existsSync(path))
+    })
+  )
+
+  it.scopedLive("who held the lock for too long does not replace what another may have written", () =>
+    Effect.gen(function* () {
+      const { store } = yield* connect()
+      const { etag } = yield* store.put("a", "old")
+      const clock = yield* Effect.clock
+      let now = 0
+      const leaps: Clock.Clock = {
+        ...clock,
+        [Clock.ClockTypeId]: Clock.ClockTypeId,
+        unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis(),
+        currentTimeMillis: Effect.sync(() => {
+          now += 15_000
+          return now
+        }),
+        unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+        currentTimeNanos: clock.currentTimeNanos,
+        sleep: (duration) => clock.sleep(duration)
+      }
+      const late = yield* Effect.flip(Effect.withClock(store.put("a", "new", { ifMatch: etag }), leaps))
+      assert.strictEqual(late.reason, "Timeout")
+      assert.strictEqual(new TextDecoder().decode((yield* store.get("a")).bytes), "old")
+      yield* store.put("a", "new", { ifMatch: etag })
+    })
+  )
+
+  it.scopedLive(
+    "a writer who is interrupted at any step holds no lock",
+    () =>
+      Effect.gen(function* () {
+        const { directory, store } = yield* connect()
+        const turn = Effect.promise(() => new Promise<void>((resume) => setImmediate(resume)))
+        for (let i = 0; i < 240; i++) {
+          const fiber = yield* Effect.fork(store.put("a", "x"))
+          for (let turns = i % 40; turns > 0; turns--) yield* turn
+          yield* Fiber.interrupt(fiber)
+          // What goes on behind the caller's back comes to its end.
+          for (let turns = 40; turns > 0; turns--) yield* turn
+          assert.deepStrictEqual(Fs.readdirSync(Path.join(directory, "locks")), [])
+        }
+        yield* store.put("a", "y")
+        assert.deepStrictEqual(Fs.readdirSync(Path.join(directory, "temporary")), [])
+      }),
+    60_000
+  )
+
+  it.scopedLive(
+    "who creates an object that is deleted at once has created it, on the disk too",
+    () =>
+      Effect.gen(function* () {
+        const { store } = yield* connect({ durable: true })
+        const creates = Effect.forEach(Array.from({ length: 150 }), () =>
+          Effect.catchIf(
+            store.put("deep/er/a", "x", { ifNoneMatch: "*" }),
+            (error) => error.reason === "Conflict",
+            () => Effect.void
+          )
+        )
+        const deletes = Effect.forEach(Array.from({ length: 300 }), () => store.delete("deep/er/a"))
+        yield* Effect.all([creates, creates, deletes, deletes], { concurrency: "unbounded", discard: true })
+      }),
+    60_000
+  )
+
+  it.scopedLive("an error shows no key, not in its cause either", () =>
+    Effect.gen(function* () {
+      const { directory, store } = yield* connect()
+      Fs.mkdirSync(Path.join(directory, "objects", "o_private", "x"), { recursive: true })
+      const failed = yield* Effect.flip(store.put("private", "x"))
+      assert.strictEqual(failed.key, "private")
+      assert.notStrictEqual(failed.code, undefined)
+      assert.notInclude(String(failed) + String(failed.cause) + JSON.stringify(failed.cause), "private")
+    })
   )
 
   it.scopedLive("reads that are abandoned or interrupted close their files", () =>

@@ -12,7 +12,6 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { storeError } from "../s3/errors.ts"
@@ -61,6 +60,13 @@ const reasons: Readonly<Record<string, readonly [ObjectStore.ObjectStoreErrorRea
   EFBIG: ["TooLarge", "the object is larger than the file system takes"]
 }
 
+/** Node's error without the path, which has the key in it. */
+const bare = (cause: unknown): unknown => {
+  if (!(cause instanceof Error) || !("path" in cause)) return cause
+  const syscall = "syscall" in cause && typeof cause.syscall === "string" ? cause.syscall : "the file system"
+  return Object.assign(new Error(`${codeOf(cause)}: ${syscall}`), { code: codeOf(cause), syscall })
+}
+
 /** What of Node went wrong, for a method. */
 const failed = (method: string, key: string | undefined, cause: unknown): StoreError => {
   const code = codeOf(cause)
@@ -71,7 +77,7 @@ const failed = (method: string, key: string | undefined, cause: unknown): StoreE
     description,
     ...(key === undefined ? {} : { key }),
     ...(code === "" ? {} : { code }),
-    cause
+    cause: bare(cause)
   })
 }
 
@@ -140,39 +146,44 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
     folders: Folders,
     method: string,
     key: string,
-    run: Effect.Effect<A, StoreError>
+    run: (held: Effect.Effect<void, StoreError>) => Effect.Effect<A, StoreError>
   ): Effect.Effect<A, StoreError> =>
     Effect.suspend(() => {
       const mine: Held = held.get(key) ?? { semaphore: Effect.unsafeMakeSemaphore(1), users: 0 }
       held.set(key, mine)
       mine.users++
       const path = Path.join(folders.locks, Crypto.hash("sha256", key, "hex"))
-      const acquire = attempt(method, key, () => Lock.tryAcquire(path)).pipe(
-        Effect.flatMap((got) =>
-          got
-            ? Effect.void
-            : Effect.fail(
-                new ObjectStore.ObjectStoreError({
-                  reason: "Timeout",
-                  method,
-                  key,
-                  description: "another process holds the object's lock for longer than ten seconds",
-                  code: "locked"
-                })
-              )
-        ),
-        Effect.retry({
-          while: (error) => error.code === "locked",
-          schedule: Schedule.spaced("5 millis").pipe(Schedule.jittered, Schedule.upTo("10 seconds"))
-        })
-      )
+      const timeout = (description: string) =>
+        new ObjectStore.ObjectStoreError({ reason: "Timeout", method, key, description, code: "locked" })
+      // Each try is awaited, so that none makes a lock that nobody knows of; who waits can be interrupted.
+      const acquire = (until: number): Effect.Effect<number, StoreError> =>
+        Effect.flatMap(
+          attempt(method, key, () => Lock.tryAcquire(path)),
+          (got) =>
+            Effect.flatMap(Clock.currentTimeMillis, (now) =>
+              got
+                ? Effect.succeed(now)
+                : now >= until
+                  ? Effect.fail(timeout("another process holds the object's lock for longer than ten seconds"))
+                  : Effect.zipRight(Effect.interruptible(Effect.sleep(4 + Math.random() * 2)), acquire(until))
+            )
+        )
       const guarded = shared
         ? Effect.acquireUseRelease(
-            Effect.interruptible(acquire),
-            () => run,
+            Effect.flatMap(Clock.currentTimeMillis, (now) => acquire(now + 10_000)),
+            (since) =>
+              run(
+                Effect.flatMap(Clock.currentTimeMillis, (now) =>
+                  now - since < Lock.longest
+                    ? Effect.void
+                    : Effect.fail(
+                        timeout("the file system took so long that the object's lock may be another's: try again")
+                      )
+                )
+              ),
             () => Effect.promise(() => Lock.release(path).catch(() => {}))
           )
-        : run
+        : run(Effect.void)
       return Effect.ensuring(
         mine.semaphore.withPermits(1)(guarded),
         Effect.sync(() => {
@@ -350,7 +361,12 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
         }
       }
     }
-    if (durable) await syncFolder(folder)
+    if (durable) {
+      await syncFolder(folder).catch((error: unknown) => {
+        // Deleted already, with what was put there.
+        if (codeOf(error) !== "ENOENT") throw error
+      })
+    }
     return true
   }
 
@@ -412,7 +428,9 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
             : Effect.flatMap(etagNow(method, key, path), (etag) =>
                 etag === given.ifMatch ? Effect.void : Effect.fail(conflict)
               )
-        yield* locked(folders, method, key, Effect.uninterruptible(Effect.zipRight(check, put(false))))
+        yield* locked(folders, method, key, (held) =>
+          Effect.uninterruptible(Effect.zipRight(Effect.zipRight(check, held), put(false)))
+        )
         return stored
       })
     )
@@ -445,10 +463,7 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
   const removeNow = (folders: Folders, method: string, key: string): Effect.Effect<void, StoreError> =>
     Effect.suspend(() => {
       const path = pathOf(folders, key)
-      return locked(
-        folders,
-        method,
-        key,
+      return locked(folders, method, key, () =>
         attempt(method, key, async () => {
           try {
             await Fs.unlink(path)

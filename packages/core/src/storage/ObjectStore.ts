@@ -682,7 +682,8 @@ export const sizeMismatch = (key: string, expected: number): ObjectStoreError =>
 
 /**
  * Follows the bytes of a stream against the `size` and the checksum that were said: the first byte too many fails it, and
- * so does its end where it comes early or with another checksum.
+ * so does its end where it comes early or with another checksum. The last piece is kept back until all that is known: who
+ * sends the bytes as they come has not sent all of them when the stream fails.
  *
  * @since 0.1.0
  * @category combinators
@@ -697,13 +698,20 @@ export const verified = <E>(
   return Stream.suspend(() => {
     const hash = wanted === undefined ? undefined : Checksums.make(wanted.algorithm)
     let seen = 0
+    let last: Uint8Array | undefined
     return stream.pipe(
       Stream.mapChunksEffect((chunk): Effect.Effect<Chunk.Chunk<Uint8Array>, ObjectStoreError> => {
+        const out: Array<Uint8Array> = []
         for (const bytes of chunk) {
+          if (bytes.length === 0) continue
           seen += bytes.length
           hash?.update(bytes)
+          if (last !== undefined) out.push(last)
+          last = bytes
         }
-        return size !== undefined && seen > size ? Effect.fail(sizeMismatch(key, size)) : Effect.succeed(chunk)
+        return size !== undefined && seen > size
+          ? Effect.fail(sizeMismatch(key, size))
+          : Effect.succeed(Chunk.unsafeFromArray(out))
       }),
       Stream.concat(
         Stream.suspend(() => {
@@ -711,7 +719,7 @@ export const verified = <E>(
           if (wanted !== undefined && hash?.digest() !== wanted.value) {
             return Stream.fail(checksumMismatch("put", key, wanted.algorithm))
           }
-          return Stream.empty
+          return last === undefined ? Stream.empty : Stream.make(last)
         })
       )
     )

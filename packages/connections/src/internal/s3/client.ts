@@ -3,12 +3,12 @@ import * as HttpBody from "@effect/platform/HttpBody"
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import type { ConnectionError } from "@underlay/core/connection/Connection"
+import { ConnectionError } from "@underlay/core/connection/Connection"
 import * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type * as Stream from "effect/Stream"
+import * as Stream from "effect/Stream"
 import * as Sign from "../aws/sign.ts"
 import * as HttpConnection from "../http/httpConnection.ts"
 import * as Address from "./address.ts"
@@ -66,6 +66,9 @@ export interface Options {
 }
 
 const bytes = "application/octet-stream"
+
+/** A list of a thousand keys of the longest has less than a quarter of it. */
+const maxAnswer = 33_554_432
 
 /** Bodies above this are not hashed where TLS keeps them whole. */
 const hashedUpTo = 1_048_576
@@ -135,18 +138,47 @@ export const make = (http: HttpConnection.HttpConnection, options: Options): Cli
   const fromTransport = (operation: string, error: HttpClientError.HttpClientError) =>
     HttpConnection.fromTransport(at, `S3.${operation}`, error)
 
+  const tooLarge = (operation: string) =>
+    new ConnectionError({
+      reason: "Unknown",
+      kind: at.kind,
+      connection: at.name,
+      method: `S3.${operation}`,
+      description: "the answer is larger than any of this kind: is this the endpoint that was meant?"
+    })
+
+  const limitedText = (
+    operation: string,
+    response: HttpClientResponse.HttpClientResponse
+  ): Effect.Effect<string, ConnectionError> => {
+    const transport = (error: HttpClientError.HttpClientError) => fromTransport(operation, error)
+    const length = response.headers["content-length"]
+    // The transport holds an answer to the length it says.
+    if (length !== undefined && Number(length) <= maxAnswer) return Effect.mapError(response.text, transport)
+    return Effect.suspend(() => {
+      const parts: Array<Uint8Array> = []
+      let size = 0
+      return response.stream.pipe(
+        Stream.mapError(transport),
+        Stream.runForEach((part) => {
+          parts.push(part)
+          size += part.length
+          return size > maxAnswer ? Effect.fail(tooLarge(operation)) : Effect.void
+        }),
+        Effect.map(() => Buffer.concat(parts).toString("utf8"))
+      )
+    })
+  }
+
   const text: Client["text"] = (sent) =>
     Effect.scoped(
       Effect.flatMap(open(sent), (response) =>
-        Effect.flatMap(
-          Effect.mapError(response.text, (error) => fromTransport(sent.operation, error)),
-          (text) => {
-            const error = response.status === 200 ? errorOfBody(at, `S3.${sent.operation}`, text) : undefined
-            return error === undefined
-              ? Effect.succeed({ headers: response.headers, text, status: response.status })
-              : Effect.fail(error)
-          }
-        )
+        Effect.flatMap(limitedText(sent.operation, response), (text) => {
+          const error = response.status === 200 ? errorOfBody(at, `S3.${sent.operation}`, text) : undefined
+          return error === undefined
+            ? Effect.succeed({ headers: response.headers, text, status: response.status })
+            : Effect.fail(error)
+        })
       )
     )
 

@@ -100,7 +100,8 @@ export const errorOfBody = (
   method: string,
   text: string
 ): ConnectionError | undefined => {
-  if (!/<Error[\s>]/.test(text.slice(0, 4_096))) return undefined
+  // It is the answer itself: that to DeleteObjects has one for each key within.
+  if (!/^\s*(?:<\?[^>]*\?>\s*)?<(?:[\w.-]+:)?Error[\s>]/.test(text)) return undefined
   const own = errorOf(200, text, {})
   return new ConnectionError({
     reason: own.reason ?? "Unavailable",

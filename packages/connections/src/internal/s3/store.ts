@@ -151,6 +151,15 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
               false
             ).pipe(
               Effect.provideService(Scope.Scope, scope),
+              // Not every endpoint and cache keeps to what it was asked for.
+              Effect.filterOrFail(
+                (again) => again.info.etag === info.etag,
+                () => fail("Conflict", method, key, "the object was replaced while it was read: read it again")
+              ),
+              Effect.filterOrFail(
+                (again) => again.part.offset === part.offset + at && again.part.length === part.length - at,
+                () => fail("Unknown", method, key, "the endpoint gave another part than the one it was asked for")
+              ),
               Effect.flatMap(pullOf),
               Effect.matchEffect({
                 onFailure: (again) => (isBroken(again) ? reopen(again) : Effect.fail(Option.some(again))),
@@ -549,12 +558,18 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
                 error: fail("Unknown", "deleteMany", key, "the answer says nothing of it")
               }))
             }
-            return root.children.flatMap((element): ReadonlyArray<Failed> => {
-              if (element.name !== "Error") return []
+            const asked = new Set(keys)
+            const failed: Array<Failed> = []
+            for (const element of root.children) {
+              if (element.name !== "Error") continue
               const key = Xml.textOf(element, "Key") ?? ""
               const code = Xml.textOf(element, "Code") ?? ""
-              return code === "NoSuchKey" ? [] : [{ key, error: deleteError(key, code) }]
-            })
+              if (code === "NoSuchKey") continue
+              // It is one of them by another name, and which is not known.
+              if (!asked.has(key)) return keys.map((key) => ({ key, error: deleteError(key, code) }))
+              failed.push({ key, error: deleteError(key, code) })
+            }
+            return failed
           }
         })
       )
@@ -712,6 +727,16 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
       : Effect.as(ObjectStore.checkKey(method, key), seconds)
   }
 
+  /** Checks all that a URL is made of, and gives the seconds it is good for. */
+  const presigning = (method: string, key: string, given: ObjectStore.PresignGetOptions | undefined) =>
+    Effect.zipRight(
+      ObjectStore.checkAttributes(method, key, {
+        contentType: given?.contentType,
+        contentDisposition: given?.contentDisposition
+      }),
+      secondsOf(method, key, given)
+    )
+
   return {
     capabilities,
     put,
@@ -731,7 +756,7 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
     deleteMany,
     copy,
     presignGet: (key, given) =>
-      Effect.flatMap(secondsOf("presignGet", key, given), (seconds) => {
+      Effect.flatMap(presigning("presignGet", key, given), (seconds) => {
         const query = [
           ...(given?.contentType === undefined ? [] : [`response-content-type=${encode(given.contentType)}`]),
           ...(given?.contentDisposition === undefined
@@ -741,7 +766,7 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
         return Effect.mapError(client.presign("GET", key, { query, headers: {}, seconds }), mapped("presignGet", key))
       }),
     presignPut: (key, given) =>
-      Effect.flatMap(secondsOf("presignPut", key, given), (seconds) =>
+      Effect.flatMap(presigning("presignPut", key, given), (seconds) =>
         Effect.mapError(
           client.presign("PUT", key, {
             query: "",

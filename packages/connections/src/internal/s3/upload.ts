@@ -150,11 +150,13 @@ export const upload = <E>(
         timeout: "5 seconds"
       })
       .pipe(
+        Effect.as(false),
         Effect.catchIf(
           (error) => error.reason === "NotFound",
-          () => Effect.void
+          () => Effect.succeed(true)
         ),
         Effect.retry({ times: 3, schedule: Schedule.exponential("100 millis") }),
+        Effect.repeat({ until: (gone) => gone, times: 3, schedule: Schedule.exponential("50 millis") }),
         Effect.ignore
       )
 
@@ -227,6 +229,13 @@ export const upload = <E>(
           return { key, size, etag: unquoted(etag === undefined || etag === "" ? (expected ?? "") : etag) }
         })
       )
+    /** Whether the endpoint still has the upload: then it is not complete, whatever object there is. */
+    const pending = client
+      .headers({ operation: "ListParts", method: "GET", key, query: `max-parts=1&uploadId=${encode(id)}` })
+      .pipe(
+        Effect.as("yes" as const),
+        Effect.catchAll((error) => Effect.succeed(error.reason === "NotFound" ? ("no" as const) : ("unknown" as const)))
+      )
     /** Whether the object that is there is the one of these parts. */
     const there = client.headers({ operation: "HeadObject", method: "HEAD", key }).pipe(
       Effect.map((headers) => expected !== undefined && unquoted(headers["etag"] ?? "") === expected),
@@ -235,11 +244,17 @@ export const upload = <E>(
     const attempt = (left: number, before: boolean): Effect.Effect<ObjectStore.StoredObject, StoreError> =>
       Effect.catchAll(post, (error) => {
         const unknown = (error.reason === "Unavailable" || error.reason === "Timeout") && error.sent !== false
-        // That there is no such upload can be the work of the one whose answer was lost.
-        if (!unknown && !(before && error.reason === "NotFound")) return Effect.fail(mapError(error))
-        return Effect.flatMap(there, (done): Effect.Effect<ObjectStore.StoredObject, StoreError> => {
-          if (done) return Effect.succeed({ key, size, etag: expected ?? "" })
+        // That there is no such upload, or that there is an object, can be the work of the one whose answer was lost.
+        const own = before && (error.reason === "NotFound" || error.reason === "Conflict")
+        if (!unknown && !own) return Effect.fail(mapError(error))
+        // The same bytes can be there from before, or by another: they are ours where the upload is gone.
+        const completed = Effect.flatMap(pending, (is) =>
+          is === "no" ? Effect.map(there, (done) => (done ? "done" : "unknown")) : Effect.succeed(is)
+        )
+        return Effect.flatMap(completed, (is): Effect.Effect<ObjectStore.StoredObject, StoreError> => {
+          if (is === "done") return Effect.succeed({ key, size, etag: expected ?? "" })
           if (unknown && left > 0) return attempt(left - 1, true)
+          if (error.reason === "Conflict" && is === "yes") return Effect.fail(mapError(error))
           return Effect.fail(
             new ObjectStore.ObjectStoreError({
               reason: error.reason === "Timeout" ? "Timeout" : "Unavailable",

@@ -22,7 +22,7 @@ const other = Effect.gen(function* () {
   const closed = yield* Ref.make(0)
   const open = yield* Ref.make<Effect.Effect<void, Connection.ConnectionError>>(Effect.void)
   const check = yield* Ref.make<Effect.Effect<Connection.CheckResult | undefined, Connection.ConnectionError>>(
-    Effect.succeed(undefined)
+    Effect.void
   )
   const asked = yield* Ref.make(0)
   const options: ConnectionLifecycle.Options<number> = {
@@ -199,7 +199,7 @@ describe("ConnectionLifecycle", () => {
         const { connection } = yield* ConnectionLifecycle.make({ ...it.options, connect: "background" })
         yield* TestClock.adjust("1 seconds")
         assert.strictEqual(yield* connection.state, "down")
-        yield* Ref.set(it.check, Effect.succeed(undefined))
+        yield* Ref.set(it.check, Effect.void)
         yield* TestClock.adjust("1 minutes")
         assert.strictEqual(yield* connection.state, "ready")
         assert.strictEqual(yield* Ref.get(it.opened), 1)
@@ -415,7 +415,7 @@ describe("ConnectionLifecycle", () => {
         assert.strictEqual(yield* connection.state, "down")
         yield* Ref.set(it.check, Effect.dieMessage("a bug"))
         assert.strictEqual((yield* connection.health).status, "down")
-        yield* Ref.set(it.check, Effect.succeed(undefined))
+        yield* Ref.set(it.check, Effect.void)
         assert.strictEqual((yield* connection.health).status, "up")
         assert.strictEqual(yield* connection.state, "ready")
       }).pipe(Effect.scoped)
@@ -437,7 +437,7 @@ describe("ConnectionLifecycle", () => {
         assert.strictEqual((yield* Ref.get(it.asked)) - asked, 1)
         yield* Deferred.succeed(end, undefined)
         yield* turns
-        yield* Ref.set(it.check, Effect.succeed(undefined))
+        yield* Ref.set(it.check, Effect.void)
         assert.strictEqual((yield* connection.health).status, "up")
       }).pipe(Effect.scoped)
     )

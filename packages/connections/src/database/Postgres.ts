@@ -253,6 +253,13 @@ export class Postgres extends Context.Tag("@underlay/connections/Postgres")<Post
 
 const kindName = "postgres"
 
+// The server takes whole milliseconds, and 0 as no limit.
+const limitOf = (timeout: Duration.DurationInput | undefined): Duration.Duration | undefined => {
+  if (timeout === undefined) return undefined
+  const millis = Duration.toMillis(timeout)
+  return Number.isFinite(millis) ? Duration.millis(Math.max(1, Math.ceil(millis))) : undefined
+}
+
 /**
  * Connects. The pool is drained when the scope closes: at once where nothing runs.
  *
@@ -293,7 +300,7 @@ export const make = Effect.fnUntraced(function* (
     drain: Duration.decode(settings.drainTimeout ?? "5 seconds"),
     end: Duration.decode(settings.endTimeout ?? "30 seconds"),
     health: Duration.decode(settings.healthTimeout ?? "1 second"),
-    statement: settings.statementTimeout === undefined ? undefined : Duration.decode(settings.statementTimeout)
+    statement: limitOf(settings.statementTimeout)
   }
   const driver = yield* load(at, "pg", "8", () => import("pg").then((module) => module.default))
   const extra: Pg.ClientConfig = {

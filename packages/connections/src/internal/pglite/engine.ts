@@ -6,7 +6,7 @@ import type * as Driver from "@electric-sql/pglite"
 import { ConnectionError } from "@underlay/core/connection/Connection"
 import * as Effect from "effect/Effect"
 import { load } from "../driver.ts"
-import type { Outcome, Request, Session } from "../sql/session.ts"
+import { type Outcome, outside, type Request, type Session } from "../sql/session.ts"
 import { toConnectionError } from "../sql/sqlState.ts"
 
 export interface At {
@@ -131,6 +131,10 @@ export const sessionOf = (at: At, engine: Engine): Session => {
     submit: (request, done) => {
       if (engine.crash !== undefined) {
         done(crashed(at, engine.crash.cause))
+        return () => {}
+      }
+      if (request.within === true && !database.isInTransaction()) {
+        done(outside(at, "execute"))
         return () => {}
       }
       const begun = request.begin === undefined ? Promise.resolve() : database.exec(request.begin).then(() => {})

@@ -184,6 +184,14 @@ const commandOf = (text: string): readonly [string, number | null] => {
   return [command, count === undefined ? null : Number(count)]
 }
 
+/** The server counts from the beginning of what was sent. */
+const moveBack = (error: unknown, characters: number): void => {
+  if (typeof error !== "object" || error === null || !("position" in error)) return
+  if (typeof error.position !== "string") return
+  const position = Number(error.position) - characters
+  error.position = position > 0 ? String(position) : undefined
+}
+
 const empty = (): RawResult => ({ command: undefined, rowCount: null, rows: [], fields: [] })
 
 /** A statement whose rows are wanted at once. Several in one text give several results; the last is the result. */
@@ -220,6 +228,14 @@ export class StatementQuery extends Query {
       this.broken = error ?? new Error("a parser failed")
       this.failed(this.broken)
     }
+  }
+
+  override handleError(error: unknown): void {
+    const { begin, lead = 0, params } = this.request
+    const together = begin !== undefined && params.length === 0 && this.prepared === undefined
+    const before = lead + (together ? begin.length + 1 : 0)
+    if (before > 0) moveBack(error, before)
+    super.handleError(error)
   }
 
   handleCommandComplete({ text }: { readonly text: string }): void {

@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type * as Pg from "pg"
-import type { Outcome, Pull, Request, Result, Session } from "../sql/session.ts"
+import { type Outcome, outside, type Pull, type Request, type Result, type Session } from "../sql/session.ts"
 import { toConnectionError } from "../sql/sqlState.ts"
 import { cancel } from "./cancel.ts"
 import type { Statements } from "./prepared.ts"
@@ -76,9 +76,12 @@ type Query = StatementQuery | RowsQuery | CopyQuery
 
 /** Something that is run: a statement, a stream, a COPY. */
 class Job {
-  query: Query
+  /** Made when its turn comes: what is prepared by then, those before it decide. */
+  query: Query | undefined
+  readonly queryOf: (job: Job) => Query
   readonly method: string
   readonly final: boolean
+  readonly within: boolean
   /** Told once, when the session is ready for the next. */
   readonly done: (error: ConnectionError | undefined) => void
   error: unknown
@@ -92,11 +95,17 @@ class Job {
   parses = 0
   timer: NodeJS.Timeout | undefined
 
-  constructor(method: string, final: boolean, done: Job["done"], queryOf: (job: Job) => Query) {
+  constructor(
+    method: string,
+    done: Job["done"],
+    queryOf: (job: Job) => Query,
+    { final, within }: { readonly final?: boolean | undefined; readonly within?: boolean | undefined } = {}
+  ) {
     this.method = method
-    this.final = final
+    this.final = final === true
+    this.within = within === true
     this.done = done
-    this.query = queryOf(this)
+    this.queryOf = queryOf
   }
 
   fail(error: unknown): void {
@@ -190,7 +199,8 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
   const internals = client as unknown as Internals
   const { types } = options.driver
   const at = (method: string) => ({ kind: options.kind, name: options.name, method })
-  const cancelMillis = Duration.toMillis(options.cancelTimeout)
+  // Timers of Node take less than 2^31 ms.
+  const cancelMillis = Math.min(Duration.toMillis(options.cancelTimeout), 2 ** 29)
   const limit = options.statementTimeout === undefined ? undefined : Duration.toMillis(options.statementTimeout) + 1_000
   const plan = options.statements?.session()
   const queue: Array<Job> = []
@@ -243,9 +253,22 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     if (doubtful) {
       doubtful = false
       active = jobOf(flush, () => {})
-    } else active = queue.shift()
+    } else {
+      let next = queue.shift()
+      // Its transaction never began, or was ended: by itself it would be stored whatever becomes of the others.
+      while (next?.within === true && internals.getTransactionStatus() === "I") {
+        settle(next, outside(options, next.method))
+        // Who was told may have asked for more.
+        if (active !== undefined) return
+        next = queue.shift()
+      }
+      active = next
+    }
     if (active === undefined) quiet()
-    else internals.query(active.query)
+    else {
+      active.query = active.queryOf(active)
+      internals.query(active.query)
+    }
   }
 
   /** What runs is over and the server is ready for the next. */
@@ -262,7 +285,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
 
   const errorOf = (job: Job): ConnectionError => {
     if (job.timedOut && codeOf(job.error) === "57014") return late(job)
-    if (job.query.prepared === undefined || !isStale(job.error)) return toConnectionError(at(job.method), job.error)
+    if (job.query?.prepared === undefined || !isStale(job.error)) return toConnectionError(at(job.method), job.error)
     return new ConnectionError({
       ...at(job.method),
       connection: options.name,
@@ -276,7 +299,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
   /** A statement whose plan the server has dropped did nothing: outside a transaction it is sent once more. */
   const again = (job: Job): boolean => {
     const { query } = job
-    const name = query.prepared?.name
+    const name = query?.prepared?.name
     if (name === undefined || plan === undefined || !(query instanceof StatementQuery)) return false
     plan.forget(name)
     if (internals.getTransactionStatus() !== "I" || job.abandoned) return false
@@ -316,17 +339,21 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
   internals.connection.on("readyForQuery", ready)
   internals.connection.on("parseComplete", () => {
     const job = active
-    if (job?.query.prepared === undefined) return
+    const query = job?.query
+    if (job === undefined || query?.prepared === undefined) return
     job.parses++
-    if (job.parses === (job.query.request.begin === undefined ? 1 : 2)) plan?.parsed(job.query.prepared.name)
+    if (job.parses === (query.request.begin === undefined ? 1 : 2)) plan?.parsed(query.prepared.name)
   })
 
   const statementOf = (job: Job, request: Request, prepared: Prepared | undefined): StatementQuery =>
     new StatementQuery(request, prepared, types, (error) => job.fail(error))
 
   const jobOf = (request: Request, done: Job["done"]): Job =>
-    new Job("execute", request.final === true, done, (job) =>
-      statementOf(job, request, request.params.length > 0 ? plan?.prepare(request.sql) : undefined)
+    new Job(
+      "execute",
+      done,
+      (job) => statementOf(job, request, request.params.length > 0 ? plan?.prepare(request.sql) : undefined),
+      request
     )
 
   /** Asks the server to cancel what runs, and cuts the connection if it does not answer in time. */
@@ -451,7 +478,6 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
           }
           const job = new Job(
             method,
-            false,
             (failure) => {
               state.ended = true
               error = failure
@@ -508,7 +534,6 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
           }
           const job = new Job(
             "copyIn",
-            false,
             (error) => {
               over = { error }
               tell()

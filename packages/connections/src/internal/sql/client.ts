@@ -263,6 +263,7 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
                 return Effect.map(ask(request), ({ rows }) => Stream.fromIterable(rows))
               }
               const cursor = `underlay_cursor_${cursors++}`
+              const declare = `DECLARE ${cursor} NO SCROLL CURSOR FOR `
               // In a transaction that failed the cursor is gone already.
               const close = Effect.suspend(() =>
                 session.isMarked()
@@ -272,7 +273,7 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
               // To CLOSE what was not declared would fail the transaction.
               const declared = Effect.uninterruptibleMask((restore) =>
                 Effect.zipRight(
-                  restore(ask({ ...request, sql: `DECLARE ${cursor} NO SCROLL CURSOR FOR ${sql}` })),
+                  restore(ask({ ...request, sql: `${declare}${sql}`, lead: declare.length })),
                   Effect.addFinalizer(() => close)
                 )
               )

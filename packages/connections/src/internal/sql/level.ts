@@ -184,7 +184,7 @@ const unlocked = (level: Level, request: Request): Effect.Effect<Result, Connect
     const { begin } = top
     if (begin === undefined) return Effect.mapError(run(level.session, request), (error) => noted(level, error))
     top.begin = undefined
-    return Effect.mapError(run(level.session, { ...request, begin }), (error) => noted(level, error))
+    return Effect.mapError(run(level.session, { ...request, begin, within: false }), (error) => noted(level, error))
   })
 
 /** Runs a statement of a transaction, alone. */
@@ -193,19 +193,22 @@ export const execute = (place: Place, level: Level, request: Request): Effect.Ef
     place,
     level,
     "statement",
-    Effect.mapError(unlocked(level, request), (error) => new DatabaseError(error))
+    Effect.mapError(unlocked(level, { ...request, within: true }), (error) => new DatabaseError(error))
   )
 
 /** Runs what begins or ends a transaction, by whoever holds the level already. */
 export const control = (level: Level, request: Request): Effect.Effect<Result, SqlError> =>
   Effect.mapError(unlocked(level, request), (error) => new DatabaseError(error))
 
-/** Sends a BEGIN that waits for the first statement, for what cannot take it along. By whoever holds the level. */
+/**
+ * Sends a BEGIN that waits for the first statement, for what cannot take it along; without one it makes sure that there
+ * is a transaction. By whoever holds the level.
+ */
 export const opened = (level: Level): Effect.Effect<void, SqlError> =>
   Effect.suspend(() => {
     const top = root(level)
     const { begin } = top
-    if (begin === undefined) return Effect.void
+    if (begin === undefined) return Effect.asVoid(control(level, { sql: "", params: [], rows: "array", within: true }))
     top.begin = undefined
     return Effect.asVoid(control(level, { sql: begin, params: [], rows: "array" }))
   })

@@ -22,11 +22,27 @@ export interface Request {
   readonly rows: "object" | "array"
   /** Sent before it and together with it: the BEGIN of its transaction. */
   readonly begin?: string | undefined
+  /** It belongs to a transaction: where the server is in none, which only it can tell, it is not sent. */
+  readonly within?: boolean | undefined
+  /** How many characters are before what the caller wrote: where an error is counts from there. */
+  readonly lead?: number | undefined
   /** In milliseconds. When it is over the statement is cancelled, and fails with `Timeout`. */
   readonly timeout?: number | undefined
   /** It must not be cancelled, so that after its timeout the connection is cut. */
   readonly final?: boolean | undefined
 }
+
+/** What is told where a statement belongs to a transaction that there is not. */
+export const outside = (at: { readonly kind: string; readonly name: string }, method: string): ConnectionError =>
+  new ConnectionError({
+    reason: "InvalidRequest",
+    kind: at.kind,
+    connection: at.name,
+    method,
+    code: "25P02",
+    sent: false,
+    description: "an earlier statement of this transaction failed, or ended it, so this one was not run"
+  })
 
 export type Outcome = Result | ConnectionError
 

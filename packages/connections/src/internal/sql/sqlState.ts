@@ -56,6 +56,17 @@ const byClass: ReadonlyMap<string, readonly [ConnectionErrorReason, string]> = n
 const mayQuote = (code: string): boolean =>
   code.startsWith("42") || code.startsWith("3D") || code.startsWith("0A") || code.startsWith("58")
 
+// Of a syntax error the server quotes what comes next, which may be a value or all the rest: only a word or a sign is
+// shown of it.
+const shown = (code: string, message: string): string =>
+  code === "42601"
+    ? message.replace(
+        /(["»„«“])([\s\S]*)(["«“»”])/,
+        (_, open: string, near: string, close: string) =>
+          `${open}${/^(?:[a-z_]\w{0,62}|[^\w\s"'$]{1,3}|)$/i.test(near) ? near : "…"}${close}`
+      )
+    : message
+
 /** The typed error of what a driver threw. The driver's own error is kept as the cause. */
 export const toConnectionError = (
   at: { readonly kind: string; readonly name: string; readonly method: string },
@@ -94,6 +105,6 @@ export const toConnectionError = (
     const value = field(thrown, name)
     return value === undefined ? [] : [`${name} ${value}`]
   })
-  const detail = mayQuote(code) ? `: ${message}` : names.length > 0 ? ` (${names.join(", ")})` : ""
+  const detail = mayQuote(code) ? `: ${shown(code, message)}` : names.length > 0 ? ` (${names.join(", ")})` : ""
   return make(reason, `${description}${detail}`)
 }

@@ -104,7 +104,14 @@ export const make = <S extends Session>(options: Options<S>) => {
           )
         }
         return Effect.mapError(
-          Level.control(level, { sql, params: [], rows: "array", timeout: endMillis, final: true }),
+          Level.control(level, {
+            sql,
+            params: [],
+            rows: "array",
+            timeout: endMillis,
+            final: true,
+            within: sql === "COMMIT"
+          }),
           (error) => {
             if (!(error instanceof DatabaseError)) return error
             if (error.reason === "Timeout") return late(sql)

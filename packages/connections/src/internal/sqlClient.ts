@@ -1,1 +1,0 @@
-export { isPersistent } from "./sql/client.ts"

@@ -1,1 +1,0 @@
-export { toConnectionError } from "./sql/sqlState.ts"

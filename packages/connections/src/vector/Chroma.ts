@@ -440,9 +440,9 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
 
   const sizeOf = ({ record, written }: Prepared, base64: boolean): number =>
     record.vector.length * (base64 ? 6 : 28) +
-    written.properties.length * 2 +
-    (record.document?.length ?? 0) * 2 +
-    record.id.length * 2
+    Remote.sizeOfText(written.properties) +
+    Remote.sizeOfText(record.document ?? "") +
+    Remote.sizeOfText(record.id)
 
   const write = (collection: Collection, batch: ReadonlyArray<Prepared>, base64: boolean) => {
     const ids = batch.map(({ record }) => record.id)

@@ -149,6 +149,7 @@ const pathOf = (name: string, rest = ""): string => `/collections/${nameThere(na
 const idKey = "_id"
 const documentKey = "document"
 const vectorKey = "_vector"
+const scaleKey = "_scale"
 
 // The namespace of our ids, as RFC 4122 wants one for names.
 const namespace = Buffer.from("6f0c2fc14d5b4d0e9c2a7b1d3e5f8a90", "hex")
@@ -171,8 +172,16 @@ const nativeId = (id: string): string | number => {
   return Number.isSafeInteger(number) ? number : uuidOf(id)
 }
 
-/** A vector's length is one, so exactly that the server leaves it as it is. */
-const isUnit = (squares: number): boolean => Math.abs(squares - 1) <= 3e-7
+/**
+ * A vector's length is one, so exactly that the server leaves it as it is: within 1e-6, as it adds up in 32 bits. In which
+ * order it adds is the machine's; one after the other is the least exact.
+ */
+const isUnit = (vector: ReadonlyArray<number>, squares: number): boolean => {
+  if (!(Math.abs(squares - 1) <= 3e-7)) return false
+  let rounded = 0
+  for (const value of vector) rounded = Math.fround(rounded + Math.fround(Math.fround(value) * Math.fround(value)))
+  return Math.abs(rounded - 1) <= 9e-7
+}
 
 /** The server takes a short vector for none, and does not make its length one. */
 const isMeasurable = (squares: number): boolean => squares > 1e-4 && squares < 1e34
@@ -197,35 +206,55 @@ const payloadMetadata = (metadata: VectorStore.Metadata): VectorStore.Metadata =
   return metadata
 }
 
+interface Sent {
+  readonly vector: ReadonlyArray<number>
+  /** What gives the vector back as it was. */
+  readonly kept?: Readonly<Record<string, string>>
+}
+
 /**
- * A record as a point. Under the cosine metric the server keeps vectors with the length one only, so what others
- * were is kept beside them.
+ * A vector as the server is to have it. Under the cosine metric it keeps vectors with the length one only, so others are
+ * sent with that, and what they were is kept beside them: by their length, or whole where that does not give them back.
  */
+const sent = (vector: ReadonlyArray<number>, metric: VectorStore.Metric): Sent => {
+  if (metric !== "cosine") return { vector }
+  const squares = squaresOf(vector)
+  if (isUnit(vector, squares)) return { vector }
+  const scaled = Remote.scaled(vector)
+  if (scaled !== undefined && isUnit(scaled.unit, squaresOf(scaled.unit))) {
+    return { vector: scaled.unit, kept: { [scaleKey]: scaled.scale } }
+  }
+  return {
+    vector: isMeasurable(squares) ? vector : shortened(vector, squares),
+    kept: { [vectorKey]: Remote.encodeFloats(vector) }
+  }
+}
+
+/** A record as a point. */
 const pointOf = (
   record: VectorStore.StoredRecord,
   metric: VectorStore.Metric,
   idOf: (id: string) => string | number
 ): unknown => {
-  const squares = metric === "cosine" ? squaresOf(record.vector) : 1
-  const changes = !isUnit(squares)
+  const { kept, vector } = sent(record.vector, metric)
   return {
     id: idOf(record.id),
-    vector: changes && !isMeasurable(squares) ? shortened(record.vector, squares) : record.vector,
+    vector,
     payload: {
       [idKey]: record.id,
       [QdrantFilter.metadataKey]: payloadMetadata(record.metadata),
       ...(record.document === undefined ? {} : { [documentKey]: record.document }),
-      ...(changes ? { [vectorKey]: Remote.encodeFloats(record.vector) } : {})
+      ...kept
     }
   }
 }
 
 /** What a record takes in JSON, rather too much than too little. */
 const sizeOf = (record: VectorStore.StoredRecord): number => {
-  let size = record.vector.length * 28 + (record.id.length + (record.document?.length ?? 0)) * 2 + 150
+  let size = record.vector.length * 28 + Remote.sizeOfText(record.id) + Remote.sizeOfText(record.document ?? "") + 150
   for (const key of Object.keys(record.metadata)) {
     const value = record.metadata[key]
-    size += key.length * 2 + (typeof value === "string" ? value.length * 2 : 25)
+    size += Remote.sizeOfText(key) + (typeof value === "string" ? Remote.sizeOfText(value) : 25)
   }
   return size
 }
@@ -258,7 +287,10 @@ const pointFrom = (given: unknown): Point | undefined => {
 
 const vectorOf = ({ given, payload }: Point): ReadonlyArray<number> | undefined => {
   const original = Remote.at(payload, vectorKey)
-  return typeof original === "string" ? Remote.decodeFloats(original) : Remote.floatsOf(Remote.at(given, "vector"))
+  if (typeof original === "string") return Remote.decodeFloats(original)
+  const vector = Remote.floatsOf(Remote.at(given, "vector"))
+  const scale = Remote.at(payload, scaleKey)
+  return vector === undefined || typeof scale !== "string" ? vector : Remote.unscaled(vector, scale)
 }
 
 const documentOf = (payload: unknown): { readonly document?: string } => {
@@ -472,7 +504,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
     const threshold = thresholdOf(metric, minScore)
     const head = JSON.stringify({
       query: isMeasurable(squares) ? query.vector : shortened(query.vector, squares),
-      with_payload: metric === "cosine" && query.includeVector !== true ? { exclude: [vectorKey] } : true,
+      with_payload: metric === "cosine" && query.includeVector !== true ? { exclude: [vectorKey, scaleKey] } : true,
       with_vector: query.includeVector === true,
       ...(query.filter === undefined ? {} : { filter: QdrantFilter.compile(query.filter) }),
       ...(threshold === undefined ? {} : { score_threshold: threshold }),
@@ -590,7 +622,8 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
         onFailure: () => Effect.succeed(false),
         onSuccess: () => {
           forget(name)
-          return send("Qdrant.deleteCollection", "DELETE", pathOf(name)).pipe(
+          // sent again, it would find that there is none
+          return send("Qdrant.deleteCollection", "DELETE", pathOf(name), undefined, { idempotent: false }).pipe(
             Effect.map((answer) => resultOf(answer) === true),
             Remote.typed("dropCollection", name)
           )

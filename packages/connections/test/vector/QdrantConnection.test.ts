@@ -17,6 +17,7 @@ import {
   Schedule,
   Stream
 } from "effect"
+import * as FastCheck from "effect/FastCheck"
 import { Qdrant } from "../../src/index.ts"
 import * as Double from "./QdrantDouble.ts"
 
@@ -153,11 +154,130 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Qdrant as a connection, on 
         assert.closeTo(found[0]?.score ?? 0, 1, 1e-6)
         // what has the length one already is not kept twice
         const payloads = [...(there.collections.get("cosine")?.points.values() ?? [])].map(({ payload }) => payload)
-        assert.strictEqual(payloads.filter((payload) => "_vector" in payload).length, 3)
+        assert.strictEqual(payloads.filter((payload) => "_vector" in payload || "_scale" in payload).length, 3)
         // and is not sent along where nobody asked for it
         there.seen.length = 0
         yield* store.query("cosine", { vector: [1, 0, 0] })
-        assert.deepInclude(there.seen[0]?.body, { with_payload: { exclude: ["_vector"] }, with_vector: false })
+        assert.deepInclude(there.seen[0]?.body, {
+          with_payload: { exclude: ["_vector", "_scale"] },
+          with_vector: false
+        })
+      })
+    )
+
+    it.scopedLive("vectors of any length and size come back to the bit, and mostly need a sixteenth beside them", () =>
+      Effect.gen(function* () {
+        const there = yield* double()
+        const { store } = yield* connect(there)
+        const component = FastCheck.oneof(
+          { weight: 6, arbitrary: FastCheck.float({ min: -1, max: 1, noNaN: true }) },
+          { weight: 1, arbitrary: FastCheck.constantFrom(0, -0, 1.401298464324817e-45, -1.1754943508222875e-38) },
+          { weight: 1, arbitrary: FastCheck.float({ min: -(2 ** 56), max: 2 ** 56, noNaN: true }) }
+        )
+        for (const [dimensions, numRuns] of [
+          [1, 30],
+          [3, 200],
+          [17, 200],
+          [384, 40]
+        ] as const) {
+          const name = `cosine${dimensions}`
+          yield* store.ensureCollection(name, { dimensions, metric: "cosine" })
+          const vectors = FastCheck.sample(
+            FastCheck.array(component, { minLength: dimensions, maxLength: dimensions }).filter((vector) =>
+              vector.some((value) => Math.abs(value) > 1e-15)
+            ),
+            { numRuns, seed: 11 }
+          )
+          const records = vectors.map((vector, n) => ({ id: `v${n}`, vector }))
+          yield* store.upsert(name, records)
+          const back = yield* store.get(
+            name,
+            records.map(({ id }) => id)
+          )
+          const bits = (vector: ReadonlyArray<number>) => [...new Int32Array(Float32Array.from(vector).buffer)]
+          // of a vector that is kept once the server loses the sign of a zero: JSON has none
+          const positive = (vector: ReadonlyArray<number>) => vector.map((value) => (value === 0 ? 0 : value))
+          for (const [n, { vector }] of back.entries()) {
+            const wanted = vectors[n] ?? []
+            const once = Math.abs(wanted.reduce((sum, value) => sum + value * value, 0) - 1) < 1e-6
+            assert.deepStrictEqual(bits(once ? positive(vector) : vector), bits(once ? positive(wanted) : wanted))
+          }
+        }
+        const usual = FastCheck.sample(
+          FastCheck.array(
+            FastCheck.integer({ min: -99_991, max: 99_991 }).map((n) => n / 99_991),
+            { minLength: 384, maxLength: 384 }
+          ),
+          { numRuns: 50, seed: 12 }
+        )
+        yield* store.upsert(
+          "cosine384",
+          usual.map((vector, n) => ({ id: `usual${n}`, vector }))
+        )
+        const payloads = [...(there.collections.get("cosine384")?.points.values() ?? [])]
+          .map(({ payload }) => payload)
+          .filter(({ _id }) => String(_id).startsWith("usual"))
+        const small = payloads.filter(({ _scale }) => typeof _scale === "string" && _scale.length < 140)
+        assert.isAtLeast(small.length / payloads.length, 0.9)
+        const found = yield* store.query("cosine384", { vector: usual[7] ?? [], limit: 1, includeVector: true })
+        assert.deepStrictEqual([found[0]?.id, found[0]?.vector], ["usual7", usual[7]?.map(Math.fround)])
+        assert.deepStrictEqual(there.violations, [])
+      })
+    )
+
+    it.scopedLive("embeddings of length one come back to the bit, in whatever order the server adds up", () =>
+      Effect.gen(function* () {
+        const there = yield* double()
+        const { store } = yield* connect(there)
+        const dimensions = 3_072
+        yield* store.ensureCollection("long", { dimensions, metric: "cosine" })
+        const vectors = FastCheck.sample(
+          FastCheck.array(FastCheck.double({ min: -1, max: 1, noNaN: true }), {
+            minLength: dimensions,
+            maxLength: dimensions,
+            size: "max"
+          }),
+          { numRuns: 30, seed: 13 }
+        ).map((vector) => {
+          const length = Math.hypot(...vector)
+          return vector.map((value) => Math.fround(value / length))
+        })
+        yield* store.upsert(
+          "long",
+          vectors.map((vector, n) => ({ id: `v${n}`, vector }))
+        )
+        const back = yield* store.get(
+          "long",
+          vectors.map((_, n) => `v${n}`)
+        )
+        assert.deepStrictEqual(
+          back.filter(({ vector }, n) => vector.some((value, i) => value !== vectors[n]?.[i])).map(({ id }) => id),
+          []
+        )
+      })
+    )
+
+    it.scopedLive("no request is larger than batchBytes, in any script", () =>
+      Effect.gen(function* () {
+        const there = yield* double()
+        const { store } = yield* connect(there, { batchBytes: 50_000 })
+        yield* store.ensureCollection("script", shape)
+        for (const text of ["语".repeat(8_000), '"\n'.repeat(4_000), "😀".repeat(5_000)]) {
+          there.seen.length = 0
+          yield* store.upsert(
+            "script",
+            Array.from({ length: 8 }, (_, n) => ({ id: `r${n}`, vector: [1, 0], document: text, metadata: { text } }))
+          )
+          assert.isAtMost(Math.max(...there.seen.map(({ bytes }) => bytes)), 60_000)
+        }
+        for (const text of ["语".repeat(5_000), "😀".repeat(5_000)]) {
+          there.seen.length = 0
+          yield* store.upsert(
+            "script",
+            Array.from({ length: 8 }, (_, n) => ({ id: `r${n}`, vector: [1, 0], document: text }))
+          )
+          assert.isAtMost(Math.max(...there.seen.map(({ bytes }) => bytes)), 50_000)
+        }
       })
     )
 
@@ -570,6 +690,18 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Qdrant as a connection, on 
             .every(({ status }) => status._tag === "Ended" && Exit.isSuccess(status.exit))
         )
         assert.isTrue((yield* recording.lines).every(({ level }) => level._tag === "Debug"))
+      })
+    )
+
+    it.scopedLive("external: a collection is not dropped twice, which would say that there was none", () =>
+      Effect.gen(function* () {
+        const there = yield* double()
+        const { store } = yield* Qdrant.make({ url: there.url, plane: "external" })
+        yield* store.ensureCollection("once", shape)
+        there.fail({ status: 503, served: true, when: ({ method }) => method === "DELETE" })
+        there.seen.length = 0
+        assert.strictEqual((yield* Effect.flip(store.dropCollection("once"))).reason, "Unavailable")
+        assert.strictEqual(there.seen.length, 1)
       })
     )
 

@@ -164,6 +164,9 @@ export const nearest = <E, R>(
 
 const mostEquals = 40_000
 
+/** What a text takes in JSON: its bytes, and as much again as it has characters for what has to be escaped. */
+export const sizeOfText = (text: string): number => Buffer.byteLength(text) + text.length
+
 /** 32-bit floats in base64, little-endian: exactly what they are, in few characters. */
 export const encodeFloats = (vector: ReadonlyArray<number>): string => {
   const bytes = Buffer.from(new Float32Array(vector).buffer)
@@ -178,6 +181,66 @@ export const decodeFloats = (text: string): ReadonlyArray<number> => {
 }
 
 const isLittleEndian = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1
+
+/** A vector as one with the length one and what of that gives it back. */
+export interface Scaled {
+  readonly unit: ReadonlyArray<number>
+  /** In base64: the length, a 32-bit float, and two bits a component. */
+  readonly scale: string
+}
+
+/**
+ * A vector apart from its length, in a sixteenth of what it takes beside itself. A component times the length is what it
+ * was or the 32-bit float next to it; two bits say which: the same, one away from zero, one towards zero, or zero with a
+ * minus. Nothing where that does not give back the same 32-bit floats, which can be where components are tiny.
+ */
+export const scaled = (vector: ReadonlyArray<number>): Scaled | undefined => {
+  let squares = 0
+  for (const value of vector) squares += value * value
+  const length = Math.fround(Math.sqrt(squares))
+  if (!(length > 0) || !Number.isFinite(length)) return undefined
+  const size = vector.length
+  const bytes = Buffer.alloc(4 + Math.ceil(size / 4))
+  bytes.writeFloatLE(length)
+  const unit: Array<number> = new Array(size)
+  for (let i = 0; i < size; i++) {
+    wanted[0] = vector[i] ?? 0
+    const part = Math.fround((wanted[0] ?? 0) / length)
+    // JSON has no minus before a zero
+    unit[i] = part === 0 ? 0 : part
+    given[0] = part === 0 ? 0 : part * length
+    const off = (wantedBits[0] ?? 0) - (givenBits[0] ?? 0)
+    const code = off === 0 ? 0 : off === 1 ? 1 : off === -1 ? 2 : wantedBits[0] === minusZero && part === 0 ? 3 : -1
+    if (code < 0) return undefined
+    const at = 4 + (i >> 2)
+    bytes[at] = (bytes[at] ?? 0) | (code << ((i & 3) * 2))
+  }
+  return { unit, scale: bytes.toString("base64") }
+}
+
+/** The vector that was taken apart; nothing where the two do not belong together. */
+export const unscaled = (unit: ReadonlyArray<number>, scale: string): ReadonlyArray<number> | undefined => {
+  const bytes = Buffer.from(scale, "base64")
+  const size = unit.length
+  if (bytes.length !== 4 + Math.ceil(size / 4)) return undefined
+  const length = bytes.readFloatLE(0)
+  const vector: Array<number> = new Array(size)
+  for (let i = 0; i < size; i++) {
+    const code = ((bytes[4 + (i >> 2)] ?? 0) >> ((i & 3) * 2)) & 3
+    given[0] = (unit[i] ?? 0) * length
+    if (code === 3) givenBits[0] = minusZero
+    else if (code !== 0) givenBits[0] = (givenBits[0] ?? 0) + (code === 1 ? 1 : -1)
+    vector[i] = given[0] ?? 0
+  }
+  return vector
+}
+
+// 32-bit floats and their bits, of which the next float has one more.
+const wanted = new Float32Array(1)
+const wantedBits = new Int32Array(wanted.buffer)
+const given = new Float32Array(1)
+const givenBits = new Int32Array(given.buffer)
+const minusZero = -(2 ** 31)
 
 /** The vector with the length one; itself, where it has that as nearly as 32 bits can tell. */
 export const unit = (vector: ReadonlyArray<number>): ReadonlyArray<number> => {

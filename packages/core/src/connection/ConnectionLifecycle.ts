@@ -5,24 +5,24 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import type * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Equal from "effect/Equal"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
-import * as FiberRef from "effect/FiberRef"
 import * as FiberSet from "effect/FiberSet"
-import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as ExternalClient from "../external/ExternalClient.ts"
 import { withoutCallReferences } from "../internal/callReferences.ts"
+import { inherit } from "../internal/resilience/timed.ts"
 import * as Health from "../operations/Health.ts"
 import * as ErrorClass from "../resilience/ErrorClass.ts"
 import * as Policy from "../resilience/Policy.ts"
@@ -114,8 +114,8 @@ export interface Lifecycle<Client> {
   readonly connection: Connection<Client>
   /**
    * Lends the client to one operation. It is refused (`Closed`) once the connection is being released, except within a
-   * `use` that is under way; it is counted, cut when the release does not wait for it any longer (on the internal
-   * plane by interruption: what cannot be interrupted ends with the client), and on the external plane watched. What its policy fails with comes as `ConnectionError`.
+   * `use` that is under way; it is counted, cut when the release does not wait for it any longer, and on the
+   * external plane watched. What its policy fails with comes as `ConnectionError`.
    */
   readonly call: <A, E, R>(
     operation: string,
@@ -140,29 +140,11 @@ export interface Lifecycle<Client> {
 /** One who has the client, or waits for it. */
 interface Borrower {
   cut: (() => void) | undefined
+  /** Whether the release did not wait for it. */
+  isCut: boolean
 }
 
-/** Who interrupts the callers that a release does not wait for. */
-const cutter: FiberId.FiberId = FiberId.make(-1, 0)
-
-/**
- * Takes back the interruption by the release, and goes on with `instead`; with `otherwise` where somebody else has
- * interrupted the fiber too.
- */
-const uncut = <A, E, A2, E2>(
-  fiber: Fiber.RuntimeFiber<unknown, unknown>,
-  instead: Effect.Effect<A, E>,
-  otherwise: Effect.Effect<A2, E2>
-): Effect.Effect<A | A2, E | E2> => {
-  const others = HashSet.filter(
-    Cause.interruptors(fiber.getFiberRef(FiberRef.interruptedCause)),
-    (id) => !Equal.equals(id, cutter)
-  )
-  if (HashSet.size(others) > 0) return otherwise
-  return Effect.zipRight(FiberRef.set(FiberRef.interruptedCause, Cause.empty), instead)
-}
-
-/** The connections whose `use` is under way: what is done in it belongs to it. */
+/** The uses that this is done within; one that has ended stands for nothing, wherever it got to by a join. */
 class Lending extends Context.Reference<Lending>()("@underlay/core/internal/Lending", {
   defaultValue: (): ReadonlySet<object> => new Set()
 }) {}
@@ -186,7 +168,6 @@ export const make = Effect.fnUntraced(function* <Client>(
   const connectTimeout = Duration.decode(options.connectTimeout ?? "5 seconds")
   const drainTimeout = Duration.decode(options.drainTimeout ?? "5 seconds")
   const healthTimeout = Duration.decode(options.healthTimeout ?? "1 second")
-  const identity = {}
 
   const error = (reason: ConnectionErrorReason, method: string, description: string, cause?: unknown) =>
     new ConnectionError({
@@ -210,6 +191,7 @@ export const make = Effect.fnUntraced(function* <Client>(
   let orphan: { readonly since: number } | undefined
   let empty: Deferred.Deferred<void> | undefined
   const borrowers = new Set<Borrower>()
+  const uses = new Set<object>()
   const openings = new Set<Deferred.Deferred<void>>()
   const acquired = { count: 0, totalMs: 0, maxMs: 0 }
   let waiting = 0
@@ -267,9 +249,11 @@ export const make = Effect.fnUntraced(function* <Client>(
     if (phase !== "open" && opened === undefined) return refusal("connect")
     if (opened !== undefined) return Effect.succeed(opened.client)
     if (flight === undefined) {
-      flight = Deferred.unsafeMake(FiberId.none)
+      const landing = Deferred.unsafeMake<Client, ConnectionError>(FiberId.none)
+      flight = landing
       if (seen !== "ready") seen = "connecting"
-      attempting = background(attempt(flight))
+      attempting = background(attempt(landing))
+      return Deferred.await(landing)
     }
     return Deferred.await(flight)
   })
@@ -290,10 +274,7 @@ export const make = Effect.fnUntraced(function* <Client>(
     limited(connectTimeout, () =>
       error("Timeout", "connect", `it did not answer within ${Duration.format(connectTimeout)}`)
     ),
-    Effect.tapBoth({
-      onSuccess: () => settle("ready"),
-      onFailure: () => settle("down")
-    })
+    Effect.onExit((exit) => settle(Exit.isSuccess(exit) ? "ready" : "down"))
   )
 
   // ---- calls ---------------------------------------------------------------------------------------------------------
@@ -301,13 +282,13 @@ export const make = Effect.fnUntraced(function* <Client>(
   const enter = (method: string): Effect.Effect<Borrower, ConnectionError> =>
     Effect.suspend(() => {
       const admit = Effect.sync(() => {
-        const borrower: Borrower = { cut: undefined }
+        const borrower: Borrower = { cut: undefined, isCut: false }
         borrowers.add(borrower)
         return borrower
       })
       if (phase === "open") return admit
       if (phase === "closed") return refusal(method)
-      return Effect.flatMap(Lending, (lending) => (lending.has(identity) ? admit : refusal(method)))
+      return Effect.flatMap(Lending, (lending) => ([...lending].some((use) => uses.has(use)) ? admit : refusal(method)))
     })
 
   const leave = (borrower: Borrower): void => {
@@ -341,13 +322,25 @@ export const make = Effect.fnUntraced(function* <Client>(
       description: `the connection was released, and this had not ended within ${Duration.format(drainTimeout)}`
     })
 
-  /** Runs it so that the release of the connection can end it, with an error for who waits for it. */
+  /**
+   * Runs it so that the release of the connection can end it, with an error for who waits for it. It is on a fiber of its
+   * own, so that the caller's other work is not interrupted with it; that one starts at once, so that it costs no turn of
+   * the scheduler.
+   */
   const cuttable =
     (restore: Restore, borrower: Borrower, method: string) =>
     <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E | ConnectionError, R> =>
-      // It ends with its exit: a fiber that fails, and that nobody joins, would be logged.
-      Effect.flatMap(Effect.forkDaemon(Effect.exit(restore(effect))), (fiber) =>
-        restore(
+      Effect.withFiberRuntime<A, E | ConnectionError, R>((parent, status) => {
+        const runtime = Runtime.make({
+          context: parent.currentContext as Context.Context<R>,
+          runtimeFlags: status.runtimeFlags,
+          fiberRefs: parent.getFiberRefs()
+        })
+        // It ends with its exit: a fiber that fails, and that nobody joins, would be logged.
+        const fiber = Runtime.runFork(runtime, Effect.exit(restore(effect)))
+        const polled = fiber.unsafePoll()
+        if (polled !== null) return inherit(parent, fiber, Exit.flatten(polled))
+        return restore(
           Effect.async<Exit.Exit<A, E | ConnectionError>>((resume) => {
             const ended = (exit: Exit.Exit<Exit.Exit<A, E>>): void => resume(exit)
             fiber.addObserver(ended)
@@ -356,12 +349,13 @@ export const make = Effect.fnUntraced(function* <Client>(
               fiber.unsafeInterruptAsFork(FiberId.none)
               resume(Effect.succeed(Exit.fail(tooLate(method))))
             }
+            if (borrower.isCut) borrower.cut()
           })
         ).pipe(
           Effect.onInterrupt(() => Fiber.interrupt(fiber)),
-          Effect.flatMap((exit) => (Exit.isSuccess(exit) ? Effect.zipRight(Fiber.inheritAll(fiber), exit) : exit))
+          Effect.flatMap((exit) => (borrower.isCut ? exit : inherit(parent, fiber, exit)))
         )
-      )
+      })
 
   const lend = <A, E, R>(
     method: string,
@@ -378,41 +372,6 @@ export const make = Effect.fnUntraced(function* <Client>(
           )
         )
       )
-    )
-
-  /**
-   * As `lend`, without a fiber of its own: on the internal plane a call must cost next to nothing. When the release waits
-   * no longer the caller's own fiber is interrupted, and what it was interrupted by is made a failure again.
-   */
-  const lendDirectly = <A, E, R>(
-    method: string,
-    f: (client: Client) => Effect.Effect<A, E, R>
-  ): Effect.Effect<A, E | ConnectionError, R> =>
-    Effect.withFiberRuntime((fiber) =>
-      Effect.uninterruptibleMask((restore) => {
-        if (phase !== "open" || opened === undefined) return restore(lend(method, f))
-        const { client } = opened
-        let isCut = false
-        const borrower: Borrower = {
-          cut: () => {
-            isCut = true
-            fiber.unsafeInterruptAsFork(cutter)
-          }
-        }
-        acquired.count++
-        borrowers.add(borrower)
-        return Effect.matchCauseEffect(restore(Effect.suspend(() => f(client))), {
-          onFailure: (cause) => {
-            leave(borrower)
-            return isCut ? uncut(fiber, tooLate(method), Effect.failCause(cause)) : Effect.failCause(cause)
-          },
-          onSuccess: (value) => {
-            if (seen !== "ready") seen = "ready"
-            leave(borrower)
-            return isCut ? uncut(fiber, Effect.succeed(value), Effect.succeed(value)) : Effect.succeed(value)
-          }
-        })
-      })
     )
 
   const borrow: Lifecycle<Client>["borrow"] = Effect.uninterruptibleMask((restore) =>
@@ -432,7 +391,9 @@ export const make = Effect.fnUntraced(function* <Client>(
           const borrower = yield* Effect.acquireRelease(enter(method), (it) => Effect.sync(() => leave(it)))
           const it = yield* restore(lent)
           const pull = yield* Stream.toPull(Stream.suspend(() => f(it)))
-          const next = Effect.uninterruptibleMask((restore) => cuttable(restore, borrower, method)(pull))
+          const next: Effect.Effect<Chunk.Chunk<A>, ConnectionError | Option.Option<E>, R> = Effect.uninterruptibleMask(
+            (restore) => (borrower.isCut ? tooLate(method) : cuttable(restore, borrower, method)(pull))
+          )
           return Stream.repeatEffectChunkOption(
             Effect.mapError(
               next,
@@ -457,7 +418,7 @@ export const make = Effect.fnUntraced(function* <Client>(
       )
     }
     const timeout = given?.timeout
-    const lending = lendDirectly(operation, f)
+    const lending = lend(operation, f)
     return timeout === undefined || timeout === false
       ? lending
       : limited(timeout, () => late(operation, Duration.decode(timeout)))(lending)
@@ -482,8 +443,17 @@ export const make = Effect.fnUntraced(function* <Client>(
   }
 
   const within = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.mapInputContext(effect, (context: Context.Context<R>) =>
-      Context.add(context, Lending, new Set([...Context.get(context, Lending), identity]))
+    Effect.acquireUseRelease(
+      Effect.sync(() => {
+        const use = {}
+        uses.add(use)
+        return use
+      }),
+      (use) =>
+        Effect.mapInputContext(effect, (context: Context.Context<R>) =>
+          Context.add(context, Lending, new Set([...Context.get(context, Lending), use]))
+        ),
+      (use) => Effect.sync(() => uses.delete(use))
     )
 
   const use: Connection<Client>["use"] = (f) =>
@@ -569,48 +539,51 @@ export const make = Effect.fnUntraced(function* <Client>(
 
   // ---- the end -------------------------------------------------------------------------------------------------------
 
-  yield* Effect.addFinalizer(() =>
-    Effect.gen(function* () {
-      const began = yield* Clock.currentTimeMillis
-      phase = "draining"
-      // Who waits for a client is told; who has it may end.
-      if (flight !== undefined) {
-        Deferred.unsafeDone(flight, Exit.fail(refusal("connect")))
-        attempting?.unsafeInterruptAsFork(FiberId.none)
-      }
-      const inUse = borrowers.size - waiting
-      if (borrowers.size > 0) {
-        empty = yield* Deferred.make<void>()
-        yield* Effect.interruptible(Effect.timeoutOption(Deferred.await(empty), drainTimeout))
-      }
-      const left = [...borrowers]
-      for (const borrower of left) borrower.cut?.()
-      phase = "closed"
-      const was = opened
-      opened = undefined
-      yield* Effect.all(
-        [
-          was === undefined ? Effect.void : Scope.close(was.scope, Exit.void),
-          Effect.forEach([...openings], Deferred.await, { concurrency: "unbounded", discard: true })
-        ],
-        { concurrency: "unbounded", discard: true }
-      ).pipe(
-        // A client that does not end holds nobody up for ever.
-        Effect.disconnect,
-        Effect.timeoutOption(Duration.max(drainTimeout, Duration.seconds(1))),
-        Effect.interruptible
-      )
-      const ended = yield* Clock.currentTimeMillis
-      yield* Deferred.succeed(released, {
-        kind,
-        name,
-        inUse,
-        finished: Math.max(0, inUse - left.length),
-        cut: left.length,
-        tookMs: ended - began
-      })
+  // On a fiber of its own: in one that was interrupted nothing could be waited for with a limit.
+  const end = Effect.gen(function* () {
+    const began = yield* Clock.currentTimeMillis
+    phase = "draining"
+    // Who waits for a client is told; who has it may end.
+    if (flight !== undefined) {
+      Deferred.unsafeDone(flight, Exit.fail(refusal("connect")))
+      attempting?.unsafeInterruptAsFork(FiberId.none)
+    }
+    const inUse = borrowers.size - waiting
+    if (borrowers.size > 0) {
+      empty = yield* Deferred.make<void>()
+      yield* Effect.interruptible(Effect.timeoutOption(Deferred.await(empty), drainTimeout))
+    }
+    const left = [...borrowers]
+    for (const borrower of left) {
+      borrower.isCut = true
+      borrower.cut?.()
+    }
+    phase = "closed"
+    const was = opened
+    opened = undefined
+    yield* Effect.all(
+      [
+        was === undefined ? Effect.void : Scope.close(was.scope, Exit.void),
+        Effect.forEach([...openings], Deferred.await, { concurrency: "unbounded", discard: true })
+      ],
+      { concurrency: "unbounded", discard: true }
+    ).pipe(
+      // A client that does not end holds nobody up for ever.
+      Effect.disconnect,
+      Effect.timeoutOption(Duration.max(drainTimeout, Duration.seconds(1))),
+      Effect.interruptible
+    )
+    const ended = yield* Clock.currentTimeMillis
+    yield* Deferred.succeed(released, {
+      kind,
+      name,
+      inUse,
+      finished: Math.max(0, inUse - left.length),
+      cut: left.length,
+      tookMs: ended - began
     })
-  )
+  })
+  yield* Effect.addFinalizer(() => Effect.flatMap(Effect.forkDaemon(end), Fiber.await))
 
   const connection: Connection<Client> = {
     name,
@@ -626,7 +599,8 @@ export const make = Effect.fnUntraced(function* <Client>(
   if (mode === "background") {
     seen = "connecting"
     background(
-      Effect.retry(proven, {
+      // Also after a defect: nobody else would try again.
+      Effect.retry(Effect.sandbox(proven), {
         schedule: Schedule.exponential("100 millis").pipe(
           Schedule.jittered,
           Schedule.modifyDelay((_, delay) => Duration.min(delay, Duration.seconds(30)))

@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -199,6 +200,8 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
     Effect.suspend(() => {
       if (!open.delete(entry)) return Effect.void
       leave(entry)
+      entry.idling?.unsafeInterruptAsFork(FiberId.none)
+      entry.idling = undefined
       return Effect.ensuring(Effect.zipRight(Scope.close(entry.scope, Exit.void), told(entry)), gone(entry))
     }).pipe(Effect.uninterruptible)
 
@@ -231,6 +234,9 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
     })
   )
 
+  const failure = (reason: "Closed" | "Unsupported", kind: string, name: string, description: string) =>
+    new ConnectionError({ reason, kind, connection: name, method: "get", description })
+
   const build = (entry: Entry, kind: AnyKind): Effect.Effect<void> =>
     Effect.suspend(() => {
       const predecessors = [...(closing.get(entry.key) ?? [])].filter((leaving) => leaving !== entry)
@@ -247,8 +253,12 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
           entry.connection = exit.value
           return Deferred.done(entry.built, exit)
         }
+        // Only a release stops a build; who still waits for it was not interrupted himself.
+        const told = Cause.isInterrupted(exit.cause)
+          ? Exit.fail(failure("Closed", entry.kind, entry.name, "the registry was released while it was made"))
+          : exit
         // It leaves the registry before its callers hear of the failure: who comes after them builds anew.
-        return Effect.ensuring(close(entry), Deferred.done(entry.built, exit))
+        return Effect.ensuring(close(entry), Deferred.done(entry.built, told))
       }),
       Effect.exit,
       Effect.asVoid
@@ -305,9 +315,6 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
       if (Duration.isFinite(entry.idleTimeToLive)) entry.idling = run(whenIdle(entry))
       return Effect.void
     })
-
-  const failure = (reason: "Closed" | "Unsupported", kind: string, name: string, description: string) =>
-    new ConnectionError({ reason, kind, connection: name, method: "get", description })
 
   const obtain = (wanted: string, name: string = wanted) =>
     Effect.uninterruptibleMask((restore) =>

@@ -537,8 +537,9 @@ describe("ConnectionLifecycle", () => {
         yield* turns
         const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
         yield* turns
-        yield* TestClock.adjust("5 seconds")
         const interrupting = yield* Effect.fork(Fiber.interrupt(slow))
+        yield* turns
+        yield* TestClock.adjust("5 seconds")
         yield* turns
         yield* TestClock.adjust("1 second")
         assert.strictEqual(yield* Fiber.join(after), "it went on")

@@ -636,7 +636,10 @@ export interface TransactionOptions {
  * @category models
  */
 export interface Database {
-  /** What this server and its topology can do. It asks the server, once. */
+  /**
+   * What the topology allows, by what the server said when it was connected to. An engine other than MongoDB may call
+   * itself a replica set and have no change streams: then they fail with `Unsupported`.
+   */
   readonly capabilities: Effect.Effect<
     { readonly transactions: boolean; readonly changeStreams: boolean },
     ConnectionError

@@ -219,11 +219,12 @@ describe("MongoDb", () => {
             untyped["list"],
             untyped["circle"]
           ]) {
-            for (const attempt of [
+            const attempts: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
               raw.deleteMany(Object(filter)),
               raw.updateMany(Object(filter), { $set: { age: 0 } }),
               raw.bulkWrite([{ deleteMany: { filter: Object(filter) } }])
-            ]) {
+            ]
+            for (const attempt of attempts) {
               assert.strictEqual(reasonOf(yield* Effect.flip(attempt)), "InvalidRequest")
             }
           }

@@ -186,6 +186,17 @@ export const engineSuite = <R>(
     })
   )
 
+  if (!options.changeStreams) {
+    it.scoped("an engine that has no change streams says so when it is asked for one", () =>
+      Effect.gen(function* () {
+        const { users } = yield* fresh
+        yield* users.insertOne({ name: "ann", age: 1 })
+        const error = yield* Effect.flip(Stream.runDrain(users.watch()))
+        assert.strictEqual(reasonOf(error), "Unsupported")
+      })
+    )
+  }
+
   if (options.changeStreams) {
     it.scoped("a change stream, and where it was taken up again", () =>
       Effect.gen(function* () {

@@ -289,15 +289,20 @@ export const make = Effect.fnUntraced(function* (
   const credentials = yield* Credentials.provider(at, settings)
   const written =
     settings.endpoint ?? `https://dynamodb.${region}.amazonaws.com${region.startsWith("cn-") ? ".cn" : ""}`
-  if (!URL.canParse(written)) {
+  const endpoint = URL.canParse(written) ? new URL(written) : undefined
+  if (
+    endpoint === undefined ||
+    !/^https?:$/.test(endpoint.protocol) ||
+    endpoint.username !== "" ||
+    endpoint.password !== ""
+  ) {
     return yield* new ConnectionError({
       reason: "InvalidSettings",
       ...{ kind: at.kind, connection: name, method: "make" },
-      description: "the endpoint is like https://dynamodb.eu-central-1.amazonaws.com",
+      description: "the endpoint is like https://dynamodb.eu-central-1.amazonaws.com, without a user or password",
       sent: false
     })
   }
-  const endpoint = new URL(written)
   const timeout = settings.timeout ?? "10 seconds"
   const http = yield* Effect.mapError(
     HttpTransport.make({
@@ -323,16 +328,15 @@ export const make = Effect.fnUntraced(function* (
     // its own span would be a second one for the same call
     http: HttpClient.withTracerDisabledWhen(http, () => true)
   })
-  const send: Client.Send = (operation, input) =>
-    Effect.suspend(() => {
-      active++
-      return Effect.ensuring(
-        wire(operation, input),
-        Effect.sync(() => {
-          active--
-        })
-      )
+  const count = Effect.sync(() => {
+    active++
+  })
+  const uncount = () =>
+    Effect.sync(() => {
+      active--
     })
+  const send: Client.Send = (operation, input, headers) =>
+    Effect.acquireUseRelease(count, () => wire(operation, input, headers), uncount)
 
   const lifecycle = yield* ConnectionLifecycle.make<Client.Send>({
     kind: at.kind,
@@ -373,14 +377,37 @@ export const make = Effect.fnUntraced(function* (
     }
   })
 
+  const attempt =
+    settings.plane === "internal"
+      ? send
+      : (operation: string, input: Client.Output) =>
+          Effect.flatMap(traceparent, (headers) => send(operation, input, headers))
   const call: Model.Call = (operation, input, idempotent) => {
     const table = input["TableName"]
-    const made = lifecycle.call(operation, (send) => send(operation, input), {
+    const options = {
       idempotent,
       timeout,
       ...(typeof table === "string" ? { attributes: { "aws.dynamodb.table_names": [table] } } : {})
+    }
+    if (reads.test(operation)) {
+      return lifecycle.call(operation, () => attempt(operation, input), options)
+    }
+    return Effect.suspend(() => {
+      // of all attempts: the last one may have been refused, and one before it done
+      let doubtful = false
+      return Effect.mapError(
+        lifecycle.call(
+          operation,
+          () =>
+            Effect.mapError(attempt(operation, input), (error) => {
+              if (isDoubtful(error)) doubtful = true
+              return error
+            }),
+          options
+        ),
+        (error) => inDoubt(error, doubtful)
+      )
     })
-    return reads.test(operation) ? made : Effect.mapError(made, inDoubt)
   }
 
   const service = Table.makeService(call, name)
@@ -416,10 +443,26 @@ export const silentOf = (service: Service): Effect.Effect<Client.Send> =>
     return send === undefined ? Effect.dieMessage("this client was not made by DynamoDb.make") : Effect.succeed(send)
   })
 
+const isDoubtful = (error: ConnectionError): boolean =>
+  (error.reason === "Timeout" || error.reason === "Unavailable") && error.sent !== false
+
+const [traceId, spanId] = [/^(?!0{32})[0-9a-f]{32}$/, /^(?!0{16})[0-9a-f]{16}$/]
+
+/** Names the span of the call, where the format can. The header is not signed. */
+const traceparent: Effect.Effect<Readonly<Record<string, string>>> = Effect.match(Effect.currentParentSpan, {
+  onFailure: () => ({}),
+  onSuccess: (span): Readonly<Record<string, string>> =>
+    traceId.test(span.traceId) && spanId.test(span.spanId)
+      ? { traceparent: `00-${span.traceId}-${span.spanId}-${span.sampled ? "01" : "00"}` }
+      : {}
+})
+
 /** Of what changes something and has no answer, nobody knows whether it was done. */
-const inDoubt = (error: ConnectionError): ConnectionError => {
-  if ((error.reason !== "Timeout" && error.reason !== "Unavailable") || error.sent === false) return error
-  if (error.description.includes("may have been done")) return error
+const inDoubt = (error: ConnectionError, before: boolean): ConnectionError => {
+  // a transaction that was cancelled has its answer
+  const refused = error.sent === false && Client.detailsOf(error).reasons === undefined
+  if (!isDoubtful(error) && !(before && refused)) return error
+  if (error.sent !== false && error.description.includes("may have been done")) return error
   return new ConnectionError({
     reason: error.reason,
     kind: error.kind,

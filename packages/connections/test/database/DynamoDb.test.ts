@@ -364,6 +364,61 @@ const behaviour = (
       })
     )
 
+    it.scoped("a number that is large and whole is read as what it was put as", () =>
+      Effect.gen(function* () {
+        const dynamo = yield* connect()
+        const table = dynamo.table({
+          name: `large-${process.pid}-${tables++}`,
+          schema: Schema.Struct({ id: Schema.String, n: Schema.Number, i: Schema.optional(DynamoDb.Integer) }),
+          partitionKey: "id"
+        })
+        yield* table.createTable()
+        for (const n of [2 ** 53, -(2 ** 53) - 2, 17e15, 1e21, 1e23, 1.5e300 / 1e200, Number.MAX_SAFE_INTEGER]) {
+          const item = { id: "a", n, i: 10n ** 23n }
+          yield* table.put(item)
+          assert.deepStrictEqual(yield* table.get({ id: "a" }, { consistent: true }), Option.some(item))
+        }
+        for (const i of [2n ** 53n, 2n ** 53n + 1n, -(10n ** 20n), -(10n ** 25n), 123n * 10n ** 30n, 2n ** 70n]) {
+          yield* table.put({ id: "a", n: 1, i })
+          const found = yield* table.get({ id: "a" }, { consistent: true })
+          assert.deepStrictEqual(
+            Option.map(found, (item) => item.i),
+            Option.some(i)
+          )
+        }
+      })
+    )
+
+    it.scoped("batches of keys that are numbers: however they are written, they are the same", () =>
+      Effect.gen(function* () {
+        const dynamo = yield* connect()
+        const table = dynamo.table({
+          name: `amounts-${process.pid}-${tables++}`,
+          schema: Schema.Struct({ amount: DynamoDb.Decimal, at: Schema.Number }),
+          partitionKey: "amount",
+          sortKey: "at"
+        })
+        yield* table.createTable()
+        const keys = [
+          { amount: "1.10", at: 1e21 },
+          { amount: "100", at: 1e-7 },
+          { amount: "0.0", at: -0 },
+          { amount: "-1234567890123456.50", at: 5 }
+        ]
+        // the last of several for one key counts
+        const left = yield* table.writeMany({
+          put: [{ amount: "1.1", at: 1e21 }, { amount: "1e2", at: 1e-7 }, ...keys]
+        })
+        assert.deepStrictEqual(left, { put: [], delete: [] })
+        const found = yield* table.getMany([...keys, { amount: "1.1", at: 1e21 }, { amount: "1e2", at: 1e-7 }])
+        assert.deepStrictEqual(
+          found.items.map((item) => Option.getOrUndefined(Option.map(item, ({ amount }) => Number(amount)))),
+          [1.1, 100, 0, -1234567890123456.5, 1.1, 100]
+        )
+        assert.deepStrictEqual(found.left, [])
+      })
+    )
+
     it.scoped("batches: any number, in order, twice the same, deletions", () =>
       Effect.gen(function* () {
         const { table } = yield* orders()
@@ -618,6 +673,7 @@ interface Scripted {
   readonly endpoint: string
   readonly targets: Array<string>
   readonly bodies: Array<string>
+  readonly traces: Array<string | undefined>
 }
 
 /** A service that answers by a script: what is the double's is what is asked of us, not what DynamoDB is. */
@@ -626,6 +682,7 @@ const scripted = (answer: (count: number, target: string, response: Http.ServerR
     Effect.async<Scripted & { readonly server: Http.Server }>((resume) => {
       const targets: Array<string> = []
       const bodies: Array<string> = []
+      const traces: Array<string | undefined> = []
       const server = Http.createServer((request, response) => {
         let body = ""
         request.on("data", (chunk) => {
@@ -635,13 +692,14 @@ const scripted = (answer: (count: number, target: string, response: Http.ServerR
           const target = String(request.headers["x-amz-target"]).replace("DynamoDB_20120810.", "")
           targets.push(target)
           bodies.push(body)
+          traces.push(request.headersDistinct["traceparent"]?.[0])
           answer(targets.length, target, response)
         })
       })
       server.listen(0, "127.0.0.1", () => {
         const address = server.address()
         const port = typeof address === "object" && address !== null ? address.port : 0
-        resume(Effect.succeed({ endpoint: `http://127.0.0.1:${port}`, targets, bodies, server }))
+        resume(Effect.succeed({ endpoint: `http://127.0.0.1:${port}`, targets, bodies, traces, server }))
       })
     }),
     ({ server }) =>
@@ -740,6 +798,33 @@ describe("what is sent again, on the external plane", () => {
     )
   }
 
+  it.scopedLive("what was refused after an attempt in doubt is in doubt: it may have been done", () =>
+    Effect.gen(function* () {
+      for (const last of ["ThrottlingException", "TransactionInProgressException"]) {
+        const doubtful = yield* scripted((count, _, response) =>
+          count === 1 ? response.destroy() : answering(response, 400, { __type: last })
+        )
+        const dynamo = yield* DynamoDb.make({ ...fixed, endpoint: doubtful.endpoint, connect: "lazy", retries: 1 })
+        const error = yield* Effect.flip(
+          dynamo.transactWrite([items(dynamo).transact.update({ id: "a" }, (to) => [to.add("n", 1)])])
+        )
+        assert.deepStrictEqual([error.reason, doubtful.targets.length], ["Throttled", 2])
+        assert.notStrictEqual(error.sent, false)
+        assert.include(error.description, "may have been done")
+      }
+      // the token is known already, so somebody has sent it
+      const running = yield* scripted((_, __, response) =>
+        answering(response, 400, { __type: "TransactionInProgressException" })
+      )
+      const once = yield* DynamoDb.make({ ...fixed, endpoint: running.endpoint, connect: "lazy", plane: "internal" })
+      const error = yield* Effect.flip(
+        once.transactWrite([items(once).transact.put({ id: "a" })], { token: "the same" })
+      )
+      assert.strictEqual(error.reason, "Throttled")
+      assert.notStrictEqual(error.sent, false)
+    })
+  )
+
   it.scopedLive("internal: nothing is sent again, and what was refused says so", () =>
     Effect.gen(function* () {
       const busy = yield* scripted((_, __, response) =>
@@ -751,6 +836,26 @@ describe("what is sent again, on the external plane", () => {
         [error.reason, error.sent, error.isRetryable, busy.targets.length],
         ["Throttled", false, true, 1]
       )
+    })
+  )
+})
+
+describe("traceparent", () => {
+  it.scopedLive("on the external plane it is that of the call, on the internal one there is none", () =>
+    Effect.gen(function* () {
+      const { endpoint, traces } = yield* scripted((_, __, response) => answering(response, 200, {}))
+      const recording = yield* Recording.make
+      const once = (plane: "external" | "internal", name: string) =>
+        Effect.flatMap(DynamoDb.make({ ...fixed, endpoint, connect: "lazy", plane }, name), (dynamo) =>
+          recording.within(Effect.withSpan(items(dynamo).get({ id: "a" }), "around"))
+        )
+      yield* once("external", "watched")
+      const called = (yield* recording.spans).find(({ name }) => name === "DynamoDB.GetItem")
+      assert.deepStrictEqual(traces, [`00-${called?.traceId}-${called?.spanId}-01`])
+      yield* once("internal", "unwatched")
+      assert.deepStrictEqual(traces[1], undefined)
+      yield* Effect.withTracerEnabled(once("external", "disabled"), false)
+      assert.deepStrictEqual(traces[2], undefined)
     })
   )
 })
@@ -793,6 +898,21 @@ describe("what the service says", () => {
           assert.notInclude(error.message, "s3cret")
         }
       }
+    })
+  )
+
+  it.scopedLive("the words about a signature, which repeat the session's token, are kept nowhere", () =>
+    Effect.gen(function* () {
+      for (const type of ["InvalidSignatureException", "IncompleteSignatureException", "SignatureDoesNotMatch"]) {
+        const error = yield* one(type === "SignatureDoesNotMatch" ? 403 : 400, {
+          __type: type,
+          message: "The Canonical String should have been 'POST\n/\n\nx-amz-security-token:s3cret-token'"
+        })
+        assert.strictEqual(error.code, type)
+        assert.notInclude(`${String(error.cause)}${JSON.stringify(error)}${error.message}`, "s3cret-token")
+      }
+      const told = yield* one(400, { __type: "ValidationException", message: "what is wrong" })
+      assert.include(String(told.cause), "what is wrong")
     })
   )
 
@@ -874,6 +994,33 @@ describe("what the service says", () => {
     })
   )
 })
+
+it.effect("what is left of a batch is found again by its number", () =>
+  Effect.gen(function* () {
+    const { makeService } = yield* Effect.promise(() => import("../../src/internal/dynamo/table.ts"))
+    const { TestClock } = yield* Effect.promise(() => import("effect"))
+    const sent: Array<unknown> = []
+    const service = makeService(
+      (_, input) =>
+        Effect.sync(() => {
+          sent.push(input["RequestItems"])
+          return sent.length > 1
+            ? {}
+            : { UnprocessedItems: { sums: [{ PutRequest: { Item: { sum: { N: "1.1" } } } }] } }
+        }),
+      "test"
+    )
+    const table = service.table({
+      name: "sums",
+      schema: Schema.Struct({ sum: DynamoDb.Decimal }),
+      partitionKey: "sum"
+    })
+    const fiber = yield* Effect.fork(table.writeMany({ put: [{ sum: "1.10" }, { sum: "2" }] }))
+    yield* TestClock.adjust("1 minute")
+    assert.deepStrictEqual(yield* Fiber.join(fiber), { put: [], delete: [] })
+    assert.deepStrictEqual(sent[1], { sums: [{ PutRequest: { Item: { sum: { N: "1.10" } } } }] })
+  })
+)
 
 it.effect("batches that are never done end, with what is left", () =>
   Effect.gen(function* () {
@@ -982,6 +1129,11 @@ describe("a connection", () => {
     Effect.gen(function* () {
       const invalid = yield* Effect.flip(DynamoDb.make({ ...fixed, endpoint: "not a url" }))
       assert.strictEqual(invalid.reason, "InvalidSettings")
+      for (const endpoint of ["ftp://127.0.0.1", "http://user:s3cret@127.0.0.1:1"]) {
+        const refused = yield* Effect.flip(DynamoDb.make({ ...fixed, endpoint }))
+        assert.strictEqual(refused.reason, "InvalidSettings")
+        assert.notInclude(`${refused.message}${String(refused.cause)}`, "s3cret")
+      }
       const server = yield* DynaliteServer.make()
       yield* Effect.gen(function* () {
         const connections = yield* Connections.make([DynamoDb.kind])

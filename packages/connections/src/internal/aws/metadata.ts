@@ -28,11 +28,17 @@ export const request = (options: {
     const fail = (description: string, cause?: unknown) =>
       resume(Effect.fail(new MetadataError({ description, ...(cause === undefined ? {} : { cause }) })))
     const { url } = options
-    const sent = (url.protocol === "https:" ? Https : Http).request(url, {
-      method: options.method ?? "GET",
-      headers: { ...options.headers, ...(options.body === undefined ? {} : lengthOf(options.body)) },
-      agent: false
-    })
+    let sent: Http.ClientRequest
+    try {
+      sent = (url.protocol === "https:" ? Https : Http).request(url, {
+        method: options.method ?? "GET",
+        headers: { ...options.headers, ...(options.body === undefined ? {} : lengthOf(options.body)) },
+        agent: false
+      })
+    } catch (cause) {
+      fail("no such request can be made: see its address and its token", cause)
+      return
+    }
     const timer = setTimeout(() => {
       fail(`no answer within ${options.timeout} ms`)
       sent.destroy()

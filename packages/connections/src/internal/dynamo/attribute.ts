@@ -36,7 +36,7 @@ const numeric = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/
 const few = /^-?\d+(\.\d+)?$/
 
 /** Its digits without zeros around them, and the place of the point behind the first: equal where the numbers are. */
-const canonical = (text: string): string => {
+export const canonical = (text: string): string => {
   const [, sign = "", whole = "", part = "", power = "0"] = /^([+-]?)(\d*)\.?(\d*)(?:[eE]([+-]?\d+))?$/.exec(text) ?? []
   const digits = whole + part
   const leading = /^0*/.exec(digits)?.[0].length ?? 0
@@ -77,10 +77,16 @@ const numberOf = (text: string): number | bigint | Exact => {
   // so few digits are the same in any case
   if (text.length <= 15 && few.test(text)) return value
   if (!numeric.test(text)) throw unreadable("the number that is kept there cannot be read")
-  if (canonical(String(value)) === canonical(text)) {
-    return Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(text) ? BigInt(text) : value
-  }
+  if (canonical(String(value)) === canonical(text)) return value
   return /^-?\d+$/.test(text) ? BigInt(text) : new Exact(text)
+}
+
+/** The whole number that a number is written as, which is not always the one that it is next to. */
+export const wholeOf = (value: number): bigint => {
+  const [digits = "", power] = String(value).split("e+")
+  if (power === undefined) return BigInt(digits)
+  const [whole = "", part = ""] = digits.split(".")
+  return BigInt(whole + part.padEnd(Number(power), "0"))
 }
 
 const base64 = (bytes: Uint8Array): string =>

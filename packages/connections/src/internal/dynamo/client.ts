@@ -38,14 +38,18 @@ export interface Settings {
   readonly http: HttpClient.HttpClient
 }
 
-/** Sends one request once. */
-export type Send = (operation: string, input: Output) => Effect.Effect<Output, ConnectionError>
+/** Sends one request once, with headers that are not signed. */
+export type Send = (
+  operation: string,
+  input: Output,
+  headers?: Readonly<Record<string, string>>
+) => Effect.Effect<Output, ConnectionError>
 
 export const make = (settings: Settings): Send => {
   const { endpoint, http, name, region } = settings
   const at = { kind: "dynamodb", name }
   const address = endpoint.href
-  return (operation, input) =>
+  return (operation, input, unsigned) =>
     Effect.flatMap(settings.credentials, (credentials) =>
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
         const body = JSON.stringify(input)
@@ -62,7 +66,7 @@ export const make = (settings: Settings): Send => {
           credentials,
           now: new Date(now)
         })
-        const request = HttpClientRequest.post(address, { headers }).pipe(
+        const request = HttpClientRequest.post(address, { headers: { ...headers, ...unsigned } }).pipe(
           HttpClientRequest.bodyText(body, "application/x-amz-json-1.0")
         )
         return Effect.matchEffect(
@@ -127,7 +131,11 @@ const meanings: Readonly<Record<string, Meaning>> = {
     reason: "Conflict",
     description: "the transaction was cancelled, and nothing was done"
   },
-  TransactionInProgressException: throttled("the same transaction is still under way"),
+  // somebody has sent it, so it was begun
+  TransactionInProgressException: {
+    reason: "Throttled",
+    description: "the same transaction is still under way; what was asked may have been done"
+  },
   IdempotentParameterMismatchException: invalid("another transaction was sent with this token"),
   ProvisionedThroughputExceededException: throttled("the table's throughput is used up for now"),
   ThrottlingException: throttled("there are too many requests"),
@@ -148,6 +156,7 @@ const meanings: Readonly<Record<string, Meaning>> = {
   UnrecognizedClientException: authentication("the credentials are not known: see that they are right and not expired"),
   InvalidClientTokenId: authentication("the credentials are not known: see that they are right"),
   InvalidSignatureException: authentication("the signature was refused: see the secret key, the region and the clock"),
+  SignatureDoesNotMatch: authentication("the signature was refused: see the secret key, the region and the clock"),
   IncompleteSignatureException: authentication("the signature is not whole: see the credentials"),
   MissingAuthenticationTokenException: authentication("the request was not signed: give credentials"),
   ExpiredTokenException: authentication("the session token has expired"),
@@ -201,9 +210,11 @@ const refusal = (
         : meanings[type]
       : cancelled(reasons)
   const general = Http.fromStatus(at, operation, response, output, now, undefined)
-  const words = output?.["message"] ?? output?.["Message"]
+  const reason = meaning?.reason ?? general.reason
+  // about a signature they repeat all that was signed, with the session's token
+  const words = reason === "Authentication" ? undefined : (output?.["message"] ?? output?.["Message"])
   const error = new ConnectionError({
-    reason: meaning?.reason ?? general.reason,
+    reason,
     kind: at.kind,
     connection: at.name,
     method: operation,

@@ -46,9 +46,14 @@ const ExactFromSelf = Schema.declare((one: unknown): one is Attribute.Exact => o
 })
 
 export const Integer: Schema.Schema<bigint, number | bigint> = Schema.transform(
-  Schema.Union(Schema.Int, Schema.BigIntFromSelf),
+  // larger than those that are safe, too
+  Schema.Union(Schema.Number.pipe(Schema.filter(Number.isInteger)), Schema.BigIntFromSelf),
   Schema.BigIntFromSelf,
-  { strict: true, decode: (value) => BigInt(value), encode: (value) => value }
+  {
+    strict: true,
+    decode: (value) => (typeof value === "bigint" ? value : Attribute.wholeOf(value)),
+    encode: (value) => value
+  }
 )
 
 export const Decimal: Schema.Schema<string, number | bigint | Attribute.Exact> = Schema.transform(
@@ -678,9 +683,16 @@ export const makeService = (call: Call, connection: string) => {
       )
     }
 
+    /** The same for the same key: the service writes numbers in its own way, `1.1` for `1.10`. */
     const nameOf = (key: unknown): string => {
       const record = asRecord(key)
-      return JSON.stringify(keyNames.map((attribute) => record?.[attribute]))
+      return JSON.stringify(
+        keyNames.map((attribute) => {
+          const value = record?.[attribute]
+          const number = asRecord(value)?.["N"]
+          return typeof number === "string" ? { N: Attribute.canonical(number) } : value
+        })
+      )
     }
 
     const describe: Effect.Effect<TableDescription, ConnectionError> = Effect.map(

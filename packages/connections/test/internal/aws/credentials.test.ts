@@ -204,6 +204,24 @@ describe("credentials of AWS", () => {
     )
   )
 
+  it.live("an address or a token that no request can have is an error, and no defect", () =>
+    Effect.gen(function* () {
+      const wrong: ReadonlyArray<Record<string, string>> = [
+        { AWS_CONTAINER_CREDENTIALS_FULL_URI: "ftp://localhost/get" },
+        {
+          AWS_CONTAINER_CREDENTIALS_FULL_URI: "http://localhost:1/get",
+          AWS_CONTAINER_AUTHORIZATION_TOKEN: "s3cret\u0001\u{1F30D}"
+        },
+        { AWS_EC2_METADATA_DISABLED: "false", AWS_EC2_METADATA_SERVICE_ENDPOINT: "ftp://localhost" }
+      ]
+      for (const variables of wrong) {
+        const error = yield* Effect.flip(once({}, variables))
+        assert.include(["InvalidSettings", "Unavailable", "Authentication"], error.reason)
+        assert.notInclude(`${error.message}${JSON.stringify(error)}${String(error.cause)}`, "s3cret")
+      }
+    })
+  )
+
   it.live("a web identity, by its token's file", () =>
     Effect.scoped(
       Effect.gen(function* () {

@@ -7,7 +7,8 @@ import {
   marshal,
   marshalMap,
   unmarshal,
-  unmarshalMap
+  unmarshalMap,
+  wholeOf
 } from "../../../src/internal/dynamo/attribute.ts"
 
 const through = (value: unknown): unknown => Either.getOrThrow(unmarshal(Either.getOrThrow(marshal(value))))
@@ -22,11 +23,10 @@ describe("values as DynamoDB keeps them", () => {
         FastCheck.string({ unit: "binary" }),
         FastCheck.boolean(),
         FastCheck.constant(null),
-        FastCheck.double({ noNaN: true, min: -1e125, max: 1e125 }).map((one) =>
-          Math.abs(one) < 1e-130 ? 0 : Number.isInteger(one) && !Number.isSafeInteger(one) ? 0.5 : one
-        ),
+        FastCheck.double({ noNaN: true, min: -1e125, max: 1e125 }).map((one) => (Math.abs(one) < 1e-130 ? 0 : one)),
         FastCheck.integer(),
-        FastCheck.bigInt({ min: 2n ** 53n, max: 10n ** 37n }),
+        // those that a number is, too, are read as that
+        FastCheck.bigInt({ min: 2n ** 53n, max: 10n ** 37n }).filter((one) => wholeOf(Number(one)) !== one),
         FastCheck.uint8Array().map((bytes) => Buffer.from(bytes)),
         FastCheck.array(FastCheck.string(), { minLength: 1 }).map((all) => new Set(all)),
         FastCheck.array(tie("tie")),
@@ -43,7 +43,8 @@ describe("values as DynamoDB keeps them", () => {
 
   it("no digit of a number is lost: what a number would change is a bigint or exact", () => {
     assert.strictEqual(number("9007199254740991"), 9007199254740991)
-    assert.strictEqual(number("9007199254740992"), 9007199254740992n)
+    assert.strictEqual(number("9007199254740992"), 9007199254740992)
+    assert.strictEqual(number("1000000000000000000000"), 1e21)
     assert.strictEqual(number("9007199254740993"), 9007199254740993n)
     assert.strictEqual(number("-12345678901234567890123456789012345678"), -12345678901234567890123456789012345678n)
     assert.deepStrictEqual(number("0.1234567890123456789"), new Exact("0.1234567890123456789"))

@@ -5,7 +5,7 @@ import * as Path from "node:path"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { ObjectStore } from "@underlay/core"
 import { ConnectionSuite, ObjectStoreSuite, Recording, Suite } from "@underlay/core/testing"
-import { Chunk, Clock, Effect, Fiber, Layer, Schedule, Stream } from "effect"
+import { Cause, Chunk, Clock, Effect, Fiber, Layer, Schedule, Stream } from "effect"
 import * as fc from "fast-check"
 import * as Lock from "../../src/internal/object/lock.ts"
 import * as Paths from "../../src/internal/object/paths.ts"
@@ -270,6 +270,30 @@ describe("FileSystem", () => {
         yield* Effect.all([creates, creates, deletes, deletes], { concurrency: "unbounded", discard: true })
       }),
     60_000
+  )
+
+  it.scopedLive(
+    "on the external plane what the file system fails is told as a failure, and a read is tried again",
+    () =>
+      Effect.gen(function* () {
+        const { directory, store } = yield* connect({ plane: "external" })
+        Fs.mkdirSync(Path.join(directory, "objects", "o_private", "x"), { recursive: true })
+        const recording = yield* Recording.make
+        const outcomeOf = <A, E>(effect: Effect.Effect<A, E>) =>
+          Effect.gen(function* () {
+            yield* recording.clear
+            const error = yield* Effect.flip(recording.within(effect))
+            const [line] = yield* recording.lines
+            assert.notInclude(String(line?.message) + Cause.pretty(line?.cause ?? Cause.empty), "private")
+            return [error, line?.annotations["outcome"], line?.annotations["attempts"]] as const
+          })
+        const [got, outcome, three] = yield* outcomeOf(store.get("private"))
+        assert.deepStrictEqual([got.reason, got.code, outcome, three], ["Unavailable", "EISDIR", "failure", 3])
+        const [written, , one] = yield* outcomeOf(store.put("private", "x"))
+        assert.deepStrictEqual([written.reason, written.key, one], ["Unavailable", "private", 1])
+        const mine = Stream.fail("mine" as const)
+        assert.strictEqual(yield* Effect.flip(store.put("a", mine)), "mine")
+      })
   )
 
   it.scopedLive("an error shows no key, not in its cause either", () =>

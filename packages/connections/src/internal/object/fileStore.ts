@@ -3,7 +3,7 @@ import * as Crypto from "node:crypto"
 import * as Fs from "node:fs/promises"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import type { ConnectionError } from "@underlay/core/connection/Connection"
+import { ConnectionError } from "@underlay/core/connection/Connection"
 import type * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
 import * as ObjectStore from "@underlay/core/storage/ObjectStore"
 import * as Chunk from "effect/Chunk"
@@ -116,6 +116,28 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
   const attempt = <A>(method: string, key: string | undefined, run: () => Promise<A>): Effect.Effect<A, StoreError> =>
     Effect.tryPromise({ try: run, catch: (cause) => failed(method, key, cause) })
 
+  const failures: ReadonlySet<ObjectStore.ObjectStoreErrorReason> = new Set([
+    "Unavailable",
+    "PermissionDenied",
+    "TooLarge",
+    "ChecksumMismatch",
+    "Unknown"
+  ])
+  const isFailure = (error: unknown): error is StoreError =>
+    error instanceof ObjectStore.ObjectStoreError && failures.has(error.reason)
+
+  /** What the file system failed as an error of the connection, to be watched and tried again as one. */
+  const asConnectionError = (method: string, error: StoreError): ConnectionError =>
+    new ConnectionError({
+      reason: error.reason === "Unavailable" || error.reason === "PermissionDenied" ? error.reason : "Unknown",
+      kind: lifecycle.connection.kind,
+      connection: lifecycle.connection.name,
+      method,
+      description: error.description,
+      ...(error.code === undefined ? {} : { code: error.code }),
+      cause: error
+    })
+
   /** One operation of the connection. Its own errors and the user's come through as they are. */
   const call = <A, E>(
     method: string,
@@ -124,9 +146,20 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
     run: (folders: Folders) => Effect.Effect<A, E | StoreError>
   ): Effect.Effect<A, E | StoreError> =>
     lifecycle
-      .call(method, (folders) => Effect.either(run(folders)), { idempotent, timeout: false })
+      .call(
+        method,
+        (folders) =>
+          Effect.flatMap(Effect.either(run(folders)), (result) =>
+            Either.isLeft(result) && isFailure(result.left)
+              ? Effect.fail(asConnectionError(method, result.left))
+              : Effect.succeed(result)
+          ),
+        { idempotent, timeout: false }
+      )
       .pipe(
-        Effect.mapError((error: ConnectionError) => storeError(method, key, error)),
+        Effect.mapError((error: ConnectionError) =>
+          error.cause instanceof ObjectStore.ObjectStoreError ? error.cause : storeError(method, key, error)
+        ),
         Effect.flatMap((result) => (Either.isRight(result) ? Effect.succeed(result.right) : Effect.fail(result.left)))
       )
 

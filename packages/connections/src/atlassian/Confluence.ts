@@ -567,7 +567,7 @@ export const conflictVersion = (error: ConnectionError): Option.Option<number> =
   return Number.isNaN(number) ? Option.none() : Option.some(number)
 }
 
-const write = { idempotent: false } as const
+const write = Site.write
 const read = { idempotent: true } as const
 
 const clientOf = (site: Site.Site): ConfluenceClient => {
@@ -575,7 +575,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
   const ask: HttpConnection.HttpConnection["request"] = http.request
   const invalid = (method: string, description: string) => Site.failure(at, "InvalidRequest", method, description)
   const pagePath = (id: string): string => `${v2}/pages/${Site.segment(id)}`
-  /** Nothing that is empty goes into a path: it would be another path. */
+  /** Nothing that is empty, or dots, goes into a path: it would be another path. */
   const named = <A, E, R>(
     operation: string,
     names: ReadonlyArray<string>,
@@ -583,7 +583,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
   ): Effect.Effect<A, E | ConnectionError, R> =>
     Effect.suspend(
       (): Effect.Effect<A, E | ConnectionError, R> =>
-        names.includes("") ? invalid(operation, "the id or name is empty") : effect()
+        names.every(Site.isName) ? effect() : invalid(operation, "the id or name is empty, or none")
     )
   const namedStream = <A>(
     operation: string,
@@ -709,7 +709,9 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
     pages,
     getPage,
     findPage: (spaceId, title, options) =>
-      Stream.runHead(pages({ spaceId, title, bodyFormat: options?.bodyFormat, pageSize: 1 })),
+      spaceId === "" || title === ""
+        ? invalid("Confluence.findPage", "the id of the space or the title is empty: any page would do")
+        : Stream.runHead(pages({ spaceId, title, bodyFormat: options?.bodyFormat, pageSize: 1 })),
     createPage: (page) =>
       ask(
         "Confluence.createPage",

@@ -632,24 +632,30 @@ const pageOf = <A, I>(item: Schema.Schema<A, I>) =>
     total: Whole
   })
 
+const isList = <A>(value: ReadonlyArray<A> | object): value is ReadonlyArray<A> => Array.isArray(value)
+
 const BulkAnswer = Schema.Struct({
   issues: Schema.optionalWith(Schema.Array(CreatedIssue), { nullable: true, default: () => [] }),
   errors: Schema.optionalWith(
-    Schema.Array(
-      Schema.Struct({
-        failedElementNumber: Whole,
-        status: Whole,
-        elementErrors: Schema.optionalWith(
-          Schema.Struct({ errors: Schema.optionalWith(Anything, { nullable: true, exact: true }) }),
-          { nullable: true, exact: true }
-        )
-      })
+    Schema.Union(
+      Schema.Array(
+        Schema.Struct({
+          failedElementNumber: Whole,
+          status: Whole,
+          elementErrors: Schema.optionalWith(
+            Schema.Struct({ errors: Schema.optionalWith(Anything, { nullable: true, exact: true }) }),
+            { nullable: true, exact: true }
+          )
+        })
+      ),
+      // Where the request is refused as a whole, it is no list.
+      Schema.Record({ key: Schema.String, value: Schema.Unknown })
     ),
     { nullable: true, default: () => [] }
   )
 })
 
-const write = { idempotent: false } as const
+const write = Site.write
 const read = { idempotent: true } as const
 
 const clientOf = (site: Site.Site): JiraClient => {
@@ -657,13 +663,13 @@ const clientOf = (site: Site.Site): JiraClient => {
   const ask: HttpConnection.HttpConnection["request"] = http.request
   const invalid = (method: string, description: string) => Site.failure(at, "InvalidRequest", method, description)
   const issuePath = (issue: string): string => `${api}/issue/${Site.segment(issue)}`
-  /** Nothing that is empty goes into a path: it would be another path. */
+  /** Nothing that is empty, or dots, goes into a path: it would be another path. */
   const named = <A>(
     operation: string,
     names: ReadonlyArray<string>,
     effect: () => Effect.Effect<A, ConnectionError>
   ): Effect.Effect<A, ConnectionError> =>
-    Effect.suspend(() => (names.includes("") ? invalid(operation, "the id or key is empty") : effect()))
+    Effect.suspend(() => (names.every(Site.isName) ? effect() : invalid(operation, "the id or key is empty, or none")))
 
   const searchPage: JiraClient["searchPage"] = (options) =>
     ask(
@@ -790,7 +796,7 @@ const clientOf = (site: Site.Site): JiraClient => {
         }),
         ({ errors, issues }) => ({
           created: issues,
-          failed: errors.map((error) => ({
+          failed: (isList(errors) ? errors : []).map((error) => ({
             at: error.failedElementNumber ?? -1,
             status: error.status,
             fields: Object.keys(error.elementErrors?.errors ?? {})

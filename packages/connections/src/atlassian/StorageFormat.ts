@@ -57,7 +57,8 @@ export interface ToMarkdownOptions {
 export interface FromMarkdownOptions {
   /**
    * Whether storage format inside the Markdown is taken as such. By default it is. `false` for Markdown of others, such as
-   * a model's: no macro comes from it, and it shows as text or code, comments not at all.
+   * a model's: no macro comes from it, and it shows as text or code, comments not at all. Links to scripts
+   * (`javascript:`, `data:`) are their text alone, and handlers of events are left out.
    */
   readonly raw?: boolean | undefined
   /** The longest text that is taken, in UTF-16 units: 500,000. Parsing takes one to several seconds for each million. */

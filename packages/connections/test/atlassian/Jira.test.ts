@@ -409,7 +409,13 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Jira, on a double of it", "
           assert.strictEqual(double.asked.length, before)
           assert.strictEqual((yield* Effect.flip(jira.getIssue("../myself"))).reason, "NotFound")
           assert.strictEqual(double.asked.at(-1)?.url.pathname, "/rest/api/3/issue/..%2Fmyself")
-          assert.strictEqual((yield* Effect.flip(jira.getIssue(".."))).reason, "NotFound")
+          const then = double.asked.length
+          for (const id of ["..", ".", "\ud800"]) {
+            assert.strictEqual((yield* Effect.flip(jira.getIssue(id))).reason, "InvalidRequest")
+            assert.strictEqual((yield* Effect.flip(jira.transitions(id))).reason, "InvalidRequest")
+            assert.strictEqual((yield* Effect.flip(jira.deleteComment("DEMO-1", id))).reason, "InvalidRequest")
+          }
+          assert.strictEqual(double.asked.length, then)
         })
       )
     )
@@ -709,6 +715,46 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Jira, on a double of it", "
       assert.strictEqual(reason, "Unknown")
       assert.include(description, "JSON")
     })
+    it.live("a write that a web page answers with success is not done", () =>
+      withJira((jira, double) =>
+        Effect.gen(function* () {
+          double.next((_, response) => {
+            response.writeHead(200, { "content-type": "text/html; charset=utf-8" }).end(html)
+            return true
+          })
+          const error = yield* Effect.flip(jira.deleteIssue("DEMO-1"))
+          assert.strictEqual(error.reason, "Unknown")
+          assert.notInclude(String(error), "secret")
+        })
+      )
+    )
+    it.live("many issues that are refused as a whole are InvalidRequest", () =>
+      withJira((jira, double) =>
+        Effect.gen(function* () {
+          double.next((_, response) => {
+            response.writeHead(400, { "content-type": "application/json" })
+            response.end(JSON.stringify({ errorMessages: ["secret"], errors: {} }))
+            return true
+          })
+          const error = yield* Effect.flip(jira.createIssues([{ fields: {} }]))
+          assert.strictEqual(error.reason, "InvalidRequest")
+        })
+      )
+    )
+    it.live("a token with a line end is refused before it is sent, and not shown", () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const double = yield* JiraDouble.start(1)
+          for (const email of [undefined, "me@example.com"]) {
+            const token = Redacted.make("good-token\n")
+            const error = yield* Effect.flip(Jira.make({ ...settingsFor(double), email, token }))
+            assert.strictEqual(error.reason, "InvalidSettings")
+            assert.notInclude(`${error}${JSON.stringify(error)}${error.stack}`, "good-token")
+          }
+          assert.strictEqual(double.asked.length, 0)
+        })
+      )
+    )
     answering("JSON that is cut", 200, { "content-type": "application/json" }, '{"id": "secret', ({ reason }) =>
       assert.strictEqual(reason, "Unknown")
     )

@@ -413,6 +413,37 @@ describe("StorageFormat", () => {
     }
   })
 
+  it("with raw: false no link is a script, and no element has handlers", async () => {
+    for (const markdown of [
+      "[a](javascript:alert)",
+      "[a](JaVa&#x09;script:alert)",
+      "[a](data:text/html,x)",
+      '<a href="vbscript:x">a</a>',
+      '<span onclick="x">a</span>',
+      '<table onclick="x"><tr><td colspan="2" ONLOAD="x"><a href="javascript:x">a</a></td></tr></table>'
+    ]) {
+      const storage = await Effect.runPromise(StorageFormat.fromMarkdown(markdown, { raw: false }))
+      assert.notMatch(storage, /<[^>]*(?:script:|data:|onclick|onload)/i)
+      assert.match(storage, /a(?:<|&lt;)/)
+    }
+    const kept = await Effect.runPromise(StorageFormat.fromMarkdown("[a](https://b/javascript:c)", { raw: false }))
+    assert.strictEqual(kept, '<p><a href="https://b/javascript:c">a</a></p>')
+  })
+
+  it("comments that open many elements each, in each other, are refused, and no stack overflows", async () => {
+    const piece = (at: string, part: string) => `<!--${part.repeat(150)}-->\n\n${at}`
+    const markdown = `${piece("", "<div>").repeat(60)}a\n\n${piece("", "</div>").repeat(60)}`
+    assert.strictEqual((await flipped(StorageFormat.fromMarkdown(markdown))).reason, "TooDeep")
+  })
+
+  it("texts in very many elements at once are refused, and soon", async () => {
+    const tags = Array.from({ length: 150 }, (_, at) => `<u a="${at}">`)
+    const storage = `<p>${tags.join("")}${"a<br/>".repeat(20_000)}${"</u>".repeat(150)}</p>`
+    assert.strictEqual((await flipped(StorageFormat.toMarkdown(storage))).reason, "TooComplex")
+    const steps = Array.from({ length: 240 }, (_, at) => `<u a="${at}">x `).join("") + "</u> x".repeat(240)
+    assert.strictEqual((await flipped(StorageFormat.fromMarkdown(steps))).reason, "TooComplex")
+  }, 20_000)
+
   it("with unsupported: text what has no form is its text", async () => {
     const text = await Effect.runPromise(
       StorageFormat.toMarkdown(

@@ -18,6 +18,8 @@ const maxLineDepth = 200_000
 /** Definitions of links, and headings that are underlined. */
 const maxNamed = 1_000
 const maxPipes = 30_000
+/** Beginnings of bare addresses times the length of the word that they are in: each is read to its end. */
+const maxAddressWork = 1_000_000
 const maxLines = 25_000
 /** Delimiters in all of it. */
 const maxAllDelimiters = 30_000
@@ -71,6 +73,12 @@ const check = (text: string): void => {
   let pipes = 0
   for (let at = text.indexOf("|"); at >= 0; at = text.indexOf("|", at + 1)) pipes++
   if (pipes > maxPipes) throw new Refused("TooComplex", `tables have more than ${maxPipes} cells`)
+  let addresses = 0
+  for (const [word] of text.matchAll(/[^\s!-,/:-@[-^`{-~]+/g)) {
+    if (word.length < 1_000) continue
+    addresses += (word.split(/www\./i).length - 1) * word.length
+    if (addresses > maxAddressWork) throw new Refused("TooComplex", "too many addresses are in one word")
+  }
   let blank = true
   let lines = 0
   for (let from = 0; from < text.length; ) {

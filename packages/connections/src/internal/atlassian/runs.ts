@@ -41,12 +41,27 @@ export type InlineNode = Group | Leaf
 
 const rank = { element: 0, emphasis: 1, strong: 2, delete: 3, link: 4 } as const
 
-export const keyOf = (mark: Mark): string =>
-  mark.type === "link"
-    ? `link ${mark.id}`
-    : mark.type === "element"
-      ? `element ${Xml.openTag(mark.element, false)}`
-      : mark.type
+const keys = new WeakMap<Mark, string>()
+
+export const keyOf = (mark: Mark): string => {
+  if (mark.type !== "link" && mark.type !== "element") return mark.type
+  const known = keys.get(mark)
+  if (known !== undefined) return known
+  const key = mark.type === "link" ? `link ${mark.id}` : `element ${Xml.openTag(mark.element, false)}`
+  keys.set(mark, key)
+  return key
+}
+
+/** Marks from the 10th on, squared, over all runs of a line: what `group` takes for them. */
+const maxMarkWork = 2_000_000
+
+const checkMarks = (runs: ReadonlyArray<Run>): void => {
+  let work = 0
+  for (const { marks } of runs) {
+    if (marks.length >= 10) work += marks.length ** 2
+    if (work > maxMarkWork) throw new Xml.Refused("TooComplex", "a text is in too many elements at once")
+  }
+}
 
 /** Adds a mark, once; of links there is one, the outer. */
 export const withMark = (marks: ReadonlyArray<Mark>, mark: Mark): ReadonlyArray<Mark> =>
@@ -64,6 +79,7 @@ const sameMarks = (a: Run, keys: ReadonlySet<string>): boolean =>
  * the same marks are one.
  */
 export const tidy = (runs: ReadonlyArray<Run>): ReadonlyArray<Run> => {
+  checkMarks(runs)
   // Pieces of words, of white space and of breaks, which are white space too.
   const pieces: Array<{ run: Run; space: boolean }> = []
   for (const run of runs) {
@@ -139,6 +155,7 @@ export const tidy = (runs: ReadonlyArray<Run>): ReadonlyArray<Run> => {
 
 /** Runs as a tree: each mark round as many runs as it can be, but a link whole and within the marks that all of it has. */
 export const group = (runs: ReadonlyArray<Run>): ReadonlyArray<InlineNode> => {
+  checkMarks(runs)
   const units: Array<Unit> = []
   for (let at = 0; at < runs.length; ) {
     const run = runs[at]

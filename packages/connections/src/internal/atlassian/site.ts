@@ -136,17 +136,22 @@ export const baseOf = (at: At, settings: SiteSettings): Effect.Effect<URL, Conne
   return Effect.succeed(parsed)
 }
 
-const headersOf = (settings: SiteSettings): Effect.Effect<HttpConnection.RequestHeaders, ConnectionError> => {
+const headersOf = (at: At, settings: SiteSettings): Effect.Effect<HttpConnection.RequestHeaders, ConnectionError> => {
   const { email, token } = settings
   const current = Redacted.isRedacted(token) ? Effect.succeed(token) : token
-  return Effect.map(current, (secret) => ({
-    accept: "application/json",
-    authorization: Redacted.make(
-      email === undefined
-        ? `Bearer ${Redacted.value(secret)}`
-        : `Basic ${Encoding.encodeBase64(`${email}:${Redacted.value(secret)}`)}`
-    )
-  }))
+  return Effect.flatMap(current, (secret) =>
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is looked for
+    (email === undefined ? /[^\x20-\x7e]/ : /[\u0000-\u001f\u007f]/).test(Redacted.value(secret))
+      ? failure(at, "InvalidSettings", "make", "token has characters that no token has, such as a line end")
+      : Effect.succeed({
+          accept: "application/json",
+          authorization: Redacted.make(
+            email === undefined
+              ? `Bearer ${Redacted.value(secret)}`
+              : `Basic ${Encoding.encodeBase64(`${email}:${Redacted.value(secret)}`)}`
+          )
+        })
+  )
 }
 
 const record = (value: unknown): Readonly<Record<string, unknown>> =>
@@ -198,6 +203,13 @@ const errorOf = (
   const names = fieldNames(body)
   const messages = messagesOf(body)
   const code = codesOf(body) ?? String(status)
+  if (status >= 200 && status < 300) {
+    return {
+      reason: "Unknown",
+      code,
+      description: "the answer to a write is a web page: is url the site, and are the credentials accepted there?"
+    }
+  }
   const about = names.length === 0 ? "" : `: see ${names.length === 1 ? "field" : "fields"} ${names.join(", ")}`
   if (status >= 300 && status < 400) {
     const to = headers["location"] ?? ""
@@ -277,6 +289,13 @@ const withReset = (client: HttpClient.HttpClient): HttpClient.HttpClient =>
     })
   )
 
+/** A write: never sent twice, and not done where a web page answers, such as one to log in. */
+export const write = {
+  idempotent: false,
+  accept: (status: number, headers: Readonly<Record<string, string | undefined>>): boolean =>
+    status >= 200 && status < 300 && headers["content-type"]?.includes("text/html") !== true
+} as const
+
 export interface Site {
   readonly at: At
   readonly http: HttpConnection.HttpConnection
@@ -314,7 +333,7 @@ export const make = Effect.fnUntraced(function* (
     plane: settings.plane ?? "external",
     connect: settings.connect,
     baseUrl: base,
-    headers: headersOf(settings),
+    headers: headersOf(at, settings),
     timeout,
     maxConnections: settings.maxConnections,
     retries: settings.retries,
@@ -331,9 +350,15 @@ export const make = Effect.fnUntraced(function* (
   return { at, http, base, bare: HttpClient.withTracerDisabledWhen(transport, () => true), timeout }
 })
 
-/** A piece of a path. */
-export const segment = (text: string): string =>
-  encodeURIComponent(text).replace(/^\.{1,2}$/, (dots) => dots.replaceAll(".", "%2E"))
+/** A piece of a path, which is a `isName`. */
+export const segment = (text: string): string => encodeURIComponent(text)
+
+/**
+ * Whether a text can be a piece of a path. Dots alone cannot, in any encoding: an address that is read has them resolved,
+ * and would be another path.
+ */
+export const isName = (text: string): boolean =>
+  text !== "" && text !== "." && text !== ".." && !/\p{Surrogate}/u.test(text)
 
 /** A page: what is in it, and where the next begins. */
 export interface Page<A> {
@@ -458,7 +483,13 @@ export const download = (
                   ? Effect.succeed(answer)
                   : failure(
                       at,
-                      answer.status === 404 ? "NotFound" : answer.status >= 500 ? "Unavailable" : "PermissionDenied",
+                      answer.status === 404
+                        ? "NotFound"
+                        : answer.status === 429
+                          ? "Throttled"
+                          : answer.status >= 500
+                            ? "Unavailable"
+                            : "PermissionDenied",
                       operation,
                       `the place that the service redirects to answered with ${answer.status}`
                     )
@@ -472,7 +503,7 @@ export const download = (
   return Stream.unwrapScoped(
     Effect.map(
       Effect.flatMap(http.response(operation, request, { accept, idempotent: true }), (response) => {
-        const from = new URL(request.url, `${base.href.replace(/\/$/, "")}/`)
+        const from = new URL(`${base.href.replace(/\/$/, "")}${request.url}`)
         return follow(response, from, 0)
       }),
       (response) =>

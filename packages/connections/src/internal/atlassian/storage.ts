@@ -17,8 +17,30 @@ export const toMarkdown = (storage: string, unsupported: "keep" | "text", maxLen
   return Markdown.print({ type: "root", children: StorageRead.blocks(Xml.parse(storage), { unsupported }) })
 }
 
+// What a browser leaves out of an address before it looks at it.
+// biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is left out
+const ignored = /[\u0000-\u0020\u007f-\u00a0]/g
+
+const isScript = (url: string): boolean => /^(?:javascript|vbscript|data):/i.test(url.replace(ignored, ""))
+
+/** Without what runs in a browser: handlers of events, and links that are scripts, of which the text stays. */
+const harmless = (nodes: ReadonlyArray<Xml.Node>): ReadonlyArray<Xml.Node> =>
+  nodes.flatMap((node): ReadonlyArray<Xml.Node> => {
+    if (typeof node === "string") return [node]
+    const children = harmless(node.children)
+    if (node.name === "a" && isScript(Xml.attribute(node, "href") ?? "")) return children
+    return [
+      Xml.element(
+        node.name,
+        children,
+        node.attributes.filter(([name]) => !/^on/i.test(name))
+      )
+    ]
+  })
+
 export const fromMarkdown = (markdown: string, raw: boolean, maxLength = 500_000): string => {
   limit(markdown, maxLength)
   const source = markdown.replace(/\r\n?/g, "\n")
-  return Xml.write(StorageWrite.write(Markdown.parse(source), { source, raw }))
+  const nodes = StorageWrite.write(Markdown.parse(source), { source, raw })
+  return Xml.write(raw ? nodes : harmless(nodes))
 }

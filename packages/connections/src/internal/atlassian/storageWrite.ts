@@ -107,6 +107,8 @@ type Piece = Mdast.RootContent | Wrapped
 
 interface Opening {
   readonly close: string
+  /** How many elements it opens. */
+  readonly depth: number
   readonly make: (children: ReadonlyArray<Xml.Node>) => Xml.Element | undefined
 }
 
@@ -117,6 +119,7 @@ const opening = (html: string, raw: boolean): Opening | undefined => {
     const title = (nodes?.map(Xml.textOf).join("") ?? details[1] ?? "").replace(/\s+/gu, " ").trim()
     return {
       close: "</details>",
+      depth: 2,
       make: (children) => macro("expand", title === "" ? [] : [["title", title]], richBody(children))
     }
   }
@@ -129,6 +132,7 @@ const opening = (html: string, raw: boolean): Opening | undefined => {
     else if (open.pop() !== name) return undefined
   }
   if (open.length === 0) return undefined
+  const depth = open.length
   const close = open
     .reverse()
     .map((name) => `</${name}>`)
@@ -144,7 +148,7 @@ const opening = (html: string, raw: boolean): Opening | undefined => {
       ),
       into.attributes
     )
-  return { close, make: (children) => fill(node, children) }
+  return { close, depth, make: (children) => fill(node, children) }
 }
 
 const closing = (html: string, raw: boolean): string | undefined => {
@@ -227,10 +231,19 @@ export const write = (root: Mdast.Root, options: Options): ReadonlyArray<Xml.Nod
   }
   const all = (nodes: ReadonlyArray<Mdast.RootContent>): ReadonlyArray<Xml.Node> => pieces(paired(nodes, raw))
   const pieces = (nodes: ReadonlyArray<Piece>): ReadonlyArray<Xml.Node> => nodes.flatMap(one)
+  let depth = 0
+  /** Comments can open many elements each, and lists hold comments: together they have a limit too. */
+  const deeper = (by: number, inside: () => ReadonlyArray<Xml.Node>): ReadonlyArray<Xml.Node> => {
+    depth += by
+    if (depth > 2 * Xml.maxDepth) throw new Xml.Refused("TooDeep", "elements are too deep in each other")
+    const made = inside()
+    depth -= by
+    return made
+  }
   const one = (node: Piece): ReadonlyArray<Xml.Node> => {
     switch (node.type) {
       case "wrapped": {
-        const made = node.open.make(pieces(node.children))
+        const made = node.open.make(deeper(node.open.depth, () => pieces(node.children)))
         return made === undefined ? [] : [made]
       }
       case "paragraph":
@@ -242,9 +255,9 @@ export const write = (root: Mdast.Root, options: Options): ReadonlyArray<Xml.Nod
       case "thematicBreak":
         return [Xml.element("hr")]
       case "blockquote":
-        return quote(node)
+        return deeper(1, () => quote(node))
       case "list":
-        return list(node)
+        return deeper(2, () => list(node))
       case "code":
         return code(node)
       case "table":

@@ -87,7 +87,7 @@ export interface RequestOptions {
   readonly timeout?: Duration.DurationInput | undefined
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
   /** Which statuses are no errors: those from 200 to 299. */
-  readonly accept?: ((status: number) => boolean) | undefined
+  readonly accept?: ((status: number, headers: Readonly<Record<string, string | undefined>>) => boolean) | undefined
 }
 
 export interface HttpConnection {
@@ -129,7 +129,7 @@ const isOnce = (body: unknown): boolean =>
   (body instanceof ReadableStream || ("pipe" in body && "on" in body) || "next" in body)
 
 const mayRepeat = (request: HttpClientRequest.HttpClientRequest, said: boolean | undefined): boolean =>
-  request.body._tag === "Raw" && isOnce(request.body.body)
+  request.body._tag === "Stream" || (request.body._tag === "Raw" && isOnce(request.body.body))
     ? false
     : (said ?? (idempotentMethods.has(request.method) || "idempotency-key" in request.headers))
 
@@ -212,7 +212,7 @@ export const make = Effect.fnUntraced(function* (
     client: HttpClient.HttpClient,
     operation: string,
     request: HttpClientRequest.HttpClientRequest,
-    accept: (status: number) => boolean
+    accept: NonNullable<RequestOptions["accept"]>
   ): Effect.Effect<HttpClientResponse.HttpClientResponse, ConnectionError> => {
     const located = HttpClientRequest.prependUrl(request, prefix)
     const headed =
@@ -226,11 +226,12 @@ export const make = Effect.fnUntraced(function* (
         // What is no success of HTTP can be one of the caller's.
         onFailure: (error) =>
           error._tag === "ResponseError" && error.reason === "StatusCode"
-            ? accept(error.response.status)
+            ? accept(error.response.status, error.response.headers)
               ? Effect.succeed(error.response)
               : refused(operation, error.response)
             : Effect.fail(fromTransport({ kind, name }, operation, error)),
-        onSuccess: (response) => (accept(response.status) ? Effect.succeed(response) : refused(operation, response))
+        onSuccess: (response) =>
+          accept(response.status, response.headers) ? Effect.succeed(response) : refused(operation, response)
       })
     )
   }

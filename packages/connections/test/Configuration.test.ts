@@ -2,18 +2,24 @@
  * One configuration with all kinds: it starts a program that uses each, what is missing or wrong in it is said at once,
  * and its JSON Schema knows it.
  */
+import * as Fs from "node:fs"
+import * as Os from "node:os"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import * as Confluence from "@underlay/connections/atlassian/Confluence"
 import * as Jira from "@underlay/connections/atlassian/Jira"
 import * as Memcached from "@underlay/connections/cache/Memcached"
 import * as DynamoDb from "@underlay/connections/database/DynamoDb"
 import * as MongoDb from "@underlay/connections/database/MongoDb"
 import * as PGlite from "@underlay/connections/database/PGlite"
 import * as Postgres from "@underlay/connections/database/Postgres"
+import * as FileSystem from "@underlay/connections/object/FileSystem"
 import * as S3 from "@underlay/connections/object/S3"
+import * as Chroma from "@underlay/connections/vector/Chroma"
 import * as PgVector from "@underlay/connections/vector/PgVector"
 import * as Qdrant from "@underlay/connections/vector/Qdrant"
 import * as Connections from "@underlay/core/connection/Connections"
+import * as ChromaServer from "@underlay/servers/ChromaServer"
 import * as DynaliteServer from "@underlay/servers/DynaliteServer"
 import * as FauxqsServer from "@underlay/servers/FauxqsServer"
 import * as MemcachedServer from "@underlay/servers/MemcachedServer"
@@ -22,13 +28,15 @@ import * as Need from "@underlay/servers/Need"
 import * as PgVectorServer from "@underlay/servers/PgVectorServer"
 import { Ajv } from "ajv"
 import { ConfigProvider, Effect, Layer, Option } from "effect"
+import * as ConfluenceDouble from "./atlassian/ConfluenceDouble.ts"
 import * as JiraDouble from "./atlassian/JiraDouble.ts"
 import { kindsOver } from "./kinds.ts"
 import * as QdrantDouble from "./vector/QdrantDouble.ts"
 
 const all = [
   ...kindsOver({ connect: "lazy", healthTimeout: "1 second", secure: false }).map(({ kind }) => kind),
-  PGlite.kind
+  PGlite.kind,
+  FileSystem.kind
 ]
 
 const wrong = {
@@ -42,6 +50,9 @@ const wrong = {
     qdrant: { plane: "hush-8" },
     tickets: { kind: "jira", timeout: "hush-9" },
     pglite: { connect: "hush-10" },
+    pages: { kind: "confluence", plane: "hush-11" },
+    folder: { kind: "filesystem", durable: "hush-12" },
+    chromadb: { url: "hush-13", plane: "hush-14" },
     nameless: {}
   }
 }
@@ -69,7 +80,12 @@ describe("one configuration with all kinds", () => {
         "qdrant.plane",
         "tickets.token",
         "tickets.timeout",
-        "pglite.connect"
+        "pglite.connect",
+        "pages.token",
+        "pages.plane",
+        "folder.directory",
+        "folder.durable",
+        "chromadb.plane"
       ]) {
         assert.include(paths, `connections.${path}`)
       }
@@ -88,12 +104,15 @@ describe("one configuration with all kinds", () => {
           ])
         ),
         pglite: {},
+        filesystem: { directory: "/data" },
         postgres: { url: "postgres://host/one", maxConnections: 3 }
       }
     }
     // In a file a flag is a flag and a list is a list.
     Object.assign(right.connections["my-memcached"] ?? {}, { tls: false, servers: ["127.0.0.1:1"] })
-    Object.assign(right.connections["my-jira"] ?? {}, { allowInsecureLoopback: true })
+    for (const name of ["my-jira", "my-confluence"]) {
+      Object.assign(right.connections[name] ?? {}, { allowInsecureLoopback: true })
+    }
     assert.isTrue(check(right), JSON.stringify(check.errors?.slice(0, 3)))
     for (const [name, settings] of Object.entries(wrong.connections)) {
       assert.isFalse(check({ connections: { [name]: settings } }), name)
@@ -104,7 +123,7 @@ describe("one configuration with all kinds", () => {
     Need.title("starts a program", "pgvector"),
     () => {
       it.live(
-        "that uses each",
+        Need.missing("chroma") ? "that uses each but Chroma [needs chroma]" : "that uses each",
         () =>
           Effect.gen(function* () {
             const postgres = yield* PgVectorServer.make()
@@ -113,6 +132,12 @@ describe("one configuration with all kinds", () => {
             const s3 = yield* FauxqsServer.make
             const memcached = yield* MemcachedServer.make()
             const jira = yield* JiraDouble.start(1)
+            const confluence = yield* ConfluenceDouble.start(1)
+            const chroma = Need.missing("chroma") ? undefined : yield* ChromaServer.make
+            const directory = yield* Effect.acquireRelease(
+              Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "underlay-configuration-"))),
+              (folder) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
+            )
             const qdrant = yield* Effect.acquireRelease(
               Effect.promise(() =>
                 QdrantDouble.make({ openapi: Path.join(Need.sharedData, "openapi", "qdrant.json") })
@@ -120,6 +145,7 @@ describe("one configuration with all kinds", () => {
               (double) => Effect.promise(() => double.close())
             )
             const aws = { region: "us-east-1", accessKeyId: "test", secretAccessKey: "test" }
+            const atlassian = { email: "somebody@example.com", token: "secret", allowInsecureLoopback: "true" }
             const configuration = {
               connections: {
                 postgres: {
@@ -133,25 +159,24 @@ describe("one configuration with all kinds", () => {
                 files: { kind: "s3", endpoint: s3.endpoint, bucket: "files", createBucket: "true", ...aws },
                 memcached: { servers: memcached.address },
                 points: { kind: "qdrant", url: qdrant.url },
-                tickets: {
-                  kind: "jira",
-                  url: jira.origin,
-                  email: "somebody@example.com",
-                  token: "secret",
-                  allowInsecureLoopback: "true"
-                }
+                ...(chroma === undefined ? {} : { chromadb: { url: chroma.url } }),
+                folder: { kind: "filesystem", directory },
+                tickets: { kind: "jira", url: jira.origin, ...atlassian },
+                pages: { kind: "confluence", url: confluence.origin, ...atlassian }
               }
             }
-            for (const token of ["somebody@example.com:secret"]) {
-              jira.allowed.add(`Basic ${Buffer.from(token).toString("base64")}`)
+            for (const { allowed } of [jira, confluence]) {
+              allowed.add(`Basic ${Buffer.from("somebody@example.com:secret").toString("base64")}`)
             }
+            const count = Object.keys(configuration.connections).length + 1
             yield* Effect.gen(function* () {
               const registry = yield* Connections.Connections
               const declared = yield* Effect.withConfigProvider(
                 Connections.declared(all),
                 ConfigProvider.fromJson(configuration)
               )
-              assert.strictEqual(declared.length, 10)
+              assert.strictEqual(declared.length, count)
+              assert.strictEqual(new Set(declared.map(({ kind }) => kind)).size, chroma === undefined ? 11 : 12)
               for (const { kind, name } of declared) yield* registry.open(kind, name)
               for (const { details, kind, name, status } of yield* registry.health) {
                 assert.strictEqual(status, "up", `${kind}.${name}: ${JSON.stringify(details)}`)
@@ -165,7 +190,8 @@ describe("one configuration with all kinds", () => {
               assert.deepStrictEqual(yield* embedded.use((sql) => sql`select 2 as two`), [{ two: 2 }])
               for (const connection of [
                 yield* registry.get(PgVector.kind, "vectors"),
-                yield* registry.get(Qdrant.kind, "points")
+                yield* registry.get(Qdrant.kind, "points"),
+                ...(chroma === undefined ? [] : [yield* registry.get(Chroma.kind)])
               ]) {
                 yield* connection.use((store) => store.ensureCollection("notes", { dimensions: 2, metric: "cosine" }))
               }
@@ -179,13 +205,18 @@ describe("one configuration with all kinds", () => {
               assert.isArray((yield* items.use((dynamo) => dynamo.request("ListTables", {})))["TableNames"])
               const files = yield* registry.get(S3.kind, "files")
               yield* files.use((store) => store.put("a.txt", new TextEncoder().encode("text")))
+              const folder = yield* registry.get(FileSystem.kind, "folder")
+              yield* folder.use((store) => store.put("a.txt", new TextEncoder().encode("text")))
               const cache = yield* registry.get(Memcached.kind)
               assert.isTrue(yield* cache.use((memcached) => memcached.add("key", "value")))
               const tickets = yield* registry.get(Jira.kind, "tickets")
               assert.strictEqual((yield* tickets.use((jira) => jira.getIssue("DEMO-1"))).key, "DEMO-1")
+              const pages = yield* registry.get(Confluence.kind, "pages")
+              const [id = "none"] = confluence.pages.keys()
+              assert.strictEqual((yield* pages.use((confluence) => confluence.getPage(id))).id, id)
 
               const reports = yield* registry.drain
-              assert.strictEqual(reports.length, 10)
+              assert.strictEqual(reports.length, count)
               assert.isTrue(reports.every(({ cut, inUse }) => cut === 0 && inUse === 0))
             }).pipe(
               Effect.scoped,

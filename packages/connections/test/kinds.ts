@@ -1,4 +1,5 @@
 /** All kinds that reach a server, with settings that lead to a port of this machine. */
+import * as Confluence from "@underlay/connections/atlassian/Confluence"
 import * as Jira from "@underlay/connections/atlassian/Jira"
 import * as Memcached from "@underlay/connections/cache/Memcached"
 import * as DynamoDb from "@underlay/connections/database/DynamoDb"
@@ -41,15 +42,15 @@ export const kindsOver = (options: {
     { kind: Memcached.kind, settings: (port) => ({ ...common, servers: `127.0.0.1:${port}`, tls: String(secure) }) },
     { kind: Qdrant.kind, settings: (port) => ({ ...common, url: http(port) }) },
     { kind: Chroma.kind, settings: (port) => ({ ...common, url: http(port) }) },
-    {
-      kind: Jira.kind,
-      settings: (port) => ({
+    ...[Jira.kind, Confluence.kind].map((kind) => ({
+      kind,
+      settings: (port: number) => ({
         ...common,
         url: http(port),
         email: "somebody@example.com",
         token: "secret",
         allowInsecureLoopback: "true"
       })
-    }
+    }))
   ]
 }

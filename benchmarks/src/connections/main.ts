@@ -7,18 +7,22 @@
 import { Effect } from "effect"
 import { machine } from "../Harness.ts"
 import * as Load from "../redis/Load.ts"
+import * as DynamoDb from "./dynamodb.ts"
 import * as Imports from "./imports.ts"
 import * as Memcached from "./memcached.ts"
 import * as MongoDb from "./mongodb.ts"
 import type { Comparing } from "./place.ts"
 import * as Postgres from "./postgres.ts"
+import * as S3 from "./s3.ts"
 import * as Vector from "./vector.ts"
 
 const areas: Readonly<Record<string, Comparing>> = {
   postgres: Postgres.comparing,
   mongodb: MongoDb.comparing,
+  dynamodb: DynamoDb.comparing,
   memcached: Memcached.comparing,
   vector: Vector.comparing,
+  s3: S3.comparing,
   imports: Imports.comparing
 }
 

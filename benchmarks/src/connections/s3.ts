@@ -1,99 +1,77 @@
-/**
- * S3 on the internal plane against the official client: what a put and a get cost this process, and how long they take,
- * one after another, against the same server. Rounds of the two take turns; the median of their rounds counts.
- */
+/** Objects put and got, small and of a mebibyte, beside the official client, at the same Ceph. */
 import { GetObjectCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3"
-import { S3 } from "@underlay/connections"
-import * as RadosgwServer from "@underlay/servers/RadosgwServer"
-import * as Effect from "effect/Effect"
-import * as Redacted from "effect/Redacted"
+import * as S3 from "@underlay/connections/object/S3"
+import { Effect, Redacted } from "effect"
+import * as RadosgwServer from "../../../servers/src/RadosgwServer.ts"
+import type * as Load from "../redis/Load.ts"
+import { type Comparing, checked, compared, peer } from "./place.ts"
 
-interface Cost {
-  /** Microseconds a call: of this process's processor time, and of the clock. */
-  readonly cpu: number
-  readonly wall: number
-}
+const base = "@aws-sdk/client-s3 3"
 
-const measured = async (count: number, call: () => Promise<unknown>): Promise<Cost> => {
-  const before = process.cpuUsage()
-  const began = performance.now()
-  for (let i = 0; i < count; i++) await call()
-  const used = process.cpuUsage(before)
-  return { cpu: (used.user + used.system) / count, wall: ((performance.now() - began) * 1_000) / count }
-}
-
-const median = (values: ReadonlyArray<number>): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0
-
-/** Runs the comparison and gives a row for each operation and size. */
-export const run = Effect.gen(function* () {
-  const server = yield* RadosgwServer.make
-  const { accessKeyId, endpoint, region, secretAccessKey } = server
-  const { store } = yield* S3.make({
+export const comparing: Comparing = Effect.gen(function* () {
+  const { accessKeyId, endpoint, region, secretAccessKey } = yield* RadosgwServer.make
+  const settings: S3.S3Settings = {
     bucket: "bench",
     endpoint,
     region,
     accessKeyId,
     secretAccessKey: Redacted.make(secretAccessKey),
-    createBucket: true,
-    plane: "internal"
-  })
-  const sdk = new S3Client({
-    endpoint,
-    region,
-    forcePathStyle: true,
-    credentials: { accessKeyId, secretAccessKey },
-    requestChecksumCalculation: "WHEN_REQUIRED",
-    responseChecksumValidation: "WHEN_REQUIRED"
-  })
-  yield* Effect.addFinalizer(() => Effect.sync(() => sdk.destroy()))
-  const runtime = yield* Effect.runtime<never>()
-  const runPromise = <A, E>(effect: Effect.Effect<A, E>) => Effect.runPromise(Effect.provide(effect, runtime))
-
-  const rows: Array<Record<string, string | number>> = []
-  for (const [size, count] of [
-    [4_096, 100],
-    [1_048_576, 25]
+    createBucket: true
+  }
+  const internal = yield* S3.make({ ...settings, plane: "internal" })
+  const external = yield* S3.make({ ...settings, plane: "external" })
+  const sdk = yield* peer(
+    () =>
+      new S3Client({
+        endpoint,
+        region,
+        forcePathStyle: true,
+        credentials: { accessKeyId, secretAccessKey },
+        // Ours sends no checksum either unless it is told to.
+        requestChecksumCalculation: "WHEN_REQUIRED",
+        responseChecksumValidation: "WHEN_REQUIRED"
+      }),
+    (client) => client.destroy()
+  )
+  const ours = [
+    ["ours, internal", internal.store],
+    ["ours, external", external.store]
+  ] as const
+  const limits: ReadonlyArray<Load.Limit> = [{ subject: "ours, internal", to: base, atMost: 1.1 }]
+  const results: Array<Load.Result> = []
+  for (const [title, size, sliceMs] of [
+    ["4 KiB", 4_096, 250],
+    ["1 MiB", 1_048_576, 500]
   ] as const) {
     const body = new Uint8Array(size).fill(7)
-    const cases = {
-      put: [
-        () => runPromise(store.put("ours", body)),
-        () => sdk.send(new PutObjectCommand({ Bucket: "bench", Key: "theirs", Body: body }))
+    const key = (worker: number): string => `${size}-${worker}`
+    for (let worker = 0; worker < 4; worker++) yield* internal.store.put(key(worker), body)
+    const writing = yield* checked(
+      [
+        {
+          name: base,
+          promise: (worker) => () => sdk.send(new PutObjectCommand({ Bucket: "bench", Key: key(worker), Body: body }))
+        },
+        ...ours.map(([name, store]): Load.Subject => ({ name, effect: (worker) => store.put(key(worker), body) }))
       ],
-      get: [
-        () => runPromise(store.get("ours")),
-        async () => {
-          const { Body } = await sdk.send(new GetObjectCommand({ Bucket: "bench", Key: "theirs" }))
-          return Body?.transformToByteArray()
-        }
-      ]
-    } as const
-    for (const [name, [ours, theirs]] of Object.entries(cases)) {
-      const own: Array<Cost> = []
-      const other: Array<Cost> = []
-      yield* Effect.promise(async () => {
-        await measured(count, ours)
-        await measured(count, theirs)
-        for (let round = 0; round < 5; round++) {
-          own.push(await measured(count, ours))
-          other.push(await measured(count, theirs))
-        }
-      })
-      const of = (costs: ReadonlyArray<Cost>, what: keyof Cost) => Math.round(median(costs.map((cost) => cost[what])))
-      rows.push({
-        operation: `${name} ${size / 1_024} KiB`,
-        "ours CPU µs": of(own, "cpu"),
-        "SDK CPU µs": of(other, "cpu"),
-        "CPU ratio": Number((of(own, "cpu") / of(other, "cpu")).toFixed(2)),
-        "ours µs": of(own, "wall"),
-        "SDK µs": of(other, "wall"),
-        "time ratio": Number((of(own, "wall") / of(other, "wall")).toFixed(2))
-      })
-    }
+      (answer) => JSON.stringify(answer).toLowerCase().includes('"etag"')
+    )
+    const reading = yield* checked(
+      [
+        {
+          name: base,
+          promise: (worker) => async () => {
+            const { Body } = await sdk.send(new GetObjectCommand({ Bucket: "bench", Key: key(worker) }))
+            return { bytes: await Body?.transformToByteArray() }
+          }
+        },
+        ...ours.map(([name, store]): Load.Subject => ({ name, effect: (worker) => store.get(key(worker)) }))
+      ],
+      (answer) => (answer as { readonly bytes?: Uint8Array } | undefined)?.bytes?.length === size
+    )
+    const shared = { base, limits, concurrency: [1, 4], sliceMs }
+    results.push(yield* compared({ ...shared, title: `S3: put of ${title}`, subjects: writing }))
+    results.push(yield* compared({ ...shared, title: `S3: get of ${title}`, subjects: reading }))
   }
-  return rows
+  return results
 })
-
-if (process.argv[1] === import.meta.filename) {
-  Effect.runPromise(Effect.scoped(run)).then((rows) => console.table(rows))
-}

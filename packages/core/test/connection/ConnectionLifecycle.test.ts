@@ -21,9 +21,7 @@ const other = Effect.gen(function* () {
   const opened = yield* Ref.make(0)
   const closed = yield* Ref.make(0)
   const open = yield* Ref.make<Effect.Effect<void, Connection.ConnectionError>>(Effect.void)
-  const check = yield* Ref.make<Effect.Effect<Connection.CheckResult | undefined, Connection.ConnectionError>>(
-    Effect.void
-  )
+  const check = yield* Ref.make<ConnectionLifecycle.Checked>(Effect.void)
   const asked = yield* Ref.make(0)
   const options: ConnectionLifecycle.Options<number> = {
     kind: "fake",

@@ -29,6 +29,7 @@ import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -130,8 +131,12 @@ export const make = Effect.fnUntraced(function* (
         ).pipe(Effect.uninterruptible)
       : engine.crash === undefined
         ? Effect.succeed(engine)
-        : Effect.fail(Engine.crashed(at, engine.crash.cause))
+        : Effect.fail(Engine.crashed(at, engine.crash.cause, false))
   )
+  const listeners = new Set<() => void>()
+  const endListening = (): void => {
+    for (const close of listeners) close()
+  }
   const acquireTimeout = Duration.decode(settings.acquireTimeout ?? "30 seconds")
   const pool = yield* Pool.make<Engine.Engine>({
     ...at,
@@ -140,7 +145,12 @@ export const make = Effect.fnUntraced(function* (
     idleTimeout: Duration.infinity,
     maxLifetime: Duration.infinity,
     drainTimeout: Duration.decode(settings.drainTimeout ?? "5 seconds"),
-    make: (made) => Effect.map(started, made),
+    make: (made) =>
+      Effect.map(started, (it) => {
+        // Nobody notifies any more.
+        it.onCrash.add(endListening)
+        made(it)
+      }),
     isUsable: (it) => it.crash === undefined && !it.doubtful && !it.database.isInTransaction(),
     onGone: () => {},
     // The one backend is not thrown away: what was left open in it is.
@@ -183,19 +193,14 @@ export const make = Effect.fnUntraced(function* (
       Effect.flatMap(pool.acquire, (it) =>
         run(Engine.sessionOf(at, it), { sql: "select 1", params: [], rows: "array" })
       )
-    ).pipe(Effect.interruptible, Effect.disconnect, Effect.timeoutOption(healthTimeout), Effect.either)
-    if (answer._tag === "Left") return { status: "down" as const, details: { ...stats, reason: answer.left.reason } }
-    return Option.isSome(answer.right)
+    ).pipe(Effect.either, Effect.interruptible, Effect.disconnect, Effect.timeoutOption(healthTimeout))
+    if (Option.isNone(answer)) return { status: "down" as const, details: { ...stats, reason: "no answer in time" } }
+    return Either.isRight(answer.value)
       ? { status: "up" as const, details: { ...stats } }
-      : { status: "down" as const, details: { ...stats, reason: "no answer in time" } }
+      : { status: "down" as const, details: { ...stats, reason: answer.value.left.reason } }
   })
 
-  const listeners = new Set<() => void>()
-  yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
-      for (const close of listeners) close()
-    })
-  )
+  yield* Effect.addFinalizer(() => Effect.sync(endListening))
   const listen = (channel: string): Stream.Stream<Notification, SqlError> =>
     Stream.unwrapScoped(
       Effect.gen(function* () {
@@ -216,6 +221,11 @@ export const make = Effect.fnUntraced(function* (
         yield* Effect.acquireRelease(
           Effect.sync(() => listeners.add(close)),
           () => Effect.sync(() => listeners.delete(close))
+        )
+        const over = Effect.suspend(() =>
+          engine?.crash === undefined
+            ? failure("Closed", "listen", "the connection was released")
+            : new DatabaseError(Engine.crashed(at, engine.crash.cause))
         )
         // Not in somebody's transaction, which would take it back with the rest.
         const alone = <A>(use: (engine: Engine.Engine) => Promise<A>) =>
@@ -258,7 +268,7 @@ export const make = Effect.fnUntraced(function* (
             buffer = []
             return Effect.succeed(notifications)
           }
-          if (closed) return failure("Closed", "listen", "the connection was released")
+          if (closed) return over
           return Effect.zipRight(
             Effect.async<void>((resume) => {
               if (buffer.length > 0 || closed) return resume(Effect.void)

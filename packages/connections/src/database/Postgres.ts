@@ -343,6 +343,11 @@ export const make = Effect.fnUntraced(function* (
   const pool = yield* poolOf(primary, false)
   const replicaPools = yield* Effect.forEach(replicas, (replica) => poolOf(replica, true))
   const last = settings.replicaFallback === "fail" && replicaPools.length > 0 ? [] : [yield* poolOf(primary, true)]
+  // All at once, so that the release takes as long as the slowest.
+  const pools = [pool, ...replicaPools, ...last]
+  yield* Effect.addFinalizer(() =>
+    Effect.forEach(pools, ({ close }) => close, { concurrency: "unbounded", discard: true })
+  )
   const clock = yield* Effect.clock
   const reading = Replicas.request(
     [
@@ -403,7 +408,16 @@ export const make = Effect.fnUntraced(function* (
     ),
     stats: pool.stats,
     state: pool.state,
-    drained: pool.drained,
+    drained: Effect.map(
+      Effect.forEach(pools, ({ drained }) => drained),
+      (reports) => ({
+        ...at,
+        inUse: sum(reports.map(({ inUse }) => inUse)),
+        finished: sum(reports.map(({ finished }) => finished)),
+        cut: sum(reports.map(({ cut }) => cut)),
+        tookMs: Math.max(...reports.map(({ tookMs }) => tookMs))
+      })
+    ),
     copyIn: (statement, bytes) => copyIn(client, statement, bytes),
     copyOut: (statement) => copyOut(client, statement),
     listen: (...channels) => Stream.mapError(listen(channels), (error) => new DatabaseError(error)),
@@ -427,6 +441,8 @@ export const make = Effect.fnUntraced(function* (
   return connection
 })
 
+const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((total, each) => total + each, 0)
+
 const typed = <A, R>(effect: Effect.Effect<A, ConnectionError, R>) =>
   Effect.mapError(effect, (error) => new DatabaseError(error))
 
@@ -440,13 +456,18 @@ const copyIn = <E, R>(
     const copied = Effect.scoped(
       Effect.gen(function* () {
         const session = yield* client.borrow
-        const copy = yield* typed(session.copyIn(statement))
+        const copy = yield* typed(session.copyIn(statement, yield* Sql.StatementTimeout))
         const sent = bytes.pipe(
           Stream.provideContext(context),
           Stream.mapError((error) => ({ _tag: "Source" as const, error })),
           Stream.runForEach((chunk) => typed(copy.send(chunk)))
         )
-        const outcome = yield* Effect.raceFirst(sent, typed(copy.failed)).pipe(
+        const outcome = yield* Effect.raceFirst(
+          // The loser ends where the caller cannot be interrupted too. A fiber that fails would be logged by the runtime.
+          Effect.interruptible(Effect.either(sent)),
+          Effect.interruptible(Effect.either(typed(copy.failed)))
+        ).pipe(
+          Effect.flatten,
           Effect.as(undefined),
           Effect.catchAll((failure) => (failure._tag === "Source" ? Effect.succeed(failure) : Effect.fail(failure)))
         )
@@ -464,7 +485,9 @@ const copyOut = (
     statement,
     Stream.unwrapScoped(
       Effect.map(
-        Effect.flatMap(client.borrow, (session) => typed(session.copyOut(statement))),
+        Effect.flatMap(Effect.zip(client.borrow, Sql.StatementTimeout), ([session, timeout]) =>
+          typed(session.copyOut(statement, timeout))
+        ),
         (pull) =>
           Stream.repeatEffectChunkOption(
             Effect.mapError(pull, (end) => Option.map(end, (error) => new DatabaseError(error)))
@@ -485,14 +508,14 @@ const ask = (
         connected = true
         return run(session, { sql: "select 1", params: [], rows: "array" })
       })
-    ).pipe(Effect.interruptible, Effect.disconnect, Effect.timeoutOption(timeout), Effect.either)
+    ).pipe(Effect.either, Effect.interruptible, Effect.disconnect, Effect.timeoutOption(timeout))
     const stats = yield* pool.stats
     const details = { ...stats }
-    if (asked._tag === "Left") {
-      const { code, reason } = asked.left
+    if (Option.isSome(asked)) {
+      if (Either.isRight(asked.value)) return { status: "up" as const, details }
+      const { code, reason } = asked.value.left
       return { status: "down" as const, details: { ...details, reason, ...(code === undefined ? {} : { code }) } }
     }
-    if (Option.isSome(asked.right)) return { status: "up" as const, details }
     return !connected && stats.inUse > 0
       ? { status: "degraded" as const, details: { ...details, reason: "all connections are in use" } }
       : {
@@ -567,7 +590,7 @@ export const transaction = <A, E, R>(
 
 /**
  * Ends each statement of an effect that takes longer: it is cancelled on the server and fails with `Timeout`, also where
- * the effect cannot be interrupted. Streams are limited as a whole.
+ * the effect cannot be interrupted. Streams and COPY are limited as a whole.
  *
  * @since 0.1.0
  * @category combinators

@@ -97,6 +97,32 @@ describe("PGlite's engine", () => {
   )
 
   it.live(
+    "that crashes while COMMIT runs leaves an outcome that is not known, and ends who listens",
+    () =>
+      Effect.gen(function* () {
+        const { trap } = yield* breakable
+        const { listen, sql } = yield* PGlite.make({ vector: false })
+        yield* sql`create table kept (n int)`
+        const queue = yield* Queue.unbounded<Postgres.Notification>()
+        const listening = yield* Effect.fork(
+          Effect.exit(Stream.runForEach(listen("orders"), (message) => Queue.offer(queue, message)))
+        )
+        yield* Queue.take(queue)
+        const crash = Effect.sync(() => {
+          trap.now = true
+        })
+        const error = yield* Effect.flip(sql.withTransaction(Effect.zipLeft(sql`insert into kept values (1)`, crash)))
+        assert.strictEqual(reasonOf(error), "Closed")
+        assert.isTrue(error instanceof DatabaseError.DatabaseError && error.outcomeUnknown)
+        const later = yield* Effect.flip(sql.withTransaction(sql`insert into kept values (2)`))
+        assert.isTrue(later instanceof DatabaseError.DatabaseError && !later.outcomeUnknown)
+        assert.isTrue(Exit.isFailure(yield* Effect.timeout(Fiber.join(listening), "5 seconds")))
+        assert.strictEqual(reasonOf(yield* Effect.flip(Stream.runDrain(listen("orders")))), "Closed")
+      }).pipe(Effect.scoped),
+    60_000
+  )
+
+  it.live(
     "LISTEN works in process, beside somebody's transaction that is undone; limits of statements are refused",
     () =>
       Effect.gen(function* () {

@@ -1,7 +1,7 @@
 import { assert, describe, layer } from "@effect/vitest"
 import * as Need from "@underlay/servers/Need"
-import { Duration, Effect, Either } from "effect"
-import { DatabaseError } from "../../src/index.ts"
+import { Duration, Effect, Either, Stream } from "effect"
+import { DatabaseError, Postgres } from "../../src/index.ts"
 import { connect, errorOf, eventually, running, Server } from "./postgresTools.ts"
 
 const live = { timeout: "60 seconds", excludeTestServices: true } as const
@@ -86,6 +86,25 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres transactions that
           assert.include(failed.message, "the statement is wrong")
         }
         assert.include((yield* Effect.flip(sql.unsafe("selct 1"))).message, 'at or near "selct"')
+      })
+    )
+
+    it.scoped("the limit of a statement is one of COPY too, in both directions, and where nothing is sent", () =>
+      Effect.gen(function* () {
+        const { copyIn, copyOut, sql, stats } = yield* connect({ maxConnections: 1 })
+        yield* sql`create table limited (n int)`
+        const begun = Date.now()
+        for (const copy of [
+          copyIn("copy limited from stdin", Stream.concat(Stream.make(Buffer.from("1\n")), Stream.never)),
+          Stream.runDrain(copyOut("copy (select pg_sleep(60)) to stdout")),
+          Effect.uninterruptible(copyIn("copy limited from stdin", Stream.never))
+        ]) {
+          const failed = yield* Effect.flip(Postgres.withStatementTimeout(copy, "200 millis"))
+          assert.strictEqual(errorOf(failed).reason, "Timeout")
+        }
+        assert.isBelow(Date.now() - begun, 3_000)
+        assert.deepStrictEqual(yield* sql`select * from limited`, [])
+        assert.strictEqual((yield* stats).inUse, 0)
       })
     )
 

@@ -20,6 +20,8 @@ export interface Engine {
   doubtful: boolean
   /** What its code threw. It is not asked any more, since nothing in its memory can be relied upon. */
   crash: { readonly cause: unknown } | undefined
+  /** Who is told of a crash. */
+  readonly onCrash: Set<() => void>
 }
 
 export const version = "0.5.14"
@@ -27,8 +29,14 @@ export const version = "0.5.14"
 // How the engine's code says that a statement failed, by its exit status; keep in step with the driver.
 const longJump = 100
 
-export const crashed = (at: At, cause: unknown): ConnectionError =>
+const crash = (engine: Engine, cause: unknown): void => {
+  engine.crash = { cause }
+  for (const listener of engine.onCrash) listener()
+}
+
+export const crashed = (at: At, cause: unknown, sent?: false): ConnectionError =>
   new ConnectionError({
+    ...(sent === undefined ? {} : { sent }),
     reason: "Closed",
     kind: at.kind,
     connection: at.name,
@@ -60,7 +68,7 @@ const watch = (engine: Engine): void => {
       once()
     } catch (error) {
       if (!(typeof error === "object" && error !== null && "status" in error && error.status === longJump)) {
-        engine.crash = { cause: error }
+        crash(engine, error)
         // The driver swallows what comes out of the loop, but not what comes out of this.
         module.stackRestore = () => {
           throw error
@@ -98,7 +106,7 @@ export const start = (
       parsers[oid] = types.getTypeParser(oid, "text")
     }
     database.parsers = parsers
-    const engine: Engine = { database, doubtful: false, crash: undefined }
+    const engine: Engine = { database, doubtful: false, crash: undefined, onCrash: new Set() }
     watch(engine)
     return engine
   }).pipe(Effect.uninterruptible)
@@ -116,8 +124,9 @@ export const sessionOf = (at: At, engine: Engine): Session => {
     if (engine.crash !== undefined) return crashed(at, engine.crash.cause)
     // Each statement that has run says which it was.
     if (result?.command === undefined && !isBlank(sql)) {
-      engine.crash = { cause: new Error("the engine gave no answer") }
-      return crashed(at, engine.crash.cause)
+      const cause = new Error("the engine gave no answer")
+      crash(engine, cause)
+      return crashed(at, cause)
     }
     return { rows: result?.rows ?? [], command: result?.command, raw: result }
   }
@@ -130,7 +139,7 @@ export const sessionOf = (at: At, engine: Engine): Session => {
   return {
     submit: (request, done) => {
       if (engine.crash !== undefined) {
-        done(crashed(at, engine.crash.cause))
+        done(crashed(at, engine.crash.cause, false))
         return () => {}
       }
       if (request.within === true && !database.isInTransaction()) {

@@ -6,6 +6,7 @@ import * as Chunk from "effect/Chunk"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import type * as Scope from "effect/Scope"
@@ -88,9 +89,13 @@ export const make = Effect.fnUntraced(function* (options: Options) {
         let over: ConnectionError | undefined
         let wake: (() => void) | undefined
         let current: PostgresSession | undefined
+        let pauses = 0
         const push = (message: Message): void => {
           buffer.push(message)
-          if (buffer.length >= high) current?.pause()
+          if (buffer.length >= high) {
+            pauses++
+            current?.pause()
+          }
           wake?.()
         }
         let again = false
@@ -105,39 +110,47 @@ export const make = Effect.fnUntraced(function* (options: Options) {
             yield* run(it, { sql, params: [], rows: "array" })
             push({ _tag: "Listening", again })
             again = true
-            const check = Effect.suspend(() =>
-              // While the consumer is behind nothing is read, and no answer would come.
-              buffer.length >= high
-                ? Effect.void
-                : Effect.asVoid(
-                    run(it, {
-                      sql: "select 1",
-                      params: [],
-                      rows: "array",
-                      timeout: Duration.toMillis(options.checkTimeout),
-                      final: true
-                    })
-                  )
+            // While the consumer is behind nothing is read, and no answer comes: that time does not count.
+            const patience: Effect.Effect<boolean> = Effect.suspend(() => {
+              const before = pauses
+              return Effect.flatMap(Effect.sleep(options.checkTimeout), () =>
+                buffer.length >= high || pauses !== before ? patience : Effect.succeed(false)
+              )
+            })
+            const answers = Effect.map(
+              Effect.either(run(it, { sql: "select 1", params: [], rows: "array", final: true })),
+              Either.isRight
             )
-            const checks: Effect.Effect<never, ConnectionError> = Effect.forever(
-              Effect.zipRight(Effect.sleep(options.checkEvery), check)
+            const checks: Effect.Effect<void> = Effect.sleep(options.checkEvery).pipe(
+              Effect.zipRight(
+                Effect.suspend(() =>
+                  buffer.length >= high ? Effect.succeed(true) : Effect.raceFirst(answers, patience)
+                )
+              ),
+              Effect.flatMap((alive) => (alive ? checks : Effect.void))
             )
-            yield* Effect.raceFirst(Deferred.await(gone), Effect.ignore(checks))
+            yield* Effect.raceFirst(Deferred.await(gone), checks)
           })
         )
         const forever = (delay: number): Effect.Effect<void, ConnectionError> =>
-          Effect.matchEffect(serve, {
-            onSuccess: () => forever(100),
+          Effect.matchEffect(Effect.timed(serve), {
+            // One that does not last is asked for ever more rarely too.
+            onSuccess: ([lasted]) =>
+              Duration.toMillis(lasted) >= 1_000
+                ? forever(100)
+                : Effect.zipRight(Effect.sleep(Duration.millis(delay)), forever(Math.min(10_000, delay * 2))),
             onFailure: (error) =>
               // What could not be had at first is for the caller to know; what was lost is tried again.
               again
                 ? Effect.zipRight(Effect.sleep(Duration.millis(delay)), forever(Math.min(10_000, delay * 2)))
                 : Effect.fail(error)
           })
+        // A fiber that fails would be logged by the runtime.
         yield* Effect.raceFirst(
-          forever(100),
-          Effect.zipRight(Deferred.await(closing), Effect.fail(failure("Closed", "the connection was released")))
+          Effect.either(forever(100)),
+          Effect.as(Deferred.await(closing), Either.left(failure("Closed", "the connection was released")))
         ).pipe(
+          Effect.flatten,
           Effect.catchAll((error) =>
             Effect.sync(() => {
               over = error

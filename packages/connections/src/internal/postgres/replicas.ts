@@ -61,7 +61,10 @@ export const request = <A>(sources: ReadonlyArray<Source<A>>, now: () => number)
           seat.failures++
           seat.askAgainAt = now() + Math.min(30_000, 500 * 2 ** Math.min(seat.failures, 6))
         }
-        if (!withdrawn) next(granted)
+        if (withdrawn) return
+        // All are in use, and the caller has waited as long as may be.
+        if (granted.reason === "Timeout" && granted.method === "acquire") settle(granted)
+        else next(granted)
       })
       if (!settled) withdraw = back
     }

@@ -45,8 +45,8 @@ export interface CopyIn {
 
 export interface PostgresSession extends Session {
   readonly stream: (request: Request) => Effect.Effect<Pull, ConnectionError, Scope.Scope>
-  readonly copyIn: (sql: string) => Effect.Effect<CopyIn, ConnectionError, Scope.Scope>
-  readonly copyOut: (sql: string) => Effect.Effect<Pull<Uint8Array>, ConnectionError, Scope.Scope>
+  readonly copyIn: (sql: string, timeout?: number) => Effect.Effect<CopyIn, ConnectionError, Scope.Scope>
+  readonly copyOut: (sql: string, timeout?: number) => Effect.Effect<Pull<Uint8Array>, ConnectionError, Scope.Scope>
   /** Messages of LISTEN. While the listener is behind, nothing is read: see `pause`. */
   readonly onNotification: (
     listener: (message: { readonly channel: string; readonly payload: string; readonly processId: number }) => void
@@ -94,6 +94,8 @@ class Job {
   /** How many of its PARSE are confirmed. */
   parses = 0
   timer: NodeJS.Timeout | undefined
+  /** How it is ended when its time is over, without a request to cancel it; false if that is not possible now. */
+  giveUp: (() => boolean) | undefined
 
   constructor(
     method: string,
@@ -182,7 +184,8 @@ export const connect = (
     })
 
   const opened = Effect.flatMap(prepared, ({ client, socket }) => open(client, socket))
-  return Effect.timeoutFail(opened, {
+  // A fiber that fails would be logged by the runtime.
+  const outcome = Effect.timeoutFail(Effect.either(opened), {
     duration: options.connectTimeout,
     onTimeout: () =>
       new ConnectionError({
@@ -193,6 +196,7 @@ export const connect = (
         description: `no connection within ${Duration.format(options.connectTimeout)}: does something else answer there?`
       })
   })
+  return Effect.flatten(outcome)
 }
 
 const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): PostgresSession => {
@@ -383,7 +387,8 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     if (job.final) {
       marked = true
       socket.destroy()
-    } else stop(job)
+    } else if (job.giveUp?.() === true) job.timer = setTimeout(() => socket.destroy(), cancelMillis * 2)
+    else stop(job)
   }
 
   const enqueue = (job: Job, timeout: number | undefined): void => {
@@ -432,7 +437,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
       request.timeout
     )
 
-  const copyOut = (sql: string) =>
+  const copyOut = (sql: string, timeout?: number) =>
     flow<Uint8Array>(
       "copyOut",
       1 << 18,
@@ -446,7 +451,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
           // The driver uses its buffer again.
           (chunk) => push(Uint8Array.prototype.slice.call(chunk))
         ),
-      undefined
+      timeout
     )
 
   /** What comes in pieces. While the consumer is behind, nothing is read from the socket. */
@@ -521,13 +526,14 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
       ({ pull }) => pull
     )
 
-  const copyIn = (sql: string): Effect.Effect<CopyIn, ConnectionError, Scope.Scope> =>
+  const copyIn = (sql: string, timeout?: number): Effect.Effect<CopyIn, ConnectionError, Scope.Scope> =>
     Effect.flatMap(
       Effect.acquireRelease(
         Effect.sync(() => {
           let wire: Wire | undefined
           let over: { readonly error: ConnectionError | undefined } | undefined
           let finishing = false
+          let sends = 0
           const listeners = new Set<() => void>()
           const tell = (): void => {
             for (const listener of [...listeners]) listener()
@@ -554,7 +560,13 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
                 () => {}
               )
           )
-          enqueue(job, undefined)
+          // While it waits for data the server looks at no request to cancel.
+          job.giveUp = () => {
+            if (wire === undefined || finishing || job.failed) return false
+            wire.sendCopyFail("its time is over")
+            return true
+          }
+          enqueue(job, timeout)
           const until = (condition: () => boolean): Effect.Effect<void> =>
             Effect.async<void>((resume) => {
               if (condition()) return resume(Effect.void)
@@ -581,7 +593,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
                   })
               )
             }
-            return job.failed
+            return job.failed || job.timedOut
               ? Effect.zipRight(
                   until(() => over !== undefined),
                   check
@@ -594,10 +606,12 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
           )
           const send = (chunk: Uint8Array): Effect.Effect<void, ConnectionError> =>
             Effect.suspend(() => {
-              if (over !== undefined || job.failed) return check
+              if (over !== undefined || job.failed || job.timedOut) return check
               wire?.sendCopyFromChunk(chunk)
               const socket = internals.connection.stream
-              if (socket.writableNeedDrain !== true) return Effect.void
+              // A source without end that never waits would keep the server's answer from being read.
+              if (socket.writableNeedDrain !== true)
+                return ++sends % 64 === 0 ? Effect.zipRight(turn, check) : Effect.void
               let drained = false
               const drain = (): void => {
                 drained = true
@@ -606,14 +620,14 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
               socket.once("drain", drain)
               return Effect.zipRight(
                 Effect.ensuring(
-                  until(() => drained || over !== undefined || job.failed),
+                  until(() => drained || over !== undefined || job.failed || job.timedOut),
                   Effect.sync(() => socket.off("drain", drain))
                 ),
                 check
               )
             })
           const end: Effect.Effect<number, ConnectionError> = Effect.suspend(() => {
-            if (over !== undefined || job.failed) return Effect.as(check, 0)
+            if (over !== undefined || job.failed || job.timedOut) return Effect.as(check, 0)
             finishing = true
             wire?.endCopyFrom()
             return Effect.flatMap(
@@ -706,6 +720,12 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     )
   }
 }
+
+/** One turn of the event loop, in which sockets are read. */
+const turn = Effect.async<void>((resume) => {
+  const immediate = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(immediate))
+})
 
 const flush: Request = { sql: "", params: [], rows: "array" }
 

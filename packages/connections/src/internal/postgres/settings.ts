@@ -253,5 +253,9 @@ export const configOf = (
   if (password === undefined) return Effect.succeed(config)
   return Redacted.isRedacted(password)
     ? Effect.succeed({ ...config, password: String(Redacted.value(password)) })
-    : Effect.map(password, (current) => ({ ...config, password: Redacted.value(current) }))
+    : // It may be uninterruptible, and the time to connect holds all the same.
+      Effect.map(Effect.flatten(Effect.disconnect(Effect.exit(password))), (current) => ({
+        ...config,
+        password: Redacted.value(current)
+      }))
 }

@@ -54,6 +54,8 @@ export interface Pool<out A> {
   readonly stats: Effect.Effect<ConnectionStats>
   readonly state: Effect.Effect<State>
   readonly drained: Effect.Effect<DrainReport>
+  /** Releases it, once, as the end of its scope does: for those who have several. */
+  readonly close: Effect.Effect<void>
   /** How many could be lent at once, without waiting for one that is in use: for those who choose between pools. */
   readonly load: () => number
 }
@@ -293,31 +295,33 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     }
   }
 
-  yield* Effect.addFinalizer(
-    Effect.fnUntraced(function* () {
-      const began = clock.unsafeCurrentTimeMillis()
-      phase = "draining"
-      for (let waiter = waiters.shift(); waiter !== undefined; waiter = waiters.shift()) waiter.settle(gone())
-      for (let slot = idle.pop(); slot !== undefined; slot = idle.pop()) retire(slot)
-      const inUse = lent.size
-      let cut = 0
-      if (inUse > 0) {
-        drained = yield* Deferred.make<void>()
-        yield* Effect.interruptible(Effect.timeoutOption(Deferred.await(drained), options.drainTimeout))
-        cut = lent.size
-        for (const slot of lent) retire(slot)
-        lent.clear()
-      }
-      yield* Effect.forEach([...retiring], (done) => Deferred.await(done), {
-        concurrency: "unbounded",
-        discard: true
-      })
-      phase = "closed"
-      const tookMs = clock.unsafeCurrentTimeMillis() - began
-      const report = { kind: options.kind, name: options.name, inUse, finished: inUse - cut, cut, tookMs }
-      yield* Deferred.succeed(released, report)
-    })
+  const close: Effect.Effect<void> = Effect.suspend(() =>
+    phase === "open" ? closing() : Effect.asVoid(Deferred.await(released))
   )
+  const closing = Effect.fnUntraced(function* () {
+    const began = clock.unsafeCurrentTimeMillis()
+    phase = "draining"
+    for (let waiter = waiters.shift(); waiter !== undefined; waiter = waiters.shift()) waiter.settle(gone())
+    for (let slot = idle.pop(); slot !== undefined; slot = idle.pop()) retire(slot)
+    const inUse = lent.size
+    let cut = 0
+    if (inUse > 0) {
+      drained = yield* Deferred.make<void>()
+      yield* Effect.interruptible(Effect.timeoutOption(Deferred.await(drained), options.drainTimeout))
+      cut = lent.size
+      for (const slot of lent) retire(slot)
+      lent.clear()
+    }
+    yield* Effect.forEach([...retiring], (done) => Deferred.await(done), {
+      concurrency: "unbounded",
+      discard: true
+    })
+    phase = "closed"
+    const tookMs = clock.unsafeCurrentTimeMillis() - began
+    const report = { kind: options.kind, name: options.name, inUse, finished: inUse - cut, cut, tookMs }
+    yield* Deferred.succeed(released, report)
+  }, Effect.uninterruptible)
+  yield* Effect.addFinalizer(() => close)
 
   const state = (): State => {
     if (phase !== "open") return phase
@@ -338,6 +342,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     })),
     state: Effect.sync(state),
     drained: Deferred.await(released),
+    close,
     load: () => lent.size + waiters.length
   }
   return pool

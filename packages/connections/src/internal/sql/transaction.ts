@@ -72,9 +72,12 @@ const bounded = <A, E>(effect: Effect.Effect<A, E>, limit: Duration.Duration, la
     })
   )
 
-// The server ended the connection, as opposed to: it refused to commit.
-const isLoss = (error: ConnectionError): boolean =>
-  error.sent !== false && (error.reason === "Unavailable" || error.reason === "Unknown" || error.reason === "Timeout")
+// The server ended the connection or crashed, as opposed to: it refused to commit.
+const isLoss = (error: ConnectionError): boolean => {
+  if (error.sent === false) return false
+  const { reason } = error
+  return reason === "Unavailable" || reason === "Unknown" || reason === "Timeout" || reason === "Closed"
+}
 
 export const make = <S extends Session>(options: Options<S>) => {
   const { own, runner } = options

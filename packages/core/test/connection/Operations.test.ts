@@ -273,6 +273,14 @@ describe("Connections: operations", () => {
       if (waits !== undefined && MetricState.isHistogramState(waits.metricState)) {
         assert.deepStrictEqual([waits.metricState.count, waits.metricState.sum], [1, 0.05])
       }
+      // One that was taken out while it is held, and its successor, are one pool to who looks.
+      yield* connections.invalidate(pool, name)
+      const successor = yield* Scope.make()
+      yield* Scope.extend(connections.get(pool, name), successor)
+      yield* TestClock.adjust("1 seconds")
+      assert.deepStrictEqual([yield* count("idle"), yield* count("used")], [4, 6])
+      yield* Scope.close(successor, Exit.void)
+      yield* connections.invalidate(pool, name)
       yield* Ref.set(numbers, { total: 1, idle: 1, inUse: 0, waiting: 0 })
       yield* TestClock.adjust("1 seconds")
       assert.deepStrictEqual([yield* count("idle"), yield* count("used")], [1, 0])

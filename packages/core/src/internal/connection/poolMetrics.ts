@@ -33,6 +33,35 @@ interface Pool {
 const pooled = <Type, In, Out>(metric: Metric.Metric<Type, In, Out>, of: Pool): Metric.Metric<Type, In, Out> =>
   Metric.tagged(Metric.tagged(metric, poolName, of.name), kindName, of.kind)
 
+const keyOf = (pool: Pool): string => `${pool.kind}\u0000${pool.name}`
+
+/** Of one name there may be two: one that was taken out of the registry while somebody held it, and its successor. */
+const together = (all: ReadonlyArray<Pool & ConnectionStats>): ReadonlyArray<Pool & ConnectionStats> => {
+  const pools = new Map<string, Pool & ConnectionStats>()
+  for (const one of all) {
+    const other = pools.get(keyOf(one))
+    pools.set(keyOf(one), other === undefined ? one : sum(other, one))
+  }
+  return [...pools.values()]
+}
+
+const sum = (a: Pool & ConnectionStats, b: Pool & ConnectionStats): Pool & ConnectionStats => ({
+  name: a.name,
+  kind: a.kind,
+  total: a.total + b.total,
+  idle: a.idle + b.idle,
+  inUse: a.inUse + b.inUse,
+  waiting: a.waiting + b.waiting,
+  acquire:
+    a.acquire === undefined || b.acquire === undefined
+      ? (a.acquire ?? b.acquire)
+      : {
+          count: a.acquire.count + b.acquire.count,
+          totalMs: a.acquire.totalMs + b.acquire.totalMs,
+          maxMs: Math.max(a.acquire.maxMs, b.acquire.maxMs)
+        }
+})
+
 /** Keeps looking until the scope closes; what is gone by then is shown as nothing. */
 export const observe = (
   stats: Effect.Effect<ReadonlyArray<Pool & ConnectionStats>>,
@@ -52,10 +81,10 @@ export const observe = (
       )
 
     const sample = Effect.gen(function* () {
-      const found = yield* stats
+      const found = together(yield* stats)
       const open = new Set<string>()
       for (const one of found) {
-        const key = `${one.kind}\u0000${one.name}`
+        const key = keyOf(one)
         open.add(key)
         yield* show(one, one.idle, one.inUse, one.waiting)
         const before = shown.get(key)

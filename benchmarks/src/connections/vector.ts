@@ -110,8 +110,10 @@ const both = (
 const pgvector = Effect.gen(function* () {
   const server = yield* PgVectorServer.make()
   const url = Redacted.make(server.url)
-  const internal = yield* PgVector.make({ url, plane: "internal" })
-  const external = yield* PgVector.make({ url, plane: "external" })
+  // The bare table keeps no words of its documents: beside it stand stores that do not either, and one that does.
+  const internal = yield* PgVector.make({ url, plane: "internal", textSearch: false })
+  const external = yield* PgVector.make({ url, plane: "external", textSearch: false })
+  const worded = yield* PgVector.make({ url, plane: "internal", prefix: "worded" })
   const pool = yield* peer(
     () => new Pg.Pool({ connectionString: server.url, max: 10 }),
     (pool) => pool.end()
@@ -121,6 +123,8 @@ const pgvector = Effect.gen(function* () {
       `create table bare (id text collate "C" primary key, vector vector(${dimensions}) not null, metadata jsonb not null, document text)`
     )
   )
+  // ours has it for its filters
+  yield* Effect.promise(() => pool.query("create index bare_metadata on bare using gin (metadata jsonb_path_ops)"))
   const text = (vector: ReadonlyArray<number>): string => `[${vector.join(",")}]`
   return yield* both(
     "pgvector",
@@ -148,7 +152,8 @@ const pgvector = Effect.gen(function* () {
     },
     [
       ["ours, internal", internal.store],
-      ["ours, external", external.store]
+      ["ours, external", external.store],
+      ["ours, internal, with an index of words", worded.store]
     ],
     "ours"
   )

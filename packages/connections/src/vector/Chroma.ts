@@ -396,7 +396,8 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
     ids: ReadonlyArray<string>,
     effect: Effect.Effect<A, E>
   ): Effect.Effect<A, E> =>
-    Effect.suspend(() => {
+    // whoever has taken a place lets go of it, at whatever step it is interrupted
+    Effect.uninterruptibleMask((restore) => {
       const done = Deferred.unsafeMake<void>(FiberId.none)
       const before = new Set<Deferred.Deferred<void>>()
       const keys = ids.map((id) => `${collection.uuid} ${id}`)
@@ -416,7 +417,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
           turn = true
         })
       )
-      return Effect.onExit(Effect.zipRight(waited, effect), () =>
+      return Effect.onExit(restore(Effect.zipRight(waited, effect)), () =>
         // who gives up waiting still stands between those before it and those after it
         Effect.suspend(() => (turn ? release : Effect.asVoid(Effect.forkDaemon(Effect.zipRight(waited, release)))))
       )
@@ -690,11 +691,18 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
       withCollection("delete", name, (collection) =>
         Effect.flatMap(VectorStore.checkIds("delete", name, ids), (ids) => {
           const pages = pagesOf([...new Set(ids)], idsAtOnce)
+          // No ids must never be taken for all of them; that the collection is there has to be seen all the same.
+          if (pages.length === 0) return Effect.as(counted("delete", collection), 0)
           return Effect.map(
-            Effect.forEach(pages.length === 0 ? [[]] : pages, (page) =>
-              Effect.flatMap(get("delete", collection, { ids: page }, []), (rows) =>
-                deleted(collection, rows.ids, undefined)
-              )
+            Effect.forEach(pages, (page) =>
+              Effect.flatMap(get("delete", collection, { ids: page }, []), (rows) => {
+                const asked = new Set(page)
+                return deleted(
+                  collection,
+                  rows.ids.filter((id) => asked.has(id)),
+                  undefined
+                )
+              })
             ),
             (counts) => counts.reduce((sum, count) => sum + count, 0)
           )

@@ -8,8 +8,11 @@ import { Effect, Layer, Random, Redacted } from "effect"
 import * as Postgres from "../../src/database/Postgres.ts"
 import * as PgVector from "../../src/vector/PgVector.ts"
 
+// Plans that are forced have costs for which the server would compile each statement, in about half a second.
+const settings = { maintenance_work_mem: "256MB", jit: "off" }
+
 const server = Layer.unwrapScoped(
-  Effect.map(PgVectorServer.make({ settings: { maintenance_work_mem: "256MB" } }), ({ url }) =>
+  Effect.map(PgVectorServer.make({ settings }), ({ url }) =>
     Postgres.layer({ url: Redacted.make(url), plane: "internal" })
   )
 )

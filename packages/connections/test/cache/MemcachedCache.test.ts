@@ -107,17 +107,18 @@ describe.skipIf(Need.missing("memcached"))(Need.title("MemcachedCache", "memcach
     it.effect("an entry and a lease are not cut short by the second in which they are written", () =>
       Effect.gen(function* () {
         const backend = yield* Cache.Cache
-        const key = (index: number) => `cache:whole:${index}`
+        const by = { namespace: "whole", prefix: "cache:whole:", from: "test" }
+        const key = (index: number) => `${by.prefix}${index}`
         // at different parts of the server's seconds
         yield* Effect.forEach(
           Array.from({ length: 10 }, (_, index) => index),
           (index) =>
             Effect.gen(function* () {
               yield* Effect.sleep(`${index * 100} millis`)
-              yield* backend.set({ key: key(index), text: "1", ttl: 1_000, compressAbove: undefined })
+              yield* backend.set({ key: key(index), text: "1", ttl: 1_000, compressAbove: undefined }, by)
               yield* backend.leases?.take([`${key(index)}-lease`], "first", 1_000) ?? Effect.void
               yield* Effect.sleep("700 millis")
-              assert.notStrictEqual(yield* backend.get(key(index)), undefined)
+              assert.notStrictEqual(yield* backend.get(key(index), false), undefined)
               const [looked] = yield* backend.leases?.take([`${key(index)}-lease`], "second", 1_000) ??
                 Effect.succeed([])
               assert.strictEqual(looked?._tag, "Held")

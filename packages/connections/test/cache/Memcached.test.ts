@@ -161,6 +161,18 @@ describe.skipIf(Need.missing("memcached"))(Need.title("Memcached", "memcached"),
         })
     )
 
+    it.scoped("keys that are half a character are not taken for each other", () =>
+      Effect.gen(function* () {
+        const cache = yield* connect()
+        assert.deepStrictEqual(yield* failing(cache.set("half-\ud800", "1")), ["InvalidRequest", false])
+        const hashing = yield* connect({ keys: "hash" }, "halves")
+        for (const key of ["half-\ud800", "half-\ud801", "half-\ufffd"]) yield* hashing.set(key, "1")
+        yield* hashing.delete("half-\ud800")
+        const found = yield* hashing.getMany(["half-\ud800", "half-\ud801", "half-\ufffd", "half-\u{1F30D}"])
+        assert.deepStrictEqual(found.map(Option.isSome), [false, true, true, false])
+      })
+    )
+
     it.scoped("keys that cannot be are refused, typed and without the key, or kept under their digest", () =>
       Effect.gen(function* () {
         const cache = yield* connect()

@@ -92,10 +92,14 @@ export const longestKey = 250
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what a key must not have
 const forbidden = /[\u0000-\u0020\u007f]/
 
+/** Halves of characters, which UTF-8 cannot tell from each other. */
+const halves = /[\ud800-\udfff]/u
+
 /** Why a text cannot be a key. */
 export const keyProblem = (key: string): string | undefined => {
   if (key === "") return "a key is not empty"
   if (forbidden.test(key)) return "a key has no spaces and no control characters"
+  if (halves.test(key)) return "a key is whole characters"
   const bytes = key.length * 3 <= longestKey ? key.length : Buffer.byteLength(key)
   return bytes > longestKey ? `a key has at most ${longestKey} bytes` : undefined
 }
@@ -104,7 +108,9 @@ export const keyProblem = (key: string): string | undefined => {
 export const hashedKey = (key: string): string =>
   keyProblem(key) === undefined && !key.startsWith(digestMark)
     ? key
-    : `${digestMark}${Crypto.createHash("sha256").update(key).digest("base64url")}`
+    : `${digestMark}${Crypto.createHash("sha256")
+        .update(key, halves.test(key) ? "utf16le" : "utf8")
+        .digest("base64url")}`
 
 const digestMark = "sha256:"
 

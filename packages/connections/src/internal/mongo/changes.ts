@@ -8,10 +8,10 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
-import type { ChangeEvent, DocumentInvalid, ResumeToken, WatchOptions } from "../../database/MongoDb.ts"
-import { ChangeStreamHistoryLost } from "../../database/MongoDb.ts"
 import { type Client, type Core, counted, cursorGrace, type Decode, type Operation } from "./core.ts"
 import { codeOf, hasLabel } from "./errors.ts"
+import type { ChangeEvent, DocumentInvalid, ResumeToken, WatchOptions } from "./model.ts"
+import { ChangeStreamHistoryLost } from "./model.ts"
 import { arm, attempt } from "./operation.ts"
 
 type Watched = Mongo.ChangeStream<Mongo.Document, Mongo.ChangeStreamDocument<Mongo.Document>>

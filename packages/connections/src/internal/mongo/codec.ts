@@ -5,7 +5,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 import type * as Mongo from "mongodb"
-import { DocumentInvalid } from "../../database/MongoDb.ts"
+import { DocumentInvalid } from "./model.ts"
 
 /** Where a value is not as the schema wants it, and what the schema wants there. Never the value. */
 export const placeOf = (issue: ParseResult.ParseIssue): { readonly path: string; readonly expected: string } => {

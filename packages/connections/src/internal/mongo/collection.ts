@@ -6,23 +6,6 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
-import type {
-  AggregateOptions,
-  BulkWriteOptions,
-  BulkWriteResult,
-  Collection,
-  CollectionOptions,
-  FindOneOptions,
-  FindOptions,
-  IndexDescription,
-  ModifyOptions,
-  OperationOptions,
-  ReplaceOptions,
-  UpdateOptions,
-  UpdateResult,
-  WriteModel
-} from "../../database/MongoDb.ts"
-import { BulkWriteError, DocumentInvalid } from "../../database/MongoDb.ts"
 import { watch } from "./changes.ts"
 import * as Codec from "./codec.ts"
 import {
@@ -41,6 +24,23 @@ import {
 } from "./core.ts"
 import { describe } from "./errors.ts"
 import { leftOutAt, leftOutOfMatch } from "./filter.ts"
+import type {
+  AggregateOptions,
+  BulkWriteOptions,
+  BulkWriteResult,
+  Collection,
+  CollectionOptions,
+  FindOneOptions,
+  FindOptions,
+  IndexDescription,
+  ModifyOptions,
+  OperationOptions,
+  ReplaceOptions,
+  UpdateOptions,
+  UpdateResult,
+  WriteModel
+} from "./model.ts"
+import { BulkWriteError, DocumentInvalid } from "./model.ts"
 import { arm, type Told } from "./operation.ts"
 
 type Documents = Mongo.Collection<Mongo.Document>

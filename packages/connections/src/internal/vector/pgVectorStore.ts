@@ -9,10 +9,10 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type { PgVectorOptions } from "../../vector/PgVector.ts"
 import { isPersistent } from "../sql/client.ts"
 import { toConnectionError } from "../sql/sqlState.ts"
 import * as Statements from "./pgStatements.ts"
+import type { PgVectorOptions } from "./pgVectorOptions.ts"
 
 type Store = Context.Tag.Service<VectorStore.VectorStore>
 type Fail = VectorStore.VectorStoreError | SqlError

@@ -107,10 +107,12 @@ describe("MongoDb when things go wrong", () => {
         const users = fresh(db)
         yield* users.estimatedCount
         yield* server.fail({ commands: ["getMore"], delayMillis: 1_500 })
+        const asked = Effect.map(server.counts, ({ commands }) => commands["getMore"] ?? 0)
+        const before = yield* asked
         yield* Effect.forkScoped(Effect.ignore(Stream.runDrain(users.watch())))
         yield* eventually(
-          "it is in use",
-          Effect.map(db.stats, ({ inUse }) => inUse === 1)
+          "it waits for changes",
+          Effect.map(asked, (count) => count > before)
         )
         const waiter = yield* Effect.fork(users.countDocuments())
         yield* eventually(

@@ -21,6 +21,8 @@ const maxPipes = 30_000
 /** Beginnings of bare addresses times the length of the word that they are in: each is read to its end. */
 const maxAddressWork = 1_000_000
 const maxLines = 25_000
+/** Lines in a row that belong to a list or quote without its marks: each is tried against all before it. */
+const maxLazy = 500
 /** Delimiters in all of it. */
 const maxAllDelimiters = 30_000
 
@@ -81,6 +83,7 @@ const check = (text: string): void => {
   }
   let blank = true
   let lines = 0
+  let lazy = 0
   for (let from = 0; from < text.length; ) {
     if (++lines > maxLines) throw new Refused("TooComplex", `there are more than ${maxLines} lines`)
     let to = text.indexOf("\n", from)
@@ -101,6 +104,10 @@ const check = (text: string): void => {
     // A container that is in others begins two columns behind them at the least.
     if (markers > 0) open = Math.min(open, spaces >> 1) + markers
     else if (blank && !column && !empty) open = 0
+    lazy = markers === 0 && open > 0 && !blank && !empty ? lazy + 1 : 0
+    if (lazy > maxLazy) {
+      throw new Refused("TooComplex", `a list or quote goes on for more than ${maxLazy} lines without its marks`)
+    }
     if (open > maxContainers) throw tooDeep()
     work += open
     if (work > maxLineDepth)

@@ -369,6 +369,13 @@ describe("StorageFormat", () => {
     )
   })
 
+  it("a break before what is kept stays a break, within emphasis too", async () => {
+    const kept =
+      '<ac:structured-macro ac:name="xa"><ac:parameter ac:name="title">a</ac:parameter></ac:structured-macro>'
+    const storage = `<p><strong>a<br />${kept}</strong></p>`
+    assert.strictEqual(await fromMarkdown(await toMarkdown(storage)), storage)
+  })
+
   for (const [title, storage, markdown] of both) {
     it(`both ways: ${title}`, async () => {
       assert.strictEqual(await toMarkdown(storage), markdown)

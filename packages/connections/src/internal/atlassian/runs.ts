@@ -350,7 +350,7 @@ export const toMdast = (
             !isAttention(nodes[at + 1]) &&
             node.children.length > 0
           const children = toMdast(node.children, oneLine, true)
-          if (safe) out.push({ type: mark.type, children })
+          if (safe) out.push({ type: mark.type, children: guarded(children, false) })
           else {
             html(`<${tagOf[mark.type]}>`)
             out.push(...children)
@@ -388,10 +388,13 @@ export const toMdast = (
   return out
 }
 
-/** A line that begins with a tag would be a block of HTML: an empty element before it prevents that. */
-export const guarded = (children: ReadonlyArray<Mdast.PhrasingContent>): Array<Mdast.PhrasingContent> =>
+/**
+ * A line that begins with a tag would be a block of HTML: an empty element before it prevents that. `begins`: whether a line
+ * begins with the first of them.
+ */
+export const guarded = (children: ReadonlyArray<Mdast.PhrasingContent>, begins = true): Array<Mdast.PhrasingContent> =>
   children.flatMap((child, at): Array<Mdast.PhrasingContent> => {
     const before = children[at - 1]
-    const starts = before === undefined || before.type === "break"
+    const starts = before === undefined ? begins : before.type === "break"
     return starts && child.type === "html" ? [{ type: "html", value: "<span></span>" }, child] : [child]
   })

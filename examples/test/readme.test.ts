@@ -12,7 +12,9 @@ describe("the README", () => {
   })
 
   it("its links and those of the guides lead to files", () => {
-    const guides = Fs.readdirSync(Path.join(root, "docs")).map((name) => `docs/${name}`)
+    const guides = Fs.readdirSync(Path.join(root, "docs"), { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".md"))
+      .map((name) => `docs/${name}`)
     for (const file of ["README.md", ...guides]) {
       for (const [, target] of read(file).matchAll(/\]\((?!https?:)([^)#]+)/g)) {
         const path = Path.join(root, Path.dirname(file), target ?? "")

@@ -621,16 +621,18 @@ describe.skipIf(Need.missing("memcached"))(Need.title("Memcached", "memcached"),
     })
   )
 
-  it.scopedLive.skipIf(Need.missing("openssl"))("TLS: spoken, and refused to a server that nobody vouches for", () =>
-    Effect.gen(function* () {
-      const server = yield* MemcachedServer.make({ tls: true })
-      const ca = server.certificates?.ca ?? ""
-      const cache = yield* Memcached.make({ servers: [server.address], tls: true, ca })
-      yield* cache.set("a", "x".repeat(500_000))
-      assert.strictEqual(Option.getOrThrow(text(yield* cache.get("a"))).length, 500_000)
-      const error = yield* Effect.flip(Memcached.make({ servers: [server.address], tls: true }, "distrusting"))
-      assert.strictEqual(error.reason, "Unavailable")
-    })
+  it.scopedLive.skipIf(Need.missing("openssl"))(
+    Need.title("TLS: spoken, and refused to a server that nobody vouches for", "openssl"),
+    () =>
+      Effect.gen(function* () {
+        const server = yield* MemcachedServer.make({ tls: true })
+        const ca = server.certificates?.ca ?? ""
+        const cache = yield* Memcached.make({ servers: [server.address], tls: true, ca })
+        yield* cache.set("a", "x".repeat(500_000))
+        assert.strictEqual(Option.getOrThrow(text(yield* cache.get("a"))).length, 500_000)
+        const error = yield* Effect.flip(Memcached.make({ servers: [server.address], tls: true }, "distrusting"))
+        assert.strictEqual(error.reason, "Unavailable")
+      })
   )
 
   it.scopedLive("a login: done, refused typed, and its password is shown nowhere", () =>

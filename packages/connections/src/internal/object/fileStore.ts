@@ -97,6 +97,7 @@ export const sweep = async (folders: Folders): Promise<void> => {
       }
     }
     try {
+      // the times of files are the machine's, whatever clock the program has
       if (gone || Date.now() - (await Fs.stat(path)).mtimeMs > 86_400_000) await Fs.rm(path, { force: true })
     } catch {
       // gone meanwhile
@@ -198,7 +199,8 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
                 ? Effect.succeed(now)
                 : now >= until
                   ? Effect.fail(timeout("another process holds the object's lock for longer than ten seconds"))
-                  : Effect.zipRight(Effect.interruptible(Effect.sleep(4 + Math.random() * 2)), acquire(until))
+                  : // processes that wait for one lock must not knock in step; no seed is to make them
+                    Effect.zipRight(Effect.interruptible(Effect.sleep(4 + Math.random() * 2)), acquire(until))
             )
         )
       const guarded = shared

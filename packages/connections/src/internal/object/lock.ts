@@ -83,6 +83,7 @@ const make = async (path: string): Promise<string | undefined> => {
 
 const ageOf = async (path: string): Promise<number | undefined> => {
   try {
+    // the times of files are the machine's, whatever clock the program has
     return Date.now() - (await Fs.stat(path)).mtimeMs
   } catch {
     return undefined

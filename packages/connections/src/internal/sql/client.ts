@@ -8,6 +8,7 @@ import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
 import { ConnectionError } from "@underlay/core/connection/Connection"
+import { policyError } from "@underlay/core/connection/ConnectionLifecycle"
 import type * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
@@ -26,7 +27,6 @@ import * as Runner from "./runner.ts"
 import { type Outcome, type Params, type Request, type Result, run, type Session } from "./session.ts"
 import * as Own from "./statement.ts"
 import * as Transaction from "./transaction.ts"
-import { fromPolicy } from "./watch.ts"
 
 export interface Options<S extends Session> {
   readonly kind: string
@@ -123,7 +123,7 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
         : Runner.watching(
             watch,
             attributes,
-            (operation, error) => new DatabaseError(fromPolicy(options, operation, error))
+            (operation, error) => new DatabaseError(policyError(options, operation, error))
           )
 
     const encoded = (params: ReadonlyArray<unknown>): Params | ConnectionError => {

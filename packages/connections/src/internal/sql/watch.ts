@@ -3,10 +3,10 @@
  * (sending a statement twice is for the caller to decide, and in a transaction it would be wrong), the way to its server
  * by a circuit breaker.
  */
-import { ConnectionError, type ConnectionErrorReason } from "@underlay/core/connection/Connection"
+import { ConnectionError } from "@underlay/core/connection/Connection"
 import type * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as CircuitBreaker from "@underlay/core/resilience/CircuitBreaker"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 
 export interface WatchSettings {
@@ -75,41 +75,3 @@ export const guarded = <A, R>(
           cause: error
         })
   )
-
-/**
- * What a watching client adds to the errors of a statement, as an error of the connection: limits of time, and refusals
- * before the database was asked, with when to ask again where that is known.
- */
-export const fromPolicy = (
-  at: { readonly kind: string; readonly name: string },
-  method: string,
-  error: ExternalClient.ExternalError
-): ConnectionError => {
-  const after = "retryAfter" in error && error.retryAfter !== undefined ? error.retryAfter : undefined
-  return new ConnectionError({
-    reason: reasonOf(error),
-    kind: at.kind,
-    connection: at.name,
-    method,
-    description: error.message,
-    ...(after === undefined || !Duration.isFinite(after) ? {} : { retryAfter: after }),
-    cause: error
-  })
-}
-
-const reasonOf = (error: ExternalClient.ExternalError): ConnectionErrorReason => {
-  switch (error._tag) {
-    case "CallTimeout":
-      return "Timeout"
-    case "RateLimitExceeded":
-    case "CallThrottled":
-      return "Throttled"
-    case "BulkheadFull":
-      return error.isRetryable ? "Throttled" : "InvalidRequest"
-    case "CircuitOpen":
-    case "StageRejected":
-      return "Unavailable"
-    case "ResponseInvalid":
-      return "Unknown"
-  }
-}

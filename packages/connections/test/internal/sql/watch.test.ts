@@ -9,9 +9,9 @@ import {
   Throttle,
   Timeout
 } from "@underlay/core"
+import { policyError } from "@underlay/core/connection/ConnectionLifecycle"
 import { Duration } from "effect"
 import { DatabaseError } from "../../../src/database/DatabaseError.ts"
-import { fromPolicy } from "../../../src/internal/sql/watch.ts"
 
 const at = { kind: "postgres", name: "orders" }
 const service = "orders"
@@ -73,7 +73,7 @@ describe("the errors of a policy as those of a database", () => {
   ]
   for (const [error, reason, expected] of cases) {
     it(`${error._tag} is ${reason}, and a refusal stays one for the policies outside`, () => {
-      const made = new DatabaseError(fromPolicy(at, "SELECT", error))
+      const made = new DatabaseError(policyError(at, "SELECT", error))
       assert.strictEqual(made.reason, reason)
       assert.include(made.message, error.message)
       assert.strictEqual(made.rejection, expected.rejection)

@@ -6,7 +6,7 @@ import * as Matrix from "./matrix.ts"
 import { ports } from "./ports.ts"
 
 /** Suites of what has nothing to do with Redis, and what is no suite of a port. */
-const others = ["ConnectionSuite", "ResilienceSuite", "Suite", "VectorStoreSuite"]
+const others = ["ConnectionSuite", "ObjectStoreSuite", "ResilienceSuite", "Suite", "VectorStoreSuite"]
 
 describe("the matrix", () => {
   it("every suite of core is that of a port here, and every port is there once", () => {

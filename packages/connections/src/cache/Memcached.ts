@@ -330,6 +330,8 @@ export const make = Effect.fnUntraced(function* (
     drainTimeout: settings.drainTimeout,
     healthTimeout: settings.healthTimeout,
     check,
+    // `close` fails what is under way, and nothing else is waited for
+    callsEndWithClient: true,
     stats: (client) => client.stats,
     watch: { slowAfter: settings.slowAfter, logLevels: settings.logLevels }
   })

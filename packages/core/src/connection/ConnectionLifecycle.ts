@@ -87,6 +87,12 @@ export interface Options<Client> {
    * is a driver's own. False: the client's methods are made with `call`.
    */
   readonly watchUse?: boolean | undefined
+  /**
+   * Whether whatever a `call` does fails by itself, at once, when the client is released, also where it cannot be
+   * interrupted. True only where that is so: then a call on the internal plane needs no fiber of its own, and costs next to
+   * nothing. False by default: the release cuts the fiber of the call.
+   */
+  readonly callsEndWithClient?: boolean | undefined
 }
 
 /**
@@ -114,8 +120,9 @@ export interface Lifecycle<Client> {
   readonly connection: Connection<Client>
   /**
    * Lends the client to one operation. It is refused (`Closed`) once the connection is being released, except within a
-   * `use` that is under way; it is counted, cut when the release does not wait for it any longer, and on the
-   * external plane watched. What its policy fails with comes as `ConnectionError`.
+   * `use` that is under way; it is counted, cut when the release does not wait for it any longer (with
+   * `callsEndWithClient`, by the end of the client), and on the external plane watched. What its policy fails with comes
+   * as `ConnectionError`.
    */
   readonly call: <A, E, R>(
     operation: string,
@@ -374,6 +381,35 @@ export const make = Effect.fnUntraced(function* <Client>(
       )
     )
 
+  /**
+   * As `lend`, for what fails by itself once the client is released: it runs on the caller's fiber, and nothing has to be
+   * cut. What it then fails with is told as what it is, the end of the connection.
+   */
+  const lendUntilReleased = <A, E, R>(
+    method: string,
+    f: (client: Client) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | ConnectionError, R> =>
+    Effect.uninterruptibleMask((restore) => {
+      if (phase !== "open" || opened === undefined) return restore(lend(method, f))
+      const { client } = opened
+      const borrower: Borrower = { cut: undefined, isCut: false }
+      acquired.count++
+      borrowers.add(borrower)
+      return Effect.matchCauseEffect(restore(Effect.suspend(() => f(client))), {
+        onFailure: (cause): Effect.Effect<never, E | ConnectionError> => {
+          leave(borrower)
+          return borrower.isCut && Option.isSome(Cause.failureOption(cause))
+            ? Effect.fail(tooLate(method))
+            : Effect.failCause(cause)
+        },
+        onSuccess: (value) => {
+          if (seen !== "ready") seen = "ready"
+          leave(borrower)
+          return Effect.succeed(value)
+        }
+      })
+    })
+
   const borrow: Lifecycle<Client>["borrow"] = Effect.uninterruptibleMask((restore) =>
     Effect.zipRight(
       Effect.acquireRelease(enter("borrow"), (borrower) => Effect.sync(() => leave(borrower))),
@@ -418,7 +454,7 @@ export const make = Effect.fnUntraced(function* <Client>(
       )
     }
     const timeout = given?.timeout
-    const lending = lend(operation, f)
+    const lending = options.callsEndWithClient === true ? lendUntilReleased(operation, f) : lend(operation, f)
     return timeout === undefined || timeout === false
       ? lending
       : limited(timeout, () => late(operation, Duration.decode(timeout)))(lending)

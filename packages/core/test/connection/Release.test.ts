@@ -134,6 +134,84 @@ describe("the release of a connection", () => {
     })
   )
 
+  describe("with a client whose calls end with it", () => {
+    class Lost {
+      readonly _tag = "Lost"
+    }
+    const ending = Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const pending = new Set<Deferred.Deferred<number, Lost>>()
+      const ask = Effect.flatMap(Deferred.make<number, Lost>(), (reply) => {
+        pending.add(reply)
+        return Effect.ensuring(
+          Deferred.await(reply),
+          Effect.sync(() => pending.delete(reply))
+        )
+      })
+      const lifecycle = yield* Scope.extend(
+        ConnectionLifecycle.make({
+          kind: "fake",
+          name: "one",
+          plane: "internal",
+          callsEndWithClient: true,
+          open: Effect.acquireRelease(Effect.succeed(ask), () =>
+            Effect.suspend(() => Effect.forEach([...pending], (reply) => Deferred.fail(reply, new Lost())))
+          ),
+          check: () => Effect.void
+        }),
+        scope
+      )
+      return { ...lifecycle, pending, scope }
+    })
+
+    it.effect("the release ends them as `Closed`, also where they cannot be interrupted, and nothing else", () =>
+      Effect.gen(function* () {
+        const { call, connection, pending, scope } = yield* ending
+        const caller = yield* Effect.fork(
+          Effect.gen(function* () {
+            const child = yield* Effect.fork(Effect.as(Effect.sleep("1 minute"), "it went on"))
+            const exit = yield* Effect.exit(call("endless", (ask) => ask))
+            return [reasonOf(exit), yield* Effect.map(Fiber.await(child), reasonOf)]
+          })
+        )
+        const held = yield* Effect.fork(Effect.uninterruptible(Effect.exit(call("held", (ask) => ask))))
+        const answered = yield* Effect.fork(Effect.exit(call("answered", (ask) => ask)))
+        yield* turns
+        const [, , last] = pending
+        assert.isDefined(last)
+        assert.strictEqual((yield* connection.stats).inUse, 3)
+        yield* Effect.fork(Scope.close(scope, Exit.void))
+        yield* turns
+        assert.strictEqual(yield* connection.state, "draining")
+        if (last !== undefined) yield* Deferred.succeed(last, 7)
+        assert.deepStrictEqual(yield* Fiber.join(answered), Exit.succeed(7))
+        yield* TestClock.adjust("5 seconds")
+        yield* turns
+        assert.strictEqual(reasonOf(yield* Fiber.join(held)), "Closed")
+        yield* TestClock.adjust("2 minutes")
+        assert.deepStrictEqual(yield* Fiber.join(caller), ["Closed", "none"])
+        const { cut, finished, inUse } = yield* connection.drained
+        assert.deepStrictEqual({ cut, finished, inUse }, { cut: 2, finished: 1, inUse: 3 })
+      })
+    )
+
+    it.effect("their own failures, defects and interruptions stay what they are", () =>
+      Effect.gen(function* () {
+        const { call, connection, pending, scope } = yield* ending
+        assert.deepStrictEqual(yield* Effect.exit(call("fails", () => Effect.fail("own"))), Exit.fail("own"))
+        assert.strictEqual(reasonOf(yield* Effect.exit(call("dies", () => Effect.die("a bug")))), "Die")
+        const fiber = yield* Effect.fork(call("interrupted", (ask) => ask))
+        yield* turns
+        assert.isTrue(Exit.isInterrupted(yield* Fiber.interrupt(fiber)))
+        assert.strictEqual(pending.size, 0)
+        assert.strictEqual((yield* connection.stats).inUse, 0)
+        yield* Scope.close(scope, Exit.void)
+        assert.strictEqual(reasonOf(yield* Effect.exit(call("late", (ask) => ask))), "Closed")
+        assert.strictEqual((yield* connection.drained).cut, 0)
+      })
+    )
+  })
+
   it.effect("a stream that is between two elements is cut at the next one", () =>
     Effect.gen(function* () {
       const { options } = counted()

@@ -492,6 +492,30 @@ describe.skipIf(Need.missing("memcached"))(Need.title("Memcached", "memcached"),
     })
   )
 
+  it.scopedLive("the release does not wait for a frozen server longer than it may: what is under way is told", () =>
+    Effect.gen(function* () {
+      const server = yield* MemcachedServer.make()
+      const scope = yield* Scope.make()
+      const cache = yield* Scope.extend(
+        Memcached.make({ servers: [server.address], commandTimeout: "1 minute", drainTimeout: "200 millis" }),
+        scope
+      )
+      yield* cache.set("key", "value")
+      yield* server.freeze
+      const calls = [cache.get("key"), Effect.uninterruptible(cache.set("key", "other")), cache.getMany(["key"])]
+      const fibers = yield* Effect.forEach(calls, (call) => Effect.fork(Effect.flip(call)))
+      yield* eventually("under way", cache.connection.stats, ({ inUse }) => inUse === 1)
+      yield* Effect.repeatN(Effect.yieldNow(), 20)
+      const [, took] = yield* Timed.timed(Scope.close(scope, Exit.void))
+      assert.isBelow(took, 1_000)
+      for (const fiber of fibers) {
+        assert.strictEqual((yield* Fiber.join(fiber)).reason, "Closed")
+      }
+      const { cut, inUse } = yield* cache.connection.drained
+      assert.deepStrictEqual({ cut, inUse }, { cut: 3, inUse: 3 })
+    })
+  )
+
   it.scopedLive("late replies while others come: each is thrown away in its turn", () =>
     Effect.gen(function* () {
       const server = yield* MemcachedServer.make()

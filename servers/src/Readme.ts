@@ -1,10 +1,10 @@
 /**
- * The examples of a package's README, and of guides, as programs: each block of TypeScript is written to a file of its own, type-checked
- * with the package's test settings and run. A program hands its result to `Effect.runPromise`.
+ * The examples of a package's README, and of guides, as programs: each block of TypeScript is written to a file of its own
+ * and run by a test of the package. A program hands its result to `Effect.runPromise`. All of them together are
+ * type-checked, with their package's test settings, by a test of the examples.
  */
 import { execFile } from "node:child_process"
 import * as Fs from "node:fs"
-import { createRequire } from "node:module"
 import * as Path from "node:path"
 import { pathToFileURL } from "node:url"
 import * as Effect from "effect/Effect"
@@ -73,16 +73,17 @@ export const write = (
     ({ folder }) => Effect.sync(() => Fs.rmSync(folder, { recursive: true, force: true }))
   )
 
-/** What the compiler has to say of the blocks in `folder`. What is wrong elsewhere has gates of its own. */
-export const compile = (root: string, folder: string): Effect.Effect<ReadonlyArray<string>> =>
+/** What the compiler has to say of the blocks in these folders, a line each. What is wrong elsewhere has gates of its own. */
+export const check = (folders: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<string>> =>
   Effect.async((resume) => {
-    const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc")
-    execFile(process.execPath, [tsc, "--noEmit", "-p", folder], { cwd: root }, (error, stdout, stderr) => {
+    const program = Path.join(import.meta.dirname, "internal", "check.mjs")
+    const child = execFile(process.execPath, [program, ...folders], (error, stdout, stderr) => {
       if (error === null) resume(Effect.succeed([]))
       // a compiler that did not run has found nothing
-      else if (stdout.trim() === "") resume(Effect.dieMessage(`tsc did not run: ${stderr}`))
-      else resume(Effect.succeed(stdout.split("\n").filter((line) => line.includes("readme-"))))
+      else if (stdout.trim() === "") resume(Effect.dieMessage(`the compiler did not run: ${stderr}`))
+      else resume(Effect.succeed(stdout.trimEnd().split(/\n(?! )/)))
     })
+    return Effect.sync(() => child.kill("SIGKILL"))
   })
 
 /** Runs a written block and gives what its program gave. */

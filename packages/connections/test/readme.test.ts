@@ -76,16 +76,6 @@ describe("README", () => {
     )
   })
 
-  it.scopedLive(
-    "its examples are type-checked",
-    () =>
-      Effect.gen(function* () {
-        const { folder } = yield* Readme.write(root, blocks)
-        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
-      }),
-    300_000
-  )
-
   for (const block of blocks) {
     const place = places[block.title]
     const need = place?.need

@@ -141,16 +141,6 @@ describe("the guide of language models", () => {
   })
 
   it.scopedLive(
-    "its programs are type-checked",
-    () =>
-      Effect.gen(function* () {
-        const { folder } = yield* Readme.write(root, blocks)
-        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
-      }),
-    300_000
-  )
-
-  it.scopedLive(
     "its programs run",
     () =>
       Effect.gen(function* () {

@@ -86,16 +86,6 @@ for (const [name, expected] of Object.entries(results)) {
       )
     })
 
-    it.scopedLive(
-      "its programs are type-checked",
-      () =>
-        Effect.gen(function* () {
-          const written = yield* Readme.write(root, blocks)
-          assert.deepStrictEqual(yield* Readme.compile(root, written.folder), [])
-        }),
-      300_000
-    )
-
     it.scopedLive.skipIf(Need.missing("redis-server"))(
       Need.title("its programs run", "redis-server"),
       () =>

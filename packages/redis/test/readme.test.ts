@@ -43,16 +43,6 @@ describe("README", () => {
     )
   })
 
-  it.scopedLive(
-    "its examples are type-checked",
-    () =>
-      Effect.gen(function* () {
-        const { folder } = yield* Readme.write(root, blocks)
-        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
-      }),
-    300_000
-  )
-
   it.scopedLive.skipIf(Need.missing("redis-server"))(
     Need.title("its examples run", "redis-server"),
     () =>

@@ -37,16 +37,9 @@ const runs = (
   })
 
 describe("docs of Jira and Confluence", () => {
-  it.scopedLive(
-    "their examples are type-checked",
-    () =>
-      Effect.gen(function* () {
-        assert.deepStrictEqual([jira.length, confluence.length], [1, 1])
-        const { folder } = yield* Readme.write(root, [...jira, ...confluence])
-        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
-      }),
-    180_000
-  )
+  it("have a program each", () => {
+    assert.deepStrictEqual([jira.length, confluence.length], [1, 1])
+  })
 
   describe.skipIf(Need.missing("openapi"))(Need.title("on doubles", "openapi"), () => {
     it.scopedLive(

@@ -10,17 +10,10 @@ const root = Path.join(import.meta.dirname, "../..")
 const page = (name: string) => Readme.blocksOfGuide(Path.join(root, "../../docs/connections", `${name}.md`))
 
 describe("the pages of Memcached and DynamoDB", () => {
-  it.scopedLive(
-    "their examples are type-checked",
-    () =>
-      Effect.gen(function* () {
-        const blocks = [...page("memcached"), ...page("dynamodb")]
-        assert.strictEqual(blocks.length, 3)
-        const { folder } = yield* Readme.write(root, blocks)
-        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
-      }),
-    300_000
-  )
+  it("have three programs", () => {
+    const blocks = [...page("memcached"), ...page("dynamodb")]
+    assert.strictEqual(blocks.length, 3)
+  })
 
   const runs = (name: string) =>
     Effect.gen(function* () {

@@ -8,19 +8,12 @@ const root = Path.join(import.meta.dirname, "../..")
 const examples = Readme.blocksOfGuide(Path.join(root, "../../docs/connections/mongodb.md"))
 
 describe("docs of MongoDB", () => {
-  it.scopedLive(
-    "the example is type-checked",
-    () =>
-      Effect.gen(function* () {
-        assert.strictEqual(examples.length, 1)
-        const { folder } = yield* Readme.write(root, examples)
-        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
-      }),
-    180_000
-  )
+  it("have one program", () => {
+    assert.strictEqual(examples.length, 1)
+  })
 
   it.scopedLive(
-    "it runs, with transactions and without",
+    "the program runs, with transactions and without",
     () =>
       Effect.forEach(["replicaSet", "standalone"] as const, (topology) =>
         Effect.scoped(

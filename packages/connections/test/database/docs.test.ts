@@ -9,17 +9,10 @@ const root = Path.join(import.meta.dirname, "../..")
 const page = (name: string) => Readme.blocksOfGuide(Path.join(root, "../../docs/connections", `${name}.md`))
 
 describe("the pages of PostgreSQL and PGlite", () => {
-  it.scopedLive(
-    "their examples are type-checked",
-    () =>
-      Effect.gen(function* () {
-        const blocks = [...page("postgres"), ...page("pglite")]
-        assert.strictEqual(blocks.length, 3)
-        const { folder } = yield* Readme.write(root, blocks)
-        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
-      }),
-    300_000
-  )
+  it("have three programs", () => {
+    const blocks = [...page("postgres"), ...page("pglite")]
+    assert.strictEqual(blocks.length, 3)
+  })
 
   it.scopedLive.skipIf(Need.missing("postgres"))(
     Need.title("PostgreSQL: run, and the migration is there", "postgres"),

@@ -9,17 +9,10 @@ const root = Path.join(import.meta.dirname, "../..")
 const page = (name: string) => Readme.blocksOfGuide(Path.join(root, "../../docs/connections", `${name}.md`))
 
 describe("the pages on object stores", () => {
-  it.scopedLive(
-    "their examples are type-checked",
-    () =>
-      Effect.gen(function* () {
-        const blocks = ["object-store", "s3", "file-system"].flatMap(page)
-        assert.strictEqual(blocks.length, 3)
-        const { folder } = yield* Readme.write(root, blocks)
-        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
-      }),
-    120_000
-  )
+  it("have three programs", () => {
+    const blocks = ["object-store", "s3", "file-system"].flatMap(page)
+    assert.strictEqual(blocks.length, 3)
+  })
 
   for (const name of ["object-store", "file-system"]) {
     it.scopedLive(`runs: ${name}`, () =>

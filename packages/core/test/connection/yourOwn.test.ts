@@ -7,15 +7,11 @@ const root = Path.join(import.meta.dirname, "../..")
 const blocks = Readme.blocksOfGuide(Path.join(root, "../../docs/connections/your-own.md"))
 
 describe("docs/connections/your-own.md", () => {
-  it.scopedLive(
-    "its program is type-checked, runs, and passes the suite of connections",
-    () =>
-      Effect.gen(function* () {
-        assert.strictEqual(blocks.length, 1)
-        const { files, folder } = yield* Readme.write(root, blocks)
-        assert.deepStrictEqual(yield* Readme.compile(root, folder), [])
-        assert.deepStrictEqual(yield* Readme.run(files[0] ?? ""), [])
-      }),
-    300_000
+  it.scopedLive("its program runs, and passes the suite of connections", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(blocks.length, 1)
+      const { files } = yield* Readme.write(root, blocks)
+      assert.deepStrictEqual(yield* Readme.run(files[0] ?? ""), [])
+    })
   )
 })

@@ -1,7 +1,7 @@
 /**
  * A TCP proxy in this process, to be put in front of a server: it resets connections, loses replies to what the server
- * did, falls silent, is slow, cuts what it forwards to pieces, refuses connections and closes them by half. What flows
- * is bytes to it, so TLS passes too.
+ * did, falls silent, is slow, cuts what it forwards to pieces, refuses connections, closes them by half and leaves them half
+ * open. What flows is bytes to it, so TLS passes too.
  */
 import * as Net from "node:net"
 import * as Data from "effect/Data"
@@ -39,8 +39,10 @@ export type Direction = "requests" | "replies"
 export interface FaultProxyCounts {
   /** Connections that were accepted. */
   readonly accepted: number
-  /** Connections that are open. */
+  /** Connections that are open, but for those that are half open. */
   readonly open: number
+  /** Connections that were left half open. */
+  readonly halfOpen: number
   /** Connections that the proxy reset. */
   readonly reset: number
   /** Bytes that were handed on, by direction. */
@@ -82,6 +84,13 @@ export interface FaultProxy {
    * Gives how many there were.
    */
   readonly halfClose: Effect.Effect<number>
+  /**
+   * The peer vanishes without a word, as when its machine or a router in between is gone: what clients say on the
+   * connections that are open is taken and thrown away, and nothing, no FIN and no RST, ever comes back, also not after it is
+   * switched off. New ones are the same as long as it is on. The server behind sees its connections reset. Gives how many
+   * there were.
+   */
+  readonly halfOpen: (on: boolean) => Effect.Effect<number>
   /** Sends new connections to another server, as an address does that moves. Open ones stay where they are. */
   readonly retarget: (server: { readonly host?: string | undefined; readonly port: number }) => Effect.Effect<void>
   /** Switches all faults off. */
@@ -104,6 +113,7 @@ interface Link {
   readonly refresh: () => void
   readonly reset: () => void
   readonly halfClose: () => void
+  readonly vanish: () => void
 }
 
 /** Starts a proxy for the life of the scope. */
@@ -117,9 +127,22 @@ export const make = (options: FaultProxyOptions): Effect.Effect<FaultProxy, Faul
       latency: 0,
       slice: 0,
       resetNew: false,
+      halfOpen: false,
       laterFuse: undefined as number | undefined
     }
-    const counts = { accepted: 0, reset: 0, requestBytes: 0, replyBytes: 0, lostBytes: 0 }
+    /** Sockets of clients whose peer vanished: kept, for to let go of them would tell the client. */
+    const vanished = new Set<Net.Socket>()
+    const counts = { accepted: 0, reset: 0, halfOpen: 0, requestBytes: 0, replyBytes: 0, lostBytes: 0 }
+
+    /** Takes what the client says and never answers, its end included. */
+    const forsake = (client: Net.Socket): void => {
+      counts.halfOpen++
+      vanished.add(client)
+      client.on("close", () => vanished.delete(client))
+      client.removeAllListeners("data")
+      client.removeAllListeners("end")
+      client.resume()
+    }
 
     const open = (client: Net.Socket): void => {
       counts.accepted++
@@ -127,6 +150,10 @@ export const make = (options: FaultProxyOptions): Effect.Effect<FaultProxy, Faul
       if (faults.resetNew) {
         counts.reset++
         client.resetAndDestroy()
+        return
+      }
+      if (faults.halfOpen) {
+        forsake(client)
         return
       }
       client.setNoDelay(true)
@@ -167,6 +194,12 @@ export const make = (options: FaultProxyOptions): Effect.Effect<FaultProxy, Faul
         },
         halfClose: () => {
           if (!client.writableEnded) client.end()
+        },
+        vanish: () => {
+          if (removed || link.spared) return
+          remove()
+          upstream?.resetAndDestroy()
+          forsake(client)
         }
       }
       links.add(link)
@@ -246,7 +279,10 @@ export const make = (options: FaultProxyOptions): Effect.Effect<FaultProxy, Faul
       for (const link of all) link.reset()
       return all.length
     })
-    yield* Effect.acquireRelease(listenFirst(5), () => Effect.zipRight(refuseNow, resetAll))
+    const forget = Effect.sync(() => {
+      for (const client of vanished) client.destroy()
+    })
+    yield* Effect.acquireRelease(listenFirst(5), () => Effect.zipRight(refuseNow, Effect.zipRight(resetAll, forget)))
 
     const refresh = (): void => {
       for (const link of [...links]) link.refresh()
@@ -291,6 +327,14 @@ export const make = (options: FaultProxyOptions): Effect.Effect<FaultProxy, Faul
         for (const link of all) link.halfClose()
         return all.length
       }),
+      halfOpen: (on) =>
+        Effect.sync(() => {
+          faults.halfOpen = on
+          if (!on) return 0
+          const all = [...links].filter((link) => !link.spared)
+          for (const link of all) link.vanish()
+          return all.length
+        }),
       retarget: (other) =>
         Effect.sync(() => {
           target = { host: other.host ?? Machine.host, port: other.port }
@@ -301,6 +345,7 @@ export const make = (options: FaultProxyOptions): Effect.Effect<FaultProxy, Faul
         faults.latency = 0
         faults.slice = 0
         faults.resetNew = false
+        faults.halfOpen = false
         faults.laterFuse = undefined
         for (const link of links) link.fuse = undefined
         refresh()

@@ -18,7 +18,6 @@ import {
 } from "@underlay/core/connection/Connection"
 import * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
 import type * as ExternalClient from "@underlay/core/external/ExternalClient"
-import * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -36,6 +35,7 @@ import * as Client from "../internal/dynamo/client.ts"
 import type * as Expression from "../internal/dynamo/expression.ts"
 import * as Table from "../internal/dynamo/table.ts"
 import type * as Model from "../internal/dynamo/tableModel.ts"
+import * as Transport from "../internal/http/transport.ts"
 
 export { Exact } from "../internal/dynamo/attribute.ts"
 export type { PathOf, ValueAt } from "../internal/dynamo/paths.ts"
@@ -304,20 +304,10 @@ export const make = Effect.fnUntraced(function* (
     })
   }
   const timeout = settings.timeout ?? "10 seconds"
-  const http = yield* Effect.mapError(
-    HttpTransport.make({
-      connections: settings.maxConnections ?? 50,
-      connectTimeout: settings.connectTimeout ?? "5 seconds"
-    }),
-    (error) =>
-      new ConnectionError({
-        reason: error.reason === "MissingDriver" ? "MissingDriver" : "InvalidSettings",
-        ...{ kind: at.kind, connection: name, method: "make" },
-        description: error.description,
-        sent: false,
-        cause: error
-      })
-  )
+  const http = yield* Transport.make(at, {
+    connections: settings.maxConnections ?? 50,
+    connectTimeout: settings.connectTimeout ?? "5 seconds"
+  })
   let active = 0
   const max = settings.maxConnections ?? 50
   const wire = Client.make({

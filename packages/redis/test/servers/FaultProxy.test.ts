@@ -315,3 +315,27 @@ it.scoped("nothing is left when the scope closes: no listener, no connection", (
     yield* becomes(server.connections, (now) => now.open === 0)
   })
 )
+
+it.scoped("halfOpen: what is said is taken and nothing ever comes back, also not when it is switched off", () =>
+  Effect.gen(function* () {
+    const { proxy, server } = yield* standing()
+    const before = yield* dial(proxy)
+    before.send("PING")
+    yield* eventually(() => before.text() === "+PONG\r\n")
+    assert.strictEqual(yield* proxy.halfOpen(true), 1)
+    yield* becomes(server.connections, (now) => now.open === 0)
+    const during = yield* dial(proxy)
+    for (const client of [before, during]) for (let i = 0; i < 1_000; i++) client.send("ECHO", "x".repeat(1_000))
+    // Nobody holds up what they say, though nobody is there.
+    yield* eventually(() => before.socket.writableLength === 0 && during.socket.writableLength === 0)
+    assert.strictEqual(yield* proxy.halfOpen(false), 0)
+    before.socket.end()
+    const after = yield* dial(proxy)
+    after.send("PING")
+    yield* eventually(() => after.text() === "+PONG\r\n")
+    assert.deepStrictEqual([before.text(), during.text()], ["+PONG\r\n", ""])
+    assert.deepStrictEqual([before.ended(), during.ended()], [undefined, undefined])
+    const { halfOpen, open, reset } = yield* proxy.counts
+    assert.deepStrictEqual({ halfOpen, open, reset }, { halfOpen: 2, open: 1, reset: 0 })
+  })
+)

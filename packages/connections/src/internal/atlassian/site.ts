@@ -13,7 +13,7 @@ import {
   type Plane
 } from "@underlay/core/connection/Connection"
 import type * as ExternalClient from "@underlay/core/external/ExternalClient"
-import * as HttpTransport from "@underlay/core/external/HttpTransport"
+import type * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as Chunk from "effect/Chunk"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -24,6 +24,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as HttpConnection from "../http/httpConnection.ts"
+import * as Transport from "../http/transport.ts"
 
 /** A token, or an effect that gives the one of this moment. */
 export type Token = Redacted.Redacted | Effect.Effect<Redacted.Redacted, ConnectionError>
@@ -311,21 +312,11 @@ export const make = Effect.fnUntraced(function* (
   check: (http: HttpConnection.HttpConnection) => Effect.Effect<CheckResult, ConnectionError>
 ): Effect.fn.Return<Site, ConnectionError, Scope.Scope> {
   const base = yield* baseOf(at, settings)
-  const transport = yield* HttpTransport.make({
+  const transport = yield* Transport.make(at, {
     connections: settings.maxConnections ?? 50,
     connectTimeout: settings.connectTimeout ?? "5 seconds",
-    ...(settings.tls === undefined ? {} : { tls: settings.tls })
-  }).pipe(
-    Effect.mapError((error) =>
-      failure(
-        at,
-        error.reason === "MissingDriver" ? "MissingDriver" : "InvalidSettings",
-        "make",
-        error.description,
-        error
-      )
-    )
-  )
+    tls: settings.tls
+  })
   const timeout = settings.timeout ?? "30 seconds"
   const http = yield* HttpConnection.make({
     kind: at.kind,

@@ -18,7 +18,7 @@ import {
 import * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
 import type * as ExternalClient from "@underlay/core/external/ExternalClient"
 import * as ExternalHttp from "@underlay/core/external/ExternalHttp"
-import * as HttpTransport from "@underlay/core/external/HttpTransport"
+import type * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as ErrorClass from "@underlay/core/resilience/ErrorClass"
 import type * as Policy from "@underlay/core/resilience/Policy"
 import * as Timeout from "@underlay/core/resilience/Timeout"
@@ -32,6 +32,7 @@ import * as Redacted from "effect/Redacted"
 import type * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Transport from "./transport.ts"
 
 /** Headers as a service wants them; those that are redacted, and all others, show nowhere. */
 export type RequestHeaders = Readonly<Record<string, string | Redacted.Redacted>>
@@ -153,22 +154,9 @@ export const make = Effect.fnUntraced(function* (
 
   const raw =
     options.client ??
-    (yield* HttpTransport.make({
-      connections: max,
-      connectTimeout: options.connectTimeout ?? "5 seconds",
-      ...(options.tls === undefined ? {} : { tls: options.tls })
-    }).pipe(
-      Effect.mapError(
-        (error) =>
-          new ConnectionError({
-            reason: error.reason === "MissingDriver" ? "MissingDriver" : "InvalidSettings",
-            kind,
-            connection: name,
-            method: "make",
-            description: error.description,
-            cause: error
-          })
-      )
+    (yield* Transport.make(
+      { kind, name },
+      { connections: max, connectTimeout: options.connectTimeout ?? "5 seconds", tls: options.tls }
     ))
   // Its own span would show the whole URL, and on the internal plane there is none.
   const silent = HttpClient.withTracerDisabledWhen(raw, () => true)

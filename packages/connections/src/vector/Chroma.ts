@@ -169,6 +169,9 @@ const errorOf = (status: number, body: unknown): HttpConnection.ServiceError => 
 /** How many ids one request names: each is a variable of SQL there, of which there are 32,766. */
 const idsAtOnce = 10_000
 
+/** How many records that the index has lost are read, where it gave as many as were wanted all the same. */
+const mostMissing = 20_000
+
 const pagesOf = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> =>
   VectorStore.batches(items, { maxCount: size, maxBytes: Number.POSITIVE_INFINITY, sizeOf: () => 0 })
 
@@ -512,39 +515,57 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
       )
   }
 
-  /** With a filter that the server cannot take: everything that passes it is read and measured here. */
-  const searchHere = (collection: Collection, query: VectorStore.Query, limit: number) =>
-    Effect.flatMap(idsOf("query", collection, query.filter), (ids) => {
-      const { metric } = collection
-      const vector = query.vector.map(Math.fround)
-      let best: ReadonlyArray<VectorStore.Match> = []
-      return Effect.as(
-        Effect.forEach(
-          pagesOf(ids, 1_000),
-          (page) =>
-            get("query", collection, { ids: page }, whole).pipe(
-              Effect.flatMap((rows) => recordsOf("query", collection, rows)),
-              Effect.map((records) => {
-                const matches = records.map(({ vector: own, ...record }): VectorStore.Match => {
-                  const distance = VectorStore.distanceOf(metric, own, vector)
-                  const score = VectorStore.scoreOf(metric, distance)
-                  return {
-                    ...record,
-                    score,
-                    distance,
-                    metric,
-                    ...(query.includeVector === true ? { vector: own } : {})
-                  }
-                })
-                best = [...best, ...matches].sort(Remote.nearestFirst).slice(0, limit)
-                return undefined
-              })
-            ),
-          { discard: true }
-        ),
-        null
-      ).pipe(Effect.map(() => best))
+  /** What has these ids, and passes, is read and measured here. */
+  const searchHere = (
+    collection: Collection,
+    query: VectorStore.Query,
+    limit: number,
+    ids: ReadonlyArray<string>,
+    where: string | undefined
+  ): Effect.Effect<ReadonlyArray<VectorStore.Match>, Remote.Fail> => {
+    const { metric } = collection
+    const vector = query.vector.map(Math.fround)
+    const none: ReadonlyArray<VectorStore.Match> = []
+    return Effect.reduce(pagesOf(ids, 1_000), none, (best, page) =>
+      get("query", collection, { ids: page, where }, whole).pipe(
+        Effect.flatMap((rows) => recordsOf("query", collection, rows)),
+        Effect.map((records) => {
+          const matches = records.map(({ vector: own, ...record }): VectorStore.Match => {
+            const distance = VectorStore.distanceOf(metric, own, vector)
+            const score = VectorStore.scoreOf(metric, distance)
+            return { ...record, score, distance, metric, ...(query.includeVector === true ? { vector: own } : {}) }
+          })
+          return [...best, ...matches].sort(Remote.nearestFirst).slice(0, limit)
+        })
+      )
+    )
+  }
+
+  /**
+   * The index has given fewer than it was asked for, as if there were no more. Of vectors that are equal, or nearly so, it
+   * loses some: no link leads to them. So what there is is counted, and where that is more, all of it is measured here:
+   * those that the index gave, too, for the server reckons in 32 bits, and what is equal has to be equally near.
+   */
+  const completed = (
+    collection: Collection,
+    query: VectorStore.Query,
+    limit: number,
+    where: string | undefined,
+    given: ReadonlyArray<VectorStore.Match>
+  ): Effect.Effect<ReadonlyArray<VectorStore.Match>, Remote.Fail> => {
+    // one less near than the nearest is what an index may give, and cheaper than to read that many
+    const isWhole = (missing: number): boolean => missing <= 0 || (missing > mostMissing && given.length >= limit)
+    const byIds = Effect.flatMap(get("query", collection, { where }, []), ({ ids }) => {
+      const found = new Set(given.map(({ id }) => id))
+      const missing = ids.reduce((count, id) => (found.has(id) ? count : count + 1), 0)
+      return isWhole(missing) ? Effect.succeed(given) : searchHere(collection, query, limit, ids, where)
     })
+    return where === undefined
+      ? Effect.flatMap(counted("query", collection), (count) =>
+          isWhole(count - given.length) ? Effect.succeed(given) : byIds
+        )
+      : byIds
+  }
 
   return VectorStore.VectorStore.of({
     capabilities,
@@ -680,8 +701,12 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
           const compiled = query.filter === undefined ? { where: undefined } : ChromaFilter.compile(query.filter)
           return Effect.map(
             compiled === undefined
-              ? searchHere(collection, query, limit)
-              : Remote.nearest(limit, search(collection, query, compiled.where)),
+              ? Effect.flatMap(idsOf("query", collection, query.filter), (ids) =>
+                  searchHere(collection, query, limit, ids, undefined)
+                )
+              : Remote.nearest<Remote.Fail, never>(limit, search(collection, query, compiled.where), (given) =>
+                  completed(collection, query, limit, compiled.where, given)
+                ),
             (matches) =>
               minScore === Number.NEGATIVE_INFINITY ? matches : matches.filter(({ score }) => score >= minScore)
           )

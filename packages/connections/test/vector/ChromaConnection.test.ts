@@ -400,6 +400,76 @@ describe.skipIf(Need.missing("chroma"))(Need.title("Chroma as a connection", "ch
           60_000
         )
 
+        it.scoped(
+          "of vectors that are equal the index loses some: the answer has them all the same",
+          () =>
+            Effect.gen(function* () {
+              const recording = yield* Recording.make
+              const { store } = yield* connect({ plane: "external" })
+              const name = yield* collection(store, { dimensions: 2, metric: "cosine" })
+              const many = 600
+              const records = Array.from({ length: many }, (_, n) => ({
+                id: `r${String(n).padStart(3, "0")}`,
+                vector: [3, 4],
+                metadata: { n },
+                document: `text ${n}`
+              }))
+              yield* store.upsert(name, records)
+              const all = records.map(({ id }) => id)
+              // what the server says of it
+              const made = yield* raw("GET", `${root}/${name}`)
+              const uuid = (made as { readonly id: string }).id
+              const asked = { query_embeddings: [[0.6, 0.8]], n_results: 1_000, include: [] }
+              const given = yield* raw("POST", `${root}/${uuid}/query`, asked)
+              const [seen = []] = (given as { readonly ids: ReadonlyArray<ReadonlyArray<string>> }).ids
+              assert.isBelow(seen.length, many, "the fault that this is about")
+              const lost = all.findIndex((id) => !seen.includes(id))
+
+              const found = (query: Partial<VectorStore.Query>) =>
+                Effect.map(store.query(name, { vector: [3, 4], ...query }), (matches) => matches.map(({ id }) => id))
+              assert.deepStrictEqual(yield* found({ limit: 1_000 }), all)
+              assert.deepStrictEqual(yield* found({ limit: many }), all)
+              assert.deepStrictEqual(yield* found({ limit: many - 1 }), all.slice(0, -1))
+              assert.deepStrictEqual(yield* found({}), all.slice(0, 10))
+              assert.deepStrictEqual(yield* found({ limit: 1_000, minScore: 0.99 }), all)
+              assert.deepStrictEqual(yield* found({ limit: 1_000, vector: [-3, -4], minScore: 0 }), [])
+              const filter = Filter.gte("n", lost)
+              assert.deepStrictEqual(yield* found({ limit: 1_000, filter }), all.slice(lost))
+              assert.deepStrictEqual(yield* found({ limit: 3, filter }), all.slice(lost, lost + 3))
+              const only = yield* store.query(name, {
+                vector: [3, 4],
+                limit: 2,
+                filter: Filter.eq("n", lost),
+                includeVector: true
+              })
+              assert.deepStrictEqual(
+                only.map(({ distance, metric, score, ...rest }) => rest),
+                records.slice(lost, lost + 1)
+              )
+              assert.closeTo(only[0]?.score ?? 0, 1, 1e-6)
+
+              // an answer that is whole has one request after it, which says so; one that may not be the end has none
+              const other = yield* collection(store, { dimensions: 2, metric: "l2" })
+              yield* store.upsert(
+                other,
+                Array.from({ length: 30 }, (_, n) => ({ id: `n${n}`, vector: [n, 0], metadata: { n } }))
+              )
+              const requests = (query: Partial<VectorStore.Query>) =>
+                Effect.gen(function* () {
+                  const before = (yield* recording.spans).length
+                  yield* recording.within(store.query(other, { vector: [0, 0], ...query }))
+                  return (yield* recording.spans)
+                    .slice(before)
+                    .flatMap(({ name, parent }) => (parent._tag === "None" ? [name] : []))
+                })
+              assert.deepStrictEqual(yield* requests({ limit: 29 }), ["Chroma.query"])
+              assert.deepStrictEqual(yield* requests({ limit: 30 }), ["Chroma.query", "Chroma.count"])
+              assert.deepStrictEqual(yield* requests({ limit: 2, filter: Filter.gte("n", 3) }), ["Chroma.query"])
+              assert.deepStrictEqual(yield* requests({ filter: Filter.eq("n", 3) }), ["Chroma.query", "Chroma.get"])
+            }),
+          60_000
+        )
+
         it.scoped("filters that the server breaks on are applied here", () =>
           Effect.gen(function* () {
             const { store } = yield* connect()
@@ -461,10 +531,12 @@ describe.skipIf(Need.missing("chroma"))(Need.title("Chroma as a connection", "ch
               [
                 ["Chroma.get", "client"],
                 ["Chroma.upsert", "client"],
-                ["Chroma.query", "client"]
+                ["Chroma.query", "client"],
+                // that there are no more than the two which the query gave
+                ["Chroma.get", "client"]
               ]
             )
-            assert.strictEqual((yield* recording.lines).length, 3)
+            assert.strictEqual((yield* recording.lines).length, 4)
             const shown = JSON.stringify([spans, yield* recording.lines], (_, value) =>
               typeof value === "bigint" ? String(value) : value instanceof Map ? [...value] : value
             )

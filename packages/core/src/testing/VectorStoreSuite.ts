@@ -883,6 +883,24 @@ const queries = [
     )
   ),
   Suite.test(
+    "of many vectors that are equal none is missing, though an index may not lead to it",
+    withCollection(cosine(2), (store, name) =>
+      Effect.gen(function* () {
+        const all = Array.from({ length: 400 }, (_, n) => `r${String(n).padStart(3, "0")}`)
+        yield* store.upsert(
+          name,
+          all.map((id, n) => ({ id, vector: [3, 4], metadata: { n } }))
+        )
+        const found = (query: Partial<VectorStore.Query>) =>
+          Effect.map(store.query(name, { vector: [3, 4], ...query }), ids)
+        yield* Suite.equal("all", yield* found({ limit: 1_000 }), all)
+        yield* Suite.equal("as many as there are", yield* found({ limit: 400 }), all)
+        const filter = Filter.gte("n", 200)
+        yield* Suite.equal("those that pass", yield* found({ limit: 1_000, filter }), all.slice(200))
+      })
+    )
+  ),
+  Suite.test(
     "impossible requests fail with InvalidRequest",
     withCollection(cosine(2), (store, name) =>
       Effect.gen(function* () {

@@ -140,22 +140,24 @@ export const nearestFirst = (a: VectorStore.Match, b: VectorStore.Match): number
 
 /**
  * The nearest, cut where the port wants it: of those that are as near as the last one, the first by id. A server cuts
- * among them as it likes, so it is asked for one more than needed, and for more again while the cut is among equals.
+ * among them as it likes, so it is asked for one more than needed, and for more again while the cut is among equals. An
+ * answer of fewer than were asked for says that there are no more: `short` sees it and can know better.
  */
 export const nearest = <E, R>(
   limit: number,
-  ask: (limit: number) => Effect.Effect<ReadonlyArray<VectorStore.Match>, E, R>
+  ask: (limit: number) => Effect.Effect<ReadonlyArray<VectorStore.Match>, E, R>,
+  short?: (matches: ReadonlyArray<VectorStore.Match>) => Effect.Effect<ReadonlyArray<VectorStore.Match>, E, R>
 ): Effect.Effect<ReadonlyArray<VectorStore.Match>, E, R> => {
+  const cut = (matches: ReadonlyArray<VectorStore.Match>): ReadonlyArray<VectorStore.Match> =>
+    [...matches].sort(nearestFirst).slice(0, limit)
   const attempt = (asked: number): Effect.Effect<ReadonlyArray<VectorStore.Match>, E, R> =>
     Effect.flatMap(ask(asked), (matches) => {
+      if (matches.length < asked)
+        return short === undefined ? Effect.succeed(cut(matches)) : Effect.map(short(matches), cut)
       const sorted = [...matches].sort(nearestFirst)
       const last = sorted[limit - 1]
       const end = sorted[sorted.length - 1]
-      return matches.length < asked ||
-        last === undefined ||
-        end === undefined ||
-        end.distance !== last.distance ||
-        asked >= mostEquals
+      return last === undefined || end === undefined || end.distance !== last.distance || asked >= mostEquals
         ? Effect.succeed(sorted.slice(0, limit))
         : attempt(Math.min(mostEquals, asked * 4))
     })

@@ -47,7 +47,7 @@ import type {
   TransactionOptions,
   WatchOptions
 } from "../internal/mongo/model.ts"
-import { attempt, makeBackground, within } from "../internal/mongo/operation.ts"
+import { attempt, makeBackground, makeCalls, release, within } from "../internal/mongo/operation.ts"
 import { makePoolCounts } from "../internal/mongo/poolCounts.ts"
 import { run as runTransaction } from "../internal/mongo/runTransaction.ts"
 import * as Transaction from "../internal/mongo/transaction.ts"
@@ -300,10 +300,12 @@ export const make = Effect.fnUntraced(function* (
       : { auth: { username, ...(password === undefined ? {} : { password: Redacted.value(password) }) } })
   }
   const counts = makePoolCounts()
+  const watches = makeCalls(counts)
   const background = makeBackground()
   const transaction = Transaction.makeRef()
 
   const open: Effect.Effect<Client, ConnectionError, Scope.Scope> = Effect.gen(function* () {
+    const calls = makeCalls(counts)
     const mongo = yield* Effect.acquireRelease(
       Effect.try({
         try: () => new driver.MongoClient(Redacted.value(settings.url), options),
@@ -319,8 +321,9 @@ export const make = Effect.fnUntraced(function* (
           })
       }),
       (mongo) =>
-        // Cursors and sessions first; then whatever still waits for an answer is given up.
+        // Who waits for an answer is told, then cursors and sessions are ended; then the rest is given up.
         Effect.gen(function* () {
+          release(calls)
           yield* within(Math.min(1_000, drainTimeout), background.settled())
           const closed = mongo.close(true)
           if ((yield* within(drainTimeout, closed)) === "late") yield* Effect.sync(() => destroy(mongo))
@@ -333,7 +336,7 @@ export const make = Effect.fnUntraced(function* (
       return db.admin().command({ hello: 1 }, { signal })
     })
     const isSet = typeof answer["setName"] === "string" || answer["msg"] === "isdbgrid"
-    return { mongo, db, capabilities: { transactions: isSet, changeStreams: isSet } }
+    return { mongo, db, calls, capabilities: { transactions: isSet, changeStreams: isSet } }
   })
 
   const lifecycle = yield* ConnectionLifecycle.make<Client>({
@@ -343,6 +346,7 @@ export const make = Effect.fnUntraced(function* (
     connect: settings.connect,
     connectTimeout,
     drainTimeout,
+    callsEndWithClient: true,
     healthTimeout: settings.healthTimeout,
     open,
     check: (client) =>
@@ -350,6 +354,9 @@ export const make = Effect.fnUntraced(function* (
     stats: (): Effect.Effect<ConnectionStats> => Effect.sync(counts.read),
     watch: { slowAfter: settings.slowAfter, logLevels: settings.logLevels }
   })
+
+  // Before the drain begins.
+  yield* Effect.addFinalizer(() => Effect.sync(() => release(watches)))
 
   const core: Core = {
     kind: kindName,
@@ -360,6 +367,7 @@ export const make = Effect.fnUntraced(function* (
     background,
     retryWrites: options.retryWrites ?? true,
     counts,
+    watches,
     timeout: millis(settings.operationTimeout, 30_000),
     endTimeout,
     database,
@@ -402,7 +410,7 @@ export const make = Effect.fnUntraced(function* (
       ),
     attempt: (operation, f, options) =>
       operate(core, operationOf(core, operation, true), limitOf(core, options?.timeout), (client, driver) =>
-        f(client.db, driver)
+        f(client.db, { ...driver, signal: driver.signal.toNative() })
       )
   }
   return {

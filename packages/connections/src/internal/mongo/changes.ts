@@ -8,11 +8,12 @@ import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
-import { type Client, type Core, counted, cursorGrace, type Decode, type Operation } from "./core.ts"
+import { Abort } from "./abort.ts"
+import { type Client, type Core, cursorGrace, type Decode, type Operation } from "./core.ts"
 import { codeOf, hasLabel } from "./errors.ts"
 import type { ChangeEvent, DocumentInvalid, ResumeToken, WatchOptions } from "./model.ts"
 import { ChangeStreamHistoryLost } from "./model.ts"
-import { arm, attempt } from "./operation.ts"
+import { arm, attempt, untilReleased } from "./operation.ts"
 
 type Watched = Mongo.ChangeStream<Mongo.Document, Mongo.ChangeStreamDocument<Mongo.Document>>
 
@@ -71,16 +72,18 @@ export const watch = <A>(
 /** A change stream of the driver that is being read. */
 interface Held {
   stream: Watched | undefined
-  controller: AbortController
+  abort: Abort
   /** The request that is under way. */
   pending: Promise<unknown> | undefined
 }
 
-const closeOf = async ({ controller, pending, stream }: Held): Promise<void> => {
+const over = new Error("the change stream is closed")
+
+const closeOf = async ({ abort, pending, stream }: Held): Promise<void> => {
   // As with other cursors: the server answers within `awaited`.
   await Promise.allSettled([pending])
   await stream?.close()
-  controller.abort()
+  abort.abort(over)
 }
 
 const ofClient = <A>(
@@ -99,7 +102,7 @@ const ofClient = <A>(
         Effect.sync(
           (): Held => ({
             stream: undefined,
-            controller: new AbortController(),
+            abort: new Abort(),
             pending: undefined
           })
         ),
@@ -122,7 +125,7 @@ const ofClient = <A>(
                 : startAt !== undefined
                   ? { startAtOperationTime: startAt }
                   : {}
-        const controller = new AbortController()
+        const abort = new Abort()
         const given: Mongo.ChangeStreamOptions & Mongo.Abortable = {
           maxAwaitTimeMS: awaited,
           batchSize: rest.batchSize ?? 1_000,
@@ -131,9 +134,9 @@ const ofClient = <A>(
             ? {}
             : { fullDocumentBeforeChange: rest.fullDocumentBeforeChange }),
           ...from,
-          signal: controller.signal
+          signal: abort
         }
-        held.controller = controller
+        held.abort = abort
         return target.watch([...pipeline], given)
       }
 
@@ -158,7 +161,7 @@ const ofClient = <A>(
         )
       }
 
-      const next = async (stream: Watched, signal: AbortSignal) => {
+      const next = async (stream: Watched, signal: Abort) => {
         arm(Reflect.get(stream, "cursor"), signal)
         const found: Array<Mongo.ChangeStreamDocument<Mongo.Document>> = []
         const first = await stream.tryNext()
@@ -180,11 +183,11 @@ const ofClient = <A>(
           core.timeout + awaited,
           false,
           (signal) => {
-            const pending = counted(core, () => next(stream, signal))
+            const pending = next(stream, signal)
             held.pending = pending
             return pending
           },
-          { controller: held.controller, grace: cursorGrace }
+          { calls: core.watches, abort: held.abort, grace: cursorGrace }
         )
       })
 
@@ -203,7 +206,10 @@ const ofClient = <A>(
             })
           }
           if (!mayResume(error)) return Effect.fail(error)
-          return Effect.mapError(Effect.asVoid(driver.next(error)), () => error)
+          return Effect.raceFirst(
+            Effect.mapError(Effect.asVoid(driver.next(error)), () => error),
+            untilReleased(operation.at, core.watches)
+          )
         })
 
       const pull: Effect.Effect<

@@ -5,6 +5,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as SchemaAST from "effect/SchemaAST"
 import type * as Mongo from "mongodb"
+import { type Batch, taker } from "./core.ts"
 import { DocumentInvalid } from "./model.ts"
 
 /** Where a value is not as the schema wants it, and what the schema wants there. Never the value. */
@@ -52,6 +53,8 @@ const isIssues = (
 ): issues is ReadonlyArray<ParseResult.ParseIssue> => Array.isArray(issues)
 
 export interface Codec<A> {
+  /** Decodes what a batch of a cursor holds: see `taker`. */
+  readonly take: (onSkipped: (() => void) | undefined) => (found: ReadonlyArray<Mongo.Document>) => Batch<A>
   readonly decode: (document: Mongo.Document) => Either.Either<A, DocumentInvalid>
   readonly encode: (document: unknown) => Either.Either<Mongo.Document, DocumentInvalid>
   /** For documents that get their `_id` when they are stored. */
@@ -124,6 +127,8 @@ export const make = <A, I>(collection: string, schema: Schema.Schema<A, I>): Cod
   const decode = ParseResult.decodeUnknownEither(schema)
   const encode = ParseResult.encodeUnknownEither(schema)
   const encodeNew = ParseResult.encodeUnknownEither(Schema.make<unknown, unknown>(withoutId(schema.ast)))
+  const decodingId = invalid(collection, "decode", "_id")
+  const encodingId = invalid(collection, "encode", "_id")
   const id = idOf(schema.ast)
   const idSchema = id === undefined ? undefined : Schema.make<unknown, unknown>(id)
   const decodeId = idSchema === undefined ? undefined : ParseResult.decodeUnknownEither(idSchema)
@@ -132,30 +137,28 @@ export const make = <A, I>(collection: string, schema: Schema.Schema<A, I>): Cod
     isDocument(value)
       ? Either.right(value)
       : Either.left(new DocumentInvalid({ collection, direction: "encode", path: "", expected: "a document" }))
+  const decodeOne = (document: Mongo.Document): Either.Either<A, DocumentInvalid> => {
+    const decoded = decode(document)
+    return Either.isRight(decoded) ? Either.right(decoded.right) : Either.left(decoding(decoded.left))
+  }
   return {
-    decode: (document) => {
-      const decoded = decode(document)
-      return Either.isRight(decoded) ? Either.right(decoded.right) : Either.left(decoding(decoded.left))
-    },
+    take: (onSkipped) => taker(decodeOne, onSkipped),
+    decode: decodeOne,
     encode: (document) => Either.flatMap(Either.mapLeft(encode(document), encoding), asDocument),
     encodeNew: (document) => Either.flatMap(Either.mapLeft(encodeNew(document), encoding), asDocument),
-    decodeId: (value) =>
-      decodeId === undefined
-        ? Either.right(value)
-        : Either.mapLeft(decodeId(value), invalid(collection, "decode", "_id")),
-    encodeId: (value) =>
-      encodeId === undefined
-        ? Either.right(value)
-        : Either.mapLeft(encodeId(value), invalid(collection, "encode", "_id"))
+    decodeId: (value) => (decodeId === undefined ? Either.right(value) : Either.mapLeft(decodeId(value), decodingId)),
+    encodeId: (value) => (encodeId === undefined ? Either.right(value) : Either.mapLeft(encodeId(value), encodingId))
   }
 }
 
 /** For collections without a schema: documents as the driver has them. */
 export const plain: Codec<Mongo.Document> = {
+  take: () => (found) => ({ documents: found, invalid: undefined }),
   decode: Either.right,
   encode: (document) => (isDocument(document) ? Either.right(document) : Either.right({})),
-  // the driver writes the _id into what it is given
-  encodeNew: (document) => Either.right(isDocument(document) ? { ...document } : {}),
+  // the driver writes an _id into what it is given, where there is none
+  encodeNew: (document) =>
+    Either.right(isDocument(document) ? (document["_id"] == null ? { ...document } : document) : {}),
   decodeId: Either.right,
   encodeId: Either.right
 }

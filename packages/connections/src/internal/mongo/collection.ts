@@ -62,7 +62,7 @@ export const make = <A, I extends object>(
   let seen: { readonly client: Client; readonly collection: Documents } | undefined
   let skipped = 0
   const skip = options.invalid === "skip" ? () => void skipped++ : undefined
-  const take = taker(codec.decode, skip)
+  const take = codec.take(skip)
 
   const of = (client: Client): Documents => {
     if (seen?.client === client) return seen.collection
@@ -108,15 +108,11 @@ export const make = <A, I extends object>(
     grace?: number
   ): Effect.Effect<B, ConnectionError> => {
     const limit = limitOf(core, settings?.timeout ?? options.timeout)
-    const comment = settings?.comment === undefined ? {} : { comment: settings.comment }
-    return operate(
-      core,
-      operation,
-      limit,
-      (client, driver, told) =>
-        f(of(client), { ...driver, ...comment, ...(operation.write ? {} : { maxTimeMS: maxTimeMS(limit) }) }, told),
-      grace
-    )
+    const more = {
+      ...(settings?.comment === undefined ? {} : { comment: settings.comment }),
+      ...(operation.write ? {} : { maxTimeMS: maxTimeMS(limit) })
+    }
+    return operate(core, operation, limit, (client, driver, told) => f(of(client), { ...driver, ...more }, told), grace)
   }
 
   const refuse = (operation: Operation, description: string) =>

@@ -9,9 +9,10 @@ import * as FiberRef from "effect/FiberRef"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
+import { Abort } from "./abort.ts"
 import type { At } from "./errors.ts"
 import type { DocumentInvalid } from "./model.ts"
-import { arm, attempt, type Background, type Told, within } from "./operation.ts"
+import { arm, attempt, type Background, type Calls, type Told, within } from "./operation.ts"
 import type { PoolCounts } from "./poolCounts.ts"
 import * as Transaction from "./transaction.ts"
 
@@ -24,6 +25,7 @@ export interface Client {
   readonly mongo: Mongo.MongoClient
   readonly db: Mongo.Db
   readonly capabilities: Capabilities
+  readonly calls: Calls
 }
 
 export interface Core {
@@ -36,6 +38,8 @@ export interface Core {
   /** Whether the driver sends writes once more by itself. */
   readonly retryWrites: boolean
   readonly counts: PoolCounts
+  /** The change streams: they have no end, so the release of the connection does not wait for one. */
+  readonly watches: Calls
   /** Milliseconds: for an operation, and for what ends a transaction. */
   readonly timeout: number
   readonly endTimeout: number
@@ -45,7 +49,7 @@ export interface Core {
 
 /** What every operation of the driver is given. */
 export interface DriverOptions {
-  readonly signal: AbortSignal
+  readonly signal: Abort
   readonly session?: Mongo.ClientSession
 }
 
@@ -87,16 +91,6 @@ const callOptions = (core: Core, operation: Operation, limit: number, inTransact
   ...(core.external ? { timeout: Duration.millis(limit) } : {})
 })
 
-/** Uses a socket, or waits for one. */
-export const counted = async <A>(core: Core, f: () => Promise<A>): Promise<A> => {
-  core.counts.enter()
-  try {
-    return await f()
-  } finally {
-    core.counts.leave()
-  }
-}
-
 /** One operation, in the transaction of its fiber if there is one. */
 export const operate = <A>(
   core: Core,
@@ -110,18 +104,20 @@ export const operate = <A>(
       operation.at.method,
       (client) =>
         transaction === undefined
-          ? attempt(
-              operation.at,
-              limit,
-              operation.write,
-              (signal, told) => counted(core, () => f(client, { signal }, told)),
-              { grace, resends: operation.write && core.retryWrites }
-            )
+          ? attempt(operation.at, limit, operation.write, (signal, told) => f(client, { signal }, told), {
+              calls: client.calls,
+              grace,
+              resends: operation.write && core.retryWrites
+            })
           : Transaction.alone(
               transaction,
               operation.at,
-              attempt(operation.at, limit, operation.write, (signal, told) =>
-                counted(core, () => f(client, { signal, session: transaction.session }, told))
+              attempt(
+                operation.at,
+                limit,
+                operation.write,
+                (signal, told) => f(client, { signal, session: transaction.session }, told),
+                { calls: client.calls }
               )
             ),
       callOptions(core, operation, limit, transaction !== undefined)
@@ -144,7 +140,8 @@ export const documents = <A>(
       Effect.succeed(
         core.lifecycle.stream(
           operation.at.method,
-          (client) => ofCursor(core, operation, limit, transaction, (options) => open(client, options), take),
+          (client) =>
+            ofCursor(core, client.calls, operation, limit, transaction, (options) => open(client, options), take),
           callOptions(core, operation, limit, transaction !== undefined)
         )
       )
@@ -164,7 +161,7 @@ export const cursorGrace = 5_000
 
 /** A cursor that is being read. */
 interface Held {
-  readonly controller: AbortController
+  readonly abort: Abort
   cursor: Mongo.AbstractCursor<Mongo.Document> | undefined
   /** The request that is under way. */
   pending: Promise<unknown> | undefined
@@ -181,6 +178,7 @@ const closeOf = async ({ cursor, pending }: Held): Promise<void> => {
 
 const ofCursor = <A>(
   core: Core,
+  calls: Calls,
   operation: Operation,
   limit: number,
   transaction: Transaction.Transaction | undefined,
@@ -190,7 +188,7 @@ const ofCursor = <A>(
   Stream.unwrapScoped(
     Effect.map(
       Effect.acquireRelease(
-        Effect.sync((): Held => ({ controller: new AbortController(), cursor: undefined, pending: undefined })),
+        Effect.sync((): Held => ({ abort: new Abort(), cursor: undefined, pending: undefined })),
         (held) => {
           if (held.cursor === undefined) return Effect.void
           const closing = Effect.suspend(() => {
@@ -206,26 +204,27 @@ const ofCursor = <A>(
         let invalid: DocumentInvalid | undefined
         let ended = false
         let last = false
+        const more = async (signal: Abort): Promise<ReadonlyArray<Mongo.Document> | undefined> => {
+          if (held.cursor === undefined) {
+            held.cursor = open(transaction === undefined ? { signal } : { signal, session: transaction.session })
+            arm(held.cursor, signal)
+          }
+          if (!(await held.cursor.hasNext())) return undefined
+          const found = held.cursor.readBufferedDocuments()
+          // The server has said that these are all: nobody has to be asked again.
+          last = held.cursor.closed
+          return found
+        }
         const fetch = attempt(
           operation.at,
           limit,
           false,
           (signal) => {
-            const pending = counted(core, async () => {
-              if (held.cursor === undefined) {
-                held.cursor = open(transaction === undefined ? { signal } : { signal, session: transaction.session })
-                arm(held.cursor, signal)
-              }
-              if (!(await held.cursor.hasNext())) return undefined
-              const found = held.cursor.readBufferedDocuments()
-              // The server has said that these are all: nobody has to be asked again.
-              last = held.cursor.closed
-              return found
-            })
+            const pending = more(signal)
             held.pending = pending
             return pending
           },
-          { controller: held.controller, grace: transaction === undefined ? cursorGrace : undefined }
+          { calls, abort: held.abort, grace: transaction === undefined ? cursorGrace : undefined }
         )
         const next = transaction === undefined ? fetch : Transaction.alone(transaction, operation.at, fetch)
         const pull: Effect.Effect<Chunk.Chunk<A>, Option.Option<ConnectionError | DocumentInvalid>> = Effect.suspend(

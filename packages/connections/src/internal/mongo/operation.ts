@@ -4,6 +4,7 @@
  */
 import { ConnectionError } from "@underlay/core/connection/Connection"
 import * as Effect from "effect/Effect"
+import { Abort } from "./abort.ts"
 import { type At, toConnectionError } from "./errors.ts"
 
 const interrupted = new Error("the operation was interrupted")
@@ -41,9 +42,55 @@ export const timeoutError = (at: At, millis: number, write: boolean): Connection
     description: `no answer within ${millis} ms${write ? ": whether it was done is not known" : ""}`
   })
 
+/** The operations of one client that are under way. */
+export interface Calls {
+  /** One operation more, or less, that needs a socket. */
+  readonly enter: () => void
+  readonly leave: () => void
+  /** Those who wait for an answer, each with what ends that. */
+  readonly waiting: Set<() => void>
+  /** From the moment on at which the client is released. */
+  released: boolean
+}
+
+export const makeCalls = (counts: { readonly enter: () => void; readonly leave: () => void }): Calls => ({
+  enter: counts.enter,
+  leave: counts.leave,
+  waiting: new Set(),
+  released: false
+})
+
+/** Nobody gets an answer any more: at once, also those who cannot be interrupted. */
+export const release = (calls: Calls): void => {
+  calls.released = true
+  for (const end of [...calls.waiting]) end()
+}
+
+const releasedError = (at: At, sent: boolean): ConnectionError =>
+  new ConnectionError({
+    reason: "Closed",
+    kind: at.kind,
+    connection: at.name,
+    method: at.method,
+    description: "the connection was released",
+    ...(sent ? {} : { sent })
+  })
+
+/** Fails once these are released, for those who wait for nothing of the driver. */
+export const untilReleased = (at: At, calls: Calls): Effect.Effect<never, ConnectionError> =>
+  Effect.async((resume) => {
+    const end = (): void => resume(Effect.fail(releasedError(at, true)))
+    if (calls.released) {
+      end()
+      return
+    }
+    calls.waiting.add(end)
+    return Effect.sync(() => calls.waiting.delete(end))
+  })
+
 /** What an operation can be told. */
 export interface Told {
-  readonly signal: AbortSignal
+  readonly signal: Abort
   /** Whether nobody waits for it any more. */
   readonly abandoned: () => boolean
 }
@@ -53,44 +100,64 @@ export interface Told {
  * says nothing from holding the socket.
  *
  * An interruption aborts it at once, or after `grace` milliseconds: what opens a cursor is let finish where that is
- * quick, for an answer that is lost would leave the cursor open on the server.
+ * quick, for an answer that is lost would leave the cursor open on the server. The release of its client does the same, and
+ * fails it with `Closed`.
  */
 export const attempt = <A>(
   at: At,
   limit: number,
   write: boolean,
-  f: (signal: AbortSignal, told: Told) => Promise<A>,
+  f: (signal: Abort, told: Told) => Promise<A>,
   options: {
-    readonly controller?: AbortController | undefined
+    readonly calls?: Calls | undefined
+    readonly abort?: Abort | undefined
     readonly grace?: number | undefined
     /** The driver may send it once more by itself: what kept the repetition from being sent says nothing of the first. */
     readonly resends?: boolean | undefined
   } = {}
 ): Effect.Effect<A, ConnectionError> =>
   Effect.async<A, ConnectionError>((resume) => {
-    const controller = options.controller ?? new AbortController()
+    const { calls, grace } = options
+    if (calls?.released === true) {
+      resume(Effect.fail(releasedError(at, false)))
+      return
+    }
+    const signal = options.abort ?? new Abort()
     let abandoned = false
-    let timer = setTimeout(() => {
-      resume(timeoutError(at, limit, write))
+    const abandon = (): void => {
+      clearTimeout(timer)
+      calls?.waiting.delete(end)
       abandoned = true
-      controller.abort(late)
+      if (grace === undefined) signal.abort(interrupted)
+      else timer = setTimeout(() => signal.abort(interrupted), grace)
+    }
+    const end = (): void => {
+      resume(Effect.fail(releasedError(at, true)))
+      abandon()
+    }
+    let timer = setTimeout(() => {
+      resume(Effect.fail(timeoutError(at, limit, write)))
+      calls?.waiting.delete(end)
+      abandoned = true
+      signal.abort(late)
     }, limit)
-    start(() => f(controller.signal, { signal: controller.signal, abandoned: () => abandoned })).then(
+    calls?.waiting.add(end)
+    calls?.enter()
+    start(() => f(signal, { signal, abandoned: () => abandoned })).then(
       (value) => {
         clearTimeout(timer)
+        calls?.leave()
+        calls?.waiting.delete(end)
         resume(Effect.succeed(value))
       },
       (thrown) => {
         clearTimeout(timer)
+        calls?.leave()
+        calls?.waiting.delete(end)
         resume(Effect.fail(toConnectionError(at, thrown, options.resends)))
       }
     )
-    return Effect.sync(() => {
-      clearTimeout(timer)
-      abandoned = true
-      if (options.grace === undefined) controller.abort(interrupted)
-      else timer = setTimeout(() => controller.abort(interrupted), options.grace)
-    })
+    return Effect.sync(abandon)
   })
 
 /** What the driver throws at once is a rejection like others. */

@@ -8,7 +8,7 @@ import * as FiberRef from "effect/FiberRef"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import type * as Mongo from "mongodb"
-import { type Client, type Core, counted, operationOf } from "./core.ts"
+import { type Client, type Core, operationOf } from "./core.ts"
 import { codeOf, hasLabel, isLost } from "./errors.ts"
 import { CommitOutcomeUnknown, type TransactionOptions } from "./model.ts"
 import { attempt, within } from "./operation.ts"
@@ -38,30 +38,43 @@ export const run = <A, E, R>(
   options: TransactionOptions = {}
 ): Effect.Effect<A, E | ConnectionError | CommitOutcomeUnknown, R> =>
   FiberRef.getWith(core.transaction, (outer) =>
-    outer !== undefined && !outer.over
-      ? join(core, outer, effect)
-      : core.lifecycle.connection.use((client) =>
-          client.capabilities.transactions
-            ? Effect.flatMap(Schedule.driver(options.schedule ?? growing(options.retries ?? 10)), (driver) => {
-                const loop: Effect.Effect<A, E | ConnectionError | CommitOutcomeUnknown, R> = Effect.flatMap(
-                  once(core, client, effect, options),
-                  (outcome) =>
-                    outcome._tag === "Done"
-                      ? outcome.exit
-                      : Effect.matchEffect(driver.next(undefined), {
-                          onFailure: () => outcome.exit,
-                          onSuccess: () => loop
-                        })
-                )
-                return loop
-              })
-            : failure(
-                core,
-                "Unsupported",
-                "transactions need a replica set or a sharded cluster, and this server is neither"
-              )
-        )
+    outer !== undefined && !outer.over ? join(core, outer, effect) : Effect.suspend(() => begin(core, effect, options))
   )
+
+const begin = <A, E, R>(
+  core: Core,
+  effect: Effect.Effect<A, E, R>,
+  options: TransactionOptions
+): Effect.Effect<A, E | ConnectionError | CommitOutcomeUnknown, R> => {
+  const asked: Asked = { attempts: 0, pending: undefined, answered: true }
+  let committed: Exit.Exit<A, E> | undefined
+  const used = core.lifecycle.connection.use((client) =>
+    client.capabilities.transactions
+      ? Effect.flatMap(Schedule.driver(options.schedule ?? growing(options.retries ?? 10)), (driver) => {
+          const onCommitted = (exit: Exit.Exit<A, E>): void => {
+            committed = exit
+          }
+          const loop: Effect.Effect<A, E | ConnectionError | CommitOutcomeUnknown, R> = Effect.flatMap(
+            once(core, client, effect, options, asked, onCommitted),
+            (outcome) =>
+              outcome._tag === "Done"
+                ? outcome.exit
+                : Effect.matchEffect(driver.next(undefined), {
+                    onFailure: () => outcome.exit,
+                    onSuccess: () => loop
+                  })
+          )
+          return loop
+        })
+      : failure(core, "Unsupported", "transactions need a replica set or a sharded cluster, and this server is neither")
+  )
+  // Who is not waited for any longer by the release is told so at once, whatever has become of COMMIT.
+  return Effect.catchAll(used, (error): Effect.Effect<A, E | ConnectionError | CommitOutcomeUnknown> => {
+    if (!(error instanceof ConnectionError) || error.reason !== "Closed") return Effect.fail(error)
+    if (committed !== undefined) return committed
+    return asked.answered ? Effect.fail(error) : Effect.fail(unknownOutcome(core, asked, error))
+  })
+}
 
 /** MongoDB has no savepoints: where an inner one fails, what it wrote can only go with the outer one. */
 const join = <A, E, R>(core: Core, outer: Transaction, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -79,7 +92,9 @@ const once = <A, E, R>(
   core: Core,
   client: Client,
   effect: Effect.Effect<A, E, R>,
-  options: TransactionOptions
+  options: TransactionOptions,
+  asked: Asked,
+  onCommitted: (exit: Exit.Exit<A, E>) => void
 ): Effect.Effect<Outcome<A, E>, never, R> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
@@ -101,8 +116,10 @@ const once = <A, E, R>(
       // Read after that, for it may have failed.
       const doom = transaction.doom as Transaction["doom"]
       if (Exit.isSuccess(exit) && doom === undefined && Option.isSome(last)) {
-        const asked: Asked = { pending: undefined }
-        const committed = yield* Effect.exit(commit(core, session, asked))
+        asked.attempts = 0
+        asked.pending = undefined
+        const committed = yield* Effect.exit(commit(core, client, session, asked))
+        if (Exit.isSuccess(committed)) onCommitted(exit)
         yield* end(core, session, asked.pending)
         if (Exit.isSuccess(committed)) return done<A, E>("Done", exit)
         const again = committed.cause._tag === "Fail" && isTransient(causeOf(committed.cause.error))
@@ -122,10 +139,18 @@ const once = <A, E, R>(
 
 const causeOf = (error: unknown): unknown => (error instanceof ConnectionError ? error.cause : undefined)
 
-/** The COMMIT that was sent last. */
+/** The COMMIT of the attempt that is under way. */
 interface Asked {
+  /** How often it was sent. */
+  attempts: number
+  /** The one that was sent last. */
   pending: Promise<unknown> | undefined
+  /** False from when it is sent until it is known what became of it. */
+  answered: boolean
 }
+
+const unknownOutcome = (core: Core, { attempts }: Asked, { cause }: ConnectionError) =>
+  new CommitOutcomeUnknown({ connection: core.name, attempts, ...(cause === undefined ? {} : { cause }) })
 
 /**
  * Rolls back what is not committed, and gives the session back. A COMMIT that has no answer yet keeps the session: while
@@ -156,12 +181,12 @@ const maybeDone = (error: ConnectionError): boolean => {
 
 const commit = (
   core: Core,
+  { calls }: Client,
   session: Mongo.ClientSession,
   asked: Asked
 ): Effect.Effect<void, ConnectionError | CommitOutcomeUnknown> => {
   const operation = operationOf(core, "commitTransaction", true)
   return Effect.flatMap(Clock.currentTimeMillis, (began) => {
-    let attempts = 0
     let unknown = false
     const next: Effect.Effect<void, ConnectionError | CommitOutcomeUnknown> = Effect.flatMap(
       Clock.currentTimeMillis,
@@ -169,36 +194,47 @@ const commit = (
         Effect.catchAll(
           core.lifecycle.call(
             operation.at.method,
-            () => {
-              attempts++
-              return attempt(operation.at, Math.max(1, core.endTimeout - (now - began)), true, () => {
-                const pending = counted(core, () => session.commitTransaction())
-                asked.pending = pending
-                return pending
-              })
-            },
+            () =>
+              attempt(
+                operation.at,
+                Math.max(1, core.endTimeout - (now - began)),
+                true,
+                () => {
+                  asked.attempts++
+                  asked.answered = false
+                  const pending = session.commitTransaction()
+                  asked.pending = pending
+                  return pending
+                },
+                { calls }
+              ),
             { idempotent: false, attributes: operation.attributes, spanName: operation.spanName, timeout: false }
           ),
           (error) => {
-            const outcomeUnknown = () =>
-              new CommitOutcomeUnknown({
-                connection: core.name,
-                attempts,
-                ...(error.cause === undefined ? {} : { cause: error.cause })
-              })
+            const failed = () => {
+              if (unknown) return Effect.fail(unknownOutcome(core, asked, error))
+              asked.answered = true
+              return Effect.fail(error)
+            }
             const notSent = error.sent === false
-            if (maybeDone(error)) unknown = true
-            else if (!notSent) return Effect.fail(unknown ? outcomeUnknown() : error)
+            // The connection was released, and what was sent had no answer.
+            const released = error.reason === "Closed" && !notSent && !asked.answered
+            if (released || maybeDone(error)) unknown = true
+            else if (!notSent) return failed()
             // The driver's own promise has not ended, so it cannot be asked again.
             const hangs = error.reason === "Timeout" && error.cause === undefined
             return Effect.flatMap(Clock.currentTimeMillis, (now) =>
-              hangs || attempts >= 5 || now - began >= core.endTimeout
-                ? Effect.fail(unknown ? outcomeUnknown() : error)
-                : Effect.zipRight(Effect.sleep(50 * 2 ** attempts), next)
+              released || hangs || asked.attempts >= 5 || now - began >= core.endTimeout
+                ? failed()
+                : Effect.zipRight(Effect.sleep(50 * 2 ** asked.attempts), next)
             )
           }
         )
     )
-    return next
+    return Effect.tap(next, () =>
+      Effect.sync(() => {
+        asked.answered = true
+      })
+    )
   })
 }

@@ -33,6 +33,7 @@ import * as Stream from "effect/Stream"
 import * as HttpConnection from "../internal/http/httpConnection.ts"
 import * as ChromaFilter from "../internal/vector/chromaFilter.ts"
 import * as ChromaRecord from "../internal/vector/chromaRecord.ts"
+import * as FloatText from "../internal/vector/floatText.ts"
 import * as Remote from "../internal/vector/remoteStore.ts"
 
 /**
@@ -463,7 +464,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
       })
       const embeddings = base64
         ? JSON.stringify(batch.map(({ vector }) => Remote.encodeFloats(vector)))
-        : JSON.stringify(batch.map(({ vector }) => vector))
+        : `[${batch.map(({ vector }) => FloatText.write(vector)).join(",")}]`
       // a document cannot be taken away: it is made empty, and the shape says that there is none
       const documents = JSON.stringify(batch.map(({ record }) => record.document ?? ""))
       return ask(
@@ -487,7 +488,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
       ...(query.includeVector === true ? ["embeddings"] : [])
     ])
     const head =
-      `{"query_embeddings":[${JSON.stringify(normalised ? Remote.unit(query.vector) : query.vector)}],"include":${include}` +
+      `{"query_embeddings":[${FloatText.write(normalised ? Remote.unit(query.vector) : query.vector)}],"include":${include}` +
       `${where === undefined ? "" : `,"where":${where}`}`
     return (limit: number) =>
       ask("query", collection, "query", `${head},"n_results":${limit}}`).pipe(

@@ -30,6 +30,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as HttpConnection from "../internal/http/httpConnection.ts"
+import * as FloatText from "../internal/vector/floatText.ts"
 import * as QdrantFilter from "../internal/vector/qdrantFilter.ts"
 import * as Remote from "../internal/vector/remoteStore.ts"
 
@@ -230,23 +231,23 @@ const sent = (vector: ReadonlyArray<number>, metric: VectorStore.Metric): Sent =
   }
 }
 
-/** A record as a point. */
+/** A record as a point, in JSON. */
 const pointOf = (
   record: VectorStore.StoredRecord,
   metric: VectorStore.Metric,
   idOf: (id: string) => string | number
-): unknown => {
+): string => {
   const { kept, vector } = sent(record.vector, metric)
-  return {
-    id: idOf(record.id),
-    vector,
-    payload: {
-      [idKey]: record.id,
-      [QdrantFilter.metadataKey]: payloadMetadata(record.metadata),
-      ...(record.document === undefined ? {} : { [documentKey]: record.document }),
-      ...kept
-    }
+  const payload = {
+    [idKey]: record.id,
+    [QdrantFilter.metadataKey]: payloadMetadata(record.metadata),
+    ...(record.document === undefined ? {} : { [documentKey]: record.document }),
+    ...kept
   }
+  return (
+    `{"id":${JSON.stringify(idOf(record.id))},"vector":${FloatText.write(vector)},` +
+    `"payload":${JSON.stringify(payload)}}`
+  )
 }
 
 /** What a record takes in JSON, rather too much than too little. */
@@ -502,8 +503,8 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
     const squares = metric === "cosine" ? squaresOf(query.vector) : 1
     const efSearch = settings.efSearch ?? collection.efSearch
     const threshold = thresholdOf(metric, minScore)
-    const head = JSON.stringify({
-      query: isMeasurable(squares) ? query.vector : shortened(query.vector, squares),
+    const vector = isMeasurable(squares) ? query.vector : shortened(query.vector, squares)
+    const rest = JSON.stringify({
       with_payload: metric === "cosine" && query.includeVector !== true ? { exclude: [vectorKey, scaleKey] } : true,
       with_vector: query.includeVector === true,
       ...(query.filter === undefined ? {} : { filter: QdrantFilter.compile(query.filter) }),
@@ -513,7 +514,8 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
         : efSearch === undefined
           ? {}
           : { params: { hnsw_ef: efSearch } })
-    }).slice(0, -1)
+    }).slice(1, -1)
+    const head = `{"query":${FloatText.write(vector)},${rest}`
     return (limit: number) =>
       send("Qdrant.query", "POST", pathOf(name, "/points/query"), `${head},"limit":${limit}}`, twice).pipe(
         Effect.flatMap((answer) => pointsOf("query", name, Remote.at(resultOf(answer), "points"))),
@@ -672,7 +674,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
                 "Qdrant.upsert",
                 "PUT",
                 pathOf(name, "/points?wait=true"),
-                JSON.stringify({ points: batch.map((record) => pointOf(record, collection.metric, idOf)) }),
+                `{"points":[${batch.map((record) => pointOf(record, collection.metric, idOf)).join(",")}]}`,
                 twice
               ).pipe(
                 Effect.flatMap((answer) => completed("upsert", name, answer)),

@@ -1,6 +1,7 @@
 /** The statements of a vector store on pgvector: one a batch of records, one a search. */
 import * as TextSearch from "@underlay/core/storage/TextSearch"
 import type * as VectorStore from "@underlay/core/storage/VectorStore"
+import * as FloatText from "./floatText.ts"
 import { compile } from "./pgFilter.ts"
 
 /** How the vectors of a collection are searched: all of them, by an index, or by one of half the precision. */
@@ -45,23 +46,6 @@ export const index = (
       ? `((${half(collection, "embedding")}) halfvec_${classes[collection.metric]})`
       : `(embedding vector_${classes[collection.metric]})`
   return `using hnsw ${on} with (m = ${Math.trunc(m)}, ef_construction = ${Math.trunc(efConstruction)})`
-}
-
-// One unit in the last place of a 64-bit number, doubled to be on the safe side.
-const nearly = 2 ** -51
-
-/**
- * A vector as the server reads it: the nearest 32-bit floats. It takes the decimal digits of the 64-bit numbers to the
- * nearest ones itself, as `Math.fround` takes the numbers, unless one lies in the very middle of two; then the 32-bit ones
- * are written, which takes twice the digits.
- */
-export const written = (vector: ReadonlyArray<number>): string => {
-  for (let i = 0; i < vector.length; i++) {
-    const value = vector[i] ?? 0
-    const margin = value * nearly
-    if (Math.fround(value + margin) !== Math.fround(value - margin)) return JSON.stringify(vector.map(Math.fround))
-  }
-  return JSON.stringify(vector)
 }
 
 /** The server prints as few digits as tell a 32-bit float from its neighbours. */
@@ -175,7 +159,7 @@ const nearest = (collection: Collection, columns: string, where: string, limit: 
 
 /** The records nearest to a vector: id, metadata, document, distance and, if asked for, embedding. */
 export const query = (collection: Collection, query: VectorStore.Query, limit: number): Statement => {
-  const params: Array<unknown> = [written(query.vector)]
+  const params: Array<unknown> = [FloatText.write(query.vector)]
   const columns = `id, metadata, document${query.includeVector === true ? ", embedding::text as embedding" : ""}`
   return {
     sql: nearest(collection, columns, condition(query.filter, params), String(Math.trunc(limit)), limit),
@@ -264,7 +248,7 @@ export interface HybridStatement {
  */
 export const hybrid = (collection: Collection, query: HybridStatement): Statement => {
   const { candidates, includeVector, k, limit, minScore, textWeight, vectorWeight, words } = query
-  const params: Array<unknown> = [written(query.vector)]
+  const params: Array<unknown> = [FloatText.write(query.vector)]
   const where = condition(query.filter, params)
   const float = (value: number) => `$${params.push(value)}::float8`
   const threshold =

@@ -11,6 +11,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import { isPersistent } from "../sql/client.ts"
 import { toConnectionError } from "../sql/sqlState.ts"
+import * as FloatText from "./floatText.ts"
 import * as Statements from "./pgStatements.ts"
 import type { PgVectorOptions } from "./pgVectorOptions.ts"
 
@@ -316,7 +317,7 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
       const sorted = [...checked].sort((a, b) => VectorStore.compareIds(a.id, b.id))
       const rows = sorted.map(
         ({ document, id, metadata, vector }) =>
-          [id, Statements.written(vector), JSON.stringify(metadata), document ?? null] as const
+          [id, FloatText.write(vector), JSON.stringify(metadata), document ?? null] as const
       )
       const all = VectorStore.batches(rows, {
         maxCount: batchRecords,

@@ -421,8 +421,11 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
 
   const submit = (request: Request, done: (outcome: Outcome) => void): (() => void) => {
     const job: Job = jobOf(request, (error) => {
+      const { query } = job
+      // Whoever holds the job need not hold its rows.
+      job.query = undefined
       if (error !== undefined) done(error)
-      else done(job.query instanceof StatementQuery ? job.query.result : nothing)
+      else done(query instanceof StatementQuery ? query.result : nothing)
     })
     enqueue(job, request.timeout)
     return () => abandon(job)

@@ -170,13 +170,17 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
     // One callback and no scope: this is the way of most statements.
     const direct = (pool: Pick<Pool<S>, "request">, request: Request): Effect.Effect<Result, SqlError> =>
       Effect.uninterruptibleMask((restore) => {
+        // The rows are kept no longer than until somebody is told: what these closures hold lives into the old generation,
+        // and a thousand rows that get there cost as much as to read them.
         let settled: Outcome | undefined
+        let over = false
         let listener: ((effect: Effect.Effect<Result, SqlError>) => void) | undefined
         let lease: Lease<S> | undefined
         let cancel: (() => void) | undefined
         const settle = (outcome: Outcome): void => {
-          settled = outcome
-          listener?.(outcomeOf(outcome))
+          over = true
+          if (listener === undefined) settled = outcome
+          else listener(outcomeOf(outcome))
         }
         const withdraw = pool.request((granted) => {
           if (granted instanceof ConnectionError) return settle(granted)
@@ -197,7 +201,7 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
           {
             onSuccess: Effect.succeed,
             onFailure: (cause) => {
-              if (settled === undefined) {
+              if (!over) {
                 cancel?.()
                 if (lease === undefined) withdraw()
                 else lease.release()

@@ -71,11 +71,12 @@ export interface Session {
 /** Runs a statement. When it is interrupted it does not wait, where the backend can cancel. */
 export const run = (session: Session, request: Request): Effect.Effect<Result, ConnectionError> => {
   const effect = Effect.uninterruptibleMask((restore) => {
+    // Kept no longer than until somebody is told, so that rows do not live into the old generation.
     let settled: Outcome | undefined
     let listener: ((effect: Effect.Effect<Result, ConnectionError>) => void) | undefined
     const cancel = session.submit(request, (outcome) => {
-      settled = outcome
-      listener?.(asEffect(outcome))
+      if (listener === undefined) settled = outcome
+      else listener(asEffect(outcome))
     })
     if (settled !== undefined) return asEffect(settled)
     const waiting = Effect.async<Result, ConnectionError>((resume) => {

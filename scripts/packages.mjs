@@ -1,6 +1,7 @@
 // Packs every package as it would be published and checks what a user would get: publint, are-the-types-wrong, and a
 // consumer outside the workspace that installs the archives, type-checks them without skipLibCheck and runs, on a
-// redis-server of its own where the machine has one.
+// redis-server of its own where the machine has one. It runs on this Node, and on each of those given.
+// node scripts/packages.mjs [path of another node]...
 import { spawn, spawnSync } from "node:child_process"
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
@@ -106,10 +107,12 @@ const redis = async () => {
 }
 const url = await redis()
 const { REDIS_URL: _, ...environment } = process.env
-process.stdout.write(
-  step("run the consumer", process.execPath, [join(consumer, "build", "main.js")], {
-    cwd: consumer,
-    env: url === undefined ? environment : { ...environment, REDIS_URL: url }
-  })
-)
+for (const node of [process.execPath, ...process.argv.slice(2)]) {
+  process.stdout.write(
+    step(`run the consumer by ${node}`, node, [join(consumer, "build", "main.js")], {
+      cwd: consumer,
+      env: url === undefined ? environment : { ...environment, REDIS_URL: url }
+    })
+  )
+}
 rmSync(folder, { recursive: true, force: true })

@@ -541,35 +541,49 @@ export const make = Effect.fnUntraced(function* <Client>(
       : down("Unknown", Cause.isInterruptedOnly(outcome.value.cause) ? "the check was interrupted" : "the check died")
   })
 
-  const health: Effect.Effect<CheckResult> = Effect.flatMap(
-    Effect.suspend(() => {
-      if (phase !== "open") return Effect.succeed(down("Closed", "it is released already"))
-      if (asking !== undefined) return Deferred.await(asking)
-      const asked = Deferred.unsafeMake<CheckResult>(FiberId.none)
-      asking = asked
-      background(
-        look.pipe(
-          Effect.onExit((exit) =>
-            Effect.suspend(() => {
-              asking = undefined
-              const result = Exit.isSuccess(exit) ? exit.value : down("Unknown", "the check was interrupted")
-              if (phase === "open") seen = result.status === "down" ? "down" : "ready"
-              return Deferred.succeed(asked, result)
-            })
-          ),
-          Effect.exit,
-          Effect.asVoid
-        )
+  const answered: Effect.Effect<CheckResult> = Effect.suspend(() => {
+    if (phase !== "open") return Effect.succeed(down("Closed", "it is released already"))
+    if (asking !== undefined) return Deferred.await(asking)
+    const asked = Deferred.unsafeMake<CheckResult>(FiberId.none)
+    asking = asked
+    background(
+      look.pipe(
+        Effect.onExit((exit) =>
+          Effect.suspend(() => {
+            asking = undefined
+            const result = Exit.isSuccess(exit) ? exit.value : down("Unknown", "the check was interrupted")
+            if (phase === "open") seen = result.status === "down" ? "down" : "ready"
+            return Deferred.succeed(asked, result)
+          })
+        ),
+        Effect.exit,
+        Effect.asVoid
       )
-      return Deferred.await(asked)
-    }),
-    (result) =>
-      Effect.gen(function* () {
-        const { acquire: _, ...counts } = yield* stats
-        const circuit = external?.breaker === undefined ? {} : { circuit: yield* external.breaker.state }
-        return { ...result, details: { state: stateNow(), ...counts, ...circuit, ...result.details } }
-      })
-  )
+    )
+    return Deferred.await(asked)
+  })
+
+  /** The counts, where they are there before the time of a check that began then is over. */
+  const countedBy = (began: number): Effect.Effect<Partial<ConnectionStats>> =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) =>
+      Effect.map(
+        Effect.exit(
+          Effect.timeoutOption(
+            Effect.disconnect(stats),
+            Duration.max(Duration.subtract(healthTimeout, Duration.millis(now - began)), Duration.millis(1))
+          )
+        ),
+        (exit) => (Exit.isSuccess(exit) ? Option.getOrElse(exit.value, () => ({})) : {})
+      )
+    )
+
+  const health: Effect.Effect<CheckResult> = Effect.gen(function* () {
+    const began = yield* Clock.currentTimeMillis
+    const result = yield* answered
+    const { acquire: _, ...counts } = yield* countedBy(began)
+    const circuit = external?.breaker === undefined ? {} : { circuit: yield* external.breaker.state }
+    return { ...result, details: { state: stateNow(), ...counts, ...circuit, ...result.details } }
+  })
 
   const stateNow = (): State => (phase === "open" ? seen : phase)
 

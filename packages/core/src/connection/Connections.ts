@@ -99,6 +99,8 @@ export interface ConnectionsOptions {
   readonly healthTimeout?: Duration.DurationInput | undefined
   /** How long the result of a health check answers for: 1 s by default. */
   readonly healthCacheFor?: Duration.DurationInput | undefined
+  /** How long the release of the registry waits for a connection that is being made and cannot be stopped: 5 s by default. */
+  readonly drainTimeout?: Duration.DurationInput | undefined
   /** Is told how each connection was released. */
   readonly onDrained?: ((report: DrainReport) => Effect.Effect<void>) | undefined
 }
@@ -112,9 +114,11 @@ export interface ConnectionsOptions {
  *   its callers all get the error, and the next one builds again. A caller that is interrupted leaves the build to
  *   those who still wait for it. The connection is built with the registry's own references, never the caller's.
  * - `list`, `stats` and `health` tell of what is open. Health asks all of them at once, each within its timeout; a result
- *   answers for a while, and who asks while it is being found waits for that one.
+ *   answers for a while, and who asks while it is being found waits for that one. Whose counts are not there within the
+ *   same timeout is not among the `stats`.
  * - `invalidate` takes a connection out of the registry: who holds it keeps it, the next caller gets a new one.
  * - `drain` releases everything at once, also what is held, and tells how that went; afterwards the registry is closed.
+ *   What is being made is stopped; where that cannot be within the drain timeout, it is released once it is made.
  * - `reports` are how the last hundred connections were released.
  *
  * @since 0.1.0
@@ -172,6 +176,7 @@ interface Entry {
  */
 export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, options?: ConnectionsOptions) {
   const healthTimeout = Duration.decode(options?.healthTimeout ?? "2 seconds")
+  const drainTimeout = Duration.decode(options?.drainTimeout ?? "5 seconds")
   const healthCacheFor = Duration.toMillis(options?.healthCacheFor ?? "1 second")
   const registered = new Map(kinds.map((kind) => [kind.kind, kind]))
   const entries = new Map<string, Entry>()
@@ -200,6 +205,8 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
     Effect.suspend(() => {
       if (!open.delete(entry)) return Effect.void
       leave(entry)
+      // One that is still being made, and could not be stopped, has who waits for it told; what it makes then is released.
+      if (!entry.settled) Deferred.unsafeDone(entry.built, Exit.fail(tooLate(entry)))
       entry.idling?.unsafeInterruptAsFork(FiberId.none)
       entry.idling = undefined
       return Effect.ensuring(Effect.zipRight(Scope.close(entry.scope, Exit.void), told(entry)), gone(entry))
@@ -227,6 +234,9 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
   yield* Effect.addFinalizer(() => closeAll)
   // Builds and idle timers run with the references of the registry. This is released before the entries are.
   const run = yield* FiberSet.makeRuntime<never, void, never>()
+  const building = yield* Scope.make()
+  const runBuild = yield* Scope.extend(FiberSet.makeRuntime<never, void, never>(), building)
+  yield* Effect.addFinalizer(() => within(drainTimeout, Scope.close(building, Exit.void)))
   // Released first: once builds are being stopped, none may be begun, for nobody would run it.
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
@@ -236,6 +246,9 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
 
   const failure = (reason: "Closed" | "Unsupported", kind: string, name: string, description: string) =>
     new ConnectionError({ reason, kind, connection: name, method: "get", description })
+
+  const tooLate = ({ kind, name }: Entry) =>
+    failure("Closed", kind, name, "the registry was released while it was made")
 
   const build = (entry: Entry, kind: AnyKind): Effect.Effect<void> =>
     Effect.suspend(() => {
@@ -249,14 +262,12 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
       Effect.onExit((exit) => {
         entry.settled = true
         entry.building = undefined
-        if (Exit.isSuccess(exit)) {
+        if (Exit.isSuccess(exit) && open.has(entry)) {
           entry.connection = exit.value
           return Deferred.done(entry.built, exit)
         }
         // Only a release stops a build; who still waits for it was not interrupted himself.
-        const told = Cause.isInterrupted(exit.cause)
-          ? Exit.fail(failure("Closed", entry.kind, entry.name, "the registry was released while it was made"))
-          : exit
+        const told = Exit.isSuccess(exit) || Cause.isInterrupted(exit.cause) ? Exit.fail(tooLate(entry)) : exit
         // It leaves the registry before its callers hear of the failure: who comes after them builds anew.
         return Effect.ensuring(close(entry), Deferred.done(entry.built, told))
       }),
@@ -285,7 +296,7 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
     }
     entries.set(key, entry)
     open.add(entry)
-    const fiber = run(build(entry, kind))
+    const fiber = runBuild(build(entry, kind))
     if (!entry.settled) entry.building = fiber
     return entry
   })
@@ -368,8 +379,17 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
     [...open].flatMap((entry) => (entry.connection === undefined ? [] : [[entry, entry.connection] as const]))
 
   const stats = Effect.suspend(() =>
-    Effect.forEach(built(), ([entry, connection]) =>
-      Effect.map(connection.stats, (found): NamedStats => ({ name: entry.name, kind: entry.kind, ...found }))
+    Effect.map(
+      Effect.forEach(
+        built(),
+        ([{ kind, name }, connection]) =>
+          Effect.map(
+            Effect.exit(Timeout.within(connection.stats, { duration: healthTimeout, service: name })),
+            (exit): ReadonlyArray<NamedStats> => (Exit.isSuccess(exit) ? [{ name, kind, ...exit.value }] : [])
+          ),
+        { concurrency: "unbounded" }
+      ),
+      (all) => all.flat()
     )
   )
 
@@ -439,7 +459,7 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
       closed = true
       // Builds are stopped; their own exits close them.
       const builds = [...open].flatMap(({ building }) => (building === undefined ? [] : [building]))
-      return Effect.map(Effect.zipRight(Fiber.interruptAll(builds), closeAll), (entries) =>
+      return Effect.map(Effect.zipRight(within(drainTimeout, Fiber.interruptAll(builds)), closeAll), (entries) =>
         entries.flatMap(({ report }) => (report === undefined ? [] : [report]))
       )
     })
@@ -469,6 +489,15 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
   })
 })
 
+/** Waits for it no longer than that; it goes on. On a fiber of its own, for this one may be one that was interrupted. */
+const within = (limit: Duration.Duration, effect: Effect.Effect<unknown>): Effect.Effect<void> =>
+  Effect.asVoid(
+    Effect.flatMap(
+      Effect.forkDaemon(Effect.interruptible(Effect.timeoutOption(Effect.disconnect(effect), limit))),
+      Fiber.await
+    )
+  )
+
 /**
  * The registry of `kinds` as a layer: `Connections.layer([Postgres.kind, PGlite.kind])`. What is open is released, all
  * at once, when the layer is.
@@ -481,7 +510,7 @@ export const layer = (kinds: ReadonlyArray<AnyKind>, options?: ConnectionsOption
 
 /**
  * The registry, made where everything that the configuration has settings for can be read: every missing and every wrong
- * field of every connection is reported at once, when the program starts.
+ * field of every connection, and every name that is no setting, is reported at once, when the program starts.
  *
  * @since 0.1.0
  * @category layers
@@ -508,7 +537,8 @@ export const declared: (
 
 /**
  * Reads all settings that the configuration has, or those of the connections that are wanted, and makes nothing of them.
- * Fails with every missing and every wrong field of all of them; `problems` lists these.
+ * Fails with every missing and every wrong field of all of them, and with every name that is no setting of its kind (where
+ * the kind has a schema); `problems` lists these.
  *
  * @since 0.1.0
  * @category accessors

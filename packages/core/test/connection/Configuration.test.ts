@@ -281,6 +281,67 @@ describe("Connections: configuration", () => {
     })
   )
 
+  it.effect("validate reports names that are no settings, with what was perhaps meant", () =>
+    Effect.gen(function* () {
+      const given = {
+        connections: {
+          store: {
+            ...complete,
+            timout: "hush",
+            tls: { ca: "PEM", prot: "hush" },
+            billing: { url, urk: "hush" },
+            none: {}
+          },
+          orders: { kind: "store", url, maxConections: "hush", xyzzy: { deep: "hush", deeper: "hush" } },
+          jobs: { kind: "queue", host: "h", port: 1, token, Token: token, hosts: ["hush"] }
+        }
+      }
+      assert.sameMembers(
+        [...(yield* problemsOf(Connections.validate([store, queue]), given))],
+        [
+          "connections.store.timout: there is no such setting (did you mean timeout?)",
+          "connections.store.tls.prot: there is no such setting (did you mean port?)",
+          "connections.store.billing.urk: there is no such setting (did you mean url?)",
+          "connections.orders.maxConections: there is no such setting (did you mean maxConnections?)",
+          "connections.orders.xyzzy: there is no such setting",
+          "connections.jobs.hosts: there is no such setting (did you mean host?)"
+        ]
+      )
+      // What takes any name takes any name, and of a kind without a schema nothing is known.
+      const bare = Connection.kind({ ...store, kind: "bare", schema: undefined })
+      const right = { connections: { store: complete, bare: { url, anything: "x" } } }
+      yield* reading(Connections.validate([store, bare]), right)
+    })
+  )
+
+  it.effect("validate finds names that are no settings in the environment, which takes names apart", () =>
+    Effect.gen(function* () {
+      const provider = (texts: Readonly<Record<string, string>>) =>
+        ConfigProvider.fromMap(new Map(Object.entries(texts)), { pathDelim: "_" }).pipe(ConfigProvider.constantCase)
+      const right = {
+        CONNECTIONS_ORDERS_KIND: "store",
+        CONNECTIONS_ORDERS_URL: url,
+        CONNECTIONS_ORDERS_MAX_CONNECTIONS: "3",
+        CONNECTIONS_ORDERS_TLS_CA: "PEM",
+        CONNECTIONS_ORDERS_LABELS_TEAM: "blue",
+        CONNECTIONS_ORDERS_HOSTS: "a,b"
+      }
+      yield* Effect.withConfigProvider(Connections.validate([store, queue]), provider(right))
+      const error = yield* Effect.flip(
+        Effect.withConfigProvider(
+          Connections.validate([store, queue]),
+          provider({ ...right, CONNECTIONS_ORDERS_MAX_CONECTIONS: "hush", CONNECTIONS_ORDERS_TIMOUT: "hush" })
+        )
+      )
+      const problems = Connections.problems(error)
+      assert.deepStrictEqual(
+        problems.map(({ message }) => message),
+        ["there is no such setting (did you mean maxConnections?)", "there is no such setting (did you mean timeout?)"]
+      )
+      assert.notInclude(JSON.stringify(problems), "hush")
+    })
+  )
+
   it.effect("validate of those that are wanted looks at no other", () =>
     Effect.gen(function* () {
       const wanted = [

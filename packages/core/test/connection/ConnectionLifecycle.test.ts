@@ -440,6 +440,42 @@ describe("ConnectionLifecycle", () => {
       }).pipe(Effect.scoped)
     )
 
+    it.effect("answers in its budget though the counts never come, or cannot", () =>
+      Effect.gen(function* () {
+        const it = yield* other
+        const counts = yield* Ref.make<Effect.Effect<Connection.ConnectionStats>>(Effect.never)
+        const { connection } = yield* ConnectionLifecycle.make({
+          ...it.options,
+          healthTimeout: "1 seconds",
+          stats: () => Effect.flatten(Ref.get(counts))
+        })
+        const gate = yield* Deferred.make<void>()
+        for (const hanging of [Effect.never, Effect.uninterruptible(Effect.never)]) {
+          yield* Ref.set(counts, hanging)
+          // What the check leaves of the time is theirs.
+          yield* Ref.set(it.check, Effect.as(Effect.sleep("400 millis"), undefined))
+          const fiber = yield* Effect.fork(connection.health)
+          yield* TestClock.adjust("999 millis")
+          assert.isTrue(Option.isNone(yield* Fiber.poll(fiber)))
+          yield* TestClock.adjust("1 millis")
+          assert.deepStrictEqual(yield* Fiber.join(fiber), { status: "up", details: { state: "ready" } })
+        }
+        // There at once, they are told also where the check took all of the time.
+        yield* Ref.set(counts, Effect.succeed({ total: 3, idle: 1, inUse: 2, waiting: 0 }))
+        yield* Ref.set(it.check, Effect.as(Deferred.await(gate), undefined))
+        const late = yield* Effect.fork(connection.health)
+        yield* TestClock.adjust("1 seconds")
+        const told = yield* Fiber.join(late)
+        assert.strictEqual(told.status, "down")
+        assert.strictEqual(told.details?.["total"], 3)
+        yield* Deferred.succeed(gate, undefined)
+        yield* turns
+        yield* Ref.set(it.check, Effect.void)
+        yield* Ref.set(counts, Effect.dieMessage("a bug"))
+        assert.deepStrictEqual(yield* connection.health, { status: "up", details: { state: "ready" } })
+      }).pipe(Effect.scoped)
+    )
+
     it.effect("who asks and is interrupted does not stop it for the others", () =>
       Effect.gen(function* () {
         const it = yield* other

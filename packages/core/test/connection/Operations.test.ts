@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import {
   Config,
+  type Context,
   Deferred,
   Effect,
   Exit,
@@ -181,6 +182,80 @@ describe("Connections: operations", () => {
       assert.deepStrictEqual(yield* connections.drain, [])
       assert.isTrue(Exit.isFailure(yield* Fiber.join(waiting)))
       assert.strictEqual(yield* Ref.get(stopped), 1)
+    })
+  )
+
+  it.scoped(
+    "drain, and the release of the registry, wait a bounded time for what cannot be stopped while it is built",
+    () =>
+      Effect.gen(function* () {
+        const released = yield* Ref.make<ReadonlyArray<string>>([])
+        const go = yield* Deferred.make<void>()
+        const kind = Connection.kind<never, undefined>({
+          kind: "stubborn",
+          settings: Config.succeed(undefined),
+          make: (name) =>
+            Effect.zipRight(
+              Effect.acquireRelease(Deferred.await(go), () => Ref.update(released, (all) => [...all, name])),
+              Effect.never
+            )
+        })
+        const ends = {
+          drain: (connections: Context.Tag.Service<Connections.Connections>) => Effect.asVoid(connections.drain),
+          close: (_: unknown, scope: Scope.CloseableScope) => Scope.close(scope, Exit.void)
+        }
+        for (const [name, end] of Object.entries(ends)) {
+          const scope = yield* Scope.make()
+          const connections = yield* Scope.extend(Connections.make([kind], { drainTimeout: "3 seconds" }), scope)
+          const waiting = yield* Effect.fork(Effect.flip(Effect.scoped(connections.get(kind, name))))
+          yield* turns
+          const ending = yield* Effect.fork(end(connections, scope))
+          yield* TestClock.adjust("2999 millis")
+          assert.isTrue(Option.isNone(yield* Fiber.poll(ending)), name)
+          yield* TestClock.adjust("1 millis")
+          yield* Fiber.join(ending)
+          const error = yield* Fiber.join(waiting)
+          assert.strictEqual(error._tag === "ConnectionError" ? error.reason : undefined, "Closed")
+          assert.deepStrictEqual(yield* connections.list, [])
+          yield* Effect.fork(Scope.close(scope, Exit.void))
+          yield* TestClock.adjust("3 seconds")
+        }
+        assert.deepStrictEqual(yield* Ref.get(released), [])
+        // What they made in the end is nobody's, and is released.
+        yield* Deferred.succeed(go, undefined)
+        yield* turns
+        assert.deepStrictEqual(yield* Ref.get(released), Object.keys(ends))
+      })
+  )
+
+  it.scoped("stats: whose counts do not come is left out in time, and delays nobody", () =>
+    Effect.gen(function* () {
+      const counts: Readonly<Record<string, Effect.Effect<Connection.ConnectionStats>>> = {
+        good: Effect.succeed({ total: 2, idle: 1, inUse: 1, waiting: 0 }),
+        hanging: Effect.uninterruptible(Effect.never),
+        slow: Effect.as(Effect.sleep("900 millis"), { total: 1, idle: 1, inUse: 0, waiting: 0 }),
+        bad: Effect.dieMessage("a bug")
+      }
+      const { kind } = yield* checkable
+      const counting = Connection.kind({
+        ...kind,
+        make: (name, settings) =>
+          Effect.map(kind.make(name, settings), (connection) => ({
+            ...connection,
+            stats: counts[name] ?? connection.stats
+          }))
+      })
+      const connections = yield* Connections.make([counting], { healthTimeout: "1 seconds" })
+      for (const name of Object.keys(counts)) yield* connections.get(counting, name)
+      const fiber = yield* Effect.fork(connections.stats)
+      yield* TestClock.adjust("1 seconds")
+      assert.deepStrictEqual(
+        (yield* Fiber.join(fiber)).map(({ name, total }) => [name, total]),
+        [
+          ["good", 2],
+          ["slow", 1]
+        ]
+      )
     })
   )
 

@@ -12,6 +12,7 @@ import * as Option from "effect/Option"
 import type * as ConfirmationCache from "../../state/ConfirmationCache.ts"
 import type * as SignupCache from "../../state/SignupCache.ts"
 import type { FirstTier, Options } from "../cache/model.ts"
+import { nearest } from "../settings/nearest.ts"
 import { canonical } from "../settings/settingsEnvironment.ts"
 import * as Ttl from "../ttl.ts"
 
@@ -263,7 +264,7 @@ export const unknown = (
               ? problemAt(
                   path,
                   name,
-                  `there is no such setting${nearest(name, names)}; those of ${what} are ${[...names.keys()].join(", ")}`
+                  `there is no such setting${nearest(name, names.keys())}; those of ${what} are ${[...names.keys()].join(", ")}`
                 )
               : Effect.succeed([])
           )
@@ -278,45 +279,6 @@ const stands = (path: ReadonlyArray<string>, name: string): Effect.Effect<boolea
     onSuccess: () => true,
     onFailure: (error) => !ConfigError.isMissingDataOnly(error)
   })
-
-/** The name that was perhaps meant. */
-const nearest = (name: string, names: Names): string => {
-  const wanted = canonical(name)
-  let best: string | undefined
-  let least = Math.max(2, Math.floor(wanted.length / 3)) + 1
-  for (const one of names.keys()) {
-    const other = canonical(one)
-    const steps = other.startsWith(wanted) && wanted.length > 2 ? 1 : distance(wanted, other)
-    if (steps < least) {
-      least = steps
-      best = one
-    }
-  }
-  return best === undefined ? "" : ` (did you mean ${best}?)`
-}
-
-/** In how many steps one text becomes another: letters put in, left out, replaced or swapped with the next. */
-const distance = (a: string, b: string): number => {
-  let before: Array<number> = []
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const swapped = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
-      next.push(
-        Math.min(
-          (row[j] ?? 0) + 1,
-          (next[j - 1] ?? 0) + 1,
-          (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1),
-          swapped ? (before[j - 2] ?? 0) + 1 : Number.POSITIVE_INFINITY
-        )
-      )
-    }
-    before = row
-    row = next
-  }
-  return row[b.length] ?? 0
-}
 
 /** Every problem of a configuration, each with its path, and without its value. */
 export const problemsOf = (error: ConfigError.ConfigError): ReadonlyArray<string> => {

@@ -11,6 +11,7 @@ import * as JSONSchema from "effect/JSONSchema"
 import * as Option from "effect/Option"
 import type * as AST from "effect/SchemaAST"
 import type { AnyKind } from "../../connection/Connection.ts"
+import * as UnknownSettings from "./unknownSettings.ts"
 
 const root = "connections"
 
@@ -72,6 +73,42 @@ const settingNames = (kind: AnyKind): ReadonlyArray<string> | undefined => {
   const found = kind.schema === undefined ? undefined : struct(kind.schema.ast)
   return found?.propertySignatures.map((property) => canonical(String(property.name)))
 }
+
+/** Whether there is a value at exactly this path. An empty table of JSON is an empty text. */
+const isValue = (path: ReadonlyArray<string>): Effect.Effect<boolean> =>
+  Effect.match(nestedAt(Config.string(), path), {
+    onSuccess: (text) => text !== "",
+    onFailure: (error) => !ConfigError.isMissingDataOnly(error)
+  })
+
+/** What stands at a place, as deep as settings go; tables with nothing in them are nothing. */
+const standsAt = (path: ReadonlyArray<string>, depth = 6): Effect.Effect<ReadonlyArray<UnknownSettings.Named>> =>
+  Effect.gen(function* () {
+    const found: Array<UnknownSettings.Named> = []
+    for (const one of depth === 0 ? [] : yield* namesAt(path)) {
+      const below = yield* standsAt([...path, one], depth - 1)
+      // Of a list each element is a name.
+      if (below.length > 0 || (yield* isValue([...path, one]))) found.push({ name: one.replace(/\[\d+\]$/, ""), below })
+    }
+    return found
+  })
+
+/** What is among the settings of a connection and is none of its kind. */
+const unknownIn = (kind: AnyKind, name: string): Effect.Effect<ReadonlyArray<ConfigError.ConfigError>> =>
+  Effect.gen(function* () {
+    const known = kind.schema === undefined ? undefined : UnknownSettings.knownOf(kind.schema.ast)
+    const path = yield* Effect.option(placeOf(kind.kind, name))
+    if (known === undefined || Option.isNone(path)) return []
+    const stands = yield* standsAt(path.value)
+    const names = [...known.keys()].map(canonical)
+    const own = stands.filter(
+      ({ below, name: one }) =>
+        canonical(one) !== "kind" &&
+        // Tables in the one that has the name of the kind are further connections of it.
+        (name !== kind.kind || below.length === 0 || names.some((setting) => setting.startsWith(canonical(one))))
+    )
+    return UnknownSettings.unknown(path.value, own, known)
+  })
 
 interface Found {
   readonly kind: string
@@ -135,6 +172,7 @@ export const validate = (
       }
       const settings = yield* Effect.either(settingsOf(known, name))
       if (Either.isLeft(settings)) all.push(settings.left)
+      all.push(...(yield* unknownIn(known, name)))
     }
     return yield* both(all)
   })

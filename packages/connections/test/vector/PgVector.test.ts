@@ -5,7 +5,7 @@ import { ConnectionSuite, Recording, Suite, VectorStoreSuite } from "@underlay/c
 import * as Need from "@underlay/servers/Need"
 import * as PgVectorServer from "@underlay/servers/PgVectorServer"
 import type * as PostgresServer from "@underlay/servers/PostgresServer"
-import { ConfigProvider, Context, Duration, Effect, Fiber, Layer, Redacted, Schedule, Stream } from "effect"
+import { Clock, ConfigProvider, Context, Duration, Effect, Fiber, Layer, Redacted, Schedule, Stream } from "effect"
 import * as PGlite from "../../src/database/PGlite.ts"
 import * as Postgres from "../../src/database/Postgres.ts"
 import * as PgVector from "../../src/vector/PgVector.ts"
@@ -95,6 +95,66 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector on PostgreSQL", "
         }).pipe(Effect.scoped)
       )
     })
+
+    it.effect(
+      "what another process made of a collection is found out: its dimensions, its metric, all of the tables",
+      () =>
+        Effect.gen(function* () {
+          const { sql, store } = yield* another({ prefix: "anew", textSearch: true })
+          const other = yield* another({ prefix: "anew", textSearch: false })
+          const ids = (matches: ReadonlyArray<VectorStore.Match>) => matches.map(({ id }) => id)
+          yield* store.ensureCollection("anew", plane)
+          yield* store.upsert("anew", [{ id: "a", vector: [1, 0] }])
+          yield* other.store.dropCollection("anew")
+          yield* other.store.ensureCollection("anew", { dimensions: 3, metric: "dot" })
+          // the vector has the dimensions of now, and not those that are remembered
+          yield* store.upsert("anew", [{ id: "b", vector: [1, 0, 0] }])
+          yield* other.store.dropCollection("anew")
+          yield* other.store.ensureCollection("anew", { dimensions: 4, metric: "l2" })
+          assert.deepStrictEqual(yield* store.query("anew", { vector: [1, 0, 0, 0] }), [])
+          const wrong = yield* Effect.flip(store.query("anew", { vector: [1, 0, 0] }))
+          assert.strictEqual(wrong.reason, "DimensionMismatch")
+          yield* other.store.dropCollection("anew")
+          assert.strictEqual((yield* Effect.flip(store.count("anew"))).reason, "CollectionNotFound")
+
+          // The numbers of tables begin anew where the list of collections does.
+          yield* store.ensureCollection("first", plane)
+          yield* store.upsert("first", [{ id: "a", vector: [1, 0], document: "words" }])
+          const restore = (shape: VectorStore.CollectionShape) =>
+            Effect.gen(function* () {
+              for (const { table } of yield* sql<{
+                readonly table: string
+              }>`select tablename as table from pg_tables where tablename like 'anew\\_%'`) {
+                yield* sql.unsafe(`drop table ${table}`)
+              }
+              const made = yield* another({ prefix: "anew", textSearch: false })
+              for (let n = 0; n < 8; n++) {
+                const name = n === number - 1 ? "first" : `other${n}`
+                yield* made.store.ensureCollection(name, shape)
+              }
+            })
+          const [{ number = 0 } = {}] = yield* sql<{
+            readonly number: number
+          }>`select id as number from anew_collections where name = 'first'`
+          assert.isTrue(number >= 1 && number <= 8)
+          yield* restore({ dimensions: 3, metric: "cosine" })
+          yield* store.upsert("first", [{ id: "b", vector: [1, 0, 0], document: "words" }])
+          assert.deepStrictEqual(ids(yield* store.query("first", { vector: [1, 0, 0] })), ["b"])
+          yield* restore({ dimensions: 3, metric: "dot" })
+          yield* store.upsert("first", [{ id: "c", vector: [2, 0, 0] }])
+          const clock = yield* Effect.clock
+          const later: Clock.Clock = {
+            [Clock.ClockTypeId]: Clock.ClockTypeId,
+            unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis() + 31_000,
+            currentTimeMillis: Effect.map(clock.currentTimeMillis, (now) => now + 31_000),
+            unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
+            currentTimeNanos: clock.currentTimeNanos,
+            sleep: (duration) => clock.sleep(duration)
+          }
+          const [match] = yield* Effect.withClock(store.query("first", { vector: [2, 0, 0] }), later)
+          assert.deepStrictEqual([match?.metric, match?.score], ["dot", 4])
+        }).pipe(Effect.scoped)
+    )
 
     it.effect("ten stores that start at once on an empty database make one list of collections", () =>
       Effect.gen(function* () {

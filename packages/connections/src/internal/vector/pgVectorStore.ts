@@ -4,6 +4,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import type { ConnectionError } from "@underlay/core/connection/Connection"
 import * as VectorStore from "@underlay/core/storage/VectorStore"
 import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -52,6 +53,17 @@ const fromSql = (method: string, error: SqlError, collection?: string): VectorSt
       return VectorStore.fromConnectionError(method, failure, collection)
   }
 }
+
+const noTable = "42P01"
+
+/** Other dimensions than the table has (22000), or columns that it has not (42703). */
+const otherShape = new Set([noTable, "22000", "42703"])
+
+/** The collection is another than the one that was remembered. */
+const isOutdated = (error: Fail): boolean =>
+  error._tag === "SqlError" ? otherShape.has(codeOf(error)) : error.reason === "DimensionMismatch"
+
+const maxAge = 30_000
 
 const quote = (name: string): string => `"${name.replace(/"/g, '""')}"`
 
@@ -113,7 +125,7 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
     const inSchema = (name: string): string =>
       options.schema === undefined ? quote(name) : `${quote(options.schema)}.${quote(name)}`
     const registry = inSchema(`${prefix}_collections`)
-    const known = new Map<string, Collection>()
+    const known = new Map<string, { readonly collection: Collection; readonly at: number }>()
     let hasHnsw = false
     let isSetUp = false
 
@@ -251,15 +263,19 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
     })
 
     const lookUp = (name: string): Effect.Effect<Collection | undefined, SqlError> =>
-      Effect.map(sql.unsafe<CollectionRow>(`select * from ${registry} where name = $1`, [name]), ([row]) => {
-        if (row === undefined) {
-          known.delete(name)
-          return undefined
-        }
-        const collection = collectionOf(row)
-        known.set(name, collection)
-        return collection
-      })
+      Effect.flatMap(Clock.currentTimeMillis, (at) =>
+        Effect.map(sql.unsafe<CollectionRow>(`select * from ${registry} where name = $1`, [name]), ([row]) => {
+          if (row === undefined) {
+            known.delete(name)
+            return undefined
+          }
+          const collection = collectionOf(row)
+          // of names that nobody asks for any more
+          if (known.size >= 1_000) known.clear()
+          known.set(name, { collection, at })
+          return collection
+        })
+      )
 
     const typed =
       (method: string, name?: string) =>
@@ -268,8 +284,9 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
 
     /**
      * Runs `f` with the collection. What is known of it may be out of date, when another process dropped it and perhaps
-     * made it again: then its table is not there, and it is looked up once more. In the caller's transaction, which that
-     * would break, it is looked up every time.
+     * made it again: it is looked up once more when it is older than half a minute, and when its table is not there, or a
+     * vector has other dimensions. In the caller's transaction, which a failed statement would break, it is looked up
+     * every time.
      */
     const withCollection = <A>(
       method: string,
@@ -281,21 +298,23 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
       const found = (collection: Collection | undefined): Effect.Effect<A, Fail> =>
         collection === undefined ? VectorStore.notFound(method, name) : f(collection)
       const fresh = Effect.suspend(() => Effect.zipRight(ready, Effect.flatMap(lookUp(name), found)))
-      const isGone = (error: Fail): boolean => error._tag === "SqlError" && codeOf(error) === "42P01"
       const typed = (error: Fail): VectorStore.VectorStoreError =>
         error._tag !== "SqlError"
           ? error
-          : isGone(error)
+          : codeOf(error) === noTable
             ? VectorStore.notFound(method, name)
             : fromSql(method, error, name)
       return Effect.flatMap(Effect.context<never>(), (context): Effect.Effect<A, VectorStore.VectorStoreError> => {
         const inside = Option.isSome(Context.getOption(context, TransactionConnection))
         const remembered = inside ? undefined : known.get(name)
-        return remembered === undefined
-          ? Effect.mapError(fresh, typed)
-          : Effect.catchAll(f(remembered), (error) =>
-              isGone(error) ? Effect.mapError(fresh, typed) : Effect.fail(typed(error))
-            )
+        if (remembered === undefined) return Effect.mapError(fresh, typed)
+        return Effect.flatMap(Clock.currentTimeMillis, (now) =>
+          now - remembered.at > maxAge || now < remembered.at
+            ? Effect.mapError(fresh, typed)
+            : Effect.catchAll(f(remembered.collection), (error) =>
+                isOutdated(error) ? Effect.mapError(fresh, typed) : Effect.fail(typed(error))
+              )
+        )
       })
     }
 

@@ -176,6 +176,7 @@ export const make = Effect.fnUntraced(function* (
     persistent: settings.dataDir !== undefined && !settings.dataDir.startsWith("memory:"),
     endTimeout: Duration.seconds(30),
     timeouts: false,
+    readOnly: false,
     attributes: [["db.system.name", "postgresql"]]
   }).pipe(Effect.provide(Reactivity.layer))
   if (settings.connect === "background") yield* Effect.forkScoped(Effect.interruptible(Pool.untilReady(pool)))

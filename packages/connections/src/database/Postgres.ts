@@ -235,8 +235,9 @@ export interface PostgresConnection extends Connection<SqlClient> {
   /** `COPY ... TO STDOUT`: the bytes as the server sends them, as fast as they are consumed. */
   readonly copyOut: (statement: string) => Stream.Stream<Uint8Array, SqlError>
   /**
-   * LISTEN, on a connection of its own that is made again when it is lost. It fails if the first one cannot be had, and
-   * with `Closed` at the release.
+   * LISTEN, on a connection of its own that is made again when it is lost, however long that takes: `health` is
+   * `degraded` meanwhile, with why it was refused last. It fails if the first one cannot be had, and with `Closed` at the
+   * release.
    */
   readonly listen: (...channels: ReadonlyArray<string>) => Stream.Stream<Notification, SqlError>
   /** NOTIFY, with at most 7,999 bytes. In a transaction it is sent when that commits. */
@@ -334,7 +335,7 @@ export const make = Effect.fnUntraced(function* (
     })
   }
   const listener = sessionOptions(primary, false)
-  const listen = yield* Notifications.make({
+  const notifications = yield* Notifications.make({
     ...at,
     connect: (made) => PostgresSession.connect(listener, made),
     checkEvery: Duration.seconds(30),
@@ -375,6 +376,7 @@ export const make = Effect.fnUntraced(function* (
       persistent: true,
       endTimeout: durations.end,
       timeouts: true,
+      readOnly: server === undefined,
       attributes: [
         ["db.system.name", "postgresql"],
         ...(primary.database === undefined ? [] : [["db.namespace", primary.database] as const]),
@@ -404,6 +406,7 @@ export const make = Effect.fnUntraced(function* (
       pool,
       replicas.map(({ host, port }, index) => ({ host, port, pool: replicaPools[index] })),
       breaker,
+      notifications.lost,
       durations.health
     ),
     stats: pool.stats,
@@ -420,7 +423,7 @@ export const make = Effect.fnUntraced(function* (
     ),
     copyIn: (statement, bytes) => copyIn(client, statement, bytes),
     copyOut: (statement) => copyOut(client, statement),
-    listen: (...channels) => Stream.mapError(listen(channels), (error) => new DatabaseError(error)),
+    listen: (...channels) => Stream.mapError(notifications.listen(channels), (error) => new DatabaseError(error)),
     notify: (channel, payload = "") => {
       if (Buffer.byteLength(payload) > 7_999) {
         return new DatabaseError(
@@ -532,6 +535,7 @@ const healthOf = (
     readonly pool: Pool.Pool<PostgresSession.PostgresSession> | undefined
   }>,
   breaker: CircuitBreaker.CircuitBreaker | undefined,
+  lost: () => Notifications.Lost | undefined,
   timeout: Duration.Duration
 ): Effect.Effect<CheckResult> =>
   Effect.gen(function* () {
@@ -549,14 +553,20 @@ const healthOf = (
       ],
       { concurrency: "unbounded" }
     )
+    const listening = lost()
     const details = {
       ...own.details,
+      ...(listening === undefined ? {} : { listen: listening }),
       ...(breaker === undefined ? {} : { circuit: yield* breaker.state }),
       ...(others.length === 0 ? {} : { replicas: others })
     }
-    return own.status === "up" && others.some(({ status }) => status === "down")
-      ? { status: "degraded", details: { ...details, reason: "a replica is out of reach" } }
-      : { status: own.status, details }
+    if (own.status !== "up") return { status: own.status, details }
+    if (others.some(({ status }) => status === "down")) {
+      return { status: "degraded", details: { ...details, reason: "a replica is out of reach" } }
+    }
+    return listening === undefined
+      ? { status: "up", details }
+      : { status: "degraded", details: { ...details, reason: "a LISTEN has lost its connection" } }
   })
 
 /**

@@ -8,10 +8,10 @@ import { ConnectionError } from "@underlay/core/connection/Connection"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { encode } from "../internal/sql/params.ts"
+import { encode, Unstorable } from "../internal/sql/params.ts"
 import { DatabaseError } from "./DatabaseError.ts"
 
-const failure = (description: string, cause?: unknown) =>
+const failure = (description: string) =>
   new DatabaseError(
     new ConnectionError({
       reason: "InvalidRequest",
@@ -19,8 +19,7 @@ const failure = (description: string, cause?: unknown) =>
       connection: "copy",
       method: "copy",
       description,
-      sent: false,
-      ...(cause === undefined ? {} : { cause })
+      sent: false
     })
   )
 
@@ -76,7 +75,9 @@ const encoding =
           if (text !== "") pieces.push(Buffer.from(text))
           return Chunk.unsafeFromArray(pieces)
         },
-        catch: (cause) => failure("a value of a row cannot be stored: see the cause", cause)
+        catch: (cause) =>
+          // What the program throws may hold the value.
+          failure(`a row cannot be stored: ${cause instanceof Unstorable ? cause.message : "a value cannot be read"}`)
       })
     )
 

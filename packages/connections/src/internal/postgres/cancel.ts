@@ -5,9 +5,12 @@
 import * as Net from "node:net"
 import * as Tls from "node:tls"
 
+/** The server's process, where it is. */
 export interface Target {
   readonly processID: number | null
   readonly secretKey: number | null
+  /** Where the connection itself goes, which the name of the host may not resolve to any more; undefined for sockets. */
+  readonly address: { readonly host: string; readonly port: number } | undefined
   readonly host: string
   readonly port: number
   readonly ssl: boolean | Tls.ConnectionOptions
@@ -27,13 +30,18 @@ const message = (...words: ReadonlyArray<number>): Buffer => {
  * be reached within `millis`.
  */
 export const cancel = (target: Target, millis: number, done: () => void): void => {
-  const { host, port, processID, secretKey, ssl } = target
+  const { address, host, port, processID, secretKey, ssl } = target
   if (processID === null || secretKey === null) {
     done()
     return
   }
   const request = message(80877102, processID, secretKey)
-  const socket = host.startsWith("/") ? Net.connect(`${host}/.s.PGSQL.${port}`) : Net.connect(port, host)
+  const socket =
+    address !== undefined
+      ? Net.connect(address.port, address.host)
+      : host.startsWith("/")
+        ? Net.connect(`${host}/.s.PGSQL.${port}`)
+        : Net.connect(port, host)
   let once = false
   const end = (): void => {
     if (once) return

@@ -32,6 +32,13 @@ export interface Options {
   readonly checkTimeout: Duration.Duration
 }
 
+/** The streams that have lost their connection and have no other yet. */
+export interface Lost {
+  readonly lost: number
+  /** Why it was refused last; undefined where it was not yet. */
+  readonly reason?: string
+}
+
 const high = 4_096
 
 const quote = (channel: string): string => `"${channel.replace(/"/g, '""')}"`
@@ -39,6 +46,7 @@ const quote = (channel: string): string => `"${channel.replace(/"/g, '""')}"`
 export const make = Effect.fnUntraced(function* (options: Options) {
   const closing = yield* Deferred.make<void>()
   const open = new Set<PostgresSession>()
+  const lost = new Map<object, ConnectionError | undefined>()
   yield* Effect.addFinalizer(() =>
     Effect.zipRight(
       Deferred.succeed(closing, undefined),
@@ -75,7 +83,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
       Effect.sync(() => open.delete(it))
     )
 
-  return (channels: ReadonlyArray<string>): Stream.Stream<Message, ConnectionError> =>
+  const listen = (channels: ReadonlyArray<string>): Stream.Stream<Message, ConnectionError> =>
     Stream.unwrapScoped(
       Effect.gen(function* () {
         if (channels.length === 0) return yield* failure("InvalidRequest", "name the channels to listen to")
@@ -99,6 +107,8 @@ export const make = Effect.fnUntraced(function* (options: Options) {
           wake?.()
         }
         let again = false
+        const me = {}
+        yield* Effect.addFinalizer(() => Effect.sync(() => lost.delete(me)))
         const serve = Effect.scoped(
           Effect.gen(function* () {
             const it = yield* session
@@ -108,6 +118,7 @@ export const make = Effect.fnUntraced(function* (options: Options) {
             current = it
             const sql = channels.map((channel) => `LISTEN ${quote(channel)}`).join(";")
             yield* run(it, { sql, params: [], rows: "array" })
+            lost.delete(me)
             push({ _tag: "Listening", again })
             again = true
             // While the consumer is behind nothing is read, and no answer comes: that time does not count.
@@ -135,15 +146,18 @@ export const make = Effect.fnUntraced(function* (options: Options) {
         const forever = (delay: number): Effect.Effect<void, ConnectionError> =>
           Effect.matchEffect(Effect.timed(serve), {
             // One that does not last is asked for ever more rarely too.
-            onSuccess: ([lasted]) =>
-              Duration.toMillis(lasted) >= 1_000
+            onSuccess: ([lasted]) => {
+              lost.set(me, undefined)
+              return Duration.toMillis(lasted) >= 1_000
                 ? forever(100)
-                : Effect.zipRight(Effect.sleep(Duration.millis(delay)), forever(Math.min(10_000, delay * 2))),
-            onFailure: (error) =>
+                : Effect.zipRight(Effect.sleep(Duration.millis(delay)), forever(Math.min(10_000, delay * 2)))
+            },
+            onFailure: (error) => {
               // What could not be had at first is for the caller to know; what was lost is tried again.
-              again
-                ? Effect.zipRight(Effect.sleep(Duration.millis(delay)), forever(Math.min(10_000, delay * 2)))
-                : Effect.fail(error)
+              if (!again) return Effect.fail(error)
+              lost.set(me, error)
+              return Effect.zipRight(Effect.sleep(Duration.millis(delay)), forever(Math.min(10_000, delay * 2)))
+            }
           })
         // A fiber that fails would be logged by the runtime.
         yield* Effect.raceFirst(
@@ -182,4 +196,14 @@ export const make = Effect.fnUntraced(function* (options: Options) {
         return Stream.repeatEffectChunk(pull)
       })
     )
+
+  return {
+    listen,
+    /** What is lost now; undefined where all have their connections. */
+    lost: (): Lost | undefined => {
+      if (lost.size === 0) return undefined
+      const error = [...lost.values()].find((error) => error !== undefined)
+      return error === undefined ? { lost: lost.size } : { lost: lost.size, reason: error.reason }
+    }
+  }
 })

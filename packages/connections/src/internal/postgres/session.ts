@@ -207,6 +207,10 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
   const cancelMillis = Math.min(Duration.toMillis(options.cancelTimeout), 2 ** 29)
   const limit = options.statementTimeout === undefined ? undefined : Duration.toMillis(options.statementTimeout) + 1_000
   const plan = options.statements?.session()
+  // Asked for now, since a socket that is lost says nothing.
+  const { remoteAddress, remotePort } = socket
+  const address =
+    remoteAddress === undefined || remotePort === undefined ? undefined : { host: remoteAddress, port: remotePort }
   const queue: Array<Job> = []
   const goneListeners: Array<() => void> = []
   let idleListeners: Array<() => void> = []
@@ -370,7 +374,8 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     if (job.cancelled || cancelling || !alive) return
     job.cancelled = true
     cancelling = true
-    cancel(internals, cancelMillis, () => {
+    const { host, port, processID, secretKey, ssl } = internals
+    cancel({ address, host, port, processID, secretKey, ssl }, cancelMillis, () => {
       cancelling = false
       pump()
     })

@@ -21,10 +21,10 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { DatabaseError } from "../../database/DatabaseError.ts"
 import * as Level from "./level.ts"
-import { encode } from "./params.ts"
+import { encode, Unstorable } from "./params.ts"
 import type { Lease, Pool } from "./pool.ts"
 import * as Runner from "./runner.ts"
-import { type Outcome, type Params, type Request, type Result, run, type Session } from "./session.ts"
+import { type Outcome, type Params, type Request, type Result, run, type Session, told } from "./session.ts"
 import * as Own from "./statement.ts"
 import * as Transaction from "./transaction.ts"
 
@@ -45,6 +45,8 @@ export interface Options<S extends Session> {
   readonly endTimeout: Duration.Duration
   /** Whether a statement can be ended when its time is over. */
   readonly timeouts: boolean
+  /** Its sessions only read, and a transaction cannot ask for more. */
+  readonly readOnly: boolean
 }
 
 /** What a client of ours can do besides. */
@@ -141,7 +143,7 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
         return failure(
           "InvalidRequest",
           "execute",
-          cause instanceof Error ? cause.message : "a parameter cannot be stored"
+          cause instanceof Unstorable ? cause.message : "a parameter cannot be read"
         )
       }
     }
@@ -169,47 +171,22 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
 
     // One callback and no scope: this is the way of most statements.
     const direct = (pool: Pick<Pool<S>, "request">, request: Request): Effect.Effect<Result, SqlError> =>
-      Effect.uninterruptibleMask((restore) => {
-        // The rows are kept no longer than until somebody is told: what these closures hold lives into the old generation,
-        // and a thousand rows that get there cost as much as to read them.
-        let settled: Outcome | undefined
-        let over = false
-        let listener: ((effect: Effect.Effect<Result, SqlError>) => void) | undefined
+      told((tell) => {
         let lease: Lease<S> | undefined
         let cancel: (() => void) | undefined
-        const settle = (outcome: Outcome): void => {
-          over = true
-          if (listener === undefined) settled = outcome
-          else listener(outcomeOf(outcome))
-        }
         const withdraw = pool.request((granted) => {
-          if (granted instanceof ConnectionError) return settle(granted)
+          if (granted instanceof ConnectionError) return tell(outcomeOf(granted))
           lease = granted
           cancel = granted.resource.submit(request, (outcome) => {
             granted.release()
-            settle(outcome)
+            tell(outcomeOf(outcome))
           })
         })
-        if (settled !== undefined) return outcomeOf(settled)
-        return Effect.matchCauseEffect(
-          restore(
-            Effect.async<Result, SqlError>((resume) => {
-              if (settled === undefined) listener = resume
-              else resume(outcomeOf(settled))
-            })
-          ),
-          {
-            onSuccess: Effect.succeed,
-            onFailure: (cause) => {
-              if (!over) {
-                cancel?.()
-                if (lease === undefined) withdraw()
-                else lease.release()
-              }
-              return Effect.failCause(cause)
-            }
-          }
-        )
+        return () => {
+          cancel?.()
+          if (lease === undefined) withdraw()
+          else lease.release()
+        }
       })
 
     const perform = (
@@ -345,9 +322,11 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
       endTimeout: options.endTimeout,
       own,
       acquire,
+      pool,
       connection: (level) => connection(level.session, level),
       runner,
       watched: watch !== undefined,
+      readOnly: options.readOnly,
       attributes
     })
 

@@ -10,7 +10,7 @@ import * as FiberRef from "effect/FiberRef"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { DatabaseError } from "../../database/DatabaseError.ts"
-import { type Request, type Result, run, type Session } from "./session.ts"
+import { type Outcome, type Request, type Result, type Session, told } from "./session.ts"
 
 /** A transaction, or one nested in it. */
 export interface Level<out S extends Session = Session> {
@@ -173,32 +173,54 @@ const conflicts = (error: ConnectionError): boolean =>
 
 const again = new Set(["40001", "40P01", "0A000", "26000", "42P05"])
 
-const noted = (level: Level, error: ConnectionError): ConnectionError => {
-  if (conflicts(error)) root(level).conflict = true
-  return error
+/** What is sent: with the BEGIN of its transaction, if that is not sent yet. */
+const withBegin = (level: Level, request: Request): Request => {
+  const top = root(level)
+  const { begin } = top
+  if (begin === undefined) return request
+  top.begin = undefined
+  return { ...request, begin, within: false }
 }
 
-const unlocked = (level: Level, request: Request): Effect.Effect<Result, ConnectionError> =>
-  Effect.suspend(() => {
-    const top = root(level)
-    const { begin } = top
-    if (begin === undefined) return Effect.mapError(run(level.session, request), (error) => noted(level, error))
-    top.begin = undefined
-    return Effect.mapError(run(level.session, { ...request, begin, within: false }), (error) => noted(level, error))
-  })
+const outcomeOf = (level: Level, outcome: Outcome): Effect.Effect<Result, SqlError> => {
+  if (!(outcome instanceof ConnectionError)) return Effect.succeed(outcome)
+  if (conflicts(outcome)) root(level).conflict = true
+  return new DatabaseError(outcome)
+}
 
 /** Runs a statement of a transaction, alone. */
-export const execute = (place: Place, level: Level, request: Request): Effect.Effect<Result, SqlError> =>
-  alone(
-    place,
-    level,
-    "statement",
-    Effect.mapError(unlocked(level, { ...request, within: true }), (error) => new DatabaseError(error))
-  )
+export const execute = (place: Place, level: Level, request: Request): Effect.Effect<Result, SqlError> => {
+  const own: Request = { ...request, within: true }
+  const queued = () => alone(place, level, "statement", control(level, own))
+  if (!level.session.cancellable) return queued()
+  return told((tell) => {
+    if (level.holder !== undefined || isOver(level)) {
+      tell(queued())
+      return nothing
+    }
+    // Nobody else is there: the way of most statements, in one step.
+    level.holder = "statement"
+    const cancel = level.session.submit(withBegin(level, own), (outcome) => {
+      free(level)
+      tell(outcomeOf(level, outcome))
+    })
+    return () => {
+      cancel()
+      free(level)
+    }
+  })
+}
+
+const nothing = (): void => {}
 
 /** Runs what begins or ends a transaction, by whoever holds the level already. */
-export const control = (level: Level, request: Request): Effect.Effect<Result, SqlError> =>
-  Effect.mapError(unlocked(level, request), (error) => new DatabaseError(error))
+export const control = (level: Level, request: Request): Effect.Effect<Result, SqlError> => {
+  const { session } = level
+  const asked = told<Result, SqlError>((tell) =>
+    session.submit(withBegin(level, request), (outcome) => tell(outcomeOf(level, outcome)))
+  )
+  return session.cancellable ? asked : Effect.uninterruptible(asked)
+}
 
 /**
  * Sends a BEGIN that waits for the first statement, for what cannot take it along; without one it makes sure that there

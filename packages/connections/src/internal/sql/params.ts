@@ -3,11 +3,22 @@
  * either.
  */
 
+/** Why a value cannot be a parameter, in words of ours: what a program throws may hold the value itself. */
+export class Unstorable extends Error {}
+
+const json = (value: object): string | null => {
+  try {
+    return JSON.stringify(value) ?? null
+  } catch {
+    throw new Unstorable("an object cannot be written as JSON: it holds itself or a bigint, or its toJSON throws")
+  }
+}
+
 const two = (value: number, digits = 2): string => String(Math.trunc(Math.abs(value))).padStart(digits, "0")
 
 // Local time with its offset: right for timestamptz, and for timestamp it reads back as the same instant.
 const date = (value: Date): string => {
-  if (Number.isNaN(value.getTime())) throw new RangeError("an invalid date cannot be stored")
+  if (Number.isNaN(value.getTime())) throw new Unstorable("an invalid date cannot be stored")
   const year = value.getFullYear()
   // By the clock on the wall and not by getTimezoneOffset, which leaves out the seconds that zones once had.
   const local = new Date(0)
@@ -54,8 +65,8 @@ export const encode = (value: unknown): string | null => {
       if (value instanceof Date) return date(value)
       if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return bytes(value)
       if (Array.isArray(value)) return array(value)
-      return JSON.stringify(value) ?? null
+      return json(value)
     default:
-      throw new TypeError(`a ${typeof value} cannot be a parameter`)
+      throw new Unstorable(`a ${typeof value} cannot be a parameter`)
   }
 }

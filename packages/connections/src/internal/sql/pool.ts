@@ -13,7 +13,7 @@ import * as Exit from "effect/Exit"
 import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 
 export interface PoolOptions<A> {
   readonly kind: string
@@ -348,43 +348,52 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   return pool
 })
 
+/** Makes interruptible again what was so outside. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/**
+ * One for him who asks, to be released by hand: to be run where nothing interrupts, with what makes the waiting
+ * interruptible again.
+ */
+export const lease = <A>(request: Pool<A>["request"], restore: Restore): Effect.Effect<Lease<A>, ConnectionError> =>
+  Effect.suspend((): Effect.Effect<Lease<A>, ConnectionError> => {
+    let granted: Lease<A> | ConnectionError | undefined
+    let listener: ((effect: Effect.Effect<Lease<A>, ConnectionError>) => void) | undefined
+    const withdraw = request((value) => {
+      granted = value
+      listener?.(settled(value))
+    })
+    if (granted !== undefined) return settled(granted)
+    return Effect.matchCauseEffect(
+      restore(
+        Effect.async<Lease<A>, ConnectionError>((resume) => {
+          if (granted === undefined) listener = resume
+          else resume(settled(granted))
+        })
+      ),
+      {
+        onSuccess: Effect.succeed,
+        onFailure: (cause) => {
+          withdraw()
+          // It was granted in the moment in which the caller was interrupted: it goes to the next.
+          if (granted !== undefined && !(granted instanceof ConnectionError)) granted.release()
+          return Effect.failCause(cause)
+        }
+      }
+    )
+  })
+
 /**
  * One for as long as a scope is open. The caller's interruptibility is kept while it waits, even where the release of
  * what it gets has to be certain.
  */
 export const acquireBy = <A>(request: Pool<A>["request"]): Pool<A>["acquire"] =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.map(
-      Effect.acquireRelease(
-        Effect.suspend((): Effect.Effect<Lease<A>, ConnectionError> => {
-          let granted: Lease<A> | ConnectionError | undefined
-          let listener: ((effect: Effect.Effect<Lease<A>, ConnectionError>) => void) | undefined
-          const withdraw = request((value) => {
-            granted = value
-            listener?.(settled(value))
-          })
-          if (granted !== undefined) return settled(granted)
-          return Effect.matchCauseEffect(
-            restore(
-              Effect.async<Lease<A>, ConnectionError>((resume) => {
-                if (granted === undefined) listener = resume
-                else resume(settled(granted))
-              })
-            ),
-            {
-              onSuccess: Effect.succeed,
-              onFailure: (cause) => {
-                withdraw()
-                // It was granted in the moment in which the caller was interrupted: it goes to the next.
-                if (granted !== undefined && !(granted instanceof ConnectionError)) granted.release()
-                return Effect.failCause(cause)
-              }
-            }
-          )
-        }),
-        (lease) => Effect.sync(lease.release)
-      ),
-      (lease) => lease.resource
+    // Not by `acquireRelease`, which compares all references of the fiber twice: a release in one step needs none.
+    Effect.flatMap(Effect.scope, (scope) =>
+      Effect.flatMap(lease(request, restore), (lease) =>
+        Effect.as(Scope.addFinalizer(scope, Effect.sync(lease.release)), lease.resource)
+      )
     )
   )
 

@@ -68,33 +68,43 @@ export interface Session {
   readonly isAlive: () => boolean
 }
 
+/**
+ * Waits for what is told once, maybe at once. `ask` is called where nothing interrupts, and gives what takes the question
+ * back, for when the one who waits is interrupted before. What is told is held no longer than until it is passed on: what such closures hold lives into the
+ * old generation, and a thousand rows that get there cost as much as to read them.
+ */
+export const told = <A, E>(ask: (tell: (outcome: Effect.Effect<A, E>) => void) => () => void): Effect.Effect<A, E> =>
+  Effect.uninterruptibleMask((restore) => {
+    let early: Effect.Effect<A, E> | undefined
+    let listener: ((outcome: Effect.Effect<A, E>) => void) | undefined
+    let over = false
+    const withdraw = ask((outcome) => {
+      over = true
+      if (listener === undefined) early = outcome
+      else listener(outcome)
+    })
+    if (early !== undefined) return restore(early)
+    return Effect.matchCauseEffect(
+      restore(
+        Effect.async<A, E>((resume) => {
+          if (early === undefined) listener = resume
+          else resume(early)
+        })
+      ),
+      {
+        onSuccess: Effect.succeed,
+        onFailure: (cause) => {
+          if (!over) withdraw()
+          return Effect.failCause(cause)
+        }
+      }
+    )
+  })
+
 /** Runs a statement. When it is interrupted it does not wait, where the backend can cancel. */
 export const run = (session: Session, request: Request): Effect.Effect<Result, ConnectionError> => {
-  const effect = Effect.uninterruptibleMask((restore) => {
-    // Kept no longer than until somebody is told, so that rows do not live into the old generation.
-    let settled: Outcome | undefined
-    let listener: ((effect: Effect.Effect<Result, ConnectionError>) => void) | undefined
-    const cancel = session.submit(request, (outcome) => {
-      if (listener === undefined) settled = outcome
-      else listener(asEffect(outcome))
-    })
-    if (settled !== undefined) return asEffect(settled)
-    const waiting = Effect.async<Result, ConnectionError>((resume) => {
-      if (settled === undefined) listener = resume
-      else resume(asEffect(settled))
-    })
-    return session.cancellable
-      ? Effect.matchCauseEffect(restore(waiting), {
-          onSuccess: Effect.succeed,
-          onFailure: (cause) => {
-            cancel()
-            return Effect.failCause(cause)
-          }
-        })
-      : waiting
-  })
-  return effect
+  const asked = told<Result, ConnectionError>((tell) =>
+    session.submit(request, (outcome) => tell(outcome instanceof ConnectionError ? outcome : Effect.succeed(outcome)))
+  )
+  return session.cancellable ? asked : Effect.uninterruptible(asked)
 }
-
-const asEffect = (outcome: Outcome): Effect.Effect<Result, ConnectionError> =>
-  outcome instanceof ConnectionError ? Effect.fail(outcome) : Effect.succeed(outcome)

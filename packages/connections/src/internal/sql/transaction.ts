@@ -19,8 +19,9 @@ import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
 import { DatabaseError } from "../../database/DatabaseError.ts"
 import * as Level from "./level.ts"
+import * as Pool from "./pool.ts"
 import type { Runner } from "./runner.ts"
-import type { Result, Session } from "./session.ts"
+import type { Params, Result, Session } from "./session.ts"
 
 export interface TransactionOptions {
   readonly isolation?: "read committed" | "repeatable read" | "serializable" | undefined
@@ -42,10 +43,13 @@ export const openingOf = (options: TransactionOptions): string =>
 export interface Options<S extends Session> extends Level.Place {
   readonly own: Level.Own<S>
   readonly acquire: Effect.Effect<S, SqlError, Scope.Scope>
+  /** Where transactions that are not watched may get their sessions without detours. */
+  readonly pool: Pick<Pool.Pool<S>, "request"> | undefined
   readonly connection: (level: Level.Level<S>) => SqlConnection.Connection
   readonly runner: Runner
   /** Whether each transaction has a span, with BEGIN and COMMIT as calls of their own. */
   readonly watched: boolean
+  readonly readOnly: boolean
   readonly attributes: Readonly<Record<string, unknown>>
   /** How long COMMIT and ROLLBACK, which cannot be interrupted, may take. */
   readonly endTimeout: Duration.Duration
@@ -72,6 +76,8 @@ const bounded = <A, E>(effect: Effect.Effect<A, E>, limit: Duration.Duration, la
     })
   )
 
+const none: Params = []
+
 // The server ended the connection or crashed, as opposed to: it refused to commit.
 const isLoss = (error: ConnectionError): boolean => {
   if (error.sent === false) return false
@@ -95,7 +101,9 @@ export const make = <S extends Session>(options: Options<S>) => {
       { outcomeUnknown: sql === "COMMIT" }
     )
 
-  /** Ends a level. A statement of it that is still under way comes first, and nothing comes after. */
+  /**
+   * Ends a level, where nothing interrupts. A statement of it that is still under way comes first, and nothing comes after.
+   */
   const end = (level: Level.Level, sql: string): Effect.Effect<Result, SqlError> =>
     Effect.suspend(() => {
       level.over = true
@@ -109,7 +117,7 @@ export const make = <S extends Session>(options: Options<S>) => {
         return Effect.mapError(
           Level.control(level, {
             sql,
-            params: [],
+            params: none,
             rows: "array",
             timeout: endMillis,
             final: true,
@@ -136,7 +144,7 @@ export const make = <S extends Session>(options: Options<S>) => {
             session.mark()
             return late(sql)
           })
-        : Effect.uninterruptible(now)
+        : now
     })
 
   // Whoever forks a nested transaction has to join it.
@@ -153,19 +161,32 @@ export const make = <S extends Session>(options: Options<S>) => {
       )
   )
 
-  const inside = <A, E, R>(
+  /**
+   * Runs an effect inside a level, and after it, whatever became of it, `then`: within an `uninterruptibleMask`. Both
+   * references of the fiber are set by hand, as each `locally` is a scope of its own.
+   */
+  const inside = <A, E, R, B, E2, R2>(
     effect: Effect.Effect<A, E, R>,
     level: Level.Level<S>,
-    span: Tracer.Span | undefined
-  ): Effect.Effect<A, E, R> =>
-    Effect.locally(
-      Effect.mapInputContext(effect, (context: Context.Context<R>) => {
-        const within = Context.add(context, TransactionConnection, [options.connection(level), level.depth] as const)
-        return span === undefined ? within : Context.add(within, Tracer.ParentSpan, span)
-      }),
-      own,
-      level
-    )
+    span: Tracer.Span | undefined,
+    restore: Pool.Restore,
+    then: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2, R2>
+  ): Effect.Effect<B, E2, R | R2> =>
+    Effect.withFiberRuntime((fiber) => {
+      const context = fiber.getFiberRef(FiberRef.currentContext)
+      const outer = fiber.getFiberRef(own)
+      const within = Context.add(context, TransactionConnection, [options.connection(level), level.depth] as const)
+      const at = (level: Level.Level<S> | undefined, context: Context.Context<never>) =>
+        Effect.zipRight(FiberRef.set(own, level), FiberRef.set(FiberRef.currentContext, context))
+      const leave = (exit: Exit.Exit<A, E>) => Effect.flatMap(at(outer, context), () => then(exit))
+      return Effect.zipRight(
+        at(level, span === undefined ? within : Context.add(within, Tracer.ParentSpan, span)),
+        Effect.matchCauseEffect(restore(effect), {
+          onFailure: (cause) => leave(Exit.failCause(cause)),
+          onSuccess: (value) => leave(Exit.succeed(value))
+        })
+      )
+    })
 
   /** BEGIN and COMMIT have limits of their own: a deadline that leaves them half done would help nobody. */
   const observed = <A>(sql: string, effect: Effect.Effect<A, SqlError>, span: Tracer.Span | undefined) =>
@@ -180,6 +201,46 @@ export const make = <S extends Session>(options: Options<S>) => {
     conflict: boolean
   }
 
+  /** The level of a transaction that has its session, with what gives that back. */
+  interface Held {
+    readonly level: Level.Level<S>
+    readonly release: (exit: Exit.Exit<unknown, unknown>) => Effect.Effect<void>
+  }
+
+  /** BEGIN that is not watched goes together with the first statement. */
+  const later = (session: S, opening: string): Level.Level<S> => {
+    const level = Level.make(session, undefined, opening)
+    level.begin = opening
+    return level
+  }
+
+  /** Begins, where nothing interrupts but what `restore` lets. */
+  const begun = (
+    opening: string,
+    span: Tracer.Span | undefined,
+    restore: Pool.Restore
+  ): Effect.Effect<Held, SqlError> => {
+    const { pool, watched } = options
+    // Without a scope: this is the way of most transactions.
+    if (pool !== undefined && !watched) {
+      return Effect.mapBoth(Pool.lease(pool.request, restore), {
+        onFailure: (error) => new DatabaseError(error),
+        onSuccess: (lease) => ({ level: later(lease.resource, opening), release: () => Effect.sync(lease.release) })
+      })
+    }
+    return Effect.flatMap(Scope.make(), (scope) => {
+      const opened = Effect.flatMap(Scope.extend(options.acquire, scope), (session) => {
+        if (!watched) return Effect.succeed(later(session, opening))
+        const level = Level.make(session, undefined, opening)
+        return Effect.as(Level.control(level, { sql: opening, params: none, rows: "array" }), level)
+      })
+      return Effect.matchCauseEffect(restore(observed(opening, opened, span)), {
+        onFailure: (cause) => Effect.zipRight(Scope.close(scope, Exit.failCause(cause)), Effect.failCause(cause)),
+        onSuccess: (level) => Effect.succeed({ level, release: (exit) => Scope.close(scope, exit) })
+      })
+    })
+  }
+
   // The outermost transaction: BEGIN and COMMIT on a session of its own.
   const outermost = <A, E, R>(
     effect: Effect.Effect<A, E, R>,
@@ -187,93 +248,107 @@ export const make = <S extends Session>(options: Options<S>) => {
     span: Tracer.Span | undefined,
     attempt: Attempt
   ): Effect.Effect<A, E | SqlError, R> =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.gen(function* () {
-        const scope = yield* Scope.make()
-        const body = Effect.gen(function* () {
-          const begun = Effect.flatMap(Scope.extend(options.acquire, scope), (session) => {
-            const level = Level.make(session, undefined, opening)
-            if (!options.watched) {
-              level.begin = opening
-              return Effect.succeed(level)
-            }
-            return Effect.as(Level.control(level, { sql: opening, params: [], rows: "array" }), level)
-          })
-          const level = yield* restore(observed(opening, begun, span))
-          const { session } = level
-          const exit = yield* Effect.exit(restore(inside(effect, level, span)))
-          attempt.conflict = level.conflict
-          if (level.begin !== undefined) {
-            // Nothing was asked of the database: there is nothing to end.
-            level.over = true
-            return yield* Exit.isSuccess(exit) && leftOpen(level) ? unfinished : exit
-          }
-          if (Exit.isSuccess(exit) && !leftOpen(level)) {
-            const commit = Effect.tapError(end(level, "COMMIT"), () => Effect.sync(session.mark))
-            const committed = Effect.onExit(observed("COMMIT", commit, span), () =>
-              Effect.sync(() => {
-                attempt.conflict = level.conflict
-              })
-            )
-            const { command } = yield* committed
-            if (command !== "ROLLBACK") {
-              attempt.conflict = false
-              return exit.value
-            }
-            // The server says so by the command only: a statement failed, and its error was not passed on.
-            return yield* new DatabaseError(
-              failure("InvalidRequest", "COMMIT", "a statement of the transaction had failed, so all was rolled back")
-            )
-          }
+    Effect.uninterruptibleMask((restore) => {
+      const ended = (level: Level.Level<S>, exit: Exit.Exit<A, E>): Effect.Effect<A, E | SqlError> => {
+        const { session } = level
+        attempt.conflict = level.conflict
+        if (level.begin !== undefined) {
+          // Nothing was asked of the database: there is nothing to end.
           level.over = true
-          // A session whose statement was interrupted is thrown away, and the server rolls back by itself.
-          if (!session.isMarked()) {
-            yield* Effect.catchAll(end(level, "ROLLBACK"), () => Effect.sync(session.mark))
+          return Exit.isSuccess(exit) && leftOpen(level) ? unfinished : exit
+        }
+        if (Exit.isSuccess(exit) && !leftOpen(level)) {
+          return Effect.matchCauseEffect(observed("COMMIT", end(level, "COMMIT"), span), {
+            onFailure: (cause) => {
+              session.mark()
+              attempt.conflict = level.conflict
+              return Effect.failCause(cause)
+            },
+            onSuccess: ({ command }): Effect.Effect<A, E | SqlError> => {
+              if (command !== "ROLLBACK") {
+                attempt.conflict = false
+                return exit
+              }
+              attempt.conflict = level.conflict
+              // The server says so by the command only: a statement failed, and its error was not passed on.
+              return new DatabaseError(
+                failure("InvalidRequest", "COMMIT", "a statement of the transaction had failed, so all was rolled back")
+              )
+            }
+          })
+        }
+        level.over = true
+        const outcome: Effect.Effect<A, E | SqlError> = Exit.isSuccess(exit) ? unfinished : exit
+        // A session whose statement was interrupted is thrown away, and the server rolls back by itself.
+        return session.isMarked()
+          ? outcome
+          : Effect.zipRight(
+              Effect.catchAll(end(level, "ROLLBACK"), () => Effect.sync(session.mark)),
+              outcome
+            )
+      }
+      return Effect.flatMap(begun(opening, span, restore), ({ level, release }) =>
+        Effect.matchCauseEffect(
+          inside(effect, level, span, restore, (exit) => ended(level, exit)),
+          {
+            onFailure: (cause) => Effect.zipRight(release(Exit.failCause(cause)), Effect.failCause(cause)),
+            onSuccess: (value) => Effect.as(release(Exit.succeed(value)), value)
           }
-          return yield* Exit.isSuccess(exit) ? unfinished : exit
-        })
-        return yield* Effect.onExit(body, (exit) => Scope.close(scope, exit))
-      })
-    )
+        )
+      )
+    })
 
   // A transaction in a transaction: a savepoint. Its neighbours wait until it is over.
   const nested = <A, E, R>(effect: Effect.Effect<A, E, R>, outer: Level.Level<S>, span: Tracer.Span | undefined) => {
-    const body = Effect.uninterruptibleMask((restore) =>
-      Effect.gen(function* () {
-        const { session } = outer
-        const savepoint = `underlay_${outer.depth + 1}`
-        const level = Level.make(session, outer, "")
-        const undo = Effect.suspend(() => {
-          level.over = true
-          if (Level.isOver(outer)) return Effect.void
-          return Effect.matchEffect(end(level, `ROLLBACK TO SAVEPOINT ${savepoint}`), {
-            onSuccess: () =>
-              Effect.sync(() => {
-                Level.root(level).conflict = false
-              }),
-            onFailure: () => Effect.sync(session.mark)
-          })
+    const body = Effect.uninterruptibleMask((restore) => {
+      const { session } = outer
+      const savepoint = `underlay_${outer.depth + 1}`
+      const level = Level.make(session, outer, "")
+      const undo = Effect.suspend(() => {
+        level.over = true
+        if (Level.isOver(outer)) return Effect.void
+        return Effect.matchEffect(end(level, `ROLLBACK TO SAVEPOINT ${savepoint}`), {
+          onSuccess: () =>
+            Effect.sync(() => {
+              Level.root(level).conflict = false
+            }),
+          onFailure: () => Effect.sync(session.mark)
         })
-        yield* restore(Level.control(level, { sql: `SAVEPOINT ${savepoint}`, params: [], rows: "array" }))
-        const exit = yield* Effect.exit(restore(inside(effect, level, span)))
+      })
+      const ended = (exit: Exit.Exit<A, E>): Effect.Effect<A, E | SqlError> => {
         if (Exit.isFailure(exit) || leftOpen(level)) {
-          yield* undo
-          return yield* Exit.isSuccess(exit) ? unfinished : exit
+          const outcome: Effect.Effect<A, E | SqlError> = Exit.isSuccess(exit) ? unfinished : exit
+          return Effect.zipRight(undo, outcome)
         }
         if (Level.isOver(outer)) {
           level.over = true
-          return yield* new DatabaseError(
+          return new DatabaseError(
             failure("Closed", "COMMIT", "the transaction round it has ended, and with it this one")
           )
         }
-        return yield* end(level, `RELEASE SAVEPOINT ${savepoint}`).pipe(
+        return end(level, `RELEASE SAVEPOINT ${savepoint}`).pipe(
           Effect.as(exit.value),
           Effect.catchAll((error) => Effect.zipRight(undo, error))
         )
-      })
-    )
+      }
+      return Effect.zipRight(
+        restore(Level.control(level, { sql: `SAVEPOINT ${savepoint}`, params: none, rows: "array" })),
+        inside(effect, level, span, restore, ended)
+      )
+    })
     return Level.alone(options, outer, "transaction", body)
   }
+
+  const onlyReads = Effect.suspend(
+    () =>
+      new DatabaseError(
+        failure(
+          "InvalidRequest",
+          "BEGIN",
+          "this client only reads: for a transaction that writes take `sql`, not `reads`"
+        )
+      )
+  )
 
   const other = (opening: string) =>
     new DatabaseError(
@@ -288,6 +363,8 @@ export const make = <S extends Session>(options: Options<S>) => {
     effect: Effect.Effect<A, E, R>,
     given: TransactionOptions = {}
   ): Effect.Effect<A, E | SqlError, R> => {
+    // The server would let it write, and to the primary it might even go.
+    if (options.readOnly && given.readOnly === false) return onlyReads
     const opening = openingOf(given)
     const once = (attempt: Attempt): Effect.Effect<A, E | SqlError, R> => {
       const open = (span: Tracer.Span | undefined): Effect.Effect<A, E | SqlError, R> =>

@@ -42,21 +42,36 @@ export const comparing: Comparing = Effect.gen(function* () {
       readonly pg: (n: number) => () => Promise<unknown>
       readonly prepared: (n: number) => () => Promise<unknown>
       readonly js: (n: number) => () => Promise<unknown>
+      /** Where it is not prepared anyway. */
+      readonly jsPrepared?: (n: number) => () => Promise<unknown>
       readonly effect: (sql: typeof ours, n: number) => Effect.Effect<unknown, unknown>
     }
   ): ReadonlyArray<Load.Subject> => [
     { name: "pg 8", promise: how.pg },
     { name: `pg 8, prepared as "${named}"`, promise: how.prepared },
     { name: "postgres 3", promise: how.js },
+    ...(how.jsPrepared === undefined ? [] : [{ name: "postgres 3, prepared", promise: how.jsPrepared }]),
     { name: "@effect/sql-pg", effect: (n) => how.effect(peerSql, n) },
     { name: "ours, internal", effect: (n) => how.effect(ours, n) },
     { name: "ours, external", effect: (n) => how.effect(watched, n) }
   ]
 
-  const rowsOf = (answer: unknown): ReadonlyArray<{ readonly id?: unknown }> =>
-    Array.isArray(answer)
-      ? answer
-      : ((answer as { readonly rows: ReadonlyArray<{ readonly id?: unknown }> }).rows ?? [])
+  const rowsOf = (answer: unknown): ReadonlyArray<unknown> =>
+    Array.isArray(answer) ? answer : ((answer as { readonly rows?: ReadonlyArray<unknown> }).rows ?? [])
+  /** All build the same rows of the same values. */
+  const gives = (count: number) => (answer: unknown) => {
+    const rows = rowsOf(answer)
+    const row = rows[0] as Readonly<Record<string, unknown>> | undefined
+    return (
+      rows.length === count &&
+      row !== undefined &&
+      Object.keys(row).join() === "id,name,price,made" &&
+      typeof row["id"] === "number" &&
+      typeof row["name"] === "string" &&
+      typeof row["price"] === "number" &&
+      row["made"] instanceof Date
+    )
+  }
 
   let next = 0
   const id = (): number => (next = (next % 10_000) + 1)
@@ -67,43 +82,54 @@ export const comparing: Comparing = Effect.gen(function* () {
       js: () => () => js`select id, name, price, made from items where id = ${id()}`.execute(),
       effect: (sql) => Effect.suspend(() => sql`select id, name, price, made from items where id = ${id()}`)
     }),
-    (answer) => rowsOf(answer).length === 1
+    gives(1)
   )
   const thousands = yield* checked(
     subjects("many", {
       pg: () => () => pool.query(many),
       prepared: () => () => pool.query({ name: "many", text: many }),
-      js: () => () => js.unsafe(many, [], { prepare: true }).execute(),
+      js: () => () => js.unsafe(many).execute(),
+      jsPrepared: () => () => js.unsafe(many, [], { prepare: true }).execute(),
       effect: (sql) => sql.unsafe(many)
     }),
-    (answer) => rowsOf(answer).length === 1_000
+    gives(1_000)
   )
-  const transactions: ReadonlyArray<Load.Subject> = [
-    {
-      name: "pg 8",
-      promise: () => async () => {
-        const client = await pool.connect()
-        try {
-          await client.query("begin")
-          await client.query(`${text}$1`, [id()])
-          await client.query("commit")
-        } finally {
-          client.release()
-        }
-      }
-    },
-    { name: "postgres 3", promise: () => () => js.begin((sql) => sql`select id from items where id = ${id()}`) },
-    ...[
-      { name: "@effect/sql-pg", sql: peerSql },
-      { name: "ours, internal", sql: ours },
-      { name: "ours, external", sql: watched }
-    ].map(
-      ({ name, sql }): Load.Subject => ({
-        name,
-        effect: () => sql.withTransaction(Effect.suspend(() => sql`select id from items where id = ${id()}`))
-      })
-    )
-  ]
+  const inTransaction = (ask: (client: Pg.PoolClient) => Promise<unknown>) => async () => {
+    const client = await pool.connect()
+    try {
+      await client.query("begin")
+      const answer = await ask(client)
+      await client.query("commit")
+      return answer
+    } finally {
+      client.release()
+    }
+  }
+  const transactions = yield* checked(
+    [
+      { name: "pg 8", promise: () => inTransaction((client) => client.query(`${text}$1`, [id()])) },
+      {
+        name: 'pg 8, prepared as "point"',
+        promise: () => inTransaction((client) => client.query({ name: "point", text: `${text}$1`, values: [id()] }))
+      },
+      {
+        name: "postgres 3",
+        promise: () => () => js.begin((sql) => sql`select id, name, price, made from items where id = ${id()}`)
+      },
+      ...[
+        { name: "@effect/sql-pg", sql: peerSql },
+        { name: "ours, internal", sql: ours },
+        { name: "ours, external", sql: watched }
+      ].map(
+        ({ name, sql }): Load.Subject => ({
+          name,
+          effect: () =>
+            sql.withTransaction(Effect.suspend(() => sql`select id, name, price, made from items where id = ${id()}`))
+        })
+      )
+    ],
+    gives(1)
+  )
   const limits = (base: string): ReadonlyArray<Load.Limit> =>
     ["pg 8", "postgres 3", "@effect/sql-pg"].map((to) => ({ subject: base, to, atMost: 1.1 }))
   return [

@@ -677,7 +677,9 @@ interface Scripted {
 }
 
 /** A service that answers by a script: what is the double's is what is asked of us, not what DynamoDB is. */
-const scripted = (answer: (count: number, target: string, response: Http.ServerResponse) => void) =>
+const scripted = (
+  answer: (count: number, target: string, response: Http.ServerResponse, request: Http.IncomingMessage) => void
+) =>
   Effect.acquireRelease(
     Effect.async<Scripted & { readonly server: Http.Server }>((resume) => {
       const targets: Array<string> = []
@@ -693,7 +695,7 @@ const scripted = (answer: (count: number, target: string, response: Http.ServerR
           targets.push(target)
           bodies.push(body)
           traces.push(request.headersDistinct["traceparent"]?.[0])
-          answer(targets.length, target, response)
+          answer(targets.length, target, response, request)
         })
       })
       server.listen(0, "127.0.0.1", () => {
@@ -962,6 +964,63 @@ describe("what the service says", () => {
       const dynamo = yield* DynamoDb.make({ ...fixed, endpoint, connect: "lazy", plane: "internal" })
       assert.strictEqual(yield* reasonOf(run(items(dynamo).scan())), "Unknown")
       assert.isAtMost(targets.length, 5)
+    })
+  )
+
+  it.scopedLive("pages of PartiQL that go round in circles end, typed, however long the circle is", () =>
+    Effect.gen(function* () {
+      const { endpoint, targets } = yield* scripted((count, _, response) =>
+        answering(response, 200, { Items: [{ id: { S: String(count) } }], NextToken: `place ${count % 3}` })
+      )
+      const dynamo = yield* DynamoDb.make({ ...fixed, endpoint, connect: "lazy", plane: "internal" })
+      const pages = dynamo.partiql("SELECT * FROM items").pipe(Stream.take(50), Stream.runDrain)
+      assert.strictEqual(yield* reasonOf(pages), "Unknown")
+      assert.isAtMost(targets.length, 5)
+    })
+  )
+
+  for (const plane of ["internal", "external"] as const) {
+    it.scopedLive(`${plane}: a clock that is wrong is told of, and corrected by the service's`, () =>
+      Effect.gen(function* () {
+        const ahead = 3_600_000
+        let refused = 0
+        const signed: Array<number> = []
+        const { endpoint } = yield* scripted((_, __, response, request) => {
+          const now = Date.now() + ahead
+          const date = String(request.headers["x-amz-date"]).replace(
+            /^(....)(..)(..)T(..)(..)(..)Z$/,
+            "$1-$2-$3T$4:$5:$6Z"
+          )
+          signed.push(Date.parse(date) - now)
+          response.setHeader("date", new Date(now).toUTCString())
+          if (Math.abs(Date.parse(date) - now) < 300_000) return answering(response, 200, {})
+          refused++
+          answering(response, 400, { __type: "com.amazon.coral.service#InvalidSignatureException" })
+        })
+        const dynamo = yield* DynamoDb.make({ ...fixed, endpoint, connect: "lazy", plane })
+        const get = items(dynamo).get({ id: "a" })
+        if (plane === "internal") {
+          const error = yield* Effect.flip(get)
+          assert.strictEqual("reason" in error ? error.reason : undefined, "Unavailable")
+          assert.strictEqual("sent" in error ? error.sent : undefined, false)
+          assert.include(error.message, "clock")
+        }
+        assert.isTrue(Option.isNone(yield* get))
+        assert.isTrue(Option.isNone(yield* get))
+        assert.strictEqual(refused, 1)
+        assert.strictEqual(signed.length, 3)
+      })
+    )
+  }
+
+  it.scopedLive("a signature that is refused with a clock that is right is the credentials' fault", () =>
+    Effect.gen(function* () {
+      const { endpoint, targets } = yield* scripted((_, __, response) =>
+        answering(response, 400, { __type: "InvalidSignatureException" })
+      )
+      const dynamo = yield* DynamoDb.make({ ...fixed, endpoint, connect: "lazy", plane: "external" })
+      assert.strictEqual(yield* reasonOf(items(dynamo).get({ id: "a" })), "Authentication")
+      assert.strictEqual(targets.length, 1)
     })
   )
 

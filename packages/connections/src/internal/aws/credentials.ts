@@ -44,6 +44,8 @@ export interface CredentialsSettings {
 
 const freshFor = 5 * 60_000
 const tryAgainAfter = 10_000
+/** How long credentials whose end cannot be read are taken as they are, before they are asked for again. */
+const unreadableFor = 60_000
 const limit = Duration.seconds(10)
 
 /**
@@ -101,12 +103,12 @@ export const provider = (
         Effect.flatMap(Clock.currentTimeMillis, (now) => {
           underWay = undefined
           if (Exit.isSuccess(exit)) {
-            known = exit.value
+            known = readable(exit.value, now)
             notBefore = 0
           } else {
             notBefore = now + tryAgainAfter
           }
-          return Deferred.done(deferred, exit)
+          return Deferred.done(deferred, known === undefined || Exit.isFailure(exit) ? exit : Exit.succeed(known))
         })
       )
       return Effect.as(Effect.forkIn(Effect.interruptible(run), scope), deferred)
@@ -127,6 +129,12 @@ export const provider = (
       return still === undefined ? asked : Effect.catchAll(asked, () => Effect.succeed(still))
     })
   })
+
+/** Those that end at a time that cannot be read may end soon: they are good for now, and are asked for again. */
+const readable = (credentials: Credentials, now: number): Credentials =>
+  Number.isNaN(credentials.expiration?.getTime())
+    ? { ...credentials, expiration: new Date(now + freshFor + unreadableFor) }
+    : credentials
 
 /** The region: of the settings, else `AWS_REGION`, `AWS_DEFAULT_REGION`, or the profile's in the shared files. */
 export const region = (
@@ -354,17 +362,15 @@ const decoded = (at: At, what: string, answer: unknown): Effect.Effect<Credentia
   Effect.matchEffect(Schema.decodeUnknown(Handed)(answer), {
     // The cause would hold what was found in place of a key.
     onFailure: () => Effect.fail(failure(at, "Authentication", `${what}: the answer has no credentials`)),
-    onSuccess: (value) => {
-      const expiration = value.Expiration === undefined ? undefined : new Date(value.Expiration)
-      return Effect.succeed(
+    onSuccess: (value) =>
+      Effect.succeed(
         credentialsOf(
           value.AccessKeyId,
           value.SecretAccessKey,
           value.Token,
-          expiration === undefined || Number.isNaN(expiration.getTime()) ? undefined : expiration
+          value.Expiration === undefined ? undefined : new Date(value.Expiration)
         )
       )
-    }
   })
 
 const parsed = (at: At, what: string, text: string): Effect.Effect<Credentials, ConnectionError> =>

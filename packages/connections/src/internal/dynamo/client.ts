@@ -49,10 +49,14 @@ export const make = (settings: Settings): Send => {
   const { endpoint, http, name, region } = settings
   const at = { kind: "dynamodb", name }
   const address = endpoint.href
+  // How far this machine's clock is behind the service's, once that has refused a signature for it. Changed between two
+  // suspensions only.
+  let behind = 0
   return (operation, input, unsigned) =>
     Effect.flatMap(settings.credentials, (credentials) =>
       Effect.flatMap(Clock.currentTimeMillis, (now) => {
         const body = JSON.stringify(input)
+        const signedBehind = behind
         const headers = Sign.signHeaders({
           method: "POST",
           url: endpoint,
@@ -64,7 +68,7 @@ export const make = (settings: Settings): Send => {
           region,
           service: "dynamodb",
           credentials,
-          now: new Date(now)
+          now: new Date(now + behind)
         })
         const request = HttpClientRequest.post(address, { headers: { ...headers, ...unsigned } }).pipe(
           HttpClientRequest.bodyText(body, "application/x-amz-json-1.0")
@@ -94,7 +98,14 @@ export const make = (settings: Settings): Send => {
                   ? failed("Unknown", "the answer is no JSON: is this the service that was meant?")
                   : Effect.succeed(output)
               }
-              return Effect.fail(refusal(at, operation, response, output, now))
+              const type = typeOf(response, output)
+              const found = type === undefined || !ofClocks.has(type) ? undefined : behindBy(response, now)
+              // A clock that is right, or is corrected already, is not what was wrong with the signature.
+              if (found === undefined || Math.abs(found - signedBehind) < tolerated) {
+                return Effect.fail(refusal(at, operation, response, output, now))
+              }
+              behind = found
+              return Effect.fail(corrected(at, operation, type, found))
             }
           }
         )
@@ -106,6 +117,51 @@ export const asRecord = (value: unknown): Output | undefined =>
   typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Output) : undefined
 
 const asMap = (value: unknown): AttributeMap | undefined => asRecord(value) as AttributeMap | undefined
+
+/** What a signature is refused with when its time is not the service's. */
+const ofClocks: ReadonlySet<string> = new Set([
+  "RequestTimeTooSkewed",
+  "RequestExpired",
+  "RequestInTheFuture",
+  "InvalidSignatureException",
+  "SignatureDoesNotMatch"
+])
+
+/** The service takes signatures of five minutes; `Date` has whole seconds and is later than the request. */
+const tolerated = 240_000
+
+/** How far this machine's clock is behind, by the `Date` of the answer. */
+const behindBy = (response: Answered, now: number): number | undefined => {
+  const date = Date.parse(response.headers["date"] ?? "")
+  return Number.isNaN(date) ? undefined : date - now
+}
+
+/** Not begun, and not to be refused again for the same reason. */
+const corrected = (
+  at: { readonly kind: string; readonly name: string },
+  operation: string,
+  code: string | undefined,
+  by: number
+): ConnectionError =>
+  new ConnectionError({
+    reason: "Unavailable",
+    kind: at.kind,
+    connection: at.name,
+    method: operation,
+    description: `this machine's clock is ${Math.round(Math.abs(by) / 1_000)} s ${by > 0 ? "behind" : "ahead of"} the service's: from now on requests are signed by the service's, so ask again, and set the clock`,
+    ...(code === undefined ? {} : { code }),
+    sent: false
+  })
+
+interface Answered {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | undefined>>
+}
+
+const typeOf = (response: Answered, output: Output | undefined): string | undefined => {
+  const said = output?.["__type"] ?? response.headers["x-amzn-errortype"]
+  return typeof said === "string" ? (said.split("#").pop() ?? "").split(":")[0] : undefined
+}
 
 interface Meaning {
   readonly reason: ConnectionErrorReason
@@ -157,6 +213,9 @@ const meanings: Readonly<Record<string, Meaning>> = {
   InvalidClientTokenId: authentication("the credentials are not known: see that they are right"),
   InvalidSignatureException: authentication("the signature was refused: see the secret key, the region and the clock"),
   SignatureDoesNotMatch: authentication("the signature was refused: see the secret key, the region and the clock"),
+  RequestTimeTooSkewed: authentication("the signature was refused: this machine's clock is not the service's"),
+  RequestExpired: authentication("the signature was refused: this machine's clock is not the service's"),
+  RequestInTheFuture: authentication("the signature was refused: this machine's clock is not the service's"),
   IncompleteSignatureException: authentication("the signature is not whole: see the credentials"),
   MissingAuthenticationTokenException: authentication("the request was not signed: give credentials"),
   ExpiredTokenException: authentication("the session token has expired"),
@@ -196,12 +255,11 @@ const reasonsOf = (output: Output | undefined): ReadonlyArray<CancellationReason
 const refusal = (
   at: { readonly kind: string; readonly name: string },
   operation: string,
-  response: { readonly status: number; readonly headers: Readonly<Record<string, string | undefined>> },
+  response: Answered,
   output: Output | undefined,
   now: number
 ): ConnectionError => {
-  const said = output?.["__type"] ?? response.headers["x-amzn-errortype"]
-  const type = typeof said === "string" ? (said.split("#").pop() ?? "").split(":")[0] : undefined
+  const type = typeOf(response, output)
   const reasons = type === "TransactionCanceledException" ? reasonsOf(output) : undefined
   const meaning =
     reasons === undefined || reasons.length === 0

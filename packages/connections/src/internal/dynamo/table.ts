@@ -248,6 +248,19 @@ export const makeService = (call: Call, connection: string) => {
       ...(sent === undefined ? {} : { sent })
     })
 
+  /** Takes the places behind the pages, one after the other, and fails when one comes again. */
+  const circles = (method: string): ((place: string) => Effect.Effect<void, ConnectionError>) => {
+    const seen = new Set<string>()
+    return (place) =>
+      Effect.suspend(() => {
+        if (seen.has(place)) return failure("Unknown", method, "the service gives the same pages again and again")
+        // enough to see a circle, and no more than that of a table of any size
+        if (seen.size >= 10_000) seen.clear()
+        seen.add(place)
+        return Effect.void
+      })
+  }
+
   const refused = (method: string, { path, why }: Attribute.Refused): ConnectionError =>
     failure("InvalidRequest", method, path === "" ? why : `${path}: ${why}`, false)
 
@@ -495,7 +508,7 @@ export const makeService = (call: Call, connection: string) => {
     /** Pages of a query or a scan, until the service says that there are no more. */
     const paged = (method: string, input: Output, after: string | undefined): Stream.Stream<Page<A>, ConnectionError> =>
       Stream.suspend(() => {
-        const seen = new Set<string>()
+        const circle = circles(method)
         const begin = after === undefined ? Effect.succeed(undefined) : cursorKey(method, after)
         return Stream.unwrap(
           Effect.map(begin, (first) =>
@@ -508,15 +521,7 @@ export const makeService = (call: Call, connection: string) => {
                 )
                 const items = yield* readAll(method, listOf(output["Items"]))
                 const next = asRecord(output["LastEvaluatedKey"])
-                if (next !== undefined) {
-                  const place = JSON.stringify(next)
-                  if (seen.has(place)) {
-                    return yield* failure("Unknown", method, "the service gives the same pages again and again")
-                  }
-                  // enough to see a circle, and no more than that of a table of any size
-                  if (seen.size >= 10_000) seen.clear()
-                  seen.add(place)
-                }
+                if (next !== undefined) yield* circle(JSON.stringify(next))
                 const page: Page<A> = {
                   items,
                   scanned: numberOf(output["ScannedCount"]),
@@ -1006,6 +1011,7 @@ export const makeService = (call: Call, connection: string) => {
               ...(options?.consistent === true ? { ConsistentRead: true } : {})
             }
             const begin: string | undefined = undefined
+            const circle = circles("ExecuteStatement")
             return Stream.paginateChunkEffect<
               string | undefined,
               Readonly<Record<string, unknown>>,
@@ -1021,13 +1027,7 @@ export const makeService = (call: Call, connection: string) => {
                 const rows: Array<Readonly<Record<string, unknown>>> = []
                 for (const item of listOf(output["Items"])) rows.push(yield* right("ExecuteStatement", plain(item)))
                 const next = output["NextToken"]
-                if (typeof next === "string" && next === token) {
-                  return yield* failure(
-                    "Unknown",
-                    "ExecuteStatement",
-                    "the service gives the same page again and again"
-                  )
-                }
+                if (typeof next === "string") yield* circle(next)
                 const following: Option.Option<string | undefined> =
                   typeof next === "string" ? Option.some(next) : Option.none()
                 return [Chunk.unsafeFromArray(rows), following] as const

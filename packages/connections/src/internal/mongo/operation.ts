@@ -116,14 +116,18 @@ export const attempt = <A>(
     readonly resends?: boolean | undefined
   } = {}
 ): Effect.Effect<A, ConnectionError> =>
-  Effect.async<A, ConnectionError>((resume) => {
+  Effect.suspend(() => {
     const { calls, grace } = options
-    if (calls?.released === true) {
-      resume(Effect.fail(releasedError(at, false)))
-      return
-    }
+    if (calls?.released === true) return Effect.fail(releasedError(at, false))
     const signal = options.abort ?? new Abort()
     let abandoned = false
+    let timer: NodeJS.Timeout | undefined
+    let end: () => void = () => undefined
+    const settled = (): void => {
+      clearTimeout(timer)
+      calls?.leave()
+      calls?.waiting.delete(end)
+    }
     const abandon = (): void => {
       clearTimeout(timer)
       calls?.waiting.delete(end)
@@ -131,33 +135,35 @@ export const attempt = <A>(
       if (grace === undefined) signal.abort(interrupted)
       else timer = setTimeout(() => signal.abort(interrupted), grace)
     }
-    const end = (): void => {
-      resume(Effect.fail(releasedError(at, true)))
-      abandon()
-    }
-    let timer = setTimeout(() => {
-      resume(Effect.fail(timeoutError(at, limit, write)))
-      calls?.waiting.delete(end)
-      abandoned = true
-      signal.abort(late)
-    }, limit)
-    calls?.waiting.add(end)
-    calls?.enter()
-    start(() => f(signal, { signal, abandoned: () => abandoned })).then(
-      (value) => {
-        clearTimeout(timer)
-        calls?.leave()
-        calls?.waiting.delete(end)
-        resume(Effect.succeed(value))
-      },
-      (thrown) => {
-        clearTimeout(timer)
-        calls?.leave()
-        calls?.waiting.delete(end)
-        resume(Effect.fail(toConnectionError(at, thrown, options.resends)))
-      }
+    // The canceller is not what `async` is given: for such a one effect (3.22) makes what the collector of garbage takes
+    // for old, and that costs more than all the rest of this.
+    return Effect.onInterrupt(
+      Effect.async<A, ConnectionError>((resume) => {
+        end = () => {
+          resume(Effect.fail(releasedError(at, true)))
+          abandon()
+        }
+        timer = setTimeout(() => {
+          resume(Effect.fail(timeoutError(at, limit, write)))
+          calls?.waiting.delete(end)
+          abandoned = true
+          signal.abort(late)
+        }, limit)
+        calls?.waiting.add(end)
+        calls?.enter()
+        start(() => f(signal, { signal, abandoned: () => abandoned })).then(
+          (value) => {
+            settled()
+            resume(Effect.succeed(value))
+          },
+          (thrown) => {
+            settled()
+            resume(Effect.fail(toConnectionError(at, thrown, options.resends)))
+          }
+        )
+      }),
+      () => Effect.sync(abandon)
     )
-    return Effect.sync(abandon)
   })
 
 /** What the driver throws at once is a rejection like others. */

@@ -4,7 +4,18 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 import { assert, describe, it } from "@effect/vitest"
 import { ConnectionError } from "@underlay/core/connection/Connection"
-import { ConfigProvider, Deferred, Effect, Exit, Fiber, Redacted, Schedule, Scope, TestClock } from "effect"
+import {
+  ConfigProvider,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Redacted,
+  Schedule,
+  Scope,
+  TestClock,
+  TestServices
+} from "effect"
 import * as Aws from "../../../src/internal/aws/credentials.ts"
 
 const at = { kind: "s3", name: "test" }
@@ -93,6 +104,38 @@ describe("credentials of AWS", () => {
     Effect.gen(function* () {
       const found = yield* once({ accessKeyId: "a", secretAccessKey: Redacted.make("b") })
       assert.deepStrictEqual(shown(found), { id: "a", secret: "b", token: undefined })
+    })
+  )
+
+  it.scoped("those whose end cannot be read are good for now, and asked for again soon", () =>
+    Effect.gen(function* () {
+      const { asked, url } = yield* serve(() => ({ status: 200, body: json("in a while") }))
+      const variables = { AWS_CONTAINER_CREDENTIALS_FULL_URI: `${url}/x` }
+      const credentials = yield* withEnvironment(variables)(Aws.provider(at, {}))
+      assert.strictEqual((yield* credentials).accessKeyId, "ID")
+      yield* credentials
+      assert.strictEqual(asked.length, 1)
+      yield* TestClock.adjust("61 seconds")
+      assert.strictEqual((yield* credentials).accessKeyId, "ID")
+      yield* TestServices.provideLive(
+        Effect.repeat(Effect.void, { schedule: Schedule.spaced("5 millis"), until: () => asked.length === 2 })
+      )
+      // one of one's own too
+      let given = 0
+      const own = yield* Aws.provider(at, {
+        credentials: Effect.sync(() => {
+          given++
+          return {
+            accessKeyId: `${given}`,
+            secretAccessKey: Redacted.make("s"),
+            expiration: new Date(Number.NaN)
+          }
+        })
+      })
+      assert.strictEqual((yield* own).accessKeyId, "1")
+      assert.strictEqual((yield* own).accessKeyId, "1")
+      yield* TestClock.adjust("7 minutes")
+      assert.strictEqual((yield* own).accessKeyId, "2")
     })
   )
 

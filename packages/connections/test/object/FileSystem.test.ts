@@ -9,6 +9,7 @@ import { Cause, Chunk, Clock, Effect, Fiber, Layer, Schedule, Stream } from "eff
 import * as fc from "fast-check"
 import * as Lock from "../../src/internal/object/lock.ts"
 import * as Paths from "../../src/internal/object/paths.ts"
+import * as Processes from "../../src/internal/object/processes.ts"
 import * as FileSystem from "../../src/object/FileSystem.ts"
 
 const folder = Effect.acquireRelease(
@@ -150,13 +151,19 @@ describe("FileSystem", () => {
     Effect.gen(function* () {
       const { directory } = yield* connect()
       const gone = ChildProcess.spawnSync(process.execPath, ["-e", ""]).pid
-      const host = Os.hostname().replace(/[^A-Za-z0-9-]/g, "_")
+      const host = Processes.here()
+      // A container with the same host name counts its processes for itself.
+      const container = Processes.placeOf(Os.hostname(), Processes.boot(), "pid:[1]")
       const temporary = Path.join(directory, "temporary")
       Fs.writeFileSync(Path.join(temporary, `${host}.${gone}.x`), "x")
       Fs.writeFileSync(Path.join(temporary, `${host}.${process.pid}.x`), "x")
       Fs.writeFileSync(Path.join(temporary, `elsewhere.1.x`), "x")
+      Fs.writeFileSync(Path.join(temporary, `${container}.${gone}.x`), "x")
       yield* connect({ directory })
-      assert.deepStrictEqual(Fs.readdirSync(temporary).sort(), [`elsewhere.1.x`, `${host}.${process.pid}.x`].sort())
+      assert.deepStrictEqual(
+        Fs.readdirSync(temporary).sort(),
+        [`elsewhere.1.x`, `${host}.${process.pid}.x`, `${container}.${gone}.x`].sort()
+      )
     })
   )
 
@@ -169,7 +176,7 @@ describe("FileSystem", () => {
         yield* store.put("a", "0")
         const hash = ChildProcess.execFileSync("sha256sum", { input: "a" }).toString().slice(0, 64)
         const gone = ChildProcess.spawnSync(process.execPath, ["-e", ""]).pid
-        Fs.writeFileSync(Path.join(directory, "locks", hash), `${gone} ${Os.hostname()}`)
+        Fs.writeFileSync(Path.join(directory, "locks", hash), `${gone} ${Processes.here()}`)
         // Each adds one to what is there, under the condition that nobody else has: none is lost.
         const add = (store: typeof ObjectStore.ObjectStore.Service) =>
           Effect.gen(function* () {
@@ -197,7 +204,16 @@ describe("FileSystem", () => {
       const mine = Fs.readFileSync(path, "utf8").split(" ")
       Fs.writeFileSync(path, [mine[0], mine[1], "1"].join(" "))
       assert.isTrue(yield* Effect.promise(() => Lock.tryAcquire(path)))
-      // Of another machine only its age is known.
+      // Of another machine only its age is known, and of another container, also if it has this one's host name.
+      const gone = ChildProcess.spawnSync(process.execPath, ["-e", ""]).pid
+      for (const [boot, table] of [
+        [Processes.boot(), "pid:[1]"],
+        ["another", Processes.table()]
+      ] as const) {
+        Fs.writeFileSync(path, `${gone} ${Processes.placeOf(Os.hostname(), boot, table)}`)
+        assert.isFalse(yield* Effect.promise(() => Lock.tryAcquire(path)))
+      }
+      assert.notStrictEqual(Processes.table(), "")
       Fs.writeFileSync(path, "1 elsewhere")
       assert.isFalse(yield* Effect.promise(() => Lock.tryAcquire(path)))
       yield* Effect.promise(() => Lock.release(path))

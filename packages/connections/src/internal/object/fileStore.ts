@@ -1,7 +1,6 @@
 /** The port `ObjectStore` in a folder of a file system. */
 import * as Crypto from "node:crypto"
 import * as Fs from "node:fs/promises"
-import * as Os from "node:os"
 import * as Path from "node:path"
 import { ConnectionError } from "@underlay/core/connection/Connection"
 import type * as ConnectionLifecycle from "@underlay/core/connection/ConnectionLifecycle"
@@ -19,6 +18,7 @@ import * as File from "./file.ts"
 import * as List from "./list.ts"
 import * as Lock from "./lock.ts"
 import * as Paths from "./paths.ts"
+import { here } from "./processes.ts"
 
 /** The folders of a store. */
 export interface Folders {
@@ -81,15 +81,13 @@ const failed = (method: string, key: string | undefined, cause: unknown): StoreE
   })
 }
 
-const hostId = Os.hostname().replace(/[^A-Za-z0-9-]/g, "_")
-
 /** Removes what processes that are gone were writing, and what nobody can be writing any more. */
 export const sweep = async (folders: Folders): Promise<void> => {
   for (const name of await Fs.readdir(folders.temporary)) {
     const path = Path.join(folders.temporary, name)
     const [host, pid] = name.split(".")
     let gone = false
-    if (host === hostId && pid !== undefined && /^\d+$/.test(pid)) {
+    if (host === here() && pid !== undefined && /^\d+$/.test(pid)) {
       try {
         process.kill(Number(pid), 0)
       } catch (error) {
@@ -352,7 +350,7 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
   ): Effect.Effect<{ readonly path: string; readonly handle: Handle }, StoreError, Scope.Scope> =>
     Effect.acquireRelease(
       attempt(method, key, async () => {
-        const path = Path.join(folders.temporary, `${hostId}.${process.pid}.${Crypto.randomUUID()}`)
+        const path = Path.join(folders.temporary, `${here()}.${process.pid}.${Crypto.randomUUID()}`)
         return { path, handle: await Fs.open(path, "wx") }
       }),
       ({ handle, path }) =>

@@ -5,12 +5,11 @@
  */
 import * as Crypto from "node:crypto"
 import * as Fs from "node:fs/promises"
-import * as Os from "node:os"
+import { here } from "./processes.ts"
 
 const stale = 30_000
 /** A holder gives up by himself when he has it for so long. */
 export const longest = 10_000
-const host = Os.hostname()
 
 /** When a process began, by the kernel's count: its number alone can be that of another, later. */
 const beginOf = async (pid: number): Promise<string | undefined> => {
@@ -71,7 +70,7 @@ export const release = async (path: string): Promise<void> => {
 }
 
 const make = async (path: string): Promise<string | undefined> => {
-  const content = `${process.pid} ${host} ${(await beginOf(process.pid)) ?? "-"} ${Crypto.randomUUID()}`
+  const content = `${process.pid} ${here()} ${(await beginOf(process.pid)) ?? "-"} ${Crypto.randomUUID()}`
   try {
     await Fs.writeFile(path, content, { flag: "wx" })
     return content
@@ -95,7 +94,7 @@ const isAbandoned = async (path: string): Promise<boolean> => {
     const age = await ageOf(path)
     if (age === undefined) return false
     const [pid, where, began] = (await Fs.readFile(path, "utf8")).split(" ")
-    if (where !== host || pid === undefined || !/^\d+$/.test(pid)) return age > stale
+    if (where !== here() || pid === undefined || !/^\d+$/.test(pid)) return age > stale
     if (!exists(Number(pid))) return true
     const begin = await beginOf(Number(pid))
     // Where the kernel does not say when a process began, its number may be another's by now.

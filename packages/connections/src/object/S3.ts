@@ -109,6 +109,11 @@ export interface S3Settings {
   readonly conditionalPut?: boolean | undefined
   /** Whether it keeps them for objects of parts too: yes for Amazon's, no with an endpoint of one's own. */
   readonly conditionalMultipart?: boolean | undefined
+  /**
+   * Whether the etag of `ifMatch` of a put is sent in quotes, as HTTP has it: yes for Amazon's, which takes both; no with an
+   * endpoint of one's own, for Ceph 16 takes it without them only.
+   */
+  readonly quotesIfMatch?: boolean | undefined
   /** Sent with every object that is written: encryption, storage class. */
   readonly putHeaders?: Readonly<Record<string, string>> | undefined
 }
@@ -234,6 +239,7 @@ export const make = Effect.fnUntraced(function* (
     multipartAbove: Math.max(partSize, settings.multipartAbove ?? 16 * mebibyte),
     copyInPartsAbove: Math.max(5 * mebibyte, Math.min(settings.copyInPartsAbove ?? 5_120 * mebibyte, 5_120 * mebibyte)),
     conditionalMultipart: settings.conditionalMultipart ?? endpoint === undefined,
+    quotesIfMatch: settings.quotesIfMatch ?? endpoint === undefined,
     checksum: settings.checksum,
     resumeReads: settings.resumeReads ?? (plane === "external" ? 3 : 0),
     completeRetries: plane === "external" ? (settings.retries ?? 2) : 0,
@@ -333,6 +339,7 @@ export const Settings = Schema.Struct({
   checksum: Schema.optional(Schema.Literal("sha256", "crc32c")),
   conditionalPut: Schema.optional(Fields.Flag),
   conditionalMultipart: Schema.optional(Fields.Flag),
+  quotesIfMatch: Schema.optional(Fields.Flag),
   putHeaders: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.String }))
 })
 

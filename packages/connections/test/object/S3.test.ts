@@ -1,4 +1,5 @@
 import * as Fs from "node:fs"
+import * as Inspect from "node:util"
 import { assert, describe, layer } from "@effect/vitest"
 import { ObjectStore } from "@underlay/core"
 import { ConnectionSuite, ObjectStoreSuite, Recording, Suite } from "@underlay/core/testing"
@@ -886,6 +887,79 @@ describe("S3", () => {
                 ["b", "Unavailable"]
               ]
             )
+          }),
+        60_000
+      )
+
+      it.scoped(
+        "a bucket that is not there is told from an object that is not, and asked for once a minute",
+        () =>
+          Effect.gen(function* () {
+            const { store: nowhere } = yield* connect({ bucket: "nowhere", createBucket: false, connect: "lazy" })
+            for (const asked of [nowhere.exists("a"), nowhere.head("a"), nowhere.get("a"), nowhere.copy("a", "b")]) {
+              const told = yield* Effect.flip(asked)
+              assert.deepStrictEqual([told.reason, told.code], ["InvalidRequest", "NoSuchBucket"])
+            }
+            const { proxy, store } = yield* proxied()
+            proxy.asked.length = 0
+            for (let time = 0; time < 3; time++) assert.isFalse(yield* store.exists("not there"))
+            assert.strictEqual((yield* Effect.flip(store.head("not there"))).reason, "NotFound")
+            assert.strictEqual(proxy.asked.filter(({ url }) => url === "/tests").length, 1)
+          }),
+        60_000
+      )
+
+      it.scoped(
+        "the etag of a put's condition is in quotes where that is set",
+        () =>
+          Effect.gen(function* () {
+            const plain = yield* proxied()
+            const { etag } = yield* plain.store.put("quotes", "1")
+            const next = yield* plain.store.put("quotes", "2", { ifMatch: etag })
+            assert.strictEqual(plain.proxy.asked.at(-1)?.headers["if-match"], etag)
+            const quoted = yield* proxied({ quotesIfMatch: true })
+            quoted.proxy.fault = ({ method }) =>
+              method === "PUT" ? { _tag: "Answer", status: 200, headers: { etag: '"x"' } } : undefined
+            yield* quoted.store.put("quotes", "3", { ifMatch: next.etag })
+            assert.strictEqual(quoted.proxy.asked.at(-1)?.headers["if-match"], `"${next.etag}"`)
+          }),
+        60_000
+      )
+
+      it.scoped(
+        "no span, line or metric shows a key, or what keys begin with, also of what fails",
+        () =>
+          Effect.gen(function* () {
+            const recording = yield* Recording.make
+            const key = "people/jane doe"
+            const { proxy, store } = yield* proxied({ plane: "external", retries: 0, partSize: 5 * mebibyte })
+            const all = Effect.gen(function* () {
+              yield* store.put(key, "x")
+              yield* store.put(`${key}/large`, streamOf(6 * mebibyte))
+              yield* store.get(key)
+              yield* store.copy(key, `${key}/copy`)
+              yield* store.exists(key)
+              yield* Stream.runDrain(store.list({ prefix: "people/jane", startAfter: "people/jan" }))
+              yield* Effect.flip(store.get(`${key}/none`))
+              proxy.fault = () => ({ _tag: "Lose" })
+              yield* Effect.flip(store.get(key))
+              yield* Effect.flip(store.put(key, "y"))
+              yield* Effect.flip(Stream.runDrain(store.list({ prefix: "people/jane" })))
+              proxy.fault = () => undefined
+              yield* store.deleteMany([key, `${key}/large`, `${key}/copy`])
+            })
+            yield* recording.within(all)
+            const spans = yield* recording.spans
+            const urls = spans.flatMap(({ attributes }) => {
+              const url = attributes.get("url.full")
+              return typeof url === "string" ? [url] : []
+            })
+            assert.include(urls, `${proxy.endpoint}/tests/:key`)
+            assert.isTrue(urls.some((url) => url.includes("prefix=REDACTED")))
+            const shown = Inspect.inspect([spans, yield* recording.lines, yield* recording.metrics], { depth: 12 })
+            assert.include(shown, "S3.GetObject")
+            assert.notInclude(shown, "people")
+            assert.notInclude(shown, "jan")
           }),
         60_000
       )

@@ -10,6 +10,7 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import type * as Chunk from "effect/Chunk"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -109,6 +110,22 @@ export interface Dispatcher {
  * @category constructors
  */
 export const fromDispatcher = (dispatcher: Dispatcher): HttpClient.HttpClient => clientOf({ dispatcher })
+
+/**
+ * What has come of a body since the last time; its end is a failure without an error. Who reads large bodies so pays for
+ * no stream between. It takes the body, as `stream` does, and what is not read when the scope closes is given up. For a
+ * response of another client it reads that one's `stream`.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const pull = (
+  response: HttpClientResponse.HttpClientResponse
+): Effect.Effect<
+  Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<HttpClientError.ResponseError>>,
+  never,
+  Scope.Scope
+> => (response instanceof UndiciResponse ? response.pulled : Stream.toPull(response.stream))
 
 /**
  * Makes a client with connections of its own, which are closed with the scope. Loads `undici`, and fails with

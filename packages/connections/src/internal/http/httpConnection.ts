@@ -4,7 +4,7 @@
  * shown, and nothing is sent twice.
  */
 import * as HttpClient from "@effect/platform/HttpClient"
-import type * as HttpClientError from "@effect/platform/HttpClientError"
+import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import {
@@ -87,6 +87,8 @@ export interface RequestOptions {
   readonly idempotent?: boolean | undefined
   readonly timeout?: Duration.DurationInput | undefined
   readonly attributes?: Readonly<Record<string, unknown>> | undefined
+  /** What spans show as the path and query of the request, where its own tell what nobody else is to know. */
+  readonly shown?: string | undefined
   /** Which statuses are no errors: those from 200 to 299. */
   readonly accept?: ((status: number, headers: Readonly<Record<string, string | undefined>>) => boolean) | undefined
 }
@@ -120,6 +122,11 @@ export interface HttpConnection {
 /** The scope that the body of an answer is tied to, where its reader is not the call itself. */
 class BodyScope extends Context.Reference<BodyScope>()("@underlay/connections/internal/BodyScope", {
   defaultValue: (): Scope.Scope | undefined => undefined
+}) {}
+
+/** Where a request goes to that is shown as another. */
+class Target extends Context.Reference<Target>()("@underlay/connections/internal/Target", {
+  defaultValue: (): HttpClientRequest.HttpClientRequest | undefined => undefined
 }) {}
 
 const idempotentMethods: ReadonlySet<string> = new Set(["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"])
@@ -162,7 +169,19 @@ export const make = Effect.fnUntraced(function* (
   const silent = HttpClient.withTracerDisabledWhen(raw, () => true)
   const scoped = HttpClient.withScope(silent)
   const transport = HttpClient.transform(silent, (effect, request) =>
-    Effect.flatMap(BodyScope, (scope) => (scope === undefined ? effect : Scope.extend(scoped.execute(request), scope)))
+    Effect.flatMap(BodyScope, (scope) =>
+      Effect.flatMap(Target, (target) => {
+        if (target === undefined) return scope === undefined ? effect : Scope.extend(scoped.execute(request), scope)
+        const meant = HttpClientRequest.setUrl(request, target.url)
+        const sent = scope === undefined ? silent.execute(meant) : Scope.extend(scoped.execute(meant), scope)
+        // An error tells the URL of its request.
+        return Effect.mapError(sent, (error) =>
+          error._tag === "RequestError"
+            ? new HttpClientError.RequestError({ request, reason: error.reason, cause: error.cause })
+            : error
+        )
+      })
+    )
   )
 
   const watched =
@@ -200,7 +219,8 @@ export const make = Effect.fnUntraced(function* (
     client: HttpClient.HttpClient,
     operation: string,
     request: HttpClientRequest.HttpClientRequest,
-    accept: NonNullable<RequestOptions["accept"]>
+    accept: NonNullable<RequestOptions["accept"]>,
+    shown: string | undefined
   ): Effect.Effect<HttpClientResponse.HttpClientResponse, ConnectionError> => {
     const located = HttpClientRequest.prependUrl(request, prefix)
     const headed =
@@ -210,7 +230,7 @@ export const make = Effect.fnUntraced(function* (
             HttpClientRequest.setHeaders(located, { ...plainHeaders(headers), ...located.headers })
           )
     return Effect.flatMap(headed, (ready) =>
-      Effect.matchEffect(client.execute(ready), {
+      Effect.matchEffect(execute(client, ready, shown), {
         // What is no success of HTTP can be one of the caller's.
         onFailure: (error) =>
           error._tag === "ResponseError" && error.reason === "StatusCode"
@@ -223,6 +243,19 @@ export const make = Effect.fnUntraced(function* (
       })
     )
   }
+
+  const execute = (
+    client: HttpClient.HttpClient,
+    request: HttpClientRequest.HttpClientRequest,
+    shown: string | undefined
+  ) =>
+    shown === undefined || watched === undefined
+      ? client.execute(request)
+      : Effect.provideService(
+          client.execute(HttpClientRequest.setUrl(request, new URL(shown, base.origin).href)),
+          Target,
+          request
+        )
 
   const refused = (
     operation: string,
@@ -284,7 +317,7 @@ export const make = Effect.fnUntraced(function* (
       lend(
         operation,
         { ...given, idempotent: mayRepeat(request, given?.idempotent) },
-        counted(Effect.flatMap(attempt(client, operation, request, given?.accept ?? accepted), use))
+        counted(Effect.flatMap(attempt(client, operation, request, given?.accept ?? accepted, given?.shown), use))
       )
     function request<A, I>(
       operation: string,

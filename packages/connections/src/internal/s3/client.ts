@@ -115,10 +115,19 @@ export const make = (http: HttpConnection.HttpConnection, options: Options): Cli
       })
     )
 
+  // Keys can be personal data, and so can what they begin with.
+  const shownOf = (sent: Sent): string => {
+    const path = sent.key === undefined ? pathOf(undefined) : `${address.base}:key`
+    return sent.query === undefined
+      ? path
+      : `${path}?${sent.query.replace(/(^|&)(prefix|start-after|continuation-token|delimiter)=[^&]*/g, "$1$2=REDACTED")}`
+  }
+
   const once = (sent: Sent): Effect.Effect<HttpClientResponse.HttpClientResponse, ConnectionError, Scope.Scope> =>
     Effect.flatMap(signed(sent), (request) =>
       http.response(`S3.${sent.operation}`, request, {
         idempotent: sent.idempotent ?? sent.method !== "POST",
+        shown: shownOf(sent),
         ...(sent.timeout === undefined ? {} : { timeout: sent.timeout }),
         ...(sent.accept === undefined ? {} : { accept: sent.accept })
       })

@@ -113,6 +113,18 @@ export const errorOfBody = (
   })
 }
 
+/** That it was the bucket of which a HEAD said that it is not there. */
+export const noBucket = (error: ConnectionError): ConnectionError =>
+  new ConnectionError({
+    reason: "NotFound",
+    kind: error.kind,
+    connection: error.connection,
+    method: error.method,
+    description: "there is no such bucket: make it, or set createBucket",
+    code: "NoSuchBucket",
+    cause: error
+  })
+
 const reasonOf = (error: ConnectionError): ObjectStore.ObjectStoreErrorReason => {
   switch (error.code) {
     case "InvalidRange":

@@ -1,8 +1,11 @@
 /** The port `ObjectStore` on a bucket. */
+import { constants } from "node:buffer"
 import { createHash } from "node:crypto"
 import type { ConnectionError } from "@underlay/core/connection/Connection"
+import * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as ObjectStore from "@underlay/core/storage/ObjectStore"
 import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -14,7 +17,7 @@ import * as Stream from "effect/Stream"
 import { encode } from "../aws/sign.ts"
 import { encodeKey, hasDots } from "./address.ts"
 import type { Client } from "./client.ts"
-import { storeError } from "./errors.ts"
+import { noBucket, storeError } from "./errors.ts"
 import * as Upload from "./upload.ts"
 import * as Xml from "./xml.ts"
 
@@ -33,6 +36,8 @@ export interface Options {
   readonly completeRetries: number
   readonly transferTimeout: Duration.DurationInput
   readonly putHeaders: Readonly<Record<string, string>>
+  /** Whether the etag of a condition of a put is in quotes. */
+  readonly quotesIfMatch: boolean
 }
 
 type StoreError = ObjectStore.ObjectStoreError
@@ -40,6 +45,8 @@ type Headers = Readonly<Record<string, string | undefined>>
 
 /** The most bytes of an object that is sent in one request. */
 const maxSingle = 5 * 1_024 ** 3
+/** What is as small is read again from its beginning where it breaks off. */
+const inOneGo = 4_194_304
 const maxObject = 5 * 1_024 ** 4
 
 export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectStore> => {
@@ -115,93 +122,111 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
   const expectedOf = ({ info, part }: Opened): ObjectStore.Checksum | undefined =>
     part.offset === 0 && part.length === info.size ? info.checksum : undefined
 
+  type Pull = Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<StoreError>>
+
   /**
-   * The bytes of an answer. Where the connection breaks in their midst they go on with another that asks for the rest of
-   * the same object; all of them belong to the scope in which it was opened.
+   * The bytes of an answer, as they come. Where the connection breaks in their midst they go on with another that asks for
+   * the rest of the same object; all of them belong to the scope.
    */
+  const pullOfBody = (method: string, key: string, opened: Opened, scope: Scope.Scope): Pull => {
+    const { info, part } = opened
+    let left = options.resumeReads
+    let at = 0
+    const expected = expectedOf(opened)
+    const follower = expected === undefined ? undefined : ObjectStore.checksum(expected.algorithm)
+    const pullOf = ({ response }: Opened) => Effect.provideService(HttpTransport.pull(response), Scope.Scope, scope)
+    let pull: Effect.Effect.Success<ReturnType<typeof pullOf>> | undefined
+    const reopen = (error: StoreError): Pull => {
+      if (left-- <= 0 || !isBroken(error)) return Effect.fail(Option.some(error))
+      return request(
+        method,
+        key,
+        { ifMatch: info.etag, range: { offset: part.offset + at, length: part.length - at } },
+        false
+      ).pipe(
+        Effect.provideService(Scope.Scope, scope),
+        // Not every endpoint and cache keeps to what it was asked for.
+        Effect.filterOrFail(
+          (again) => again.info.etag === info.etag,
+          () => fail("Conflict", method, key, "the object was replaced while it was read: read it again")
+        ),
+        Effect.filterOrFail(
+          (again) => again.part.offset === part.offset + at && again.part.length === part.length - at,
+          () => fail("Unknown", method, key, "the endpoint gave another part than the one it was asked for")
+        ),
+        Effect.flatMap(pullOf),
+        Effect.matchEffect({
+          onFailure: (again) => (isBroken(again) ? reopen(again) : Effect.fail(Option.some(again))),
+          onSuccess: (made) => {
+            pull = made
+            return next
+          }
+        })
+      )
+    }
+    const next: Pull = Effect.suspend(() => {
+      if (pull === undefined) {
+        return Effect.flatMap(pullOf(opened), (made) => {
+          pull = made
+          return next
+        })
+      }
+      return Effect.matchEffect(pull, {
+        onSuccess: (chunk) => {
+          for (const bytes of chunk) {
+            at += bytes.length
+            follower?.update(bytes)
+          }
+          return Effect.succeed(chunk)
+        },
+        onFailure: (end) => {
+          if (at < part.length) {
+            return reopen(
+              Option.isSome(end)
+                ? mapped(method, key)(client.fromTransport("GetObject", end.value))
+                : tooShort(method, key)
+            )
+          }
+          return expected !== undefined && follower?.digest() !== expected.value
+            ? Effect.fail(Option.some(ObjectStore.checksumMismatch(method, key, expected.algorithm)))
+            : Effect.fail(Option.none())
+        }
+      })
+    })
+    return next
+  }
+
   const bodyOf = (
     method: string,
     key: string,
     opened: Opened
   ): Effect.Effect<Stream.Stream<Uint8Array, StoreError>, never, Scope.Scope> =>
     Effect.map(Effect.scope, (scope) =>
-      Stream.unwrap(
-        Effect.sync(() => {
-          const { info, part } = opened
-          let left = options.resumeReads
-          let at = 0
-          const expected = expectedOf(opened)
-          const follower = expected === undefined ? undefined : ObjectStore.checksum(expected.algorithm)
-          const pullOf = ({ response }: Opened) =>
-            Effect.map(
-              Effect.provideService(Stream.toPull(response.stream), Scope.Scope, scope),
-              (pull): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<StoreError>> =>
-                Effect.mapError(
-                  pull,
-                  Option.map((error) => mapped(method, key)(client.fromTransport("GetObject", error)))
-                )
-            )
-          let pull: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<StoreError>> | undefined
-          const reopen = (error: StoreError): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<StoreError>> => {
-            if (left-- <= 0 || !isBroken(error)) return Effect.fail(Option.some(error))
-            return request(
-              method,
-              key,
-              { ifMatch: info.etag, range: { offset: part.offset + at, length: part.length - at } },
-              false
-            ).pipe(
-              Effect.provideService(Scope.Scope, scope),
-              // Not every endpoint and cache keeps to what it was asked for.
-              Effect.filterOrFail(
-                (again) => again.info.etag === info.etag,
-                () => fail("Conflict", method, key, "the object was replaced while it was read: read it again")
-              ),
-              Effect.filterOrFail(
-                (again) => again.part.offset === part.offset + at && again.part.length === part.length - at,
-                () => fail("Unknown", method, key, "the endpoint gave another part than the one it was asked for")
-              ),
-              Effect.flatMap(pullOf),
-              Effect.matchEffect({
-                onFailure: (again) => (isBroken(again) ? reopen(again) : Effect.fail(Option.some(again))),
-                onSuccess: (made) => {
-                  pull = made
-                  return next
-                }
-              })
-            )
-          }
-          const next: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<StoreError>> = Effect.suspend(() => {
-            if (pull === undefined) {
-              return Effect.flatMap(pullOf(opened), (made) => {
-                pull = made
-                return next
-              })
-            }
-            return Effect.matchEffect(pull, {
-              onSuccess: (chunk) => {
-                for (const bytes of chunk) {
-                  at += bytes.length
-                  follower?.update(bytes)
-                }
-                return Effect.succeed(chunk)
-              },
-              onFailure: (end) => {
-                if (Option.isSome(end)) {
-                  return at >= part.length ? Effect.fail(Option.none()) : reopen(end.value)
-                }
-                if (at < part.length) {
-                  return reopen(tooShort(method, key))
-                }
-                return expected !== undefined && follower?.digest() !== expected.value
-                  ? Effect.fail(Option.some(ObjectStore.checksumMismatch(method, key, expected.algorithm)))
-                  : Effect.fail(Option.none())
-              }
-            })
-          })
-          return Stream.repeatEffectChunkOption(next)
-        })
-      )
+      Stream.suspend(() => Stream.repeatEffectChunkOption(pullOfBody(method, key, opened, scope)))
     )
+
+  /** All bytes of an answer, each put where it belongs as it comes. */
+  const collected = (key: string, opened: Opened): Effect.Effect<Uint8Array, StoreError, Scope.Scope> =>
+    Effect.flatMap(Effect.scope, (scope) => {
+      const { length } = opened.part
+      const pull = pullOfBody("get", key, opened, scope)
+      const room = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer)
+      let at = 0
+      const rest: Effect.Effect<Uint8Array, StoreError> = Effect.matchEffect(pull, {
+        onSuccess: (chunk) => {
+          for (const bytes of chunk) {
+            if (at + bytes.length > length) {
+              return Effect.fail(fail("Unknown", "get", key, "the endpoint gave more than it said that it would"))
+            }
+            room.set(bytes, at)
+            at += bytes.length
+          }
+          return rest
+        },
+        onFailure: (end) => (Option.isSome(end) ? Effect.fail(end.value) : Effect.succeed(room))
+      })
+      return rest
+    })
 
   const open = (
     method: string,
@@ -218,9 +243,12 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
     const attempt = (left: number): Effect.Effect<ObjectStore.ObjectData, StoreError> =>
       Effect.scoped(
         Effect.flatMap(request("get", key, given, false), (opened) => {
-          const bytes: Effect.Effect<Either.Either<Uint8Array, StoreError>, StoreError, Scope.Scope> = opened.part
-            .length > 4_194_304
-            ? Effect.map(Effect.flatMap(bodyOf("get", key, opened), ObjectStore.collect), Either.right)
+          const { length } = opened.part
+          if (length > constants.MAX_LENGTH) {
+            return fail("TooLarge", "get", key, "it is larger than what fits into memory in one piece: use stream")
+          }
+          const bytes: Effect.Effect<Either.Either<Uint8Array, StoreError>, StoreError, Scope.Scope> = length > inOneGo
+            ? Effect.map(collected(key, opened), Either.right)
             : Effect.matchEffect(opened.response.arrayBuffer, {
                 onSuccess: (buffer): Effect.Effect<Either.Either<Uint8Array, StoreError>, StoreError> => {
                   const bytes = new Uint8Array(buffer)
@@ -246,8 +274,27 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
     return attempt(options.resumeReads)
   }
 
+  // An answer to HEAD has no body: that an object is not there, and that its bucket is not, are the same 404. So the
+  // bucket is asked for, once a minute at the most.
+  let bucketSeen = Number.NEGATIVE_INFINITY
+  const orBucket = (method: string, key: string, error: StoreError): Effect.Effect<never, StoreError> =>
+    error.reason !== "NotFound"
+      ? Effect.fail(error)
+      : Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          if (now - bucketSeen < 60_000) return Effect.fail(error)
+          return Effect.matchEffect(client.headers({ operation: "HeadBucket", method: "HEAD" }), {
+            onSuccess: () => {
+              bucketSeen = now
+              return Effect.fail(error)
+            },
+            onFailure: (of) => Effect.fail(of.reason === "NotFound" ? storeError(method, key, noBucket(of)) : error)
+          })
+        })
+
   const head = (key: string, conditions?: ObjectStore.Conditions, method = "head") =>
-    Effect.scoped(Effect.map(request(method, key, conditions, true), ({ info }) => info))
+    Effect.catchAll(Effect.scoped(Effect.map(request(method, key, conditions, true), ({ info }) => info)), (error) =>
+      orBucket(method, key, error)
+    )
 
   // ---- write ---------------------------------------------------------------------------------------------------------
 
@@ -286,6 +333,14 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
     given.ifMatch !== undefined && error.reason === "NotFound" && error.code !== "NoSuchBucket"
       ? ObjectStore.conflict("put", key, given)
       : storeError("put", key, error)
+
+  const putConditions = (given: ObjectStore.PutOptions): Record<string, string> => ({
+    ...(given.ifNoneMatch === undefined ? {} : { "if-none-match": "*" }),
+    // Ceph 16 compares what it is given as it is; what keeps to the letter of HTTP takes nothing without quotes.
+    ...(given.ifMatch === undefined
+      ? {}
+      : { "if-match": options.quotesIfMatch ? quoted(given.ifMatch) : given.ifMatch })
+  })
 
   const putBytes = (key: string, bytes: Uint8Array, given: ObjectStore.PutOptions) => {
     if (given.size !== undefined && given.size !== bytes.length)
@@ -811,12 +866,6 @@ const conditionHeaders = (conditions: ObjectStore.Conditions | undefined): Recor
 }
 
 const quoted = (etag: string): string => (etag === "*" ? "*" : `"${etag}"`)
-
-const putConditions = (given: ObjectStore.PutOptions): Record<string, string> => ({
-  ...(given.ifNoneMatch === undefined ? {} : { "if-none-match": "*" }),
-  // Without quotes: Ceph compares what it is given as it is, Amazon takes both.
-  ...(given.ifMatch === undefined ? {} : { "if-match": given.ifMatch })
-})
 
 const objectHeaders = (
   attributes: ObjectStore.Attributes,

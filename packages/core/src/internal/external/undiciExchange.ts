@@ -18,8 +18,14 @@ export type RawHeaders = Record<string, string | Array<string> | undefined>
 /** What undoes the compression of a body with these headers, if there is any. */
 export type DecoderOf = (headers: RawHeaders, status: number) => Transform | undefined
 
-/** How many bytes of a body are kept for a reader who is slower than the service. */
-const highWaterMark = 65_536
+/**
+ * How many bytes of a body are kept for a reader who is slower than the service. What is read from a socket at once is at
+ * most half of it, so that a reader who keeps up does not stop the service for each of them.
+ */
+const highWaterMark = 131_072
+
+/** The largest body that is given its place before it is there: a length is only what the service says. */
+const maxRoom = 16_777_216
 
 /** What a request fails with that its caller has given up. */
 export const aborted = (): Error => new DOMException("The request was aborted", "AbortError")
@@ -44,6 +50,9 @@ export class Exchange {
   private size = 0
   private paused = false
   private whole = false
+  /** Where a body of a known length is put together as it comes, so that it is not kept twice, and how far it is there. */
+  private room: Buffer | undefined
+  private filled = 0
   private waiting: Promise<void> | undefined
   private wake: (() => void) | undefined
 
@@ -130,9 +139,14 @@ export class Exchange {
     return this.waiting
   }
 
-  /** From now on it is kept whole, however large, and `next` resolves at its end. */
-  keepWhole(): void {
+  /**
+   * From now on it is kept whole, however large, and `next` resolves at its end. With `inOne` it is put together as it
+   * comes, where its length is known.
+   */
+  keepWhole(inOne: boolean): void {
+    if (this.whole) return
     this.whole = true
+    if (inOne && this.phase === "open") this.makeRoom()
     this.flow()
   }
 
@@ -146,10 +160,15 @@ export class Exchange {
   }
 
   /** All that has come, made into something; kept where that cannot be made. */
-  make<A>(of: (chunks: Array<Uint8Array>) => A): A {
-    const made = of(this.chunks)
-    this.chunks = []
-    this.size = 0
+  make<A>(of: (chunks: Array<Uint8Array>, own: ArrayBuffer | undefined) => A): A {
+    const { chunks, room } = this
+    const made =
+      room === undefined
+        ? of(chunks, undefined)
+        : chunks.length === 0 && this.filled === room.length
+          ? of([room], room.buffer as ArrayBuffer)
+          : of([room.subarray(0, this.filled), ...chunks], undefined)
+    this.empty()
     return made
   }
 
@@ -175,6 +194,7 @@ export class Exchange {
 
   private push(chunk: Uint8Array): void {
     if (this.phase !== "open" || chunk.length === 0) return
+    if (this.fits(chunk)) return
     this.chunks.push(chunk)
     this.size += chunk.length
     if (this.whole) return
@@ -183,6 +203,32 @@ export class Exchange {
       this.source?.pause()
     }
     this.changed()
+  }
+
+  private makeRoom(): void {
+    const length = Number(this.headers["content-length"])
+    // What is compressed has the length of what comes, and not of what is read.
+    if (!(length > this.size && length <= maxRoom) || this.decoderOf !== undefined) return
+    this.room = Buffer.allocUnsafeSlow(length)
+    const { chunks } = this
+    this.chunks = []
+    for (const chunk of chunks) if (!this.fits(chunk)) this.chunks.push(chunk)
+  }
+
+  /** Puts it behind what is there already, unless there is more than there should be. */
+  private fits(chunk: Uint8Array): boolean {
+    const { filled, room } = this
+    if (room === undefined || this.chunks.length > 0 || filled + chunk.length > room.length) return false
+    room.set(chunk, filled)
+    this.filled = filled + chunk.length
+    return true
+  }
+
+  private empty(): void {
+    this.chunks = []
+    this.size = 0
+    this.room = undefined
+    this.filled = 0
   }
 
   private flow(): void {
@@ -205,8 +251,7 @@ export class Exchange {
     if (this.phase === "ended" || this.phase === "failed") return
     this.phase = "failed"
     this.failure = error
-    this.chunks = []
-    this.size = 0
+    this.empty()
     this.decoder?.destroy()
     release(this.body)
     this.changed()

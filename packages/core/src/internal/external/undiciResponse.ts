@@ -12,6 +12,7 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Inspectable from "effect/Inspectable"
 import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Exchange } from "./undiciExchange.ts"
 
@@ -20,6 +21,9 @@ export const changed = (exchange: Exchange): Effect.Effect<void> =>
   Effect.async((resume) => {
     void exchange.next().then(() => resume(Effect.void))
   })
+
+/** What came of a body since the last time. Its end is a failure without an error. */
+export type Pull = Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<HttpClientError.ResponseError>>
 
 /** A response. It knows its exchange and not the other way round: one that nobody holds is collected, and so aborted. */
 export class UndiciResponse extends Inspectable.Class implements HttpClientResponse.HttpClientResponse {
@@ -69,6 +73,20 @@ export class UndiciResponse extends Inspectable.Class implements HttpClientRespo
     })
   }
 
+  /** The body for one reader, who asks for what came since; with the scope it is given up. */
+  get pulled(): Effect.Effect<Pull, never, Scope.Scope> {
+    return Effect.uninterruptible(
+      Effect.suspend((): Effect.Effect<Pull, never, Scope.Scope> => {
+        if (this.exchange.taken) return Effect.succeed(Effect.fail(Option.none()))
+        this.exchange.taken = true
+        return Effect.as(
+          Effect.addFinalizer(() => Effect.sync(() => this.exchange.abort())),
+          this.pull()
+        )
+      })
+    )
+  }
+
   get text(): Effect.Effect<string, HttpClientError.ResponseError> {
     return Effect.suspend(() =>
       this.knownText !== undefined
@@ -102,8 +120,8 @@ export class UndiciResponse extends Inspectable.Class implements HttpClientRespo
     return Effect.suspend(() =>
       this.knownBuffer !== undefined
         ? Effect.succeed(this.knownBuffer)
-        : this.whole("arrayBuffer", (bytes) => {
-            this.knownBuffer ??= bufferOf(bytes)
+        : this.whole("arrayBuffer", (bytes, own) => {
+            this.knownBuffer ??= own ?? bufferOf(bytes)
             return this.knownBuffer
           })
     )
@@ -145,7 +163,7 @@ export class UndiciResponse extends Inspectable.Class implements HttpClientRespo
   /** All of the body, for one kind of reader: it may ask again, no other may. */
   private whole<A>(
     as: "text" | "arrayBuffer" | "formData",
-    of: (chunks: Array<Uint8Array>) => A
+    of: (chunks: Array<Uint8Array>, own: ArrayBuffer | undefined) => A
   ): Effect.Effect<A, HttpClientError.ResponseError> {
     return Effect.suspend(() => {
       if (this.exchange.taken && this.readAs !== as) {
@@ -153,13 +171,15 @@ export class UndiciResponse extends Inspectable.Class implements HttpClientRespo
       }
       this.exchange.taken = true
       this.readAs = as
-      this.exchange.keepWhole()
+      this.exchange.keepWhole(as === "arrayBuffer")
       return this.ended(of)
     })
   }
 
   /** Bytes are taken and made something in one step: between two an interruption could lose them. */
-  private ended<A>(of: (chunks: Array<Uint8Array>) => A): Effect.Effect<A, HttpClientError.ResponseError> {
+  private ended<A>(
+    of: (chunks: Array<Uint8Array>, own: ArrayBuffer | undefined) => A
+  ): Effect.Effect<A, HttpClientError.ResponseError> {
     return Effect.suspend(() => {
       const { exchange } = this
       switch (exchange.phase) {
@@ -173,18 +193,17 @@ export class UndiciResponse extends Inspectable.Class implements HttpClientRespo
     })
   }
 
-  private pull(): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<HttpClientError.ResponseError>> {
+  private pull(): Pull {
     const { exchange } = this
     const more = changed(exchange)
-    const next: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<HttpClientError.ResponseError>> = Effect.suspend(
-      () =>
-        exchange.available
-          ? Effect.succeed(Chunk.unsafeFromArray(exchange.take()))
-          : exchange.phase === "ended"
-            ? Effect.fail(Option.none())
-            : exchange.phase === "failed"
-              ? Effect.fail(Option.some(this.undecodable(exchange.failure)))
-              : Effect.zipRight(more, next)
+    const next: Pull = Effect.suspend(() =>
+      exchange.available
+        ? Effect.succeed(Chunk.unsafeFromArray(exchange.take()))
+        : exchange.phase === "ended"
+          ? Effect.fail(Option.none())
+          : exchange.phase === "failed"
+            ? Effect.fail(Option.some(this.undecodable(exchange.failure)))
+            : Effect.zipRight(more, next)
     )
     return next
   }

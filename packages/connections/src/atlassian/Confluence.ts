@@ -30,7 +30,6 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Query from "../internal/atlassian/query.ts"
 import * as Site from "../internal/atlassian/site.ts"
-import type * as HttpConnection from "../internal/http/httpConnection.ts"
 
 const kindName = "confluence"
 
@@ -488,25 +487,10 @@ export class Confluence extends Context.Tag("@underlay/connections/Confluence")<
 const v2 = "/wiki/api/v2"
 const v1 = "/wiki/rest/api"
 
-type Parameters = Readonly<Record<string, string | number | boolean | ReadonlyArray<string> | undefined>>
+const { withJson, withQuery } = Site
 
-const withQuery = (
-  request: HttpClientRequest.HttpClientRequest,
-  query: Parameters
-): HttpClientRequest.HttpClientRequest =>
-  HttpClientRequest.setUrlParams(
-    request,
-    Object.entries(query).flatMap(
-      ([name, value]): Array<[string, string]> =>
-        value === undefined ? [] : [[name, typeof value === "object" ? value.join(",") : String(value)]]
-    )
-  )
-
-const get = (path: string, query: Parameters = {}): HttpClientRequest.HttpClientRequest =>
+const get = (path: string, query: Site.Parameters = {}): HttpClientRequest.HttpClientRequest =>
   withQuery(HttpClientRequest.get(path), query)
-
-const withJson = (request: HttpClientRequest.HttpClientRequest, body: unknown): HttpClientRequest.HttpClientRequest =>
-  HttpClientRequest.setBody(request, HttpBody.unsafeJson(body))
 
 const bodyOf = (body: BodyInput) => (typeof body === "string" ? { representation: "storage", value: body } : body)
 
@@ -571,8 +555,8 @@ const write = Site.write
 const read = { idempotent: true } as const
 
 const clientOf = (site: Site.Site): ConfluenceClient => {
-  const { at, http } = site
-  const ask: HttpConnection.HttpConnection["request"] = http.request
+  const { at } = site
+  const ask = Site.askOf(site)
   const invalid = (method: string, description: string) => Site.failure(at, "InvalidRequest", method, description)
   const pagePath = (id: string): string => `${v2}/pages/${Site.segment(id)}`
   /** Nothing that is empty, or dots, goes into a path: it would be another path. */
@@ -596,7 +580,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
     path: string,
     item: Schema.Schema<A, I>,
     idOf: (item: A) => string | undefined,
-    query: Parameters
+    query: Site.Parameters
   ): Stream.Stream<A, ConnectionError> =>
     Site.pages(at, operation, idOf, (from) => {
       const equals = from?.indexOf("=") ?? -1

@@ -31,7 +31,6 @@ import type { AdfDocument, AdfMark, AdfNode } from "../internal/atlassian/adfTex
 import * as AdfText from "../internal/atlassian/adfText.ts"
 import * as Query from "../internal/atlassian/query.ts"
 import * as Site from "../internal/atlassian/site.ts"
-import type * as HttpConnection from "../internal/http/httpConnection.ts"
 
 export type {
   /**
@@ -598,25 +597,10 @@ export class Jira extends Context.Tag("@underlay/connections/Jira")<Jira, JiraCo
 const api = "/rest/api/3"
 const agile = "/rest/agile/1.0"
 
-type Parameters = Readonly<Record<string, string | number | boolean | ReadonlyArray<string> | undefined>>
+const { withJson, withQuery } = Site
 
-const get = (path: string, query: Parameters = {}): HttpClientRequest.HttpClientRequest =>
+const get = (path: string, query: Site.Parameters = {}): HttpClientRequest.HttpClientRequest =>
   withQuery(HttpClientRequest.get(path), query)
-
-const withQuery = (
-  request: HttpClientRequest.HttpClientRequest,
-  query: Parameters
-): HttpClientRequest.HttpClientRequest =>
-  HttpClientRequest.setUrlParams(
-    request,
-    Object.entries(query).flatMap(
-      ([name, value]): Array<[string, string]> =>
-        value === undefined ? [] : [[name, typeof value === "object" ? value.join(",") : String(value)]]
-    )
-  )
-
-const withJson = (request: HttpClientRequest.HttpClientRequest, body: unknown): HttpClientRequest.HttpClientRequest =>
-  HttpClientRequest.setBody(request, HttpBody.unsafeJson(body))
 
 const documentOf = (text: TextInput): AdfDocument => (typeof text === "string" ? AdfText.fromText(text) : text)
 
@@ -659,8 +643,8 @@ const write = Site.write
 const read = { idempotent: true } as const
 
 const clientOf = (site: Site.Site): JiraClient => {
-  const { at, http } = site
-  const ask: HttpConnection.HttpConnection["request"] = http.request
+  const { at } = site
+  const ask = Site.askOf(site)
   const invalid = (method: string, description: string) => Site.failure(at, "InvalidRequest", method, description)
   const issuePath = (issue: string): string => `${api}/issue/${Site.segment(issue)}`
   /** Nothing that is empty, or dots, goes into a path: it would be another path. */
@@ -716,7 +700,7 @@ const clientOf = (site: Site.Site): JiraClient => {
     path: string,
     item: Schema.Schema<A, I>,
     idOf: (item: A) => string | undefined,
-    query: Parameters
+    query: Site.Parameters
   ): Stream.Stream<A, ConnectionError> =>
     Site.countedPages(at, operation, idOf, (startAt) =>
       Effect.map(
@@ -725,7 +709,11 @@ const clientOf = (site: Site.Site): JiraClient => {
       )
     )
 
-  const agileIssues = (operation: string, path: string, query: Parameters): Stream.Stream<Issue, ConnectionError> =>
+  const agileIssues = (
+    operation: string,
+    path: string,
+    query: Site.Parameters
+  ): Stream.Stream<Issue, ConnectionError> =>
     Site.countedPages(
       at,
       operation,

@@ -220,6 +220,21 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Confluence, on a double of 
       )
     )
 
+    it.live("a value that has no form in JSON is refused before it is sent", () =>
+      withConfluence((confluence, double) =>
+        Effect.gen(function* () {
+          const circular: Record<string, unknown> = { words: "confidential" }
+          circular["self"] = circular
+          for (const value of [circular, 1n]) {
+            const error = yield* Effect.flip(confluence.setProperty("101", "state", value))
+            assert.strictEqual(error.reason, "InvalidRequest")
+            assert.notInclude(error.message, "confidential")
+          }
+          assert.isFalse(double.asked.some(({ body }) => body.length > 0))
+        })
+      )
+    )
+
     it.live(
       "updateWith keeps what is not changed, gives up after its attempts, and fails with the failure of the user",
       () =>

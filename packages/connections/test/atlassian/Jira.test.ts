@@ -247,6 +247,31 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Jira, on a double of it", "
       )
     }
 
+    it.live("ends where page after page is empty, each with a new token", () =>
+      withJira((jira, double) => {
+        double.search = "empty pages"
+        return Effect.map(Effect.flip(Stream.runDrain(jira.search({ jql: demo }))), (error) => {
+          assert.strictEqual(error.reason, "Unknown")
+          assert.include(error.description, "circles")
+          assert.strictEqual(lost(double, "/rest/api/3/search/jql"), 100)
+        })
+      })
+    )
+
+    it.live("goes on over empty pages where something comes behind them", () =>
+      withJira((jira, double) => {
+        double.search = "empty pages"
+        double.next(() => {
+          if (lost(double, "/rest/api/3/search/jql") > 60) double.search = "right"
+          return false
+        }, 100)
+        return Effect.map(Stream.runCollect(jira.search({ jql: demo })), (found) => {
+          assert.strictEqual(lost(double, "/rest/api/3/search/jql"), 61)
+          assert.deepStrictEqual(ids(found).sort(), ["DEMO-1", "DEMO-2", "DEMO-3"])
+        })
+      })
+    )
+
     it.live("a query that is refused says so, and repeats nothing of it", () =>
       withJira((jira) =>
         Effect.map(Effect.flip(jira.count("nonsense of somebody")), (error) => {
@@ -299,6 +324,31 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Jira, on a double of it", "
           yield* jira.assign(made.key, null)
           yield* jira.deleteIssue(made.key, { deleteSubtasks: true })
           assert.strictEqual((yield* Effect.flip(jira.getIssue(made.key))).reason, "NotFound")
+        })
+      )
+    )
+
+    it.live("what has no form in JSON is refused before anything is sent", () =>
+      withJira((jira, double) =>
+        Effect.gen(function* () {
+          const circular: Record<string, unknown> = { project: { key: "DEMO" }, summary: "confidential" }
+          circular["self"] = circular
+          for (const fields of [
+            circular,
+            { big: 1n },
+            { date: new Date(Number.NaN), toJSON: () => assert.fail("hush") }
+          ]) {
+            for (const asked of [
+              jira.createIssue({ fields }),
+              Effect.asVoid(jira.createIssues([{ fields }])),
+              jira.updateIssue("DEMO-1", { fields })
+            ]) {
+              const error = yield* Effect.flip(asked)
+              assert.strictEqual(error.reason, "InvalidRequest")
+              assert.notMatch(error.message, /confidential|hush/)
+            }
+          }
+          assert.isFalse(double.asked.some(({ body }) => body.length > 0))
         })
       )
     )

@@ -35,7 +35,7 @@ export interface JiraDouble extends HttpDouble.HttpDouble {
   /** Where content is given: another origin. */
   readonly media: HttpDouble.HttpDouble
   /** How the next pages of searches go wrong. */
-  search: "right" | "same token" | "same page" | "wrong isLast"
+  search: "right" | "same token" | "same page" | "wrong isLast" | "empty pages"
   redirectContent: boolean
 }
 
@@ -209,10 +209,11 @@ export const start = (issueCount = 0): Effect.Effect<JiraDouble, never, Scope.Sc
         const from = token === undefined ? 0 : tokens.get(String(token))
         if (from === undefined) return refused({}, ["The nextPageToken is invalid or expired."])
         const size = Math.min(Number(body["maxResults"] ?? 50), 20)
-        const to = from + size
+        const empty = double.search === "empty pages"
+        const to = empty ? from : from + size
         const again = double.search === "same page" && from > 0
-        const page = again ? found.slice(0, size) : found.slice(from, to)
-        const more = to < found.length
+        const page = empty ? [] : again ? found.slice(0, size) : found.slice(from, to)
+        const more = empty || to < found.length
         const made = double.search === "same token" ? "the-same" : randomUUID()
         tokens.set(made, to)
         const wanted = Array.isArray(body["fields"]) ? body["fields"].map(String) : undefined

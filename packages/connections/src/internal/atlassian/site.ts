@@ -1,6 +1,7 @@
 /**
  * What Jira and Confluence have in common: where a site is, who asks, what its errors say, and pages that go on.
  */
+import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
@@ -17,6 +18,7 @@ import type * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as Chunk from "effect/Chunk"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
@@ -351,15 +353,82 @@ export const segment = (text: string): string => encodeURIComponent(text)
 export const isName = (text: string): boolean =>
   text !== "" && text !== "." && text !== ".." && !/\p{Surrogate}/u.test(text)
 
+/** What is asked for in an address: lists with commas between, and nothing where there is nothing. */
+export type Parameters = Readonly<Record<string, string | number | boolean | ReadonlyArray<string> | undefined>>
+
+export const withQuery = (
+  request: HttpClientRequest.HttpClientRequest,
+  query: Parameters
+): HttpClientRequest.HttpClientRequest =>
+  HttpClientRequest.setUrlParams(
+    request,
+    Object.entries(query).flatMap(
+      ([name, value]): Array<[string, string]> =>
+        value === undefined ? [] : [[name, typeof value === "object" ? value.join(",") : String(value)]]
+    )
+  )
+
+/** Stands where something should that JSON has no form for. */
+const notJson = Symbol("notJson")
+
+/** The request with a body of JSON. Where the value has no such form, `askOf` refuses it. */
+export const withJson = (
+  request: HttpClientRequest.HttpClientRequest,
+  value: unknown
+): HttpClientRequest.HttpClientRequest =>
+  HttpClientRequest.setBody(
+    request,
+    Either.getOrElse(
+      Either.try(() => HttpBody.unsafeJson(value)),
+      () => HttpBody.raw(notJson)
+    )
+  )
+
+/** Sends requests; one whose body could not be written is none. */
+export const askOf = ({ at, http }: Site): HttpConnection.HttpConnection["request"] => {
+  function ask<A, I>(
+    operation: string,
+    request: HttpClientRequest.HttpClientRequest,
+    options: HttpConnection.RequestOptions & { readonly schema: Schema.Schema<A, I> }
+  ): Effect.Effect<A, ConnectionError>
+  function ask(
+    operation: string,
+    request: HttpClientRequest.HttpClientRequest,
+    options?: HttpConnection.RequestOptions & { readonly schema?: undefined }
+  ): Effect.Effect<void, ConnectionError>
+  function ask<A, I>(
+    operation: string,
+    request: HttpClientRequest.HttpClientRequest,
+    options: HttpConnection.RequestOptions & { readonly schema?: Schema.Schema<A, I> | undefined } = {}
+  ): Effect.Effect<unknown, ConnectionError> {
+    const { schema, ...rest } = options
+    if (request.body._tag === "Raw" && request.body.body === notJson) {
+      return failure(
+        at,
+        "InvalidRequest",
+        operation,
+        "what was given has no form in JSON: it holds itself, or a bigint, or its toJSON throws"
+      )
+    }
+    return schema === undefined
+      ? http.request(operation, request, rest)
+      : http.request(operation, request, { ...rest, schema })
+  }
+  return ask
+}
+
 /** A page: what is in it, and where the next begins. */
 export interface Page<A> {
   readonly items: ReadonlyArray<A>
   readonly next: string | undefined
 }
 
+/** What the user may not see is left out of pages, so that some are empty; so many in a row lead nowhere. */
+const maxEmpty = 100
+
 /**
- * Pages one after the other. A service that goes in circles is an error: one that gives a place it gave before, or the
- * same things again.
+ * Pages one after the other. A service that goes in circles is an error: one that gives a place it gave before, the same
+ * things again, or page after page with nothing on it.
  */
 export const pages = <A>(
   at: At,
@@ -370,11 +439,21 @@ export const pages = <A>(
   Stream.suspend(() => {
     const seen = new Set<string>()
     let before: string | undefined
+    let empty = 0
     return Stream.paginateChunkEffect(undefined as string | undefined, (from) =>
       Effect.flatMap(page(from), ({ items, next }) => {
         const ids = items.map((item) => idOf(item) ?? "").join("\n")
         const again = items.length > 0 && ids === before && /[^\n]/.test(ids)
         before = ids
+        empty = items.length === 0 ? empty + 1 : 0
+        if (empty >= maxEmpty && next !== undefined) {
+          return failure(
+            at,
+            "Unknown",
+            operation,
+            `the service gave ${maxEmpty} pages with nothing on them, one after the other: it goes in circles, and was left`
+          )
+        }
         if (again || (next !== undefined && seen.has(next))) {
           return failure(
             at,

@@ -108,6 +108,8 @@ const redis = async () => {
 const url = await redis()
 const { REDIS_URL: _, ...environment } = process.env
 for (const node of [process.execPath, ...process.argv.slice(2)]) {
+  // what the run before left there would be no news to this one, which waits for it
+  if (url !== undefined) step("empty the redis-server", "redis-cli", ["-u", url, "flushall"])
   process.stdout.write(
     step(`run the consumer by ${node}`, node, [join(consumer, "build", "main.js")], {
       cwd: consumer,

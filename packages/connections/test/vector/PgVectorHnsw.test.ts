@@ -4,7 +4,7 @@ import { VectorStore } from "@underlay/core"
 import { Suite, VectorStoreSuite } from "@underlay/core/testing"
 import * as Need from "@underlay/servers/Need"
 import * as PgVectorServer from "@underlay/servers/PgVectorServer"
-import { Effect, Layer, Random, Redacted } from "effect"
+import { Effect, Layer, Redacted } from "effect"
 import * as Postgres from "../../src/database/Postgres.ts"
 import * as PgVector from "../../src/vector/PgVector.ts"
 
@@ -20,10 +20,21 @@ const server = Layer.unwrapScoped(
 const dimensions = 64
 const many = 20_000
 
-const randomVector = Effect.replicateEffect(
-  Effect.map(Random.nextRange(-1, 1), (value) => Math.fround(value)),
-  dimensions
-)
+/** Numbers from a seed, without a step of the runtime for each: there are more than a million of them. */
+const numbers = (seed: number) => {
+  let state = seed
+  const next = (): number => {
+    // xorshift
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return (state >>> 0) / 2 ** 32
+  }
+  return {
+    below: (limit: number): number => Math.floor(next() * limit),
+    vector: (): ReadonlyArray<number> => Array.from({ length: dimensions }, () => Math.fround(next() * 2 - 1))
+  }
+}
 
 describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW index on PostgreSQL", "pgvector"), () => {
   layer(server, { timeout: "120 seconds", excludeTestServices: true })("of this machine", (it) => {
@@ -41,17 +52,11 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW inde
           const sql = yield* SqlClient.SqlClient
           const store = yield* PgVector.makeSql({ prefix: "recall", hnsw: true })
           yield* store.ensureCollection("recall", { dimensions, metric: "cosine" })
-          const records = yield* Effect.forEach(Array.from({ length: many }), (_, n) =>
-            Effect.map(
-              Effect.all([randomVector, Random.nextIntBetween(0, 200)]),
-              ([vector, part]): VectorStore.VectorRecord & { readonly part: number } => ({
-                id: `r${n}`,
-                vector,
-                part,
-                metadata: { part, n }
-              })
-            )
-          )
+          const random = numbers(11)
+          const records = Array.from({ length: many }, (_, n) => {
+            const part = random.below(200)
+            return { id: `r${n}`, vector: random.vector(), part, metadata: { part, n } }
+          })
           const [index = { table: "", name: "", definition: "" }] = yield* sql<{
             readonly table: string
             readonly name: string
@@ -70,7 +75,7 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW inde
           let byPlanner = 0
           let without = 0
           for (let round = 0; round < rounds; round++) {
-            const vector = yield* randomVector
+            const vector = random.vector()
             const part = round % 200
             const filter = VectorStore.Filter.eq("part", part)
             const expected = new Set(
@@ -119,7 +124,7 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW inde
             text: "nothing"
           })
           assert.strictEqual(hybrid[0]?.id, "r0")
-        }).pipe(Effect.withRandom(Random.make("recall"))),
+        }),
       240_000
     )
 
@@ -129,9 +134,8 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW inde
         Effect.gen(function* () {
           const store = yield* PgVector.makeSql({ prefix: "plain", hnsw: true })
           const sql = yield* SqlClient.SqlClient
-          const records = yield* Effect.forEach(Array.from({ length: 1_000 }), (_, n) =>
-            Effect.map(randomVector, (vector) => ({ id: `r${n}`, vector }))
-          )
+          const random = numbers(12)
+          const records = Array.from({ length: 1_000 }, (_, n) => ({ id: `r${n}`, vector: random.vector() }))
           for (const metric of ["cosine", "l2", "dot"] as const) {
             const recalls: Array<number> = []
             for (const efSearch of metric === "cosine" ? [10, 200] : [200]) {
@@ -141,7 +145,7 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW inde
               yield* store.upsert(name, records)
               let found = 0
               for (let round = 0; round < 20; round++) {
-                const vector = yield* randomVector
+                const vector = random.vector()
                 const expected = new Set(
                   records
                     .map(({ id, vector: own }) => ({ id, distance: VectorStore.distanceOf(metric, own, vector) }))
@@ -164,7 +168,7 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector with an HNSW inde
             assert.isAtLeast(most, 0.95, metric)
             if (metric === "cosine") assert.isBelow(recalls[0] ?? 1, most, "with few candidates")
           }
-        }).pipe(Effect.withRandom(Random.make("plain"))),
+        }),
       120_000
     )
   })

@@ -929,19 +929,26 @@ const randomFilters = (count: number, perCase: number) =>
               Effect.map(randomMetadata, (metadata) => ({ id: `r${index}`, vector: [1, 0], metadata }))
             )
             yield* store.upsert(name, records)
-            for (let round = from; round < to; round++) {
-              // A store in this process may never let go of it by itself.
-              if (round % 20 === 0) yield* turn
-              const filter = yield* randomFilter(3)
-              const expected = [...ids(records.filter(({ metadata }) => Filter.matches(filter, metadata)))].sort()
-              const what = JSON.stringify(filter)
-              const found = yield* store.query(name, { vector: [1, 0], filter, limit: 100 })
-              yield* Suite.equal(what, [...ids(found)].sort(), expected)
-              if (round % 4 === 0) yield* Suite.equal(what, yield* store.count(name, filter), expected.length)
-              if (round % 10 === 0) {
-                yield* Suite.equal(what, [...ids(yield* collect(store, name, { filter }))].sort(), expected)
-              }
-            }
+            const given = yield* Effect.forEach(Array.from({ length: to - from }), (_, index) =>
+              Effect.map(randomFilter(3), (filter) => ({ filter, round: from + index }))
+            )
+            yield* Effect.forEach(
+              given,
+              ({ filter, round }) =>
+                Effect.gen(function* () {
+                  // A store in this process may never let go of it by itself.
+                  if (round % 20 === 0) yield* turn
+                  const expected = [...ids(records.filter(({ metadata }) => Filter.matches(filter, metadata)))].sort()
+                  const what = JSON.stringify(filter)
+                  const found = yield* store.query(name, { vector: [1, 0], filter, limit: 100 })
+                  yield* Suite.equal(what, [...ids(found)].sort(), expected)
+                  if (round % 4 === 0) yield* Suite.equal(what, yield* store.count(name, filter), expected.length)
+                  if (round % 10 === 0) {
+                    yield* Suite.equal(what, [...ids(yield* collect(store, name, { filter }))].sort(), expected)
+                  }
+                }),
+              { concurrency: 4, discard: true }
+            )
           })
         )
       )

@@ -460,10 +460,24 @@ const copyIn = <E, R>(
       Effect.gen(function* () {
         const session = yield* client.borrow
         const copy = yield* typed(session.copyIn(statement, yield* Sql.StatementTimeout))
-        const sent = bytes.pipe(
-          Stream.provideContext(context),
-          Stream.mapError((error) => ({ _tag: "Source" as const, error })),
-          Stream.runForEach((chunk) => typed(copy.send(chunk)))
+        // By hand, since what runs a stream that fails has a fiber of its own that fails, and the runtime logs that.
+        type Failure = SqlError | { readonly _tag: "Source"; readonly error: E }
+        const sent = Effect.scoped(
+          Effect.flatMap(Stream.toPull(Stream.provideContext(bytes, context)), (pull) => {
+            const some = Effect.matchEffect(pull, {
+              onFailure: Option.match({
+                onNone: (): Effect.Effect<boolean, Failure> => Effect.succeed(false),
+                onSome: (error) => Effect.fail({ _tag: "Source" as const, error })
+              }),
+              onSuccess: (pieces): Effect.Effect<boolean, Failure> =>
+                Effect.as(
+                  Effect.forEach(pieces, (piece) => typed(copy.send(piece)), { discard: true }),
+                  true
+                )
+            })
+            const all: Effect.Effect<void, Failure> = Effect.flatMap(some, (more) => (more ? all : Effect.void))
+            return all
+          })
         )
         const outcome = yield* Effect.raceFirst(
           // The loser ends where the caller cannot be interrupted too. A fiber that fails would be logged by the runtime.

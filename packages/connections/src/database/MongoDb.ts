@@ -32,7 +32,7 @@ import type * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
 import { load } from "../internal/driver.ts"
 import { bson, bsonType, setBson } from "../internal/mongo/bson.ts"
-import { watch } from "../internal/mongo/changes.ts"
+import { supported, watch } from "../internal/mongo/changes.ts"
 import * as Codec from "../internal/mongo/codec.ts"
 import * as MongoCollection from "../internal/mongo/collection.ts"
 import { type Client, type Core, limitOf, millisOf, operate, operationOf } from "../internal/mongo/core.ts"
@@ -143,8 +143,8 @@ export const Settings = Schema.Struct({
  */
 export interface Database {
   /**
-   * What the topology allows, by what the server said when it was connected to. An engine other than MongoDB may call
-   * itself a replica set and have no change streams: then they fail with `Unsupported`.
+   * What the server can: transactions by the topology that it told when it was connected to; change streams by trying one,
+   * once, for an engine other than MongoDB may call itself a replica set and have none.
    */
   readonly capabilities: Effect.Effect<
     { readonly transactions: boolean; readonly changeStreams: boolean },
@@ -336,7 +336,13 @@ export const make = Effect.fnUntraced(function* (
       return db.admin().command({ hello: 1 }, { signal })
     })
     const isSet = typeof answer["setName"] === "string" || answer["msg"] === "isdbgrid"
-    return { mongo, db, calls, capabilities: { transactions: isSet, changeStreams: isSet } }
+    return {
+      mongo,
+      db,
+      calls,
+      capabilities: { transactions: isSet, changeStreams: isSet },
+      answers: { changeStreams: undefined }
+    }
   })
 
   const lifecycle = yield* ConnectionLifecycle.make<Client>({
@@ -398,7 +404,9 @@ export const make = Effect.fnUntraced(function* (
   const watchAllOperation = operationOf(core, "watch", false)
   const commandOperation = operationOf(core, "runCommand", true)
   const api: Database = {
-    capabilities: Effect.map(lifecycle.client, (client) => client.capabilities),
+    capabilities: Effect.flatMap(lifecycle.client, (client) =>
+      Effect.map(supported(core, client), (changeStreams) => ({ ...client.capabilities, changeStreams }))
+    ),
     collection,
     transaction: (effect, options) => runTransaction(core, effect, options),
     withoutTransaction: (effect) => Effect.locally(effect, transaction, undefined),

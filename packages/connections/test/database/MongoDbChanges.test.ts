@@ -1,6 +1,6 @@
 import { assert, describe, layer } from "@effect/vitest"
 import * as FaultProxy from "@underlay/servers/FaultProxy"
-import { Chunk, Effect, Fiber, Option, Queue, Ref, Schedule, Stream } from "effect"
+import { Chunk, Effect, Exit, Fiber, Option, Queue, Ref, Schedule, Scope, Stream } from "effect"
 import * as MongoDb from "../../src/database/MongoDb.ts"
 import { connect, double, eventually, fresh, reasonOf, Server, settingsOf, User } from "./mongoTest.ts"
 
@@ -173,6 +173,25 @@ describe("MongoDb change streams, on the double", () => {
         yield* noCursor
       })
     )
+
+    for (const plane of ["internal", "external"] as const) {
+      it.scoped(`${plane}: the release of the connection ends it at once, and does not wait for the drain`, () =>
+        Effect.gen(function* () {
+          const scope = yield* Scope.make()
+          const db = yield* Scope.extend(connect({ plane, drainTimeout: "20 seconds" }), scope)
+          const users = fresh(db)
+          const { fiber } = yield* watching(users)
+          yield* users.insertOne({ name: "ann", age: 1 })
+          yield* Scope.close(scope, Exit.void)
+          const report = yield* db.drained
+          assert.isBelow(report.tookMs, 5_000)
+          assert.deepStrictEqual([report.inUse, report.finished, report.cut], [1, 1, 0])
+          const ended = yield* Effect.timeout(Fiber.join(fiber), "5 seconds")
+          assert.strictEqual(ended._tag === "Left" ? reasonOf(ended.left) : "it ended", "Closed")
+          yield* noCursor
+        })
+      )
+    }
 
     it.scoped("it gives up when its schedule does, with the error of the server", () =>
       Effect.gen(function* () {

@@ -147,7 +147,8 @@ describe("MongoDb when things go wrong", () => {
           [13, "PermissionDenied", false],
           [18, "Authentication", false],
           [26, "NotFound", false],
-          [48, "Conflict", true],
+          // a name that is taken stays taken
+          [48, "ConstraintViolation", false],
           [50, "Timeout", true],
           [112, "Conflict", true],
           [121, "ConstraintViolation", false],

@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Option, Schedule, Stream } from "effect"
+import { Deferred, Effect, Exit, Fiber, Option, Schedule, Scope, Stream } from "effect"
 import * as MongoDb from "../../src/database/MongoDb.ts"
 import { connect, double, eventually, fresh, reasonOf, Server } from "./mongoTest.ts"
 
@@ -281,6 +281,37 @@ describe("MongoDb transactions", () => {
         yield* noneIsOpen
       })
     )
+
+    for (const plane of ["internal", "external"] as const) {
+      it.scoped(`${plane}: released in the midst of COMMIT: whether it was done is unknown, and is said to be`, () =>
+        Effect.gen(function* () {
+          const server = yield* Server
+          const watching = yield* connect()
+          const users = fresh(watching)
+          yield* users.insertOne({ name: "zoe", age: 1 })
+          const scope = yield* Scope.make()
+          const db = yield* Scope.extend(connect({ plane, drainTimeout: "200 millis" }), scope)
+          const commits = Effect.map(server.counts, ({ commands }) => commands["commitTransaction"] ?? 0)
+          const before = yield* commits
+          yield* server.fail({ commands: ["commitTransaction"], delayMillis: 1_000, ignoreMaxTime: true })
+          const same = db.collection(users.name)
+          const inserted = yield* Deferred.make<void>()
+          const insert = Effect.ensuring(same.insertOne({ name: "ann" }), Deferred.succeed(inserted, undefined))
+          const fiber = yield* Effect.fork(Effect.flip(db.transaction(insert)))
+          yield* Deferred.await(inserted)
+          yield* eventually(
+            "COMMIT is under way",
+            Effect.map(db.stats, ({ inUse }) => inUse === 1)
+          )
+          yield* Scope.close(scope, Exit.void)
+          const error = yield* Fiber.join(fiber)
+          assert.instanceOf(error, MongoDb.CommitOutcomeUnknown)
+          assert.strictEqual(error.attempts, 1)
+          assert.isFalse(error.isRetryable)
+          assert.isAtMost((yield* commits) - before, 1)
+        })
+      )
+    }
 
     it.scoped("one within another joins it; what fails within it takes all of it along", () =>
       Effect.gen(function* () {

@@ -186,6 +186,15 @@ export const engineSuite = <R>(
     })
   )
 
+  it.scoped("what it says it can is what it can", () =>
+    Effect.gen(function* () {
+      const { db } = yield* fresh
+      assert.deepStrictEqual(yield* db.capabilities, { transactions: true, changeStreams: options.changeStreams })
+      // asked once
+      assert.strictEqual((yield* db.capabilities).changeStreams, options.changeStreams)
+    })
+  )
+
   if (!options.changeStreams) {
     it.scoped("an engine that has no change streams says so when it is asked for one", () =>
       Effect.gen(function* () {

@@ -69,6 +69,48 @@ export const watch = <A>(
     { attributes: operation.attributes, spanName: operation.spanName, timeout: false }
   )
 
+/**
+ * Whether the server has change streams, asked once: other engines call themselves a replica set and have none. Who may not
+ * open one still has a server that could.
+ */
+export const supported = (core: Core, client: Client): Effect.Effect<boolean, ConnectionError> =>
+  Effect.suspend(() => {
+    const { answers, capabilities } = client
+    if (!capabilities.changeStreams) return Effect.succeed(false)
+    if (answers.changeStreams !== undefined) return Effect.succeed(answers.changeStreams)
+    const asked = attempt(
+      { kind: core.kind, name: core.name, method: "capabilities" },
+      core.timeout,
+      false,
+      async (signal) => {
+        const given: Mongo.ChangeStreamOptions & Mongo.Abortable = { maxAwaitTimeMS: 1, signal }
+        const stream = client.db.watch([], given)
+        try {
+          await stream.tryNext()
+        } finally {
+          await stream.close()
+        }
+      },
+      { calls: client.calls }
+    )
+    const keep = (found: boolean) =>
+      Effect.sync(() => {
+        answers.changeStreams = found
+        return found
+      })
+    return Effect.matchEffect(asked, {
+      onFailure: (error) =>
+        error.reason === "Unsupported" || codeOf(error.cause) === unknownStage
+          ? keep(false)
+          : error.reason === "PermissionDenied"
+            ? keep(true)
+            : Effect.fail(error),
+      onSuccess: () => keep(true)
+    })
+  })
+
+const unknownStage = 40_324
+
 /** A change stream of the driver that is being read. */
 interface Held {
   stream: Watched | undefined

@@ -24,7 +24,10 @@ export interface Capabilities {
 export interface Client {
   readonly mongo: Mongo.MongoClient
   readonly db: Mongo.Db
+  /** By the topology. */
   readonly capabilities: Capabilities
+  /** What the server said when it was asked. */
+  readonly answers: { changeStreams: boolean | undefined }
   readonly calls: Calls
 }
 

@@ -43,7 +43,7 @@ const codes: ReadonlyMap<number, readonly [ConnectionErrorReason, string]> = new
   [27, ["NotFound", "there is no such index"]],
   [40, ["InvalidRequest", "two parts of the update change the same field"]],
   [43, ["NotFound", "the cursor is gone: it was idle for too long, or the server was started again"]],
-  [48, ["Conflict", "there is a collection of this name already"]],
+  [48, ["ConstraintViolation", "there is a collection of this name already"]],
   [50, ["Timeout", "it ran into its time limit on the server"]],
   [52, ["InvalidRequest", "a field has a name that it may not have"]],
   [59, ["Unsupported", "the server does not know this command"]],

@@ -1,4 +1,4 @@
-/** Objects put and got, small and of a mebibyte, beside the official client, at the same Ceph. */
+/** Objects put and got, small, of a mebibyte and of sixteen, beside the official client, at the same Ceph. */
 import { GetObjectCommand, PutObjectCommand, S3Client } from "@aws-sdk/client-s3"
 import * as S3 from "@underlay/connections/object/S3"
 import { Effect, Redacted } from "effect"
@@ -41,7 +41,8 @@ export const comparing: Comparing = Effect.gen(function* () {
   const results: Array<Load.Result> = []
   for (const [title, size, sliceMs] of [
     ["4 KiB", 4_096, 250],
-    ["1 MiB", 1_048_576, 500]
+    ["1 MiB", 1_048_576, 500],
+    ["16 MiB", 16_777_216, 1_000]
   ] as const) {
     const body = new Uint8Array(size).fill(7)
     const key = (worker: number): string => `${size}-${worker}`

@@ -68,7 +68,9 @@ const both = (
   title: string,
   official: Peer,
   ours: ReadonlyArray<readonly [name: string, store: Store]>,
-  collection: string
+  collection: string,
+  /** What makes all alike again after the writing, of which each did as much as it could. */
+  settled: Effect.Effect<unknown> = Effect.void
 ): Effect.Effect<ReadonlyArray<Load.Result>, unknown, Scope.Scope> =>
   Effect.gen(function* () {
     const nextBatch = turning(batches)
@@ -83,10 +85,14 @@ const both = (
         })
       )
     ]
+    const limits: ReadonlyArray<Load.Limit> = [{ subject: "ours, internal", to: official.name, atMost: 1.1 }]
+    const common = { base: official.name, limits, concurrency: [1], sliceMs: 250 }
     for (const part of batches) {
       yield* Effect.promise(() => official.upsert(part))
       for (const [, store] of ours) yield* store.upsert(collection, part)
     }
+    const written = yield* compared({ title: `${title}: ${batch} records are written`, subjects: writing, ...common })
+    yield* settled
     const asking = yield* checked(
       [
         { name: official.name, promise: () => () => official.query(nextVector()) },
@@ -99,12 +105,7 @@ const both = (
       ],
       (answer) => found(answer) === 10
     )
-    const limits: ReadonlyArray<Load.Limit> = [{ subject: "ours, internal", to: official.name, atMost: 1.1 }]
-    const common = { base: official.name, limits, concurrency: [1], sliceMs: 250 }
-    return [
-      yield* compared({ title: `${title}: ${batch} records are written`, subjects: writing, ...common }),
-      yield* compared({ title: `${title}: the ten nearest`, subjects: asking, ...common })
-    ]
+    return [written, yield* compared({ title: `${title}: the ten nearest`, subjects: asking, ...common })]
   })
 
 const pgvector = Effect.gen(function* () {
@@ -125,7 +126,8 @@ const pgvector = Effect.gen(function* () {
   )
   // ours has it for its filters
   yield* Effect.promise(() => pool.query("create index bare_metadata on bare using gin (metadata jsonb_path_ops)"))
-  const text = (vector: ReadonlyArray<number>): string => `[${vector.join(",")}]`
+  // as the package pgvector writes them, and faster than `join`
+  const text = (vector: ReadonlyArray<number>): string => JSON.stringify(vector)
   return yield* both(
     "pgvector",
     {
@@ -155,7 +157,8 @@ const pgvector = Effect.gen(function* () {
       ["ours, external", external.store],
       ["ours, internal, with an index of words", worded.store]
     ],
-    "ours"
+    "ours",
+    Effect.promise(() => pool.query("vacuum (full, analyze)"))
   )
 })
 

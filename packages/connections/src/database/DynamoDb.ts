@@ -33,6 +33,7 @@ import * as Credentials from "../internal/aws/credentials.ts"
 import type * as Attribute from "../internal/dynamo/attribute.ts"
 import * as Client from "../internal/dynamo/client.ts"
 import type * as Expression from "../internal/dynamo/expression.ts"
+import * as DynamoFields from "../internal/dynamo/fields.ts"
 import * as Table from "../internal/dynamo/table.ts"
 import type * as Model from "../internal/dynamo/tableModel.ts"
 import * as Transport from "../internal/http/transport.ts"
@@ -83,7 +84,7 @@ export type Action = Expression.Action
  * @since 0.1.0
  * @category schemas
  */
-export const Integer: Schema.Schema<bigint, number | bigint> = Table.Integer
+export const Integer: Schema.Schema<bigint, number | bigint> = DynamoFields.Integer
 
 /**
  * A number with all of its digits (up to 38), as a text: for sums of money and what else a JavaScript number would change.
@@ -91,7 +92,7 @@ export const Integer: Schema.Schema<bigint, number | bigint> = Table.Integer
  * @since 0.1.0
  * @category schemas
  */
-export const Decimal: Schema.Schema<string, number | bigint | Attribute.Exact> = Table.Decimal
+export const Decimal: Schema.Schema<string, number | bigint | Attribute.Exact> = DynamoFields.Decimal
 
 /**
  * A date as whole seconds since 1970, as the time to live of an item is written.
@@ -99,7 +100,7 @@ export const Decimal: Schema.Schema<string, number | bigint | Attribute.Exact> =
  * @since 0.1.0
  * @category schemas
  */
-export const EpochSeconds: Schema.Schema<Date, number> = Table.EpochSeconds
+export const EpochSeconds: Schema.Schema<Date, number> = DynamoFields.EpochSeconds
 
 /**
  * Why one operation of a cancelled transaction would not do: `None` for those that would; `ConditionalCheckFailed`,

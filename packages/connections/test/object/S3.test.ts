@@ -896,7 +896,13 @@ describe("S3", () => {
         () =>
           Effect.gen(function* () {
             const { store: nowhere } = yield* connect({ bucket: "nowhere", createBucket: false, connect: "lazy" })
-            for (const asked of [nowhere.exists("a"), nowhere.head("a"), nowhere.get("a"), nowhere.copy("a", "b")]) {
+            const each: ReadonlyArray<Effect.Effect<unknown, ObjectStore.ObjectStoreError>> = [
+              nowhere.exists("a"),
+              nowhere.head("a"),
+              nowhere.get("a"),
+              nowhere.copy("a", "b")
+            ]
+            for (const asked of each) {
               const told = yield* Effect.flip(asked)
               assert.deepStrictEqual([told.reason, told.code], ["InvalidRequest", "NoSuchBucket"])
             }

@@ -914,7 +914,7 @@ describe("what the service says", () => {
         assert.notInclude(`${String(error.cause)}${JSON.stringify(error)}${error.message}`, "s3cret-token")
       }
       const told = yield* one(400, { __type: "ValidationException", message: "what is wrong" })
-      assert.include(String(told.cause), "what is wrong")
+      assert.include(String(told.original), "what is wrong")
     })
   )
 

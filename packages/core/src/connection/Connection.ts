@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
+import { originalOf, withheld } from "../internal/connection/withheld.ts"
 import { configOf } from "../internal/settings/schemaConfig.ts"
 import type { ErrorClass } from "../resilience/ErrorClass.ts"
 
@@ -113,15 +114,7 @@ export const ConnectionErrorReason = Schema.Literal(
  */
 export type ConnectionErrorReason = typeof ConnectionErrorReason.Type
 
-/**
- * The one error of connections. `description` says what to do and never holds a secret or a row; `cause` is what the
- * driver threw; `code` is the driver's own code (an SQLSTATE, an errno), where there is one; `sent` is false where it is
- * certain that nothing reached the other side.
- *
- * @since 0.1.0
- * @category errors
- */
-export class ConnectionError extends Schema.TaggedError<ConnectionError>()("ConnectionError", {
+const errorFields = {
   reason: ConnectionErrorReason,
   kind: Schema.String,
   connection: Schema.String,
@@ -131,7 +124,29 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>()("Conn
   retryAfter: Schema.optionalWith(Schema.DurationFromSelf, { exact: true }),
   sent: Schema.optionalWith(Schema.Boolean, { exact: true }),
   cause: Schema.optionalWith(Schema.Defect, { exact: true })
-}) {
+}
+
+/**
+ * The one error of connections. `description` says what to do and never holds a secret or a row; `code` is the driver's
+ * own code (an SQLSTATE, an errno), where there is one; `sent` is false where it is certain that nothing reached the other
+ * side.
+ *
+ * `cause` is what the driver threw, without its words, which repeat rows and keys and would be logged with it: its fields
+ * can be read by their names, and nothing of them is printed. `original` is the driver's error itself.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ConnectionError extends Schema.TaggedError<ConnectionError>()("ConnectionError", errorFields) {
+  constructor(properties: Schema.Struct.Constructor<typeof errorFields>, options?: Schema.MakeOptions) {
+    super(properties.cause === undefined ? properties : { ...properties, cause: withheld(properties.cause) }, options)
+  }
+
+  /** What the driver threw, with its words: to be looked at, and not to be logged. */
+  get original(): unknown {
+    return originalOf(this.cause)
+  }
+
   /** Whether the same request may succeed later. */
   get isRetryable(): boolean {
     switch (this.reason) {

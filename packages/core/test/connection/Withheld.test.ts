@@ -1,0 +1,139 @@
+/** What drivers throw repeats rows and keys. It is reachable, and nothing that prints an error prints it. */
+import * as Util from "node:util"
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Effect, Exit, HashMap, List, Logger, LogLevel, Schema } from "effect"
+import { ConnectionError } from "../../src/connection/Connection.ts"
+
+class MongoServerError extends Error {
+  readonly labels = new Set(["RetryableWriteError"])
+  readonly #hidden = "hush"
+  override get name() {
+    return "MongoServerError"
+  }
+  hasErrorLabel(label: string): boolean {
+    return this.#hidden === "hush" && this.labels.has(label)
+  }
+}
+
+const drivers = {
+  "a duplicate key of pg": Object.assign(new Error('duplicate key value violates unique constraint "users" hush'), {
+    name: "error",
+    code: "23505",
+    detail: "Key (email)=(hush@example.com) already exists.",
+    where: "COPY users, line 1: hush"
+  }),
+  "E11000 of MongoDB": Object.assign(new MongoServerError('E11000 duplicate key error dup key: { email: "hush" }'), {
+    code: 11000,
+    keyValue: { email: "hush" },
+    errorResponse: { keyValue: { email: "hush" } }
+  }),
+  "a refusal of DynamoDB": new Error("The provided key element does not match the schema: hush"),
+  "a file that is not there": Object.assign(new Error("ENOENT: no such file or directory, open '/data/hush'"), {
+    code: "ENOENT",
+    syscall: "open",
+    path: "/data/hush"
+  }),
+  "one inside another": new Error("hush", { cause: Object.assign(new Error("hush"), { row: ["hush"] }) }),
+  "several at once": new AggregateError([new Error("hush")], "hush"),
+  "no Error": { message: "hush", rows: ["hush"] }
+}
+
+const errorOf = (cause: unknown) =>
+  new ConnectionError({
+    reason: "ConstraintViolation",
+    kind: "postgres",
+    connection: "orders",
+    method: "execute",
+    description: "there is one like it already",
+    cause
+  })
+
+/** All that is printed of an error, in all the ways that there are. */
+const printed = (error: ConnectionError): ReadonlyArray<string> => {
+  const cause = Cause.fail(error)
+  const options = {
+    message: ["it failed", error],
+    cause,
+    annotations: HashMap.make(["error", error]),
+    spans: List.empty<never>(),
+    logLevel: LogLevel.Error,
+    date: new Date(0)
+  }
+  const logged: Array<string> = []
+  const through = <Output>(logger: Logger.Logger<unknown, Output>) =>
+    Effect.runSync(
+      Effect.logError("it failed", error, cause).pipe(
+        Effect.annotateLogs("error", error),
+        Effect.provide(
+          Logger.replace(
+            Logger.defaultLogger,
+            Logger.map(logger, (line) => {
+              logged.push(typeof line === "string" ? line : Util.inspect(line, { depth: 20 }))
+            })
+          )
+        )
+      )
+    )
+  through(Logger.stringLogger)
+  through(Logger.logfmtLogger)
+  through(Logger.jsonLogger)
+  through(Logger.structuredLogger)
+  return [
+    String(error),
+    error.stack ?? "",
+    JSON.stringify(error),
+    Util.inspect(error, { depth: 20, showHidden: false }),
+    Util.inspect(Cause.fail(error), { depth: 20 }),
+    Util.inspect({ error }, { depth: 20 }),
+    Util.format("%s %o %j", error, error.cause, error.cause),
+    String(error.cause),
+    Cause.pretty(cause),
+    Cause.pretty(cause, { renderErrorCause: true }),
+    ...Cause.prettyErrors(cause).map((pretty) => Util.inspect(pretty, { depth: 20 })),
+    JSON.stringify(cause),
+    JSON.stringify(Exit.fail(error)),
+    JSON.stringify(Schema.encodeSync(ConnectionError)(error)),
+    JSON.stringify({ ...error, cause: { ...(error.cause as object) } }),
+    Util.inspect(options.annotations, { depth: 20 }),
+    ...logged
+  ]
+}
+
+describe("ConnectionError.cause", () => {
+  for (const [what, thrown] of Object.entries(drivers)) {
+    it(`${what}: nothing of it is printed`, () => {
+      for (const text of printed(errorOf(thrown))) assert.notInclude(text, "hush")
+    })
+  }
+
+  it("is read by the names of its fields, is what it was, and is there whole as `original`", () => {
+    const pg = errorOf(drivers["a duplicate key of pg"])
+    const mongo = errorOf(drivers["E11000 of MongoDB"])
+    assert.instanceOf(pg.cause, Error)
+    assert.strictEqual(Reflect.get(pg.cause, "code"), "23505")
+    assert.strictEqual(Reflect.get(pg.cause, "detail"), "Key (email)=(hush@example.com) already exists.")
+    assert.instanceOf(mongo.cause, MongoServerError)
+    if (mongo.cause instanceof MongoServerError) {
+      assert.isTrue(mongo.cause.hasErrorLabel("RetryableWriteError"))
+      assert.isTrue("keyValue" in mongo.cause)
+    }
+    assert.strictEqual(pg.original, drivers["a duplicate key of pg"])
+    assert.strictEqual(mongo.original, drivers["E11000 of MongoDB"])
+    // Handed on to another error, it is what it was.
+    assert.strictEqual(errorOf(pg.cause).original, pg.original)
+    assert.isUndefined(new ConnectionError({ ...pg }).original)
+  })
+
+  it("tells its name, its code and where it came from; errors of connections, and ours, are shown as they are", () => {
+    const shown = Cause.pretty(Cause.fail(errorOf(drivers["a duplicate key of pg"])), { renderErrorCause: true })
+    assert.include(shown, "[23505]")
+    assert.include(shown, "Withheld.test.ts")
+    const refused = Object.assign(new Error("connect ECONNREFUSED 127.0.0.1:1"), {
+      code: "ECONNREFUSED",
+      syscall: "connect"
+    })
+    assert.include(Util.inspect(errorOf(refused)), "127.0.0.1:1")
+    const inner = errorOf(undefined)
+    assert.strictEqual(errorOf(inner).cause, inner)
+  })
+})

@@ -26,6 +26,9 @@ const items = Array.from({ length: 1_000 }, (_, index) => ({
   tags: ["a", "b", `c${index}`]
 }))
 
+const decode = ParseResult.decodeUnknownSync(Item)
+const encode = ParseResult.encodeUnknownSync(Item)
+
 export const comparing: Comparing = Effect.gen(function* () {
   const { port } = yield* Effect.acquireRelease(
     Effect.async<{ readonly child: ChildProcess.ChildProcess; readonly port: number }>((resume) => {
@@ -58,8 +61,6 @@ export const comparing: Comparing = Effect.gen(function* () {
   const typed = internal.collection("items", Item)
   const [base, limited, decoding] = ["mongodb 7", "mongodb 7, with a signal and a limit", "mongodb 7, with Schema"]
   const byOurs = "ours, internal, with Schema"
-  const decode = ParseResult.decodeUnknownSync(Item)
-  const encode = ParseResult.encodeUnknownSync(Item)
   const signal = () => ({ signal: new AbortController().signal })
   const limit = () => ({ ...signal(), maxTimeMS: 29_750 })
   const many = (answer: unknown): boolean =>

@@ -138,6 +138,8 @@ const errorFields = {
  * @category errors
  */
 export class ConnectionError extends Schema.TaggedError<ConnectionError>()("ConnectionError", errorFields) {
+  // Decoding goes through here with the same arguments. Anywhere later is too late: the schema's class keeps what it is given.
+  // @effect-diagnostics-next-line overriddenSchemaConstructor:off
   constructor(properties: Schema.Struct.Constructor<typeof errorFields>, options?: Schema.MakeOptions) {
     super(properties.cause === undefined ? properties : { ...properties, cause: withheld(properties.cause) }, options)
   }

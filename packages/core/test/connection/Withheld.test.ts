@@ -124,6 +124,15 @@ describe("ConnectionError.cause", () => {
     assert.isUndefined(new ConnectionError({ ...pg }).original)
   })
 
+  it("goes through its schema and back, and what comes back is withheld as well", () => {
+    const encoded = Schema.encodeSync(ConnectionError)(errorOf(drivers["a duplicate key of pg"]))
+    const decoded = Schema.decodeUnknownSync(ConnectionError)({ ...encoded, cause: { message: "hush", name: "Error" } })
+    assert.instanceOf(decoded, ConnectionError)
+    assert.strictEqual(decoded.reason, errorOf(undefined).reason)
+    for (const text of printed(decoded)) assert.notInclude(text, "hush")
+    assert.strictEqual((decoded.original as Error).message, "hush")
+  })
+
   it("tells its name, its code and where it came from; errors of connections, and ours, are shown as they are", () => {
     const shown = Cause.pretty(Cause.fail(errorOf(drivers["a duplicate key of pg"])), { renderErrorCause: true })
     assert.include(shown, "[23505]")

@@ -5,7 +5,19 @@ import { ConnectionSuite, Recording, Suite, VectorStoreSuite } from "@underlay/c
 import * as Need from "@underlay/servers/Need"
 import * as PgVectorServer from "@underlay/servers/PgVectorServer"
 import type * as PostgresServer from "@underlay/servers/PostgresServer"
-import { Clock, ConfigProvider, Context, Duration, Effect, Fiber, Layer, Redacted, Schedule, Stream } from "effect"
+import {
+  Clock,
+  ConfigProvider,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Fiber,
+  Layer,
+  Redacted,
+  Schedule,
+  Stream
+} from "effect"
 import * as PGlite from "../../src/database/PGlite.ts"
 import * as Postgres from "../../src/database/Postgres.ts"
 import * as PgVector from "../../src/vector/PgVector.ts"
@@ -73,13 +85,25 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector on PostgreSQL", "
             vector: Array.from({ length: 64 }, (_, d) => Math.sin(n * 64 + d) + 2)
           }))
           const { sql: ask } = yield* Server
+          const holder = yield* another({ prefix: "cut", applicationName: "holder" })
+          const last = records.slice(-1)
           const active =
             "select count(*) from pg_stat_activity where application_name = 'cut' and state <> 'idle' and query like '%insert%'"
           for (let round = 0; round < 5; round++) {
+            // somebody else has the last record, so that all others are written and not one is committed
+            const held = yield* Deferred.make<void>()
+            const holding = yield* Effect.fork(
+              holder.sql.withTransaction(
+                holder.store
+                  .upsert("cut", last)
+                  .pipe(Effect.zipRight(Deferred.succeed(held, undefined)), Effect.zipRight(Effect.never))
+              )
+            )
+            yield* Deferred.await(held)
             const fiber = yield* Effect.fork(store.upsert("cut", records))
             yield* eventually(
-              "it writes",
-              Effect.map(ask(active), (count) => count !== "0")
+              "it writes, and waits",
+              Effect.map(ask(`${active} and wait_event_type = 'Lock'`), (count) => count !== "0")
             )
             const [took] = yield* Effect.timed(Fiber.interrupt(fiber))
             assert.isBelow(Duration.toMillis(took), 2_000)
@@ -87,6 +111,7 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector on PostgreSQL", "
               "nothing runs",
               Effect.map(ask(active), (count) => count === "0")
             )
+            yield* Fiber.interrupt(holding)
             assert.strictEqual(yield* store.count("cut"), 0)
           }
           yield* store.upsert("cut", records)

@@ -24,9 +24,11 @@ const installed: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelea
     const folder = Fs.mkdtempSync(Path.join(Os.tmpdir(), "underlay-imports-"))
     const target = Path.join(folder, "node_modules")
     Fs.mkdirSync(Path.join(target, "@underlay"), { recursive: true })
-    for (const name of Fs.readdirSync(modulesOfBenchmarks)) {
-      if (name === "@underlay" || name.startsWith(".")) continue
-      Fs.symlinkSync(Path.join(modulesOfBenchmarks, name), Path.join(target, name))
+    for (const modules of [modulesOfBenchmarks, Path.join(packages, "connections", "node_modules")]) {
+      for (const name of Fs.readdirSync(modules)) {
+        if (name === "@underlay" || name.startsWith(".") || Fs.existsSync(Path.join(target, name))) continue
+        Fs.symlinkSync(Path.join(modules, name), Path.join(target, name))
+      }
     }
     for (const name of ["core", "connections"]) {
       const to = Path.join(target, "@underlay", name)
@@ -68,7 +70,7 @@ const once = (folder: string, specifier: string): Load.Sample => {
   const text = ChildProcess.execFileSync(process.execPath, ["--input-type=module", "--eval", program(specifier)], {
     cwd: folder,
     encoding: "utf8",
-    stdio: ["ignore", "pipe", "ignore"]
+    stdio: ["ignore", "pipe", "inherit"]
   })
   const [wallMs, cpuUs]: readonly [number, number] = JSON.parse(text)
   return { operations: 1, clientUs: cpuUs, serverUs: 0, perSecond: 1_000 / wallMs }

@@ -339,7 +339,7 @@ export const make = Effect.fnUntraced(function* (
     drainTimeout: settings.drainTimeout,
     healthTimeout: settings.healthTimeout,
     check: (send) =>
-      Effect.matchEffect(send("ListTables", { Limit: 1 }), {
+      Effect.matchEffect(Effect.retry(send("ListTables", { Limit: 1 }), { times: 1, while: Client.isCorrected }), {
         onSuccess: (): Effect.Effect<CheckResult> => Effect.succeed({ status: "up", details: { region } }),
         onFailure: (error): Effect.Effect<CheckResult, ConnectionError> =>
           answered.has(error.reason) ? Effect.succeed({ status: "up", details: { region, list: error.reason } }) : error

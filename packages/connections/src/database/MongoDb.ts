@@ -333,6 +333,8 @@ export const make = Effect.fnUntraced(function* (
     const db = mongo.db(database)
     const answer = yield* attempt(at("connect"), connectTimeout, false, async (signal) => {
       await mongo.connect()
+      // It was closed while it looked for the hosts, or read a certificate: what it connected after that has to be, too.
+      if (signal.aborted) await mongo.close(true)
       return db.admin().command({ hello: 1 }, { signal })
     })
     const isSet = typeof answer["setName"] === "string" || answer["msg"] === "isdbgrid"

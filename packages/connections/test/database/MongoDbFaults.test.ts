@@ -17,6 +17,7 @@ import {
   Scope,
   Stream
 } from "effect"
+import { MongoClient } from "mongodb"
 import * as MongoDb from "../../src/database/MongoDb.ts"
 import { connect, double, eventually, fresh, reasonOf, Server, settingsOf } from "./mongoTest.ts"
 
@@ -272,6 +273,68 @@ describe("MongoDb when things go wrong", () => {
       })
     )
 
+    it.scoped("a server that takes no connections is Unavailable, not overloaded", () =>
+      Effect.gen(function* () {
+        const { db, proxy } = yield* through({ retryReads: false, retryWrites: false })
+        const users = fresh(db)
+        yield* users.insertOne({ name: "ann", age: 1 })
+        yield* proxy.refuse(true)
+        yield* proxy.resetAll
+        yield* eventually(
+          "the sockets are gone",
+          Effect.map(db.stats, ({ total }) => total === 0)
+        )
+        for (const asked of [users.countDocuments(), Effect.asVoid(users.insertOne({ name: "bob", age: 1 }))]) {
+          const error = yield* Effect.flip(asked)
+          assert.strictEqual(reasonOf(error), "Unavailable", String("cause" in error ? error.cause : error))
+        }
+      })
+    )
+
+    it.scoped(
+      "released while the server says nothing: whatever is under way fails, also what cannot be interrupted",
+      () =>
+        Effect.gen(function* () {
+          const scope = yield* Scope.make()
+          const { db, proxy } = yield* Scope.extend(through({ drainTimeout: "300 millis" }), scope)
+          const users = fresh(db)
+          yield* users.insertMany(Array.from({ length: 10 }, (_, age) => ({ name: "u", age })))
+          yield* proxy.blackhole(true)
+          const asked: ReadonlyArray<Effect.Effect<unknown, unknown>> = [
+            users.findOne({}),
+            users.findAll({}),
+            Stream.runDrain(users.find({}, { batchSize: 2 })),
+            users.insertOne({ name: "x", age: 1 }),
+            users.listIndexes,
+            Stream.runDrain(users.watch()),
+            db.command({ ping: 1 }),
+            db.capabilities,
+            db.attempt("never", () => new Promise(() => {})),
+            // the second waits for the first
+            db.transaction(
+              Effect.all([users.updateMany({}, { $inc: { age: 1 } }), users.countDocuments()], { concurrency: 2 })
+            ),
+            db.use((it) => it.command({ ping: 1 }))
+          ]
+          const fibers = yield* Effect.forEach(asked, (one) =>
+            Effect.forkDaemon(Effect.uninterruptible(Effect.flip(one)))
+          )
+          yield* eventually(
+            "all of them are under way",
+            Effect.map(db.stats, ({ inUse, waiting }) => inUse + waiting >= asked.length)
+          )
+          assert.isBelow((yield* timed(Scope.close(scope, Exit.void))).took, 3_000)
+          for (const [index, fiber] of fibers.entries()) {
+            const error = yield* Effect.timeout(Fiber.join(fiber), "1 second")
+            assert.strictEqual(reasonOf(error), "Closed", `${index}`)
+          }
+          yield* eventually(
+            "no socket is left",
+            Effect.sync(() => establishedTo(proxy.port) === 0)
+          )
+        })
+    )
+
     it.scoped("sockets are reset in the middle of everything, six times: typed errors only, and it works on", () =>
       Effect.gen(function* () {
         const { db, proxy } = yield* through()
@@ -469,6 +532,55 @@ describe("MongoDb when things go wrong", () => {
       )
       assert.strictEqual(yield* users.countDocuments(), 0)
       assert.strictEqual(yield* fresh(lazy).countDocuments(), 0)
+    })
+  )
+
+  it.scopedLive("a connection that comes about after its time leaves no socket", () =>
+    Effect.gen(function* () {
+      const server = yield* MongoWireServer.make()
+      const { close, connect } = MongoClient.prototype
+      let closed = 0
+      let open = (): void => undefined
+      const gate = new Promise<void>((resolve) => {
+        open = resolve
+      })
+      let connecting: Promise<unknown> | undefined
+      // as when the name of its hosts resolves late
+      yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          MongoClient.prototype.connect = async function (this: MongoClient) {
+            await gate
+            connecting = connect.call(this)
+            await connecting
+            return this
+          }
+          MongoClient.prototype.close = async function (this: MongoClient) {
+            await close.call(this)
+            closed++
+          }
+        }),
+        () =>
+          Effect.sync(() => {
+            MongoClient.prototype.connect = connect
+            MongoClient.prototype.close = close
+          })
+      )
+      const error = yield* Effect.flip(MongoDb.make(settingsOf(server.url, { connectTimeout: "100 millis" })))
+      assert.strictEqual(error.reason, "Timeout")
+      yield* eventually(
+        "it is closed, and has nothing yet to close",
+        Effect.sync(() => closed === 1)
+      )
+      open()
+      yield* eventually(
+        "it connects",
+        Effect.sync(() => connecting !== undefined)
+      )
+      yield* Effect.promise(async () => connecting)
+      yield* eventually(
+        "no socket is left",
+        Effect.map(server.counts, ({ connections }) => connections === 0)
+      )
     })
   )
 

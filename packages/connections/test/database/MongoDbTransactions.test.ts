@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Option, Schedule, Scope, Stream } from "effect"
+import { Clock, Deferred, Effect, Exit, Fiber, Option, Schedule, Scope, Stream } from "effect"
 import * as MongoDb from "../../src/database/MongoDb.ts"
 import { connect, double, eventually, fresh, reasonOf, Server } from "./mongoTest.ts"
 
@@ -312,6 +312,48 @@ describe("MongoDb transactions", () => {
         })
       )
     }
+
+    it.scoped("what ends after its connection was released is not committed, and nobody tries for long", () =>
+      Effect.gen(function* () {
+        const live = yield* Effect.clock
+        let sleeps = 0
+        const counting: Clock.Clock = {
+          [Clock.ClockTypeId]: Clock.ClockTypeId,
+          unsafeCurrentTimeMillis: () => live.unsafeCurrentTimeMillis(),
+          unsafeCurrentTimeNanos: () => live.unsafeCurrentTimeNanos(),
+          currentTimeMillis: live.currentTimeMillis,
+          currentTimeNanos: live.currentTimeNanos,
+          sleep: (duration) =>
+            Effect.suspend(() => {
+              sleeps++
+              return live.sleep(duration)
+            })
+        }
+        const users = fresh(yield* connect())
+        yield* users.insertOne({ name: "zoe", age: 1 })
+        const scope = yield* Scope.make()
+        const db = yield* Scope.extend(connect({ drainTimeout: "100 millis" }), scope)
+        const same = db.collection(users.name)
+        const inside = yield* Deferred.make<void>()
+        const gate = yield* Deferred.make<void>()
+        const body = Effect.zipRight(
+          same.insertOne({ name: "ann" }),
+          Effect.zipRight(Deferred.succeed(inside, undefined), Deferred.await(gate))
+        )
+        const fiber = yield* Effect.forkDaemon(
+          Effect.uninterruptible(Effect.flip(db.transaction(body))).pipe(Effect.withClock(counting))
+        )
+        yield* Deferred.await(inside)
+        yield* Scope.close(scope, Exit.void)
+        assert.strictEqual(reasonOf(yield* Fiber.join(fiber)), "Closed")
+        const before = sleeps
+        yield* Deferred.succeed(gate, undefined)
+        yield* Effect.sleep(400)
+        assert.isAtMost(sleeps - before, 2)
+        assert.strictEqual(yield* users.countDocuments(), 1)
+        yield* noneIsOpen
+      })
+    )
 
     it.scoped("one within another joins it; what fails within it takes all of it along", () =>
       Effect.gen(function* () {

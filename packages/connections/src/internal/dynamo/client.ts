@@ -136,6 +136,10 @@ const behindBy = (response: Answered, now: number): number | undefined => {
   return Number.isNaN(date) ? undefined : date - now
 }
 
+/** Whether it was refused for its time alone, and would not be once more. */
+export const isCorrected = ({ code, sent }: ConnectionError): boolean =>
+  sent === false && code !== undefined && ofClocks.has(code)
+
 /** Not begun, and not to be refused again for the same reason. */
 const corrected = (
   at: { readonly kind: string; readonly name: string },

@@ -197,7 +197,10 @@ export const toConnectionError = (at: At, thrown: unknown, resends = false): Con
     const known = describe(code, thrown)
     if (known.reason !== "Unknown") return make(known.reason, known.description)
   }
-  if (hasLabel(thrown, "SystemOverloadedError")) return make("Throttled", "the server is overloaded")
+  // The driver labels every connection that does not come about like that, one that is refused too.
+  if (hasLabel(thrown, "SystemOverloadedError") && !isLost(thrown)) {
+    return make("Throttled", "the server is overloaded")
+  }
   const driver = names.get(name)
   if (driver !== undefined) {
     const [reason, description] = driver

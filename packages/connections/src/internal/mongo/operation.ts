@@ -121,14 +121,19 @@ export const attempt = <A>(
     if (calls?.released === true) return Effect.fail(releasedError(at, false))
     const signal = options.abort ?? new Abort()
     let abandoned = false
+    // An interruption may also come before the operation has begun, and between its answer and who waits for that.
+    let awaited = false
     let timer: NodeJS.Timeout | undefined
     let end: () => void = () => undefined
     const settled = (): void => {
+      awaited = false
       clearTimeout(timer)
       calls?.leave()
       calls?.waiting.delete(end)
     }
     const abandon = (): void => {
+      if (!awaited) return
+      awaited = false
       clearTimeout(timer)
       calls?.waiting.delete(end)
       abandoned = true
@@ -146,9 +151,11 @@ export const attempt = <A>(
         timer = setTimeout(() => {
           resume(Effect.fail(timeoutError(at, limit, write)))
           calls?.waiting.delete(end)
+          awaited = false
           abandoned = true
           signal.abort(late)
         }, limit)
+        awaited = true
         calls?.waiting.add(end)
         calls?.enter()
         start(() => f(signal, { signal, abandoned: () => abandoned })).then(

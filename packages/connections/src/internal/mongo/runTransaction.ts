@@ -217,14 +217,16 @@ const commit = (
               return Effect.fail(error)
             }
             const notSent = error.sent === false
+            // Nothing is sent any more.
+            const closed = error.reason === "Closed"
             // The connection was released, and what was sent had no answer.
-            const released = error.reason === "Closed" && !notSent && !asked.answered
+            const released = closed && !notSent && !asked.answered
             if (released || maybeDone(error)) unknown = true
             else if (!notSent) return failed()
             // The driver's own promise has not ended, so it cannot be asked again.
             const hangs = error.reason === "Timeout" && error.cause === undefined
             return Effect.flatMap(Clock.currentTimeMillis, (now) =>
-              released || hangs || asked.attempts >= 5 || now - began >= core.endTimeout
+              closed || hangs || asked.attempts >= 5 || now - began >= core.endTimeout
                 ? failed()
                 : Effect.zipRight(Effect.sleep(50 * 2 ** asked.attempts), next)
             )

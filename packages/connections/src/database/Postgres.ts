@@ -446,9 +446,6 @@ export const make = Effect.fnUntraced(function* (
 
 const sum = (numbers: ReadonlyArray<number>): number => numbers.reduce((total, each) => total + each, 0)
 
-const typed = <A, R>(effect: Effect.Effect<A, ConnectionError, R>) =>
-  Effect.mapError(effect, (error) => new DatabaseError(error))
-
 const copyIn = <E, R>(
   client: Sql.Extras<PostgresSession.PostgresSession>,
   statement: string,
@@ -458,8 +455,9 @@ const copyIn = <E, R>(
     // A source that fails is no failure of the database.
     const copied = Effect.scoped(
       Effect.gen(function* () {
-        const session = yield* client.borrow
-        const copy = yield* typed(session.copyIn(statement, yield* Sql.StatementTimeout))
+        const { failed, session, within } = yield* client.borrow
+        const typed = <A, R>(effect: Effect.Effect<A, ConnectionError, R>) => Effect.mapError(effect, failed)
+        const copy = yield* typed(session.copyIn(statement, { timeout: yield* Sql.StatementTimeout, within }))
         // By hand, since what runs a stream that fails has a fiber of its own that fails, and the runtime logs that.
         type Failure = SqlError | { readonly _tag: "Source"; readonly error: E }
         const sent = Effect.scoped(
@@ -502,13 +500,12 @@ const copyOut = (
     statement,
     Stream.unwrapScoped(
       Effect.map(
-        Effect.flatMap(Effect.zip(client.borrow, Sql.StatementTimeout), ([session, timeout]) =>
-          typed(session.copyOut(statement, timeout))
-        ),
-        (pull) =>
-          Stream.repeatEffectChunkOption(
-            Effect.mapError(pull, (end) => Option.map(end, (error) => new DatabaseError(error)))
+        Effect.flatMap(Effect.zip(client.borrow, Sql.StatementTimeout), ([{ failed, session, within }, timeout]) =>
+          Effect.map(Effect.mapError(session.copyOut(statement, { timeout, within }), failed), (pull) =>
+            Effect.mapError(pull, Option.map(failed))
           )
+        ),
+        Stream.repeatEffectChunkOption
       )
     )
   )

@@ -110,11 +110,16 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres: faults of earlie
             settingsOf(server, { username: "hearer", password: Redacted.make("heard"), healthTimeout: "10 seconds" })
           )
           const heard = yield* Queue.unbounded<Postgres.Notification>()
-          yield* Effect.forkScoped(Stream.runForEach(listen("news"), (message) => Queue.offer(heard, message)))
+          const listening = yield* Effect.fork(
+            Stream.runForEach(listen("news"), (message) => Queue.offer(heard, message))
+          )
           assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "Listening", again: false })
           assert.strictEqual((yield* health).status, "up")
-          yield* sql`alter role hearer nologin`
-          yield* sql`select pg_terminate_backend(pid) from pg_stat_activity where query like 'LISTEN%'`
+          const cut = Effect.zipRight(
+            sql`alter role hearer nologin`,
+            sql`select pg_terminate_backend(pid) from pg_stat_activity where query like 'LISTEN%'`
+          )
+          yield* cut
           yield* soon(
             "its health says so",
             Effect.map(health, ({ details, status }) => {
@@ -129,8 +134,14 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres: faults of earlie
           yield* sql`alter role hearer login`
           assert.deepStrictEqual(yield* Queue.take(heard), { _tag: "Listening", again: true })
           assert.strictEqual((yield* health).status, "up")
+          yield* cut
+          yield* soon(
+            "it is lost again",
+            Effect.map(health, ({ status }) => status === "degraded")
+          )
           // What nobody hears any more is not missed either.
-          yield* sql`alter role hearer nologin`
+          yield* Fiber.interrupt(listening)
+          assert.strictEqual((yield* health).status, "up")
         }),
       60_000
     )

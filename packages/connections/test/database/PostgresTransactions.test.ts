@@ -186,6 +186,125 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres transactions", "p
         })
     )
 
+    it.scoped("a nested transaction that failed and cannot be undone takes the whole with it", () =>
+      Effect.gen(function* () {
+        const watch = (yield* connect()).sql
+        const { sql, stats } = yield* connect({ maxConnections: 1, endTimeout: "200 millis" })
+        yield* sql`create table not_undone (n int)`
+        // It holds up the way back to the savepoint for longer than that may take.
+        const inner = sql.withTransaction(
+          Effect.gen(function* () {
+            yield* sql`insert into not_undone values (2)`
+            yield* Effect.forkDaemon(Effect.exit(sql`select pg_sleep(20), 'in the way'`))
+            yield* eventually(
+              "it runs",
+              Effect.map(running(watch, "in the way"), (count) => count === 1)
+            )
+            return yield* Effect.fail("no")
+          })
+        )
+        for (const after of [Effect.void, sql`insert into not_undone values (3)`, sql.withTransaction(Effect.void)]) {
+          let failed: unknown
+          const outer = sql.withTransaction(
+            Effect.gen(function* () {
+              yield* sql`insert into not_undone values (1)`
+              failed = yield* Effect.flip(inner)
+              yield* Effect.ignore(after)
+            })
+          )
+          const error = asDatabaseError(yield* Effect.flip(outer))
+          assert.strictEqual(failed, "no")
+          assert.strictEqual(error.reason, "Unavailable")
+          assert.isFalse(error.outcomeUnknown)
+          assert.include(error.message, "all was rolled back")
+          assert.deepStrictEqual(yield* watch`select n from not_undone`, [])
+        }
+        yield* soon(
+          "nothing is in use",
+          Effect.map(stats, ({ inUse }) => inUse === 0)
+        )
+      })
+    )
+
+    it.scoped("COPY of a fiber that nobody joined stores nothing once its transaction is over", () =>
+      Effect.gen(function* () {
+        const { copyIn, copyOut, sql } = yield* connect({ maxConnections: 1 })
+        yield* sql`create table copied_late (n int)`
+        for (const first of [Effect.void, sql`select 1`]) {
+          for (let steps = 0; steps < 8; steps++) {
+            const work = copyIn("copy copied_late from stdin", Stream.make(Buffer.from(`${steps}\n`)))
+            let copy: Fiber.Fiber<Exit.Exit<unknown, unknown>> | undefined
+            yield* Effect.exit(
+              sql.withTransaction(
+                Effect.gen(function* () {
+                  yield* first
+                  copy = yield* Effect.forkDaemon(Effect.exit(work))
+                  for (let step = 0; step < steps; step++) yield* Effect.yieldNow()
+                })
+              )
+            )
+            if (copy !== undefined) yield* Fiber.join(copy)
+            assert.deepStrictEqual(yield* sql`select n from copied_late`, [])
+          }
+        }
+        let out: Fiber.Fiber<Exit.Exit<unknown, unknown>> | undefined
+        yield* Effect.exit(
+          sql.withTransaction(
+            Effect.gen(function* () {
+              yield* sql`select 1`
+              out = yield* Effect.forkDaemon(Effect.exit(Stream.runDrain(copyOut("copy (select 1) to stdout"))))
+              yield* Effect.yieldNow()
+              yield* Effect.yieldNow()
+            })
+          )
+        )
+        const exit = out === undefined ? Exit.void : yield* Fiber.join(out)
+        assert.isTrue(Exit.isFailure(exit))
+      })
+    )
+
+    it.scoped("a serialization failure within COPY runs the whole transaction again", () =>
+      Effect.gen(function* () {
+        const { copyIn, copyOut, sql } = yield* connect()
+        yield* sql.unsafe(`create table copied_twice (n int);
+          create sequence conflicts;
+          create function conflicting() returns int language plpgsql as $$ begin
+            if nextval('conflicts') % 2 = 1 then raise exception 'conflict' using errcode = '40001'; end if;
+            return 7;
+          end $$;
+          alter table copied_twice add column m int default conflicting()`)
+        const rows = Stream.make(Buffer.from("1\n"))
+        const copied = Postgres.transaction(copyIn("copy copied_twice (n) from stdin", rows)).pipe(within(sql))
+        assert.strictEqual(yield* copied, 1)
+        assert.deepStrictEqual(yield* sql`select n, m from copied_twice`, [{ n: 1, m: 7 }])
+        const read = Stream.runCollect(copyOut("copy (select conflicting()) to stdout"))
+        const out = yield* Postgres.transaction(read).pipe(within(sql))
+        assert.strictEqual(Buffer.concat([...out]).toString(), "7\n")
+      })
+    )
+
+    it.scoped("a COMMIT that the server refuses costs no connection", () =>
+      Effect.gen(function* () {
+        const { sql } = yield* connect({ maxConnections: 1 })
+        yield* sql.unsafe(`create table deferred_one (n int unique deferrable initially deferred)`)
+        const pid = Effect.map(sql`select pg_backend_pid() as pid`, ([row]) => row?.["pid"])
+        const before = yield* pid
+        const twice = sql.withTransaction(sql`insert into deferred_one values (1), (1)`)
+        assert.strictEqual(errorOf(yield* Effect.flip(twice)).reason, "ConstraintViolation")
+        assert.strictEqual(yield* pid, before)
+        assert.deepStrictEqual(yield* sql`select * from deferred_one`, [])
+      })
+    )
+
+    it.scoped("a nested transaction after a first statement that the server cannot read is refused as such", () =>
+      Effect.gen(function* () {
+        const { sql } = yield* connect()
+        const nested = Effect.zipRight(Effect.ignore(sql.unsafe("selct 1")), sql.withTransaction(sql`select 1`))
+        const error = errorOf(yield* Effect.flip(sql.withTransaction(nested)))
+        assert.deepStrictEqual([error.reason, error.code], ["InvalidRequest", "25P02"])
+      })
+    )
+
     it.scoped("who joins a fiber that was forked inside a transaction is not in it for that", () =>
       Effect.gen(function* () {
         const { sql } = yield* connect()

@@ -33,6 +33,12 @@ export interface Options {
   readonly statements: Statements | undefined
 }
 
+/** As with a `Request`. */
+export interface CopyOptions {
+  readonly timeout?: number | undefined
+  readonly within?: boolean | undefined
+}
+
 /** Chunks of COPY on their way to the server. */
 export interface CopyIn {
   /** Sends a chunk; done when there is room for the next. It fails with the server's error as soon as there is one. */
@@ -45,8 +51,11 @@ export interface CopyIn {
 
 export interface PostgresSession extends Session {
   readonly stream: (request: Request) => Effect.Effect<Pull, ConnectionError, Scope.Scope>
-  readonly copyIn: (sql: string, timeout?: number) => Effect.Effect<CopyIn, ConnectionError, Scope.Scope>
-  readonly copyOut: (sql: string, timeout?: number) => Effect.Effect<Pull<Uint8Array>, ConnectionError, Scope.Scope>
+  readonly copyIn: (sql: string, options?: CopyOptions) => Effect.Effect<CopyIn, ConnectionError, Scope.Scope>
+  readonly copyOut: (
+    sql: string,
+    options?: CopyOptions
+  ) => Effect.Effect<Pull<Uint8Array>, ConnectionError, Scope.Scope>
   /** Messages of LISTEN. While the listener is behind, nothing is read: see `pause`. */
   readonly onNotification: (
     listener: (message: { readonly channel: string; readonly payload: string; readonly processId: number }) => void
@@ -442,10 +451,10 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
       1024,
       () => 1,
       (job, push) => new RowsQuery(request, types, (error) => job.fail(error), push),
-      request.timeout
+      request
     )
 
-  const copyOut = (sql: string, timeout?: number) =>
+  const copyOut = (sql: string, limits: CopyOptions = {}) =>
     flow<Uint8Array>(
       "copyOut",
       1 << 18,
@@ -459,7 +468,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
           // The driver uses its buffer again.
           (chunk) => push(Uint8Array.prototype.slice.call(chunk))
         ),
-      timeout
+      limits
     )
 
   /** What comes in pieces. While the consumer is behind, nothing is read from the socket. */
@@ -468,7 +477,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     high: number,
     sizeOf: (piece: A) => number,
     queryOf: (job: Job, push: (piece: A) => void) => Query,
-    timeout: number | undefined
+    { timeout, within }: CopyOptions
   ): Effect.Effect<Pull<A>, ConnectionError, Scope.Scope> =>
     Effect.map(
       Effect.acquireRelease(
@@ -496,7 +505,8 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
               error = failure
               wake?.()
             },
-            (job) => queryOf(job, push)
+            (job) => queryOf(job, push),
+            { within }
           )
           enqueue(job, timeout)
           const pull: Pull<A> = Effect.suspend(() => {
@@ -534,7 +544,10 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
       ({ pull }) => pull
     )
 
-  const copyIn = (sql: string, timeout?: number): Effect.Effect<CopyIn, ConnectionError, Scope.Scope> =>
+  const copyIn = (
+    sql: string,
+    { timeout, within }: CopyOptions = {}
+  ): Effect.Effect<CopyIn, ConnectionError, Scope.Scope> =>
     Effect.flatMap(
       Effect.acquireRelease(
         Effect.sync(() => {
@@ -566,7 +579,8 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
                   tell()
                 },
                 () => {}
-              )
+              ),
+            { within }
           )
           // While it waits for data the server looks at no request to cancel.
           job.giveUp = () => {

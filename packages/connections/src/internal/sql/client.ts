@@ -49,6 +49,15 @@ export interface Options<S extends Session> {
   readonly readOnly: boolean
 }
 
+/** A session that is borrowed. */
+export interface Borrowed<out S extends Session> {
+  readonly session: S
+  /** It is that of a transaction. */
+  readonly within: boolean
+  /** The error of what it was borrowed for. */
+  readonly failed: (error: ConnectionError) => DatabaseError
+}
+
 /** What a client of ours can do besides. */
 export interface Extras<out S extends Session = Session> {
   readonly sql: SqlClient.SqlClient
@@ -59,7 +68,7 @@ export interface Extras<out S extends Session = Session> {
   /** Whether this fiber is inside a transaction of this client. */
   readonly inTransaction: Effect.Effect<boolean>
   /** The session of the transaction that this fiber is in, begun, or one of its own; for as long as a scope is open. */
-  readonly borrow: Effect.Effect<S, SqlError, Scope.Scope>
+  readonly borrow: Effect.Effect<Borrowed<S>, SqlError, Scope.Scope>
   readonly runner: Runner.Runner
 }
 
@@ -376,11 +385,15 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
       sql: client,
       transaction,
       inTransaction: Effect.map(FiberRef.get(own), (level) => level !== undefined && !Level.isOver(level)),
-      borrow: Effect.flatMap(FiberRef.get(own), (level) =>
-        level === undefined
-          ? acquire
-          : Effect.zipRight(Level.hold(options, level), Effect.as(Level.opened(level), level.session))
-      ),
+      borrow: Effect.flatMap(FiberRef.get(own), (level): Effect.Effect<Borrowed<S>, SqlError, Scope.Scope> => {
+        if (level === undefined) {
+          const failed = (error: ConnectionError) => new DatabaseError(error)
+          return Effect.map(acquire, (session) => ({ session, within: false, failed }))
+        }
+        const failed = (error: ConnectionError) => Level.failed(level, error)
+        const begun = Effect.zipRight(Level.hold(options, level), Level.opened(options, level))
+        return Effect.as(begun, { session: level.session, within: true, failed })
+      }),
       runner
     }
     known.set(client, extras)

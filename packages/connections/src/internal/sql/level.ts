@@ -182,16 +182,19 @@ const withBegin = (level: Level, request: Request): Request => {
   return { ...request, begin, within: false }
 }
 
-const outcomeOf = (level: Level, outcome: Outcome): Effect.Effect<Result, SqlError> => {
-  if (!(outcome instanceof ConnectionError)) return Effect.succeed(outcome)
-  if (conflicts(outcome)) root(level).conflict = true
-  return new DatabaseError(outcome)
+/** The error of what ran in a transaction: whether that may be run again is noted. */
+export const failed = (level: Level, error: ConnectionError): DatabaseError => {
+  if (conflicts(error)) root(level).conflict = true
+  return new DatabaseError(error)
 }
+
+const outcomeOf = (level: Level, outcome: Outcome): Effect.Effect<Result, SqlError> =>
+  outcome instanceof ConnectionError ? failed(level, outcome) : Effect.succeed(outcome)
 
 /** Runs a statement of a transaction, alone. */
 export const execute = (place: Place, level: Level, request: Request): Effect.Effect<Result, SqlError> => {
   const own: Request = { ...request, within: true }
-  const queued = () => alone(place, level, "statement", control(level, own))
+  const queued = () => alone(place, level, "statement", control(place, level, own))
   if (!level.session.cancellable) return queued()
   return told((tell) => {
     if (level.holder !== undefined || isOver(level)) {
@@ -213,12 +216,17 @@ export const execute = (place: Place, level: Level, request: Request): Effect.Ef
 
 const nothing = (): void => {}
 
-/** Runs what begins or ends a transaction, by whoever holds the level already. */
-export const control = (level: Level, request: Request): Effect.Effect<Result, SqlError> => {
+/** Runs what begins or ends a transaction (then it is `final`), by whoever holds the level already. */
+export const control = (place: Place, level: Level, request: Request): Effect.Effect<Result, SqlError> => {
   const { session } = level
-  const asked = told<Result, SqlError>((tell) =>
-    session.submit(withBegin(level, request), (outcome) => tell(outcomeOf(level, outcome)))
-  )
+  const asked = told<Result, SqlError>((tell) => {
+    // In the step that submits it: the session may be lent to somebody else a step after the end.
+    if (isOver(request.final === true ? level.outer : level)) {
+      tell(ended(place))
+      return nothing
+    }
+    return session.submit(withBegin(level, request), (outcome) => tell(outcomeOf(level, outcome)))
+  })
   return session.cancellable ? asked : Effect.uninterruptible(asked)
 }
 
@@ -226,11 +234,18 @@ export const control = (level: Level, request: Request): Effect.Effect<Result, S
  * Sends a BEGIN that waits for the first statement, for what cannot take it along; without one it makes sure that there
  * is a transaction. By whoever holds the level.
  */
-export const opened = (level: Level): Effect.Effect<void, SqlError> =>
+export const opened = (place: Place, level: Level): Effect.Effect<void, SqlError> =>
   Effect.suspend(() => {
     const top = root(level)
     const { begin } = top
-    if (begin === undefined) return Effect.asVoid(control(level, { sql: "", params: [], rows: "array", within: true }))
     top.begin = undefined
-    return Effect.asVoid(control(level, { sql: begin, params: [], rows: "array" }))
+    const asked = control(
+      place,
+      level,
+      begin === undefined
+        ? { sql: "", params: [], rows: "array", within: true }
+        : { sql: begin, params: [], rows: "array" }
+    )
+    // It may have ended meanwhile.
+    return Effect.flatMap(asked, () => (isOver(level) ? ended(place) : Effect.void))
   })

@@ -70,8 +70,8 @@ export interface Session {
 
 /**
  * Waits for what is told once, maybe at once. `ask` is called where nothing interrupts, and gives what takes the question
- * back, for when the one who waits is interrupted before. What is told is held no longer than until it is passed on: what such closures hold lives into the
- * old generation, and a thousand rows that get there cost as much as to read them.
+ * back, for when the one who waits is interrupted before. What is told is held no longer than until it is passed on: what
+ * such closures hold lives into the old generation, and a thousand rows that get there cost as much as to read them.
  */
 export const told = <A, E>(ask: (tell: (outcome: Effect.Effect<A, E>) => void) => () => void): Effect.Effect<A, E> =>
   Effect.uninterruptibleMask((restore) => {

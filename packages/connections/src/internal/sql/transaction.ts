@@ -7,6 +7,7 @@ import type * as SqlConnection from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import { ConnectionError } from "@underlay/core/connection/Connection"
 import * as Deadline from "@underlay/core/resilience/Deadline"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
@@ -14,6 +15,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
+import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
@@ -85,6 +87,13 @@ const isLoss = (error: ConnectionError): boolean => {
   return reason === "Unavailable" || reason === "Unknown" || reason === "Timeout" || reason === "Closed"
 }
 
+// The server said no, and its transaction is over: the connection is as good as before.
+const isRefusal = (cause: Cause.Cause<SqlError>): boolean =>
+  Option.exists(
+    Cause.failureOption(cause),
+    (error) => error instanceof DatabaseError && (error.reason === "Conflict" || error.reason === "ConstraintViolation")
+  )
+
 export const make = <S extends Session>(options: Options<S>) => {
   const { own, runner } = options
   const endMillis = Duration.toMillis(options.endTimeout)
@@ -115,7 +124,7 @@ export const make = <S extends Session>(options: Options<S>) => {
           )
         }
         return Effect.mapError(
-          Level.control(level, {
+          Level.control(options, level, {
             sql,
             params: none,
             rows: "array",
@@ -157,6 +166,17 @@ export const make = <S extends Session>(options: Options<S>) => {
           "InvalidRequest",
           "COMMIT",
           "a nested transaction was still open at the end of the one round it, so all was rolled back: join its fiber"
+        )
+      )
+  )
+
+  const notUndone = Effect.suspend(
+    () =>
+      new DatabaseError(
+        failure(
+          "Unavailable",
+          "COMMIT",
+          "a nested transaction failed and could not be undone by itself, so all was rolled back"
         )
       )
   )
@@ -232,7 +252,7 @@ export const make = <S extends Session>(options: Options<S>) => {
       const opened = Effect.flatMap(Scope.extend(options.acquire, scope), (session) => {
         if (!watched) return Effect.succeed(later(session, opening))
         const level = Level.make(session, undefined, opening)
-        return Effect.as(Level.control(level, { sql: opening, params: none, rows: "array" }), level)
+        return Effect.as(Level.control(options, level, { sql: opening, params: none, rows: "array" }), level)
       })
       return Effect.matchCauseEffect(restore(observed(opening, opened, span)), {
         onFailure: (cause) => Effect.zipRight(Scope.close(scope, Exit.failCause(cause)), Effect.failCause(cause)),
@@ -252,6 +272,8 @@ export const make = <S extends Session>(options: Options<S>) => {
       const ended = (level: Level.Level<S>, exit: Exit.Exit<A, E>): Effect.Effect<A, E | SqlError> => {
         const { session } = level
         attempt.conflict = level.conflict
+        // By a nested one that could not be undone. Nothing is stored, since the session is thrown away.
+        if (level.over) return Exit.isSuccess(exit) ? notUndone : exit
         if (level.begin !== undefined) {
           // Nothing was asked of the database: there is nothing to end.
           level.over = true
@@ -260,7 +282,7 @@ export const make = <S extends Session>(options: Options<S>) => {
         if (Exit.isSuccess(exit) && !leftOpen(level)) {
           return Effect.matchCauseEffect(observed("COMMIT", end(level, "COMMIT"), span), {
             onFailure: (cause) => {
-              session.mark()
+              if (!isRefusal(cause)) session.mark()
               attempt.conflict = level.conflict
               return Effect.failCause(cause)
             },
@@ -279,7 +301,9 @@ export const make = <S extends Session>(options: Options<S>) => {
         }
         level.over = true
         const outcome: Effect.Effect<A, E | SqlError> = Exit.isSuccess(exit) ? unfinished : exit
-        // A session whose statement was interrupted is thrown away, and the server rolls back by itself.
+        // A session whose statement was interrupted, or that somebody still has, is thrown away, and the server rolls
+        // back by itself.
+        if (leftOpen(level)) session.mark()
         return session.isMarked()
           ? outcome
           : Effect.zipRight(
@@ -312,7 +336,13 @@ export const make = <S extends Session>(options: Options<S>) => {
             Effect.sync(() => {
               Level.root(level).conflict = false
             }),
-          onFailure: () => Effect.sync(session.mark)
+          // What it did is still there, so that the transaction round it must not be stored either.
+          onFailure: () =>
+            Effect.sync(() => {
+              if (Level.isOver(outer)) return
+              session.mark()
+              Level.root(level).over = true
+            })
         })
       })
       const ended = (exit: Exit.Exit<A, E>): Effect.Effect<A, E | SqlError> => {
@@ -332,7 +362,9 @@ export const make = <S extends Session>(options: Options<S>) => {
         )
       }
       return Effect.zipRight(
-        restore(Level.control(level, { sql: `SAVEPOINT ${savepoint}`, params: none, rows: "array" })),
+        restore(
+          Level.control(options, level, { sql: `SAVEPOINT ${savepoint}`, params: none, rows: "array", within: true })
+        ),
         inside(effect, level, span, restore, ended)
       )
     })

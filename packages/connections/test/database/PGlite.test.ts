@@ -356,28 +356,6 @@ describe("PGlite", () => {
         }).pipe(Effect.timeout("30 seconds"))
     )
 
-    it.effect("a statement that is about to be asked when its transaction ends is in no other one", () =>
-      Effect.gen(function* () {
-        const sql = yield* SqlClient.SqlClient
-        yield* sql`create temporary table astray (n int)`
-        // The child pauses at each of its steps in turn.
-        for (let steps = 8; steps < 40; steps++) {
-          let child: Fiber.Fiber<Exit.Exit<unknown, unknown>> | undefined
-          yield* sql.withTransaction(
-            Effect.gen(function* () {
-              child = yield* Effect.forkDaemon(
-                Effect.exit(sql`insert into astray values (${steps})`).pipe(Effect.withMaxOpsBeforeYield(steps))
-              )
-              yield* Effect.yieldNow()
-            })
-          )
-          const exit = child === undefined ? Exit.void : yield* Fiber.join(child)
-          const rows = yield* sql`select n from astray where n = ${steps}`
-          assert.strictEqual(rows.length, Exit.isSuccess(exit) ? 1 : 0, `paused after ${steps} steps`)
-        }
-      })
-    )
-
     it.effect("the statements of a fiber that nobody joined are over before the transaction is", () =>
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient

@@ -42,14 +42,16 @@ const withConfluence = <A, E>(
   )
 
 describe("Confluence settings", () => {
-  it.live("the address may be the one of the browser, with /wiki", () =>
-    Effect.scoped(
-      Effect.gen(function* () {
-        const double = yield* ConfluenceDouble.start()
-        const { client } = yield* Confluence.make({ ...settingsFor(double), url: `${double.origin}/wiki/` })
-        assert.strictEqual(yield* Stream.runCount(client.spaces()), 3)
-      })
-    )
+  it.live.skipIf(Need.missing("openapi"))(
+    Need.title("the address may be the one of the browser, with /wiki", "openapi"),
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const double = yield* ConfluenceDouble.start()
+          const { client } = yield* Confluence.make({ ...settingsFor(double), url: `${double.origin}/wiki/` })
+          assert.strictEqual(yield* Stream.runCount(client.spaces()), 3)
+        })
+      )
   )
 
   it.live("what cannot work is refused, and nothing is sent", () =>

@@ -684,8 +684,9 @@ describe.skipIf(Need.missing("memcached"))(Need.title("Memcached", "memcached"),
   )
 })
 
+// Without the services of the layer above, which the shared `it.effect` has in this file: they need a server.
 describe("the ring", () => {
-  it.effect("servers of any order are the same ring, and one more takes its share alone", () =>
+  it("servers of any order are the same ring, and one more takes its share alone", () =>
     Effect.gen(function* () {
       const { make, parse } = yield* Effect.promise(() => import("../../src/internal/memcached/ring.ts"))
       const servers = Array.from({ length: 5 }, (_, index) => ({ host: `10.0.0.${index}`, port: 11_211 }))
@@ -710,10 +711,9 @@ describe("the ring", () => {
       assert.deepStrictEqual(parse("::1"), { host: "::1", port: 11_211 })
       assert.deepStrictEqual(parse("[fe80::1]"), { host: "fe80::1", port: 11_211 })
       assert.deepStrictEqual(parse(" cache.example:12 "), { host: "cache.example", port: 12 })
-    })
-  )
+    }).pipe(Effect.runPromise))
 
-  it.effect("any replies, cut anywhere, are read as they were", () =>
+  it("any replies, cut anywhere, are read as they were", () =>
     Effect.gen(function* () {
       const { Reader } = yield* Effect.promise(() => import("../../src/internal/memcached/protocol.ts"))
       FastCheck.assert(
@@ -748,6 +748,5 @@ describe("the ring", () => {
           }
         )
       )
-    })
-  )
+    }).pipe(Effect.runPromise))
 })

@@ -695,8 +695,8 @@ export const make = <K extends AnyKind = never, M extends AnyEmbeddingsKind = ne
                 )
               )
         const failure = (error: unknown) =>
-          error instanceof ConnectionError && error.cause instanceof LlmProvidersError
-            ? error.cause
+          error instanceof ConnectionError && error.original instanceof LlmProvidersError
+            ? error.original
             : failed("Closed", [root, table.name, name], "the registry is released", { cause: error })
         const key = keyOf(table.what, name)
         asked.add(key)

@@ -911,6 +911,38 @@ describe("S3", () => {
             for (let time = 0; time < 3; time++) assert.isFalse(yield* store.exists("not there"))
             assert.strictEqual((yield* Effect.flip(store.head("not there"))).reason, "NotFound")
             assert.strictEqual(proxy.asked.filter(({ url }) => url === "/tests").length, 1)
+            // Also where that is refused.
+            const refused = yield* proxied()
+            refused.proxy.fault = ({ method, url }) =>
+              method === "HEAD" && url === "/tests" ? { _tag: "Answer", status: 403 } : undefined
+            refused.proxy.asked.length = 0
+            for (let time = 0; time < 3; time++) assert.isFalse(yield* refused.store.exists("not there"))
+            assert.strictEqual(refused.proxy.asked.filter(({ url }) => url === "/tests").length, 1)
+          }),
+        60_000
+      )
+
+      it.scoped(
+        "what does not fit into memory is an error, and no defect",
+        () =>
+          Effect.gen(function* () {
+            const { store } = yield* connect()
+            const size = 6 * mebibyte + 1
+            yield* store.put("for no memory", new Uint8Array(size))
+            const allocate = Buffer.allocUnsafeSlow
+            yield* Effect.acquireRelease(
+              Effect.sync(() => {
+                Buffer.allocUnsafeSlow = (length) => {
+                  if (length === size) throw new RangeError("Array buffer allocation failed")
+                  return allocate(length)
+                }
+              }),
+              () =>
+                Effect.sync(() => {
+                  Buffer.allocUnsafeSlow = allocate
+                })
+            )
+            assert.strictEqual((yield* Effect.flip(store.get("for no memory"))).reason, "TooLarge")
           }),
         60_000
       )

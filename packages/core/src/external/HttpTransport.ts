@@ -21,6 +21,7 @@ import * as Stream from "effect/Stream"
 import * as OnceBody from "../internal/external/onceBody.ts"
 import * as Decoder from "../internal/external/undiciDecoder.ts"
 import { aborted, type DecoderOf, Exchange } from "../internal/external/undiciExchange.ts"
+import { UndiciPools } from "../internal/external/undiciPools.ts"
 import { UndiciResponse } from "../internal/external/undiciResponse.ts"
 import * as OptionalPackage from "../internal/optionalPackage.ts"
 
@@ -125,7 +126,16 @@ export const pull = (
   Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<HttpClientError.ResponseError>>,
   never,
   Scope.Scope
-> => (response instanceof UndiciResponse ? response.pulled : Stream.toPull(response.stream))
+> => {
+  const own = ownOf(response)
+  return own === undefined ? Stream.toPull(response.stream) : own.pulled
+}
+
+/** Platform wraps the response where no scope ends the request; what it adds, the end of the reading does as well. */
+const ownOf = (response: HttpClientResponse.HttpClientResponse): UndiciResponse | undefined => {
+  const inner = "original" in response ? response.original : response
+  return inner instanceof UndiciResponse ? inner : undefined
+}
 
 /**
  * Makes a client with connections of its own, which are closed with the scope. Loads `undici`, and fails with
@@ -146,11 +156,13 @@ export const make = (settings: Settings = {}): Effect.Effect<HttpClient.HttpClie
       millis("headersTimeout", settings.headersTimeout),
       millis("bodyTimeout", settings.bodyTimeout)
     ])
-    const { Agent } = yield* undici
+    const { Agent, Pool } = yield* undici
+    const pools = new UndiciPools()
     const agent = yield* Effect.acquireRelease(
       Effect.try({
         try: () =>
           new Agent({
+            factory: (origin: string | URL, options: object) => pools.keep(new Pool(origin, options)),
             ...(connections === undefined ? {} : { connections }),
             ...(keepAlive === undefined ? {} : { keepAliveTimeout: keepAlive || longest }),
             ...(connectTimeout === undefined ? {} : { connectTimeout }),
@@ -159,7 +171,7 @@ export const make = (settings: Settings = {}): Effect.Effect<HttpClient.HttpClie
           }),
         catch: (cause) => new HttpTransportError({ reason: "InvalidOptions", description: String(cause), cause })
       }),
-      (agent) => Effect.promise(() => agent.destroy())
+      (agent) => Effect.promise(() => Promise.all([agent.destroy(), pools.destroy()]))
     )
     return clientOf({
       dispatcher: agent,

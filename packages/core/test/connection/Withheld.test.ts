@@ -1,8 +1,9 @@
 /** What drivers throw repeats rows and keys. It is reachable, and nothing that prints an error prints it. */
 import * as Util from "node:util"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, HashMap, List, Logger, LogLevel, Schema } from "effect"
+import { Cause, Data, Effect, Exit, HashMap, List, Logger, LogLevel, ParseResult, Schema } from "effect"
 import { ConnectionError } from "../../src/connection/Connection.ts"
+import * as ErrorClass from "../../src/resilience/ErrorClass.ts"
 
 class MongoServerError extends Error {
   readonly labels = new Set(["RetryableWriteError"])
@@ -14,6 +15,10 @@ class MongoServerError extends Error {
     return this.#hidden === "hush" && this.labels.has(label)
   }
 }
+
+class SqlError extends Data.TaggedError("SqlError")<{ readonly cause: unknown; readonly message: string }> {}
+
+const unfit = ParseResult.decodeUnknownEither(Schema.Struct({ age: Schema.Number }))({ age: "hush" })
 
 const drivers = {
   "a duplicate key of pg": Object.assign(new Error('duplicate key value violates unique constraint "users" hush'), {
@@ -35,7 +40,14 @@ const drivers = {
   }),
   "one inside another": new Error("hush", { cause: Object.assign(new Error("hush"), { row: ["hush"] }) }),
   "several at once": new AggregateError([new Error("hush")], "hush"),
-  "no Error": { message: "hush", rows: ["hush"] }
+  "no Error": { message: "hush", rows: ["hush"] },
+  "words that look like a stack": new Error("a row:\n    at hush"),
+  "an error with a tag around one of a driver": new SqlError({
+    message: "Failed to execute",
+    cause: Object.assign(new Error("hush"), { detail: "hush" })
+  }),
+  "what did not fit a schema": unfit._tag === "Left" ? new ParseResult.ParseError({ issue: unfit.left }) : undefined,
+  "what Effect does not know": new Cause.UnknownException(new Error("hush"), "it failed: hush")
 }
 
 const errorOf = (cause: unknown) =>
@@ -87,6 +99,7 @@ const printed = (error: ConnectionError): ReadonlyArray<string> => {
     Util.inspect({ error }, { depth: 20 }),
     Util.format("%s %o %j", error, error.cause, error.cause),
     String(error.cause),
+    Util.inspect(Reflect.get(Object(error.cause), "errors"), { depth: 20 }),
     Cause.pretty(cause),
     Cause.pretty(cause, { renderErrorCause: true }),
     ...Cause.prettyErrors(cause).map((pretty) => Util.inspect(pretty, { depth: 20 })),
@@ -131,6 +144,31 @@ describe("ConnectionError.cause", () => {
     assert.strictEqual(decoded.reason, errorOf(undefined).reason)
     for (const text of printed(decoded)) assert.notInclude(text, "hush")
     assert.strictEqual((decoded.original as Error).message, "hush")
+  })
+
+  it("is one for each error, however often it is asked for, and takes what is written to it", () => {
+    const cause = errorOf(drivers["one inside another"]).cause as Error
+    assert.strictEqual(cause.cause, cause.cause)
+    assert.strictEqual(errorOf(drivers["one inside another"]).cause, cause)
+    const thrown = new Error("hush")
+    Object.assign(errorOf(thrown).cause as Error, { stack: "Error: other", attempt: 2 })
+    assert.deepStrictEqual([Reflect.get(thrown, "stack"), Reflect.get(thrown, "attempt")], ["Error: other", 2])
+  })
+
+  it("that retries were spent on it is known behind it", () => {
+    const thrown = ErrorClass.markExhausted(new Error("hush"))
+    assert.isTrue(ErrorClass.isExhausted(errorOf(thrown)))
+    assert.isTrue(ErrorClass.isExhausted(errorOf(new Error("outer", { cause: thrown }))))
+    assert.isFalse(ErrorClass.isExhausted(errorOf(new Error("other"))))
+  })
+
+  it("an error with a tag keeps its own words", () => {
+    const error = errorOf(drivers["an error with a tag around one of a driver"])
+    assert.instanceOf(error.cause, SqlError)
+    assert.strictEqual(String(error.cause), "SqlError: Failed to execute")
+    assert.strictEqual(Reflect.get(Object(Reflect.get(Object(error.cause), "cause")), "detail"), "hush")
+    const harmless = new SqlError({ message: "Failed", cause: undefined })
+    assert.strictEqual(errorOf(harmless).cause, harmless)
   })
 
   it("tells its name, its code and where it came from; errors of connections, and ours, are shown as they are", () => {

@@ -535,16 +535,46 @@ describe("a connection that nobody waits for", () => {
     Effect.gen(function* () {
       const { server, url } = yield* serve(flooding)
       const client = yield* HttpClient.HttpClient
-      const once = Effect.gen(function* () {
-        const part = yield* Effect.scoped(
-          Effect.flatMap(client.execute(get(url)), (response) => Effect.flatten(HttpTransport.pull(response)))
-        )
-        assert.isAbove(Chunk.size(part), 0)
-        return yield* untilClosed(server)
-      })
-      assert.isBelow(yield* quickest(once), 50)
+      // A response whose request no scope ends is wrapped by platform.
+      const outer = yield* Effect.scope
+      for (const of of [client, HttpClient.withScope(client)]) {
+        const once = Effect.gen(function* () {
+          const response = yield* Scope.extend(of.execute(get(url)), outer)
+          const part = yield* Effect.scoped(Effect.flatten(HttpTransport.pull(response)))
+          assert.isAbove(Chunk.size(part), 0)
+          return yield* untilClosed(server)
+        })
+        assert.isBelow(yield* quickest(once), 50)
+      }
     }).pipe(Effect.provide(layers.ours))
   )
+
+  for (const connections of [1, 2]) {
+    it.live(`what waited for one of ${connections}, when the last was given up, ends with the client`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { asked, url } = yield* serve(() => {})
+          const scope = yield* Scope.make()
+          const client = yield* Scope.extend(HttpTransport.make({ connections }), scope)
+          const begin = Effect.forkDaemon(Effect.exit(client.execute(get(url))))
+          const first = yield* Effect.replicateEffect(begin, connections)
+          yield* eventually(
+            "the first are asked",
+            Effect.sync(() => asked.length === connections)
+          )
+          const queued = yield* begin
+          yield* Effect.sleep("20 millis")
+          yield* Fiber.interruptAll(first)
+          yield* eventually(
+            "the next is asked",
+            Effect.sync(() => asked.length === connections + 1)
+          )
+          yield* Scope.close(scope, Exit.void)
+          assert.isTrue(Exit.isFailure(yield* Effect.timeout(Fiber.join(queued), "2 seconds")))
+        })
+      )
+    )
+  }
 
   it.scopedLive("a stream of which only a part is wanted", () =>
     Effect.gen(function* () {
@@ -954,6 +984,8 @@ describe("large bodies", () => {
               assert.strictEqual(buffer.byteLength, size)
               assert.isTrue(body.equals(new Uint8Array(buffer)))
               assert.isTrue(body.equals(yield* pulled(yield* client.execute(get(`${url}${path}`)))))
+              const scoped = yield* HttpClient.withScope(client).execute(get(`${url}${path}`))
+              assert.isTrue(body.equals(yield* pulled(scoped)))
             }
           }
           const client = Context.get(yield* Layer.build(layers.ours), HttpClient.HttpClient)

@@ -1,7 +1,7 @@
 /**
- * The connections of an HTTP client: an `Agent` of `undici` that is replaced when its other side has vanished. Connections
- * that nobody uses say nothing of a peer that is gone, so that request after request would be sent into the void, each
- * until its time is over.
+ * The connections of an HTTP client: a `Pool` of `undici` for each origin that is replaced when its other side has vanished.
+ * Connections that nobody uses say nothing of a peer that is gone, so that request after request would be sent into the
+ * void, each until its time is over.
  */
 import type * as HttpClient from "@effect/platform/HttpClient"
 import { ConnectionError } from "@underlay/core/connection/Connection"
@@ -10,11 +10,14 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import type { Agent, Dispatcher } from "undici"
+import type { Dispatcher, Pool } from "undici"
 import { load } from "../driver.ts"
 
 export interface Settings {
-  /** Connections to one origin at the most. */
+  /**
+   * Connections to one origin at the most. Where they were replaced, those with requests under way come on top until these
+   * have ended: as many again, and no more.
+   */
   readonly connections: number
   readonly connectTimeout: Duration.DurationInput
   /** How long to wait for the next bytes of a body. For ever by default: calls have limits of their own. */
@@ -22,7 +25,7 @@ export interface Settings {
   readonly tls?: HttpTransport.Tls | undefined
 }
 
-/** Dispatches on the agent of the moment. */
+/** Dispatches on the pool of the moment. */
 export interface Connections {
   readonly dispatch: (options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler) => boolean
 }
@@ -74,8 +77,8 @@ export const connections = (
             })
     )
     const undici = yield* load(at, "undici", "7", () => import("undici"))
-    const create = () =>
-      new undici.Agent({
+    const create = (origin: string) =>
+      new undici.Pool(origin, {
         connections: settings.connections,
         connectTimeout: connectTimeout ?? 0,
         // The limit of a request is that of its call: some are silent for minutes before their headers.
@@ -83,15 +86,9 @@ export const connections = (
         bodyTimeout: bodyTimeout ?? 0,
         ...(settings.tls === undefined ? {} : { connect: { ...settings.tls } as object })
       })
-    return yield* Effect.map(
-      Effect.acquireRelease(
-        Effect.try({
-          try: () => new Renewed(create),
-          catch: (cause) => invalid("the settings of the transport cannot work: see the cause", cause)
-        }),
-        (renewed) => Effect.promise(() => renewed.destroy())
-      ),
-      (renewed): Connections => renewed
+    return yield* Effect.acquireRelease(
+      Effect.sync(() => new Renewed(create)),
+      (renewed) => Effect.promise(() => renewed.destroy())
     )
   })
 
@@ -102,51 +99,78 @@ export const make = (
 ): Effect.Effect<HttpClient.HttpClient, ConnectionError, Scope.Scope> =>
   Effect.map(connections(at, settings), HttpTransport.fromDispatcher)
 
-/** Plain mutable state: this is on the way of every request. */
+/**
+ * Plain mutable state: this is on the way of every request. It has pools of its own and no `Agent`, which forgets a pool
+ * that it has closed: requests that wait in one, or are under way, would outlive the agent.
+ */
 class Renewed implements Connections {
   /** How many answers came. */
   heard = 0
-  private readonly create: () => Agent
-  private current: Agent
+  private readonly create: (origin: string) => Pool
+  private readonly current = new Map<string, Pool>()
   /** Those that were replaced and have requests under way. */
-  private readonly leaving = new Set<Agent>()
+  private readonly leaving = new Set<Pool>()
+  private over = false
 
-  constructor(create: () => Agent) {
+  constructor(create: (origin: string) => Pool) {
     this.create = create
-    this.current = create()
   }
 
   dispatch(options: Dispatcher.DispatchOptions, handler: Handler): boolean {
-    return this.current.dispatch(options, new Watched(this, this.current, handler))
+    const origin = String(options.origin)
+    const pool = this.current.get(origin) ?? this.begin(origin)
+    return pool.dispatch(options, new Watched(this, origin, pool, handler))
   }
 
   /** Requests from now on get connections of their own; those under way end as they would. */
-  renew(from: Agent): void {
-    if (from !== this.current || from.destroyed) return
-    this.current = this.create()
-    this.leaving.add(from)
-    const left = (): void => {
-      this.leaving.delete(from)
-    }
-    from.close().then(left, left)
+  renew(origin: string, from: Pool): void {
+    if (from !== this.current.get(origin) || this.over) return
+    // One after the other: where all are slow, each who gives up would add to the connections.
+    for (const pool of this.leaving) if (pool.stats.connected > 0) return
+    this.retire(origin, from)
   }
 
   async destroy(): Promise<void> {
-    await Promise.all([this.current, ...this.leaving].map((agent) => agent.destroy()))
+    this.over = true
+    await Promise.all([...this.current.values(), ...this.leaving].map((pool) => pool.destroy()))
+  }
+
+  private begin(origin: string): Pool {
+    const pool = this.create(origin)
+    this.current.set(origin, pool)
+    // Left alone it would connect anew for nobody, whose request was given up.
+    pool.on("disconnect", () => {
+      if (pool === this.current.get(origin) && pool.stats.connected === 0) this.retire(origin, pool)
+    })
+    // It refuses what it is asked.
+    if (this.over) void pool.destroy()
+    return pool
+  }
+
+  /** What it has been asked goes on, and is ended with all others. */
+  private retire(origin: string, pool: Pool): void {
+    this.current.delete(origin)
+    this.leaving.add(pool)
+    const left = (): void => {
+      this.leaving.delete(pool)
+    }
+    pool.close().then(left, left)
   }
 }
 
 /** Hands on what a request hears, and notes whether it hears anything. */
 class Watched implements Handler {
   private readonly renewed: Renewed
-  private readonly agent: Agent
+  private readonly origin: string
+  private readonly pool: Pool
   private readonly handler: Handler
   private started = -1
   private heard = 0
 
-  constructor(renewed: Renewed, agent: Agent, handler: Handler) {
+  constructor(renewed: Renewed, origin: string, pool: Pool, handler: Handler) {
     this.renewed = renewed
-    this.agent = agent
+    this.origin = origin
+    this.pool = pool
     this.handler = handler
   }
 
@@ -178,7 +202,7 @@ class Watched implements Handler {
     const { renewed, started } = this
     this.started = -1
     if (started >= 0 && renewed.heard === this.heard && performance.now() - started >= silence) {
-      renewed.renew(this.agent)
+      renewed.renew(this.origin, this.pool)
     }
     this.handler.onResponseError?.(controller, error)
   }

@@ -157,7 +157,7 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
       )
       .pipe(
         Effect.mapError((error: ConnectionError) =>
-          error.cause instanceof ObjectStore.ObjectStoreError ? error.cause : storeError(method, key, error)
+          error.original instanceof ObjectStore.ObjectStoreError ? error.original : storeError(method, key, error)
         ),
         Effect.flatMap((result) => (Either.isRight(result) ? Effect.succeed(result.right) : Effect.fail(result.left)))
       )

@@ -1,5 +1,4 @@
 /** The port `ObjectStore` on a bucket. */
-import { constants } from "node:buffer"
 import { createHash } from "node:crypto"
 import type { ConnectionError } from "@underlay/core/connection/Connection"
 import * as HttpTransport from "@underlay/core/external/HttpTransport"
@@ -205,12 +204,20 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
       Stream.suspend(() => Stream.repeatEffectChunkOption(pullOfBody(method, key, opened, scope)))
     )
 
+  const roomOf = (key: string, length: number): Either.Either<Uint8Array, StoreError> =>
+    Either.try({
+      try: () => new Uint8Array(Buffer.allocUnsafeSlow(length).buffer),
+      catch: () => fail("TooLarge", "get", key, "it is larger than what fits into memory in one piece: use stream")
+    })
+
   /** All bytes of an answer, each put where it belongs as it comes. */
   const collected = (key: string, opened: Opened): Effect.Effect<Uint8Array, StoreError, Scope.Scope> =>
     Effect.flatMap(Effect.scope, (scope) => {
       const { length } = opened.part
       const pull = pullOfBody("get", key, opened, scope)
-      const room = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer)
+      const made = roomOf(key, length)
+      if (Either.isLeft(made)) return Effect.fail(made.left)
+      const room = made.right
       let at = 0
       const rest: Effect.Effect<Uint8Array, StoreError> = Effect.matchEffect(pull, {
         onSuccess: (chunk) => {
@@ -244,9 +251,6 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
       Effect.scoped(
         Effect.flatMap(request("get", key, given, false), (opened) => {
           const { length } = opened.part
-          if (length > constants.MAX_LENGTH) {
-            return fail("TooLarge", "get", key, "it is larger than what fits into memory in one piece: use stream")
-          }
           const bytes: Effect.Effect<Either.Either<Uint8Array, StoreError>, StoreError, Scope.Scope> = length > inOneGo
             ? Effect.map(collected(key, opened), Either.right)
             : Effect.matchEffect(opened.response.arrayBuffer, {
@@ -276,18 +280,23 @@ export const make = (options: Options): Context.Tag.Service<ObjectStore.ObjectSt
 
   // An answer to HEAD has no body: that an object is not there, and that its bucket is not, are the same 404. So the
   // bucket is asked for, once a minute at the most.
-  let bucketSeen = Number.NEGATIVE_INFINITY
+  let bucketAsked = Number.NEGATIVE_INFINITY
   const orBucket = (method: string, key: string, error: StoreError): Effect.Effect<never, StoreError> =>
     error.reason !== "NotFound"
       ? Effect.fail(error)
       : Effect.flatMap(Clock.currentTimeMillis, (now) => {
-          if (now - bucketSeen < 60_000) return Effect.fail(error)
+          if (now - bucketAsked < 60_000) return Effect.fail(error)
           return Effect.matchEffect(client.headers({ operation: "HeadBucket", method: "HEAD" }), {
             onSuccess: () => {
-              bucketSeen = now
+              bucketAsked = now
               return Effect.fail(error)
             },
-            onFailure: (of) => Effect.fail(of.reason === "NotFound" ? storeError(method, key, noBucket(of)) : error)
+            onFailure: (of) => {
+              if (of.reason === "NotFound") return Effect.fail(storeError(method, key, noBucket(of)))
+              // Who may not ask for the bucket may not in a moment either.
+              bucketAsked = now
+              return Effect.fail(error)
+            }
           })
         })
 

@@ -2,7 +2,7 @@ import * as Http from "node:http"
 import { assert, describe, it } from "@effect/vitest"
 import * as FaultProxy from "@underlay/servers/FaultProxy"
 import * as Sockets from "@underlay/servers/Sockets"
-import { Effect, Exit, Fiber } from "effect"
+import { Effect, Exit, Fiber, Scope } from "effect"
 import * as Transport from "../../../src/internal/http/transport.ts"
 
 /** It answers at once, or, to `/late`, when it is let; and never to `/never`. */
@@ -87,22 +87,57 @@ describe("connections of HTTP", () => {
     })
   )
 
+  it.scopedLive("those who give up while all are silent do not add to the connections without end", () =>
+    Effect.gen(function* () {
+      const { get, proxy } = yield* service
+      for (let time = 0; time < 5; time++) {
+        yield* Effect.forkScoped(Effect.exit(get("/never")))
+        yield* Effect.exit(Effect.timeout(get("/never"), "250 millis"))
+      }
+      for (let more = 0; more < 30; more++) yield* Effect.forkScoped(Effect.exit(get("/never")))
+      yield* until(Sockets.heldTo(proxy.port), (held) => held >= 11)
+      yield* Effect.exit(Effect.timeout(get("/never"), "250 millis"))
+      // Ten at the most, and as many again that were replaced.
+      assert.isAtMost(yield* Sockets.heldTo(proxy.port), 20)
+    })
+  )
+
+  it.scopedLive("what waited for a connection, when the last one was given up, ends with the scope", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const { asked, get, proxy } = yield* Scope.extend(service, scope)
+      const begin = Effect.forkDaemon(Effect.exit(get("/never")))
+      const first = yield* Effect.replicateEffect(begin, 10)
+      yield* until(Effect.sync(asked), (now) => now === 10)
+      const queued = yield* begin
+      yield* Effect.sleep("20 millis")
+      yield* Fiber.interruptAll(first)
+      yield* until(Effect.sync(asked), (now) => now === 11)
+      yield* Scope.close(scope, Exit.void)
+      assert.isTrue(Exit.isFailure(yield* Effect.timeout(Fiber.join(queued), "2 seconds")))
+      assert.strictEqual(yield* Sockets.heldTo(proxy.port), 0)
+    })
+  )
+
   it.scopedLive("all are closed with the scope, also those that were replaced", () =>
     Effect.gen(function* () {
-      const { get, late, proxy } = yield* Effect.scoped(
-        Effect.tap(service, ({ get, late }) =>
-          Effect.gen(function* () {
-            yield* Effect.fork(Effect.exit(get("/late")))
-            yield* until(
-              Effect.sync(() => late.length),
-              (count) => count === 1
-            )
-            yield* Effect.exit(Effect.timeout(get("/never"), "300 millis"))
-            yield* get("/")
-          })
-        )
+      const scope = yield* Scope.make()
+      const { asked, get, late, proxy } = yield* Scope.extend(service, scope)
+      // Nobody interrupts these: it is the end of the connections that ends them.
+      const waiting = yield* Effect.forkDaemon(Effect.exit(get("/late")))
+      yield* until(
+        Effect.sync(() => late.length),
+        (count) => count === 1
       )
-      assert.strictEqual(late.length, 1)
+      yield* Effect.exit(Effect.timeout(get("/never"), "300 millis"))
+      yield* get("/")
+      const before = asked()
+      const current = yield* Effect.forkDaemon(Effect.exit(get("/never")))
+      yield* until(Effect.sync(asked), (now) => now > before)
+      yield* Scope.close(scope, Exit.void)
+      for (const fiber of [waiting, current]) {
+        assert.isTrue(Exit.isFailure(yield* Effect.timeout(Fiber.join(fiber), "2 seconds")))
+      }
       assert.isTrue(Exit.isFailure(yield* Effect.exit(get("/"))))
       assert.strictEqual(yield* Sockets.heldTo(proxy.port), 0)
     })

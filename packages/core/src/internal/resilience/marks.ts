@@ -3,6 +3,7 @@
  * attempts. Kept beside the object, so that it stays as its maker made it.
  */
 import * as Inspectable from "effect/Inspectable"
+import { originalOf } from "../connection/withheld.ts"
 
 const exhausted = new WeakSet<object>()
 const attempts = new WeakMap<object, ReadonlyArray<unknown>>()
@@ -12,10 +13,11 @@ const isObject = (u: unknown): u is object => typeof u === "object" && u !== nul
 
 /** The first of the error and what caused it that `test` holds for. */
 const findInChain = (error: unknown, test: (error: object) => boolean): object | undefined => {
-  let current: unknown = error
+  let current = originalOf(error)
   for (let depth = 0; depth < maxDepth && isObject(current); depth++) {
     if (test(current)) return current
-    current = (current as { readonly cause?: unknown }).cause
+    // What stands for the error of a driver is not the object that was marked.
+    current = originalOf((current as { readonly cause?: unknown }).cause)
   }
   return undefined
 }

@@ -829,7 +829,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres", "postgres"), ()
 
     it.scoped("idle connections are closed after the idle time", () =>
       Effect.gen(function* () {
-        const { sql, stats } = yield* connect({ idleTimeout: "100 millis", applicationName: "idling" })
+        const { sql, stats } = yield* connect({ idleTimeout: "600 millis", applicationName: "idling" })
         yield* Effect.all(
           Array.from({ length: 3 }, () => sql`select pg_sleep(0.02)`),
           { concurrency: 3 }

@@ -121,7 +121,7 @@ export const make: Effect.Effect<ChromaServer, ChromaServerError, Scope.Scope> =
     kill: daemon.end("SIGKILL"),
     stop: daemon.end("SIGTERM"),
     start,
-    freeze: daemon.signal("SIGSTOP"),
-    thaw: daemon.signal("SIGCONT")
+    freeze: daemon.freeze,
+    thaw: daemon.thaw
   }
 })

@@ -7,6 +7,7 @@ import * as Net from "node:net"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as Machine from "./internal/machine.ts"
 
 /** One of them could not be started. */
 export class FaultServerError extends Data.TaggedError("FaultServerError")<{ readonly description: string }> {
@@ -131,8 +132,8 @@ server.listen(0, "${host}", () => process.stdout.write(server.address().port + "
       resume(new FaultServerError({ description: `the half-open server cannot be started: ${error.message}` }))
     )
     child.stdout.once("data", (bytes: Buffer) => {
-      child.kill("SIGSTOP")
-      resume(Effect.succeed({ child, port: Number(bytes.toString().trim()) }))
+      const frozen = child.pid === undefined ? Effect.void : Machine.freeze([child.pid])
+      resume(Effect.as(frozen, { child, port: Number(bytes.toString().trim()) }))
     })
     return Effect.sync(() => void child.kill("SIGKILL"))
   }),

@@ -140,8 +140,8 @@ export const make = (
       certificates,
       kill: daemon.end("SIGKILL"),
       start,
-      freeze: daemon.signal("SIGSTOP"),
-      thaw: daemon.signal("SIGCONT"),
+      freeze: daemon.freeze,
+      thaw: daemon.thaw,
       command,
       connections: Effect.map(
         command("stats\r\n", "END\r\n"),

@@ -11,6 +11,7 @@ import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Certificates from "./internal/certificates.ts"
+import * as Machine from "./internal/machine.ts"
 import * as Need from "./Need.ts"
 
 /** The server could not be made or started, or a program of it failed. */
@@ -282,18 +283,15 @@ export const make = (
       return [root, ...backends]
     }
 
-    const signal = (name: NodeJS.Signals) =>
-      Effect.sync(() => {
-        for (const pid of family()) {
-          try {
-            process.kill(pid, name)
-          } catch {
-            // gone meanwhile
-          }
+    const thaw = Effect.sync(() => {
+      for (const pid of family()) {
+        try {
+          process.kill(pid, "SIGCONT")
+        } catch {
+          // gone meanwhile
         }
-      })
-
-    const thaw = signal("SIGCONT")
+      }
+    })
     yield* Effect.addFinalizer(() => Effect.zipRight(thaw, end("SIGQUIT")))
     yield* firstStart(5)
     return {
@@ -308,7 +306,7 @@ export const make = (
       kill: Effect.zipRight(thaw, end("SIGKILL")),
       stop: Effect.zipRight(thaw, end("SIGINT")),
       start: startWithin(100),
-      freeze: signal("SIGSTOP"),
+      freeze: Effect.suspend(() => Machine.freeze(family())),
       thaw,
       sql: (text) =>
         Effect.map(

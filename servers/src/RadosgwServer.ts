@@ -192,8 +192,8 @@ export const make: Effect.Effect<RadosgwServer, RadosgwServerError, Scope.Scope>
     endpoint: `http://${host}:${port}`,
     region: "us-east-1",
     user,
-    freeze: gateway.signal("SIGSTOP"),
-    thaw: gateway.signal("SIGCONT")
+    freeze: gateway.freeze,
+    thaw: gateway.thaw
   }
 })
 

@@ -190,8 +190,8 @@ export const run = (program: Program): Effect.Effect<RedisServer, RedisServerErr
       kill: daemon.end("SIGKILL"),
       stop: daemon.end("SIGTERM"),
       start,
-      freeze: daemon.signal("SIGSTOP"),
-      thaw: daemon.signal("SIGCONT"),
+      freeze: daemon.freeze,
+      thaw: daemon.thaw,
       command,
       call,
       connect

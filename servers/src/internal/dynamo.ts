@@ -73,8 +73,8 @@ export const run = (
       endpoint: `http://${host}:${port}`,
       kill: daemon.end("SIGKILL"),
       start,
-      freeze: daemon.signal("SIGSTOP"),
-      thaw: daemon.signal("SIGCONT")
+      freeze: daemon.freeze,
+      thaw: daemon.thaw
     }
   })
 

@@ -22,7 +22,10 @@ export interface Daemon {
   readonly launch: Effect.Effect<void>
   /** Sends the signal and returns when the process is gone; a frozen one is thawed for any but SIGKILL. */
   readonly end: (signal: NodeJS.Signals) => Effect.Effect<void>
-  readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
+  /** SIGSTOP. Returns when the kernel has stopped every thread: until then it may answer once more. */
+  readonly freeze: Effect.Effect<void>
+  /** SIGCONT. */
+  readonly thaw: Effect.Effect<void>
 }
 
 /** A program that is killed when the scope closes, when this process ends, and when this process is killed. */
@@ -79,12 +82,57 @@ export const daemon = (
       log: () => output,
       launch,
       end,
-      signal: (name) =>
-        Effect.sync(() => {
-          alive()?.kill(name)
-        })
+      freeze: Effect.suspend(() => {
+        const running = alive()
+        return running?.pid === undefined ? Effect.void : freeze([running.pid])
+      }),
+      thaw: Effect.sync(() => void alive()?.kill("SIGCONT"))
     }
   )
+}
+
+/**
+ * Stops processes (SIGSTOP) and returns when none of their threads runs any more, or they are gone. The signal is only
+ * delivered when a thread is scheduled: on a busy machine a server answers for a while after it was sent.
+ */
+export const freeze = (pids: ReadonlyArray<number>): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    for (const pid of pids) {
+      try {
+        process.kill(pid, "SIGSTOP")
+      } catch {
+        // gone meanwhile
+      }
+    }
+    return until(
+      Effect.sync(() => (pids.every(stopped) ? true : undefined)),
+      10_000,
+      () => new Error(`a process of ${pids.join(", ")} goes on 10 s after SIGSTOP`),
+      1
+    )
+  }).pipe(Effect.asVoid, Effect.orDie)
+
+/** Whether every thread of the process is stopped, or the process has ended. */
+const stopped = (pid: number): boolean => {
+  if (process.platform !== "linux") {
+    const { stdout } = ChildProcess.spawnSync("ps", ["-o", "state=", "-p", String(pid)], { encoding: "utf8" })
+    return /^$|^[TZ]/.test(stdout.trim())
+  }
+  const threads = attempt(() => Fs.readdirSync(`/proc/${pid}/task`)) ?? []
+  return threads.every((thread) => {
+    const stat = attempt(() => Fs.readFileSync(`/proc/${pid}/task/${thread}/stat`, "latin1"))
+    // behind the program's name, which may hold anything
+    return stat === undefined || /^\) [TtZX]/.test(stat.slice(stat.lastIndexOf(")")))
+  })
+}
+
+/** What is there, where it is still there. */
+const attempt = <A>(read: () => A): A | undefined => {
+  try {
+    return read()
+  } catch {
+    return undefined
+  }
 }
 
 /** A temporary folder that goes with the scope. */

@@ -116,7 +116,9 @@ export const cases = <R>(options: {
           "failed",
           yield* until(Effect.map(cache.stats, ({ refreshFailures }) => refreshFailures === 1))
         )
-        yield* Suite.equal("still", yield* cache.getOrElse("key", Effect.die("a bug behind the call")), 1)
+        const bug = cache.getOrElse("key", Effect.die("a bug behind the call"))
+        // a value that is gone is computed for the caller, who has the bug then
+        yield* Suite.equal("still", yield* Effect.catchAllDefect(bug, Effect.fail), 1)
         yield* Suite.isTrue(
           "failed again",
           yield* until(Effect.map(cache.stats, ({ refreshFailures }) => refreshFailures === 2))

@@ -281,7 +281,7 @@ export const cases = <R>(options: {
         yield* cache.getOrElseOption("nothing", Effect.succeed(Option.none()))
         yield* cache.getOrElseMany(["loaded"], () => Effect.succeed([["loaded", 5] as const]))
         const before = (yield* cache.stats).firstTierHits
-        const wrong = Effect.dieMessage("it is there")
+        const wrong = Effect.fail("it is there")
         for (const [key, value] of [
           ["written", 1],
           ["computed", 2],

@@ -545,6 +545,50 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres interruption", "p
       })
     )
 
+    it.scoped(
+      "columns that are not told again are right: renamed, retyped, of no rows, in and after transactions",
+      () =>
+        Effect.gen(function* () {
+          const { sql } = yield* connect({ maxConnections: 1 })
+          yield* sql`create table told (a int, b text)`
+          const add = (a: number, b: string | null) => sql`insert into told values (${a}, ${b})`
+          const read = (a: number) => sql`select * from told where a = ${a}`
+          for (const [a, b] of [
+            [1, "x"],
+            [2, null],
+            [3, ""]
+          ] as const) {
+            assert.deepStrictEqual(yield* add(a, b), [])
+          }
+          for (let round = 0; round < 3; round++) {
+            assert.deepStrictEqual(yield* read(2), [{ a: 2, b: null }])
+            assert.deepStrictEqual(yield* read(4), [])
+            assert.deepStrictEqual(yield* sql`select a, b from told where a = ${3}`.values, [[3, ""]])
+            const raw = yield* sql`select b, a from told where a = ${1}`.raw
+            assert.deepInclude(raw, { command: "SELECT", rowCount: 1, rows: [{ b: "x", a: 1 }] })
+            assert.deepStrictEqual(
+              (raw as { readonly fields: ReadonlyArray<{ readonly name: string }> }).fields.map(({ name }) => name),
+              ["b", "a"]
+            )
+            assert.deepStrictEqual(yield* sql.withTransaction(Effect.zip(read(1), read(2))), [
+              [{ a: 1, b: "x" }],
+              [{ a: 2, b: null }]
+            ])
+          }
+          yield* sql`alter table told rename column b to c`
+          assert.deepStrictEqual(yield* read(1), [{ a: 1, c: "x" }])
+          assert.deepStrictEqual(yield* read(1), [{ a: 1, c: "x" }])
+          yield* sql`alter table told alter column c type bytea using c::bytea`
+          for (let round = 0; round < 3; round++) {
+            assert.deepStrictEqual(yield* read(1), [{ a: 1, c: Buffer.from("x") }])
+          }
+          yield* sql`alter table told drop column a cascade, add column a int default 1`
+          for (let round = 0; round < 3; round++) {
+            assert.deepStrictEqual(Object.keys((yield* read(1))[0] ?? {}), ["c", "a"])
+          }
+        })
+    )
+
     it.scoped("many statements at once, some interrupted at every step, lose no connection and mix no answers", () =>
       Effect.gen(function* () {
         const { sql, stats } = yield* connect({ maxConnections: 3, applicationName: "mixed" })

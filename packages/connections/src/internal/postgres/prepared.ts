@@ -2,13 +2,15 @@
  * Which statements are prepared: those that are met a second time, as many as there is room for. Each connection knows
  * which of them it has prepared itself.
  */
-import type { Prepared } from "./query.ts"
+import type { Field, Prepared } from "./query.ts"
 
 /** What one connection has prepared. */
 export interface SessionStatements {
   /** How to run a statement; undefined as an unnamed one. */
   readonly prepare: (sql: string) => Prepared | undefined
   readonly parsed: (name: string) => void
+  /** Its columns, once it has run: none for a statement without rows. */
+  readonly described: (name: string, fields: ReadonlyArray<Field>) => void
   readonly forget: (name: string) => void
 }
 
@@ -36,25 +38,29 @@ export const make = (max: number): Statements => {
   }
   return {
     session: () => {
-      const mine = new Set<string>()
+      const mine = new Map<string, ReadonlyArray<Field> | undefined>()
       // What the server may still have under a name that is not to be used as it is.
       const stale = new Set<string>()
       return {
         prepare: (sql) => {
           const name = nameOf(sql)
           if (name === undefined) return undefined
+          const fields = mine.get(name)
           const parsed = mine.delete(name)
-          if (parsed) mine.add(name)
+          if (parsed) mine.set(name, fields)
           let evicted: string | undefined
-          if (stale.delete(name)) return { name, parsed: false, evicted: name }
+          if (stale.delete(name)) return { name, parsed: false, evicted: name, fields: undefined }
           if (!parsed && mine.size >= max) {
-            ;[evicted] = mine
+            ;[evicted] = mine.keys()
             if (evicted !== undefined) mine.delete(evicted)
           }
-          return { name, parsed, evicted }
+          return { name, parsed, evicted, fields }
         },
         parsed: (name) => {
-          mine.add(name)
+          mine.set(name, undefined)
+        },
+        described: (name, fields) => {
+          if (mine.has(name)) mine.set(name, fields)
         },
         forget: (name) => {
           mine.delete(name)

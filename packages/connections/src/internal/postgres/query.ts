@@ -3,12 +3,13 @@
  * told of the server's messages one by one. They are without events and promises, and build each row once.
  */
 import type { Request, Result } from "../sql/session.ts"
+import { encode } from "./messages.ts"
 
 /** What `pg` has of a connection and its types leave out. */
 export interface Wire {
   readonly stream: {
-    readonly cork?: () => void
-    readonly uncork?: () => void
+    readonly writable: boolean
+    readonly write: (bytes: Buffer) => unknown
     readonly pause: () => void
     readonly resume: () => void
     readonly writableNeedDrain?: boolean
@@ -16,18 +17,13 @@ export interface Wire {
     readonly off: (event: "drain", listener: () => void) => void
   }
   readonly query: (text: string) => void
-  readonly parse: (query: { readonly text: string; readonly name: string }) => void
-  readonly bind: (query: { readonly statement: string; readonly values: ReadonlyArray<string | null> }) => void
-  readonly describe: (what: { readonly type: "P" }) => void
-  readonly execute: (what: object) => void
-  readonly close: (what: { readonly type: "S"; readonly name: string }) => void
-  readonly sync: () => void
   readonly sendCopyFromChunk: (chunk: Uint8Array) => void
   readonly endCopyFrom: () => void
   readonly sendCopyFail: (message: string) => void
 }
 
-interface Field {
+/** A column, as the server describes it. */
+export interface Field {
   readonly name: string
   readonly dataTypeID: number
   readonly format: "text" | "binary"
@@ -45,6 +41,11 @@ export interface Prepared {
   readonly name: string
   readonly parsed: boolean
   readonly evicted: string | undefined
+  /**
+   * Its columns, where this session knows them. The server never runs a prepared statement whose columns have changed:
+   * it says "cached plan must not change result type".
+   */
+  readonly fields: ReadonlyArray<Field> | undefined
 }
 
 interface RowDescription {
@@ -62,25 +63,18 @@ interface RawResult {
   fields: ReadonlyArray<Field>
 }
 
-const extended = (wire: Wire, request: Request, prepared: Prepared | undefined): void => {
-  const { stream } = wire
-  stream.cork?.()
-  try {
-    if (request.begin !== undefined) {
-      wire.parse({ text: request.begin, name: "" })
-      wire.bind({ statement: "", values: [] })
-      wire.execute({})
-    }
-    const name = prepared === undefined ? "" : prepared.name
-    if (prepared?.evicted !== undefined) wire.close({ type: "S", name: prepared.evicted })
-    if (prepared === undefined || !prepared.parsed) wire.parse({ text: request.sql, name })
-    wire.bind({ statement: name, values: request.params })
-    wire.describe({ type: "P" })
-    wire.execute({})
-    wire.sync()
-  } finally {
-    stream.uncork?.()
-  }
+const extended = ({ stream }: Wire, request: Request, prepared: Prepared | undefined): void => {
+  if (!stream.writable) return
+  stream.write(
+    encode({
+      begin: request.begin,
+      close: prepared?.evicted,
+      name: prepared === undefined ? "" : prepared.name,
+      text: prepared?.parsed === true ? undefined : request.sql,
+      values: request.params,
+      describe: prepared?.fields === undefined
+    })
+  )
 }
 
 interface Shape {
@@ -131,7 +125,7 @@ abstract class Query {
     return undefined
   }
 
-  protected describe({ fields }: RowDescription): void {
+  protected describe(fields: ReadonlyArray<Field>): void {
     this.parsers = fields.map(({ dataTypeID }) => this.types.getTypeParser(dataTypeID, "text"))
     const shape = shapeOf(fields)
     this.names = shape.names
@@ -204,6 +198,10 @@ export class StatementQuery extends Query {
   constructor(request: Request, prepared: Prepared | undefined, types: Types, failed: (error: unknown) => void) {
     super(request, prepared, types, failed)
     this.begun = request.begin === undefined
+    if (prepared?.fields !== undefined) {
+      this.current.fields = prepared.fields
+      this.describe(prepared.fields)
+    }
   }
 
   private next(): void {
@@ -216,7 +214,7 @@ export class StatementQuery extends Query {
   handleRowDescription(message: RowDescription): void {
     this.next()
     this.current.fields = message.fields
-    this.describe(message)
+    this.describe(message.fields)
   }
 
   handleDataRow(message: DataRow): void {
@@ -249,6 +247,11 @@ export class StatementQuery extends Query {
     this.current.rowCount = rowCount
   }
 
+  /** The columns of what was run last. */
+  get fields(): ReadonlyArray<Field> {
+    return this.current.fields
+  }
+
   get result(): Result {
     const { command, rows } = this.current
     return { rows, command, raw: this.earlier === undefined ? this.current : [...this.earlier, this.current] }
@@ -265,7 +268,7 @@ export class RowsQuery extends Query {
   }
 
   handleRowDescription(message: RowDescription): void {
-    this.describe(message)
+    this.describe(message.fields)
   }
 
   handleDataRow(message: DataRow): void {

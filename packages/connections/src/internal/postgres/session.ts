@@ -296,6 +296,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     // That it was cancelled shows that the request has arrived; else it may still come.
     if (job.cancelled && !(job.failed && codeOf(job.error) === "57014")) doubtful = true
     if (job.failed && isStale(job.error) && again(job)) return
+    if (!job.failed) learn(job)
     settle(job, job.failed ? errorOf(job) : undefined)
     pump()
   }
@@ -311,6 +312,12 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
       description: "a table was changed after the statement was prepared: run the transaction again",
       cause: job.error
     })
+  }
+
+  /** The columns of what was prepared need not be told again. */
+  const learn = ({ query }: Job): void => {
+    if (plan === undefined || !(query instanceof StatementQuery) || query.prepared === undefined) return
+    if (query.prepared.fields === undefined) plan.described(query.prepared.name, query.fields)
   }
 
   /** A statement whose plan the server has dropped did nothing: outside a transaction it is sent once more. */

@@ -99,7 +99,10 @@ export interface ConnectionsOptions {
   readonly healthTimeout?: Duration.DurationInput | undefined
   /** How long the result of a health check answers for: 1 s by default. */
   readonly healthCacheFor?: Duration.DurationInput | undefined
-  /** How long the release of the registry waits for a connection that is being made and cannot be stopped: 5 s by default. */
+  /**
+   * How long the release of the registry waits for a connection that is being made and cannot be stopped, and for one that
+   * was being released before: 5 s by default.
+   */
   readonly drainTimeout?: Duration.DurationInput | undefined
   /** Is told how each connection was released. */
   readonly onDrained?: ((report: DrainReport) => Effect.Effect<void>) | undefined
@@ -118,7 +121,8 @@ export interface ConnectionsOptions {
  *   same timeout is not among the `stats`.
  * - `invalidate` takes a connection out of the registry: who holds it keeps it, the next caller gets a new one.
  * - `drain` releases everything at once, also what is held, and tells how that went; afterwards the registry is closed.
- *   What is being made is stopped; where that cannot be within the drain timeout, it is released once it is made.
+ *   What is being made is stopped; where that cannot be within the drain timeout, it is released once it is made. What is
+ *   being released already, such as by its idle timer, is waited for within the drain timeout, and told of too.
  * - `reports` are how the last hundred connections were released.
  *
  * @since 0.1.0
@@ -227,9 +231,24 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
       if (options?.onDrained !== undefined) yield* Effect.exit(options.onDrained(exit.value.value))
     })
 
+  /** What is open, and what somebody else is closing at this moment: an idle timer, a last user, another drain. */
+  const notClosed = (): ReadonlyArray<Entry> => {
+    const leaving = [...closing.values()].flatMap((entries) => [...entries])
+    return [...new Set([...leaving, ...open])]
+  }
+
   const closeAll = Effect.suspend(() => {
-    const all = [...open]
-    return Effect.as(Effect.forEach(all, close, { concurrency: "unbounded", discard: true }), all)
+    const leaving = notClosed().filter((entry) => !open.has(entry))
+    return Effect.all(
+      [
+        Effect.forEach([...open], close, { concurrency: "unbounded", discard: true }),
+        within(
+          drainTimeout,
+          Effect.forEach(leaving, (entry) => Deferred.await(entry.closed), { discard: true })
+        )
+      ],
+      { concurrency: "unbounded", discard: true }
+    )
   })
   yield* Effect.addFinalizer(() => closeAll)
   // Builds and idle timers run with the references of the registry. This is released before the entries are.
@@ -457,10 +476,11 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
   const drain = Effect.uninterruptible(
     Effect.suspend(() => {
       closed = true
+      const all = notClosed()
       // Builds are stopped; their own exits close them.
-      const builds = [...open].flatMap(({ building }) => (building === undefined ? [] : [building]))
-      return Effect.map(Effect.zipRight(within(drainTimeout, Fiber.interruptAll(builds)), closeAll), (entries) =>
-        entries.flatMap(({ report }) => (report === undefined ? [] : [report]))
+      const builds = all.flatMap(({ building }) => (building === undefined ? [] : [building]))
+      return Effect.map(Effect.zipRight(within(drainTimeout, Fiber.interruptAll(builds)), closeAll), () =>
+        all.flatMap(({ report }) => (report === undefined ? [] : [report]))
       )
     })
   )

@@ -168,6 +168,68 @@ describe("Connections: operations", () => {
     })
   )
 
+  it.scoped(
+    "drain waits a bounded time for what its idle timer, or its last user, releases at that moment, and names it",
+    () =>
+      Effect.gen(function* () {
+        // Released within the five seconds of the registry, and not.
+        const takes: Readonly<Record<string, string>> = { quick: "2 seconds", slow: "8 seconds" }
+        const kind = Connection.kind<string, undefined>({
+          kind: "fake",
+          settings: Config.succeed(undefined),
+          make: (name) =>
+            Effect.map(
+              ConnectionLifecycle.make({
+                kind: "fake",
+                name,
+                plane: "internal",
+                drainTimeout: "1 minute",
+                open: Effect.acquireRelease(Effect.succeed(name), () =>
+                  Effect.delay(Effect.void, takes[name] ?? "0 seconds")
+                ),
+                check: () => Effect.void
+              }),
+              ({ connection }) => connection
+            )
+        })
+        for (const idleTimeToLive of ["30 seconds", "0 seconds"] as const) {
+          // A scope of its own, and fibers of nobody's: where this test fails, nothing waits for the clock that it sets.
+          const scope = yield* Scope.make()
+          const connections = yield* Scope.extend(Connections.make([kind], { idleTimeToLive }), scope)
+          for (const name of ["done", "quick", "slow"]) {
+            yield* Effect.forkDaemon(Effect.scoped(connections.get(kind, name)))
+          }
+          yield* TestClock.adjust(idleTimeToLive)
+          assert.deepStrictEqual(yield* connections.list, [], "all of them are being released")
+          yield* Scope.extend(connections.get(kind, "open"), scope)
+          const drains = [yield* Effect.forkDaemon(connections.drain), yield* Effect.forkDaemon(connections.drain)]
+          yield* TestClock.adjust("1999 millis")
+          for (const drain of drains) assert.isTrue(Option.isNone(yield* Fiber.poll(drain)))
+          yield* TestClock.adjust("1 millis")
+          for (const drain of drains) assert.isTrue(Option.isNone(yield* Fiber.poll(drain)), "slow is waited for")
+          yield* TestClock.adjust("2999 millis")
+          for (const drain of drains) assert.isTrue(Option.isNone(yield* Fiber.poll(drain)))
+          yield* TestClock.adjust("1 millis")
+          for (const drain of drains) {
+            const reports = yield* Fiber.join(drain)
+            assert.deepStrictEqual(
+              reports.map(({ name, tookMs }) => [name, tookMs]),
+              [
+                ["quick", 2_000],
+                ["open", 0]
+              ]
+            )
+          }
+          yield* TestClock.adjust("3 seconds")
+          assert.deepStrictEqual(
+            (yield* connections.reports).map(({ name }) => name),
+            ["done", "open", "quick", "slow"]
+          )
+          yield* Scope.close(scope, Exit.void)
+        }
+      })
+  )
+
   it.scoped("drain stops what is being built", () =>
     Effect.gen(function* () {
       const stopped = yield* Ref.make(0)

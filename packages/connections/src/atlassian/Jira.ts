@@ -473,7 +473,10 @@ export interface RequestOptions<A, I> {
  * @category models
  */
 export interface JiraClient {
-  /** All issues that a query finds. A service that goes in circles ends the stream with a failure. */
+  /**
+   * All issues that a query finds. It fails where the service goes in circles (the same token or page twice), or gives
+   * 10,000 empty pages in a row.
+   */
   readonly search: (options: SearchOptions) => Stream.Stream<Issue, ConnectionError>
   /** One page of them. A page token holds for the same query only, and for a week. */
   readonly searchPage: (

@@ -132,6 +132,18 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Confluence, on a double of 
       )
     }
 
+    it.live("go on over empty ones, however many, where each leads to another", () =>
+      withConfluence(
+        (confluence, double) => {
+          double.links = "150 empty pages"
+          return Effect.map(Stream.runCount(confluence.pages({ pageSize: 10 })), (count) =>
+            assert.strictEqual(count, 30)
+          )
+        },
+        { pages: 30 }
+      )
+    )
+
     it.live("a link to another host leads there no request", () =>
       withConfluence(
         (confluence, double) => {

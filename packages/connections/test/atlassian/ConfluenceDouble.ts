@@ -37,7 +37,7 @@ export interface ConfluenceDouble extends HttpDouble.HttpDouble {
   readonly allowed: Set<string>
   readonly media: HttpDouble.HttpDouble
   /** How links to next pages go wrong. */
-  links: "right" | "the same" | "again" | "another host"
+  links: "right" | "the same" | "again" | "another host" | "150 empty pages"
   /** Whether a conflict tells the current version. */
   tellsVersion: boolean
 }
@@ -156,14 +156,20 @@ export const start = (pageCount = 0): Effect.Effect<ConfluenceDouble, never, Sco
       /** A part of all, and the link to the next. */
       const listed = (all: ReadonlyArray<unknown>, base = "/wiki/api/v2"): HttpDouble.Answer => {
         const cursor = query.get("cursor")
-        const from = cursor === null ? 0 : Number(Buffer.from(cursor, "base64url").toString().split("/")[0])
+        const [at, turn] = cursor === null ? [] : Buffer.from(cursor, "base64url").toString().split("/")
+        const from = Number(at ?? 0)
         if (Number.isNaN(from)) return error(400, "INVALID_REQUEST_PARAMETER", "The cursor is invalid", "cursor")
         const limit = Math.min(Number(query.get("limit") ?? 25), 25)
-        const to = double.links === "again" ? from : from + limit
-        const more = from + limit < all.length
-        const token = Buffer.from(`${to}${double.links === "again" ? `/${asked.url.search.length}` : ""}`).toString(
-          "base64url"
-        )
+        const empty = double.links === "150 empty pages" && Number(turn ?? 0) < 150
+        const to = double.links === "again" || empty ? from : from + limit
+        const more = empty || from + limit < all.length
+        const token = Buffer.from(
+          double.links === "again"
+            ? `${to}/${asked.url.search.length}`
+            : double.links === "150 empty pages"
+              ? `${to}/${Number(turn ?? 0) + 1}`
+              : String(to)
+        ).toString("base64url")
         const search = new URLSearchParams(query)
         search.set("cursor", double.links === "the same" ? "MTA" : token)
         const host = double.links === "another host" ? media.origin : ""
@@ -172,7 +178,7 @@ export const start = (pageCount = 0): Effect.Effect<ConfluenceDouble, never, Sco
           status: 200,
           headers: more ? { link: `<${link}>; rel="next"` } : {},
           body: {
-            results: all.slice(from, from + limit),
+            results: empty ? [] : all.slice(from, from + limit),
             _links: { base: `https://double${base === "" ? "" : "/wiki"}`, ...(more ? { next: link } : {}) }
           }
         }

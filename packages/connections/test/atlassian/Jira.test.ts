@@ -247,26 +247,15 @@ describe.skipIf(Need.missing("openapi"))(Need.title("Jira, on a double of it", "
       )
     }
 
-    it.live("ends where page after page is empty, each with a new token", () =>
-      withJira((jira, double) => {
-        double.search = "empty pages"
-        return Effect.map(Effect.flip(Stream.runDrain(jira.search({ jql: demo }))), (error) => {
-          assert.strictEqual(error.reason, "Unknown")
-          assert.include(error.description, "circles")
-          assert.strictEqual(lost(double, "/rest/api/3/search/jql"), 100)
-        })
-      })
-    )
-
-    it.live("goes on over empty pages where something comes behind them", () =>
+    it.live("goes on over empty pages, however many, where each has another token", () =>
       withJira((jira, double) => {
         double.search = "empty pages"
         double.next(() => {
-          if (lost(double, "/rest/api/3/search/jql") > 60) double.search = "right"
+          if (lost(double, "/rest/api/3/search/jql") > 150) double.search = "right"
           return false
-        }, 100)
+        })
         return Effect.map(Stream.runCollect(jira.search({ jql: demo })), (found) => {
-          assert.strictEqual(lost(double, "/rest/api/3/search/jql"), 61)
+          assert.strictEqual(lost(double, "/rest/api/3/search/jql"), 151)
           assert.deepStrictEqual(ids(found).sort(), ["DEMO-1", "DEMO-2", "DEMO-3"])
         })
       })

@@ -423,12 +423,16 @@ export interface Page<A> {
   readonly next: string | undefined
 }
 
-/** What the user may not see is left out of pages, so that some are empty; so many in a row lead nowhere. */
-const maxEmpty = 100
+/**
+ * What the user may not see is left out of pages, so that some are empty, and many in a row where he sees little of much:
+ * as long as each leads to another place that is progress. So many pages of a hundred pass over a million things; a
+ * service that gives more of them would be followed for hours, and for ever if it makes up its tokens.
+ */
+const maxEmpty = 10_000
 
 /**
- * Pages one after the other. A service that goes in circles is an error: one that gives a place it gave before, the same
- * things again, or page after page with nothing on it.
+ * Pages one after the other. A service that goes in circles is an error: one that gives a place it gave before, or the same
+ * things again. So is one that gives nothing on `maxEmpty` pages in a row.
  */
 export const pages = <A>(
   at: At,
@@ -437,6 +441,7 @@ export const pages = <A>(
   page: (from: string | undefined) => Effect.Effect<Page<A>, ConnectionError>
 ): Stream.Stream<A, ConnectionError> =>
   Stream.suspend(() => {
+    const left = (description: string) => failure(at, "Unknown", operation, `${description}, and was left`)
     const seen = new Set<string>()
     let before: string | undefined
     let empty = 0
@@ -446,22 +451,13 @@ export const pages = <A>(
         const again = items.length > 0 && ids === before && /[^\n]/.test(ids)
         before = ids
         empty = items.length === 0 ? empty + 1 : 0
-        if (empty >= maxEmpty && next !== undefined) {
-          return failure(
-            at,
-            "Unknown",
-            operation,
-            `the service gave ${maxEmpty} pages with nothing on them, one after the other: it goes in circles, and was left`
-          )
+        if (again) return left("the service gave the same page twice: it goes in circles")
+        if (next !== undefined && seen.has(next)) {
+          return left("the service gave the token of a page twice: it goes in circles")
         }
-        if (again || (next !== undefined && seen.has(next))) {
-          return failure(
-            at,
-            "Unknown",
-            operation,
-            again
-              ? "the service gave the same page twice: it goes in circles, and was left"
-              : "the service gave the token of a page twice: it goes in circles, and was left"
+        if (next !== undefined && empty >= maxEmpty) {
+          return left(
+            `the service gave ${maxEmpty.toLocaleString("en")} pages with nothing on them, one after the other`
           )
         }
         if (next !== undefined) seen.add(next)

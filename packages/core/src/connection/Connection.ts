@@ -132,7 +132,7 @@ const errorFields = {
  * side.
  *
  * `cause` is what the driver threw, without its words, which repeat rows and keys and would be logged with it: its fields
- * can be read by their names, and nothing of them is printed. `original` is the driver's error itself.
+ * can be read by their names, and nothing of them is printed or cloned. `original` is the driver's error itself.
  *
  * @since 0.1.0
  * @category errors
@@ -142,6 +142,8 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>()("Conn
   // @effect-diagnostics-next-line overriddenSchemaConstructor:off
   constructor(properties: Schema.Struct.Constructor<typeof errorFields>, options?: Schema.MakeOptions) {
     super(properties.cause === undefined ? properties : { ...properties, cause: withheld(properties.cause) }, options)
+    // A clone has of an error what is its own.
+    Object.defineProperty(this, "message", { value: this.message, writable: true, configurable: true })
   }
 
   /** What the driver threw, with its words: to be looked at, and not to be logged. */

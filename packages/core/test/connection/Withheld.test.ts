@@ -1,6 +1,10 @@
 /** What drivers throw repeats rows and keys. It is reachable, and nothing that prints an error prints it. */
+import * as NodeAssert from "node:assert/strict"
 import * as Util from "node:util"
-import { assert, describe, it } from "@effect/vitest"
+import * as V8 from "node:v8"
+import { MessageChannel } from "node:worker_threads"
+import { HttpClientError, HttpClientRequest, HttpClientResponse } from "@effect/platform"
+import { assert, describe, expect, it } from "@effect/vitest"
 import { Cause, Data, Effect, Exit, HashMap, List, Logger, LogLevel, ParseResult, Schema } from "effect"
 import { ConnectionError } from "../../src/connection/Connection.ts"
 import * as ErrorClass from "../../src/resilience/ErrorClass.ts"
@@ -19,6 +23,16 @@ class MongoServerError extends Error {
 class SqlError extends Data.TaggedError("SqlError")<{ readonly cause: unknown; readonly message: string }> {}
 
 const unfit = ParseResult.decodeUnknownEither(Schema.Struct({ age: Schema.Number }))({ age: "hush" })
+
+const request = HttpClientRequest.post("http://127.0.0.1/hush?key=hush").pipe(
+  HttpClientRequest.bodyText("hush", "application/json"),
+  HttpClientRequest.setHeaders({ authorization: "Bearer hush", "x-other": "hush" })
+)
+
+const failedIn = (name: string, error: object) => {
+  const exit = Effect.runSyncExit(Effect.withSpan(Effect.fail(error), name))
+  return Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+}
 
 const drivers = {
   "a duplicate key of pg": Object.assign(new Error('duplicate key value violates unique constraint "users" hush'), {
@@ -47,7 +61,34 @@ const drivers = {
     cause: Object.assign(new Error("hush"), { detail: "hush" })
   }),
   "what did not fit a schema": unfit._tag === "Left" ? new ParseResult.ParseError({ issue: unfit.left }) : undefined,
-  "what Effect does not know": new Cause.UnknownException(new Error("hush"), "it failed: hush")
+  "what Effect does not know": new Cause.UnknownException(new Error("hush"), "it failed: hush"),
+  "a request that failed": new HttpClientError.RequestError({ request, reason: "Transport", cause: new Error("hush") }),
+  "a response that is refused": new HttpClientError.ResponseError({
+    request,
+    response: HttpClientResponse.fromWeb(
+      request,
+      new Response("hush", { status: 400, headers: { "x-other": "hush" } })
+    ),
+    reason: "StatusCode"
+  }),
+  "a request that failed in a span": failedIn(
+    "POST",
+    new HttpClientError.RequestError({ request, reason: "Transport", description: "hush" })
+  ),
+  "one that failed in a span": failedIn("query", Object.assign(new Error("hush"), { row: "hush" })),
+  "one with a tag that failed in a span": failedIn(
+    "query",
+    new SqlError({ message: "Failed to execute", cause: new Error("hush") })
+  ),
+  "a cause of Effect": Cause.fail(new Error("hush")),
+  "a failure of Effect": Exit.fail({ row: "hush" }),
+  "a function": () => "hush",
+  "what cannot even be read": new Proxy(new Error("hush"), {
+    get: (target, name) => {
+      if (name === "message" || name === "stack") throw new Error("hush")
+      return Reflect.get(target, name)
+    }
+  })
 }
 
 const errorOf = (cause: unknown) =>
@@ -97,6 +138,7 @@ const printed = (error: ConnectionError): ReadonlyArray<string> => {
     Util.inspect(error, { depth: 20, showHidden: false }),
     Util.inspect(Cause.fail(error), { depth: 20 }),
     Util.inspect({ error }, { depth: 20 }),
+    Util.inspect([error, error.cause], { depth: 20, showHidden: true, customInspect: false }),
     Util.format("%s %o %j", error, error.cause, error.cause),
     String(error.cause),
     Util.inspect(Reflect.get(Object(error.cause), "errors"), { depth: 20 }),
@@ -108,6 +150,8 @@ const printed = (error: ConnectionError): ReadonlyArray<string> => {
     JSON.stringify(Schema.encodeSync(ConnectionError)(error)),
     JSON.stringify({ ...error, cause: { ...(error.cause as object) } }),
     Util.inspect(options.annotations, { depth: 20 }),
+    Util.inspect(structuredClone([error, error.cause]), { depth: 20, showHidden: true }),
+    V8.serialize(error).toString("latin1"),
     ...logged
   ]
 }
@@ -135,6 +179,66 @@ describe("ConnectionError.cause", () => {
     // Handed on to another error, it is what it was.
     assert.strictEqual(errorOf(pg.cause).original, pg.original)
     assert.isUndefined(new ConnectionError({ ...pg }).original)
+  })
+
+  for (const [what, thrown] of Object.entries(drivers)) {
+    it(`${what}: a clone of it, and what a worker gets, say what the error says`, async () => {
+      const error = errorOf(thrown)
+      const { port1, port2 } = new MessageChannel()
+      const posted = new Promise<unknown>((resolve) => port2.once("message", resolve))
+      port1.postMessage(error)
+      const got = await posted
+      port1.close()
+      for (const clone of [structuredClone(error), got]) {
+        assert.instanceOf(clone, Error)
+        assert.strictEqual(clone.message, error.message)
+        assert.strictEqual(clone.stack, error.stack)
+        assert.instanceOf(clone.cause, Error)
+        assert.strictEqual(clone.cause.message, Reflect.get(Object(error.cause), "message"))
+        assert.strictEqual(clone.cause.stack, Reflect.get(Object(error.cause), "stack"))
+      }
+    })
+  }
+
+  it("errors that say the same are equal, and others are not", () => {
+    const refused = (code: string, words = "hush") => errorOf(Object.assign(new Error(words), { code }))
+    expect(refused("1")).toStrictEqual(refused("1"))
+    expect(refused("1").cause).toStrictEqual(refused("1", "other words").cause)
+    expect(refused("1").cause).not.toEqual(refused("2").cause)
+    NodeAssert.deepStrictEqual(refused("1").cause, refused("1").cause)
+    const mongo = () => errorOf(new MongoServerError("hush")).cause
+    NodeAssert.notDeepStrictEqual(mongo(), errorOf(new Error("hush")).cause)
+    expect(mongo()).toStrictEqual(mongo())
+    expect(mongo()).not.toEqual(errorOf(new Error("hush")).cause)
+    const differ = Effect.flip(Effect.try(() => expect(mongo()).toEqual(refused("2").cause))).pipe(Effect.runSync)
+    assert.notInclude(Util.inspect(differ.error, { depth: 20 }), "hush")
+  })
+
+  it("a stack that is captured on it anew holds none of its words", () => {
+    const cause = Object(errorOf(drivers["a duplicate key of pg"]).cause)
+    Error.captureStackTrace(cause)
+    assert.include(Reflect.get(cause, "stack"), "Withheld.test.ts")
+    assert.notInclude(Reflect.get(cause, "stack"), "hush")
+  })
+
+  it("in which span it failed is seen behind it", () => {
+    const symbol = Symbol.for("effect/SpanAnnotation")
+    const cause = Object(errorOf(drivers["one that failed in a span"]).cause)
+    assert.isTrue(symbol in cause)
+    assert.strictEqual(Reflect.get(Object(Reflect.get(cause, symbol)), "name"), "query")
+    assert.include(
+      Cause.pretty(Cause.fail(errorOf(drivers["one that failed in a span"])), { renderErrorCause: true }),
+      "at query"
+    )
+    assert.isFalse(symbol in Object(errorOf(new Error("hush")).cause))
+  })
+
+  it("an error of platform is known as one, and what it means too", () => {
+    const { cause } = errorOf(drivers["a request that failed in a span"])
+    assert.isTrue(HttpClientError.isHttpClientError(cause))
+    assert.instanceOf(cause, HttpClientError.RequestError)
+    assert.strictEqual(Reflect.get(Object(cause), "request"), request)
+    assert.strictEqual(ErrorClass.classify(cause).class, "transient")
   })
 
   it("goes through its schema and back, and what comes back is withheld as well", () => {

@@ -1,33 +1,50 @@
 /**
  * What a driver threw, as it may be shown: its name and code, and where it came from, and none of its words, which repeat
  * rows and keys (`Key (email)=(…) already exists`). Whoever reads its fields by their names finds them.
+ *
+ * What stands in its place is a true error, and no proxy of one: only such a one can be cloned and posted to a worker. Its
+ * fields are hidden getters, which nothing prints and nothing clones.
  */
 import { NodeInspectSymbol } from "effect/Inspectable"
 
 const originals = new WeakMap<object, object>()
 const standIns = new WeakMap<object, object>()
+const prototypes = new WeakMap<object, object>()
 
 const said = "its words are not shown, for they may hold values: they are `original` of the error"
 
-/** Errors with a tag whose words are those of others, or of the data that did not fit. */
-const repeating: ReadonlySet<string> = new Set(["ParseError", "UnknownException"])
+/** Errors with a tag whose words are those of others, of the data that did not fit, or of a request with its address. */
+const repeating: ReadonlySet<string> = new Set(["ParseError", "UnknownException", "RequestError", "ResponseError"])
 
 /** Calls of the operating system about connections: what went wrong with them names addresses alone. */
 const aboutConnections: ReadonlySet<unknown> = new Set(["connect", "read", "write", "getaddrinfo"])
 
-const fieldOf = (error: object, name: string): unknown => Reflect.get(error, name, error)
+/** Where Effect says in which span something failed. */
+const spanAnnotation = Symbol.for("effect/SpanAnnotation")
+
+const fieldOf = (error: object, name: PropertyKey): unknown => {
+  try {
+    return Reflect.get(error, name, error)
+  } catch {
+    return undefined
+  }
+}
 
 const textOf = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
 
-/** Errors of ours, and of others who say with a tag what they are, hold nothing that is not to be shown. */
+/** Errors of ours, and of others who say with a tag what they are, say nothing that is not to be shown. */
 const isTagged = (error: object): boolean => {
   const tag = fieldOf(error, "_tag")
-  return typeof tag === "string" && !repeating.has(tag)
+  return typeof tag === "string" && !repeating.has(tag) && typeof fieldOf(error, "message") === "string"
 }
 
 const messageOf = (error: object): string => {
-  if (isTagged(error)) return textOf(fieldOf(error, "message")) ?? ""
-  if (error instanceof Error && aboutConnections.has(fieldOf(error, "syscall"))) return error.message
+  const message = textOf(fieldOf(error, "message"))
+  if (message !== undefined) {
+    // What was withheld here, and came back as data.
+    if (message === said || isTagged(error)) return message
+    if (error instanceof Error && aboutConnections.has(fieldOf(error, "syscall"))) return message
+  }
   const code = fieldOf(error, "code")
   return typeof code === "string" || typeof code === "number" ? `[${code}] ${said}` : said
 }
@@ -40,54 +57,103 @@ const framesOf = (error: object): string =>
     .filter((line) => /^\s+at (?:.*[:(]\d+:\d+|.*<anonymous>|.*\bnative)\)?$/.test(line))
     .join("\n")
 
-const headOf = (error: object): string => `${textOf(fieldOf(error, "name")) ?? "Error"}: ${messageOf(error)}`
+const nameOf = (error: object): string => textOf(fieldOf(error, "name")) ?? textOf(fieldOf(error, "_tag")) ?? "Error"
+
+const headOf = (error: object): string => `${nameOf(error)}: ${messageOf(error)}`
+
+const errorsOf = (error: object): unknown => {
+  const errors = fieldOf(error, "errors")
+  return Array.isArray(errors) ? errors.map(withheld) : errors
+}
+
+/** The span by its name and parents: what it ended with is the error itself, and would be printed with it. */
+const spanOf = (error: object): unknown => {
+  const span = fieldOf(error, spanAnnotation)
+  return typeof span === "object" && span !== null ? Object.create(span) : span
+}
+
+/** What is told of it in other words than its own. */
+const told: ReadonlyMap<PropertyKey, (error: object) => unknown> = new Map<PropertyKey, (error: object) => unknown>([
+  ["name", nameOf],
+  ["message", messageOf],
+  ["stack", (error) => [headOf(error), framesOf(error)].filter((part) => part !== "").join("\n")],
+  ["cause", (error) => withheld(fieldOf(error, "cause"))],
+  ["errors", errorsOf],
+  [spanAnnotation, spanOf],
+  ["toString", (error) => () => headOf(error)],
+  ["toJSON", (error) => () => ({ name: nameOf(error), code: fieldOf(error, "code"), message: messageOf(error) })],
+  [NodeInspectSymbol, (error) => () => `[${headOf(error)}]`]
+])
+
+const readOf = (error: object, name: PropertyKey): unknown => {
+  const own = told.get(name)
+  if (own !== undefined) return own(error)
+  const value: unknown = Reflect.get(error, name, error)
+  // Methods may ask for what is private to the error itself.
+  return typeof value === "function" && name !== "constructor" ? value.bind(error) : value
+}
+
+/** Whether it can be cloned: neither the proxies that Effect makes of what fails in a span can, nor objects at large. */
+const isTrueError = (error: object): boolean => Object.prototype.toString.call(error) === "[object Error]"
 
 /** Whether it may be shown as it is, with all that caused it. */
 const isShown = (error: unknown, depth = 0): boolean =>
   typeof error !== "object" ||
   error === null ||
   originals.has(error) ||
-  (depth < 8 && isTagged(error) && isShown(fieldOf(error, "cause"), depth + 1))
+  (depth < 8 && isTrueError(error) && isTagged(error) && isShown(fieldOf(error, "cause"), depth + 1))
+
+/** One for all errors of a class: what is equal but for its class is told apart, and nothing else. */
+const prototypeOf = (error: object): object => {
+  const prototype: object = Object.getPrototypeOf(error) ?? Object.prototype
+  const known = prototypes.get(prototype)
+  if (known !== undefined) return known
+  const made = new Proxy(Object.create(prototype), {
+    get: (target, name, stand: object) => {
+      const error = originals.get(stand)
+      return error === undefined ? Reflect.get(target, name, stand) : readOf(error, name)
+    },
+    set: (target, name, value, stand: object) => {
+      const error = originals.get(stand)
+      return error === undefined ? Reflect.set(target, name, value, stand) : Reflect.set(error, name, value)
+    }
+  })
+  prototypes.set(prototype, made)
+  return made
+}
+
+const standInOf = (error: object): object => {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 0
+  const stand = new Error(messageOf(error))
+  Error.stackTraceLimit = limit
+  Object.setPrototypeOf(stand, prototypeOf(error))
+  originals.set(stand, error)
+  const names = new Set<PropertyKey>(Reflect.ownKeys(error)).add("stack")
+  for (const name of ["cause", "errors", spanAnnotation]) if (Reflect.has(error, name)) names.add(name)
+  for (const name of names) {
+    if (name === "message") continue
+    Object.defineProperty(stand, name, {
+      get: () => readOf(error, name),
+      set: (value: unknown) => {
+        Reflect.set(error, name, value)
+      },
+      enumerable: false,
+      configurable: true
+    })
+  }
+  return stand
+}
 
 /** The error as it may be shown; texts, and what was shown before, are as they are. */
 export const withheld = (error: unknown): unknown => {
-  if (typeof error !== "object" || error === null || isShown(error)) return error
+  if ((typeof error !== "object" && typeof error !== "function") || error === null) return error
+  if (typeof error === "object" && isShown(error)) return error
   const known = standIns.get(error)
   if (known !== undefined) return known
-  const shown = new Map<PropertyKey, () => unknown>([
-    ["message", () => messageOf(error)],
-    ["stack", () => [headOf(error), framesOf(error)].filter((part) => part !== "").join("\n")],
-    ["cause", () => withheld(fieldOf(error, "cause"))],
-    ["errors", () => errorsOf(error)],
-    ["toString", () => () => headOf(error)],
-    ["toJSON", () => () => ({ name: fieldOf(error, "name"), code: fieldOf(error, "code"), message: messageOf(error) })],
-    [NodeInspectSymbol, () => () => `[${headOf(error)}]`]
-  ])
-  // What is inspected is what a proxy stands for, and not the proxy.
-  const stand: object = Object.create(Error.prototype)
-  for (const [name, get] of shown) {
-    if (name === "cause" || name === "errors") continue
-    Object.defineProperty(stand, name, { get, enumerable: false, configurable: true })
-  }
-  const proxy = new Proxy(stand, {
-    get: (_, name) => {
-      const own = shown.get(name)
-      if (own !== undefined) return own()
-      const value: unknown = Reflect.get(error, name, error)
-      return typeof value === "function" && name !== "constructor" ? value.bind(error) : value
-    },
-    set: (_, name, value) => Reflect.set(error, name, value),
-    has: (_, name) => name in error,
-    getPrototypeOf: () => Object.getPrototypeOf(error)
-  })
-  originals.set(proxy, error)
-  standIns.set(error, proxy)
-  return proxy
-}
-
-const errorsOf = (error: object): unknown => {
-  const errors = fieldOf(error, "errors")
-  return Array.isArray(errors) ? errors.map(withheld) : errors
+  const stand = standInOf(error)
+  standIns.set(error, stand)
+  return stand
 }
 
 /** What was withheld, or the error itself. */

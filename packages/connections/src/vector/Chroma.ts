@@ -173,6 +173,12 @@ const idsAtOnce = 10_000
 /** How many records that the index has lost are read, where it gave as many as were wanted all the same. */
 const mostMissing = 20_000
 
+/** How many records a query reads to measure them here. */
+const mostMeasured = 100_000
+
+/** How many are in memory at once: a thousand, fewer of long vectors. */
+const measuredAtOnce = (dimensions: number): number => Math.max(1, Math.min(1_000, Math.trunc(1_000_000 / dimensions)))
+
 const pagesOf = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> =>
   VectorStore.batches(items, { maxCount: size, maxBytes: Number.POSITIVE_INFINITY, sizeOf: () => 0 })
 
@@ -305,13 +311,18 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
   const get = (
     method: string,
     collection: Collection,
-    request: { readonly ids?: ReadonlyArray<string>; readonly where?: string | undefined },
+    request: {
+      readonly ids?: ReadonlyArray<string>
+      readonly where?: string | undefined
+      readonly limit?: number
+    },
     include: ReadonlyArray<"metadatas" | "documents" | "embeddings">
   ) => {
-    const { ids, where } = request
+    const { ids, limit, where } = request
     const body =
       `{"include":${JSON.stringify(include)}` +
-      `${ids === undefined ? "" : `,"ids":${JSON.stringify(ids)}`}${where === undefined ? "" : `,"where":${where}`}}`
+      `${ids === undefined ? "" : `,"ids":${JSON.stringify(ids)}`}${where === undefined ? "" : `,"where":${where}`}` +
+      `${limit === undefined ? "" : `,"limit":${limit}`}}`
     return Effect.flatMap(ask("get", collection, "get", body), (answer) => rowsOf(method, collection, answer, false))
   }
 
@@ -516,27 +527,47 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
       )
   }
 
-  /** What has these ids, and passes, is read and measured here. */
+  const tooMany = (collection: Collection, why: string): VectorStore.VectorStoreError =>
+    new VectorStore.VectorStoreError({
+      reason: "Unsupported",
+      method: "query",
+      collection: collection.name,
+      description:
+        `${why}, and more than ${mostMeasured} records come into question, too many to be read and measured here: ` +
+        "give a simpler or narrower filter, or have fewer records that are nearly equal in one collection"
+    })
+
+  /**
+   * What has these ids is read and measured here, page by page: of what is read no more than the nearest is kept. What does
+   * not pass when it is read is left out: it may have changed since its id was given.
+   */
   const searchHere = (
     collection: Collection,
     query: VectorStore.Query,
     limit: number,
-    ids: ReadonlyArray<string>,
-    where: string | undefined
+    compiled: { readonly where: string | undefined } | undefined,
+    ids: ReadonlyArray<string>
   ): Effect.Effect<ReadonlyArray<VectorStore.Match>, Remote.Fail> => {
-    const { metric } = collection
+    const { dimensions, metric } = collection
     const vector = query.vector.map(Math.fround)
     const none: ReadonlyArray<VectorStore.Match> = []
-    return Effect.reduce(pagesOf(ids, 1_000), none, (best, page) =>
-      get("query", collection, { ids: page, where }, whole).pipe(
-        Effect.flatMap((rows) => recordsOf("query", collection, rows)),
-        Effect.map((records) => {
-          const matches = records.map(({ vector: own, ...record }): VectorStore.Match => {
+    return Effect.reduce(pagesOf(ids, measuredAtOnce(dimensions)), none, (best, page) =>
+      Effect.flatMap(get("query", collection, { ids: page, where: compiled?.where }, whole), (rows) =>
+        Effect.map(recordsOf("query", collection, rows), (records) => {
+          const matches: Array<VectorStore.Match> = [...best]
+          for (const [index, { vector: own, ...record }] of records.entries()) {
+            if (compiled === undefined && !passes(query.filter, rows, index)) continue
             const distance = VectorStore.distanceOf(metric, own, vector)
             const score = VectorStore.scoreOf(metric, distance)
-            return { ...record, score, distance, metric, ...(query.includeVector === true ? { vector: own } : {}) }
-          })
-          return [...best, ...matches].sort(Remote.nearestFirst).slice(0, limit)
+            matches.push({
+              ...record,
+              score,
+              distance,
+              metric,
+              ...(query.includeVector === true ? { vector: own } : {})
+            })
+          }
+          return matches.sort(Remote.nearestFirst).slice(0, limit)
         })
       )
     )
@@ -544,8 +575,9 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
 
   /**
    * The index has given fewer than it was asked for, as if there were no more. Of vectors that are equal, or nearly so, it
-   * loses some: no link leads to them. So what there is is counted, and where that is more, all of it is measured here:
-   * those that the index gave, too, for the server reckons in 32 bits, and what is equal has to be equally near.
+   * loses some: no link leads to them. So the ids of what passes are asked for, no more of them than matter, and where one
+   * is missing, all of it is measured here: what the index gave, too, for the server reckons in 32 bits, and what is equal
+   * has to be equally near. What has gone since the index was asked is left out.
    */
   const completed = (
     collection: Collection,
@@ -555,15 +587,24 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
     given: ReadonlyArray<VectorStore.Match>
   ): Effect.Effect<ReadonlyArray<VectorStore.Match>, Remote.Fail> => {
     // one less near than the nearest is what an index may give, and cheaper than to read that many
-    const isWhole = (missing: number): boolean => missing <= 0 || (missing > mostMissing && given.length >= limit)
-    const byIds = Effect.flatMap(get("query", collection, { where }, []), ({ ids }) => {
-      const found = new Set(given.map(({ id }) => id))
-      const missing = ids.reduce((count, id) => (found.has(id) ? count : count + 1), 0)
-      return isWhole(missing) ? Effect.succeed(given) : searchHere(collection, query, limit, ids, where)
-    })
+    const isEnough = given.length >= limit
+    const most = isEnough ? given.length + mostMissing : mostMeasured
+    const beyond = isEnough
+      ? Effect.succeed(given)
+      : tooMany(collection, `the index gives ${given.length} records where ${limit} are wanted`)
+    const byIds = Effect.flatMap(
+      get("query", collection, { where, limit: most + 1 }, []),
+      ({ ids }): Effect.Effect<ReadonlyArray<VectorStore.Match>, Remote.Fail> => {
+        if (ids.length > most) return beyond
+        const found = new Set(given.map(({ id }) => id))
+        if (ids.some((id) => !found.has(id))) return searchHere(collection, query, limit, { where }, ids)
+        const there = new Set(ids)
+        return Effect.succeed(given.filter(({ id }) => there.has(id)))
+      }
+    )
     return where === undefined
       ? Effect.flatMap(counted("query", collection), (count) =>
-          isWhole(count - given.length) ? Effect.succeed(given) : byIds
+          count === given.length ? Effect.succeed(given) : count > most ? beyond : byIds
         )
       : byIds
   }
@@ -703,7 +744,9 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
           return Effect.map(
             compiled === undefined
               ? Effect.flatMap(idsOf("query", collection, query.filter), (ids) =>
-                  searchHere(collection, query, limit, ids, undefined)
+                  ids.length > mostMeasured
+                    ? tooMany(collection, "this filter has to be applied here")
+                    : searchHere(collection, query, limit, undefined, ids)
                 )
               : Remote.nearest<Remote.Fail, never>(limit, search(collection, query, compiled.where), (given) =>
                   completed(collection, query, limit, compiled.where, given)

@@ -470,6 +470,58 @@ describe.skipIf(Need.missing("chroma"))(Need.title("Chroma as a connection", "ch
           60_000
         )
 
+        it.scoped("what goes, or does not pass any more, between two requests of a query is not in its answer", () =>
+          Effect.gen(function* () {
+            const { url: there } = yield* TheServer
+            const { store: other } = yield* connect()
+            /** Done once, before the first request of a query that is so. */
+            let first: { readonly is: (path: string, body: string) => boolean; readonly done: Effect.Effect<unknown> }
+            const nothing = { is: () => false, done: Effect.void }
+            first = nothing
+            const { url } = yield* answering(async (path, body) => {
+              if (first.is(path, body)) {
+                const { done } = first
+                first = nothing
+                await Effect.runPromise(done)
+              }
+              const answer = await fetch(`${there}${path}`, {
+                method: body === "" ? "GET" : "POST",
+                ...(body === "" ? {} : { headers: { "content-type": "application/json" }, body })
+              })
+              return [answer.status, await answer.json()]
+            })
+            const { store } = yield* Chroma.make({ url, plane: "internal" })
+            const name = yield* collection(other)
+            const fill = other.upsert(
+              name,
+              [1, 2, 3, 4].map((n) => ({ id: `n${n}`, vector: [n, 0], metadata: { n } }))
+            )
+            const changes = Effect.zipRight(
+              other.upsert(name, [{ id: "n2", vector: [2, 0], metadata: { n: 7 } }]),
+              other.delete(name, ["n3"])
+            ).pipe(Effect.orDie)
+            const found = (filter?: VectorStore.Filter.Filter) =>
+              Effect.map(store.query(name, { vector: [0, 0], ...(filter === undefined ? {} : { filter }) }), ids)
+
+            // by a filter that is applied here: the ids first, then what they are
+            const wide = Filter.or(...Array.from({ length: 300 }, (_, n) => Filter.eq(`k${n}`, n)), Filter.lt("n", 5))
+            yield* fill
+            first = { is: (_, body) => body.includes('"embeddings"'), done: changes }
+            assert.deepStrictEqual(yield* found(wide), ["n1", "n4"])
+
+            // by one of the server: the index first, then what passes
+            yield* fill
+            first = { is: (path) => path.endsWith("/get"), done: changes }
+            assert.deepStrictEqual(yield* found(Filter.lt("n", 5)), ["n1", "n4"])
+
+            // by none: the index first, then how many there are
+            yield* fill
+            first = { is: (path) => path.endsWith("/count"), done: changes }
+            assert.deepStrictEqual(yield* found(), ["n1", "n2", "n4"])
+            assert.strictEqual(first, nothing)
+          })
+        )
+
         it.scoped("filters that the server breaks on are applied here", () =>
           Effect.gen(function* () {
             const { store } = yield* connect()
@@ -672,7 +724,9 @@ describe.skipIf(Need.missing("chroma"))(Need.title("Chroma as a connection", "ch
 })
 
 /** Answers as it is told. */
-const answering = (answer: (path: string) => readonly [number, unknown]) =>
+const answering = (
+  answer: (path: string, body: string) => readonly [number, unknown] | Promise<readonly [number, unknown]>
+) =>
   Effect.acquireRelease(
     Effect.promise(
       () =>
@@ -684,9 +738,10 @@ const answering = (answer: (path: string) => readonly [number, unknown]) =>
           const seen: Array<Http.IncomingHttpHeaders> = []
           const server = Http.createServer((request, response) => {
             seen.push(request.headers)
-            request.resume()
-            request.on("end", () => {
-              const [status, body] = answer(request.url ?? "")
+            const parts: Array<Buffer> = []
+            request.on("data", (part: Buffer) => parts.push(part))
+            request.on("end", async () => {
+              const [status, body] = await answer(request.url ?? "", Buffer.concat(parts).toString())
               response.writeHead(status, { "content-type": "application/json", "retry-after": "7" })
               response.end(JSON.stringify(body))
             })
@@ -721,6 +776,80 @@ describe("Chroma, answers as the server gives them", () => {
       yield* second.store.collections
       assert.isTrue(seen.length > 0 && seen.every((headers) => headers["authorization"] === "Bearer the-token"))
     })
+  )
+
+  it.scopedLive(
+    "an index that has lost records: what passes is read by pages, and no more than a hundred thousand",
+    () =>
+      Effect.gen(function* () {
+        const { Filter } = VectorStore
+        const dimensions = 2_000
+        const there = { count: 0, given: 0 }
+        const asked: Array<{ readonly path: string; readonly rows: number }> = []
+        const vector = Array.from({ length: dimensions }, () => 0)
+        const textsOf = (count: number) => Array.from({ length: count }, (_, n) => `n${n}`)
+        /** A server whose index gives so many of the records that it has. */
+        const { url } = yield* answering((path, body) => {
+          const request = body === "" ? {} : JSON.parse(body)
+          const rowsOf = (ids: ReadonlyArray<string>) => {
+            asked.push({ path: path.slice(path.lastIndexOf("/") + 1), rows: ids.length })
+            return {
+              ids,
+              metadatas: request.include.includes("metadatas") ? ids.map(() => ({ n: 1 })) : null,
+              embeddings: request.include.includes("embeddings") ? ids.map(() => vector) : null
+            }
+          }
+          if (path.endsWith("/count")) return [200, there.count]
+          if (path.endsWith("/query")) {
+            const { ids, metadatas } = rowsOf(textsOf(Math.min(there.given, request.n_results)))
+            return [200, { ids: [ids], metadatas: [metadatas], distances: [ids.map(() => 0)] }]
+          }
+          if (path.endsWith("/get")) {
+            const ids = request.ids ?? textsOf(Math.min(there.count, request.limit ?? there.count))
+            return [200, rowsOf(ids)]
+          }
+          return [
+            200,
+            { id: "uuid", name: "lost", dimension: dimensions, configuration_json: { hnsw: { space: "l2" } } }
+          ]
+        })
+        const { store } = yield* Chroma.make({ url, plane: "internal", connect: "lazy" })
+        const query = (limit: number, filter?: VectorStore.Filter.Filter) => {
+          asked.length = 0
+          return store.query("lost", { vector, limit, ...(filter === undefined ? {} : { filter }) })
+        }
+        const filter = Filter.eq("n", 1)
+
+        // few of many: no more ids than may be read are asked for, and that there are more is said
+        Object.assign(there, { count: 300_000, given: 3 })
+        for (const each of [filter, undefined]) {
+          const error = yield* Effect.flip(query(10, each))
+          assert.strictEqual(error.reason, "Unsupported")
+          assert.include(error.description, "100000")
+          assert.isAtMost(Math.max(...asked.map(({ rows }) => rows)), 100_001)
+        }
+        // as many as are wanted, of many: what the index gives is taken
+        Object.assign(there, { given: 10 })
+        assert.strictEqual((yield* query(10, filter)).length, 10)
+        assert.isAtMost(Math.max(...asked.map(({ rows }) => rows)), 20_011)
+        // of fewer all are read, of long vectors few at once
+        Object.assign(there, { count: 1_200, given: 3 })
+        for (const each of [filter, undefined]) {
+          assert.strictEqual((yield* query(10, each)).length, 10)
+          const pages = asked.slice(-3)
+          assert.deepStrictEqual(pages, [
+            { path: "get", rows: 500 },
+            { path: "get", rows: 500 },
+            { path: "get", rows: 200 }
+          ])
+        }
+        // a filter that is applied here reads no more than that, either
+        const wide = Filter.or(...Array.from({ length: 300 }, (_, n) => Filter.eq(`k${n}`, n)), filter)
+        Object.assign(there, { count: 100_001 })
+        assert.strictEqual((yield* Effect.flip(query(10, wide))).reason, "Unsupported")
+        assert.isAtMost(asked.length, 52)
+      }),
+    60_000
   )
 
   it.scopedLive("statuses become reasons of the port, and nothing that was sent is repeated", () =>

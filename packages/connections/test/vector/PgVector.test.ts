@@ -203,6 +203,22 @@ describe.skipIf(Need.missing("pgvector"))(Need.title("PgVector on PostgreSQL", "
       }).pipe(Effect.scoped)
     )
 
+    it.effect("a thousand and one collections in turn are each looked up once", () =>
+      Effect.gen(function* () {
+        const { sql, store } = yield* another({ prefix: "many" })
+        yield* sql`insert into many_collections (name, dimensions, metric, indexed)
+          select 'name' || n, 2, 'l2', false from generate_series(0, 1000) n`
+        const names = Array.from({ length: 1_001 }, (_, n) => `name${n}`)
+        // it is refused when the collection is known, and before the server is asked for more
+        const refusals = Effect.forEach(names, (name) =>
+          Effect.map(Effect.flip(store.query(name, { vector: [1, 0], limit: 0 })), ({ reason }) => reason)
+        )
+        assert.deepStrictEqual([...new Set(yield* refusals)], ["InvalidRequest"])
+        yield* sql`delete from many_collections`
+        assert.deepStrictEqual([...new Set(yield* refusals)], ["InvalidRequest"])
+      }).pipe(Effect.scoped)
+    )
+
     it.effect("one statement a search and one a batch; on the external plane each is watched, once", () =>
       Effect.gen(function* () {
         const recording = yield* Recording.make

@@ -15,6 +15,7 @@ import { toConnectionError } from "../sql/sqlState.ts"
 import * as FloatText from "./floatText.ts"
 import * as Statements from "./pgStatements.ts"
 import type { PgVectorOptions } from "./pgVectorOptions.ts"
+import * as Recent from "./recent.ts"
 
 type Store = Context.Tag.Service<VectorStore.VectorStore>
 type Fail = VectorStore.VectorStoreError | SqlError
@@ -125,7 +126,7 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
     const inSchema = (name: string): string =>
       options.schema === undefined ? quote(name) : `${quote(options.schema)}.${quote(name)}`
     const registry = inSchema(`${prefix}_collections`)
-    const known = new Map<string, { readonly collection: Collection; readonly at: number }>()
+    const known = Recent.make<{ readonly collection: Collection; readonly at: number }>(Recent.mostCollections)
     let hasHnsw = false
     let isSetUp = false
 
@@ -270,8 +271,6 @@ export const make = (sql: SqlClient, options: PgVectorOptions): Effect.Effect<Ma
             return undefined
           }
           const collection = collectionOf(row)
-          // of names that nobody asks for any more
-          if (known.size >= 1_000) known.clear()
           known.set(name, { collection, at })
           return collection
         })

@@ -8,6 +8,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { HttpConnection, RequestOptions, ServiceError } from "../http/httpConnection.ts"
+import * as Recent from "./recent.ts"
 
 export type Fail = VectorStore.VectorStoreError | ConnectionError
 
@@ -86,7 +87,7 @@ export const unexpected = (
 export const knowledge = <C extends VectorStore.CollectionInfo>(
   lookUp: (method: string, name: string) => Effect.Effect<C | undefined, Fail>
 ) => {
-  const known = new Map<string, { readonly collection: C; readonly at: number }>()
+  const known = Recent.make<{ readonly collection: C; readonly at: number }>(Recent.mostCollections)
   const fresh = (method: string, name: string): Effect.Effect<C | undefined, Fail> =>
     Effect.flatMap(Clock.currentTimeMillis, (at) =>
       Effect.map(lookUp(method, name), (collection) => {
@@ -94,8 +95,6 @@ export const knowledge = <C extends VectorStore.CollectionInfo>(
           known.delete(name)
           return undefined
         }
-        // of names that nobody asks for any more
-        if (known.size >= 1_000) known.clear()
         known.set(name, { collection, at })
         return collection
       })
@@ -105,10 +104,7 @@ export const knowledge = <C extends VectorStore.CollectionInfo>(
       ? error.reason === "CollectionNotFound" || error.reason === "DimensionMismatch"
       : error.code === collectionNotFound || error.code === dimensionMismatch
   return {
-    forget: (name: string): void => {
-      known.delete(name)
-    },
-    fresh,
+    forget: known.delete,
     /** Runs `f` with the collection: once more, where what was known of it was out of date. */
     withCollection: <A>(
       method: string,

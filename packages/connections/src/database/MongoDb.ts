@@ -315,7 +315,8 @@ export const make = Effect.fnUntraced(function* (
             kind: kindName,
             connection: name,
             method: "make",
-            description: "the driver does not take the url or the settings: see the cause",
+            description:
+              "the driver does not take the url or the settings: check them by its manual, `original` says which it refuses",
             sent: false,
             cause: thrown
           })

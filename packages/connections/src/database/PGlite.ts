@@ -241,7 +241,7 @@ export const make = Effect.fnUntraced(function* (
                       kind: kindName,
                       connection: name,
                       method: "listen",
-                      description: "the engine refused: see the cause",
+                      description: "the engine refused to listen: check the name of the channel, `original` says why",
                       cause
                     })
                 })

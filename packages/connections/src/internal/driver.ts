@@ -27,7 +27,7 @@ export const load = <A>(
         method: "load",
         description: isAbsent(cause, packageName)
           ? `the driver is not installed: npm install ${packageName}@${version}`
-          : `the driver ${packageName} cannot be loaded: see the cause`,
+          : `the driver ${packageName} is installed but cannot be loaded: npm install ${packageName}@${version}; \`original\` says why`,
         cause
       })
   })

@@ -102,7 +102,7 @@ export const make = Effect.fnUntraced(function* (
           ? "there is no such folder: make it, or set createDirectory"
           : denied
             ? "the folder does not permit it to this user"
-            : "the file system failed: see the cause",
+            : "the file system failed: look up the code, `original` says more",
         ...(code === undefined ? {} : { code }),
         cause
       })

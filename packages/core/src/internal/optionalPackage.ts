@@ -23,7 +23,7 @@ export const load = <A, E>(
       onError(
         isAbsent(cause, name)
           ? `${name} is not installed: npm install ${name}@${version}`
-          : `${name} cannot be loaded: see the cause`,
+          : `${name} is installed but cannot be loaded: npm install ${name}@${version}`,
         cause
       )
   })

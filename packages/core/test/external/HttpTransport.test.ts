@@ -1075,7 +1075,7 @@ describe("settings", () => {
           (description) => description
         )
       )
-      assert.strictEqual(broken, "x cannot be loaded: see the cause")
+      assert.strictEqual(broken, "x is installed but cannot be loaded: npm install x@7")
     })
   )
 

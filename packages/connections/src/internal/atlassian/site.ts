@@ -651,6 +651,12 @@ export const uploading = <A>(
     return Effect.mapError(send(watched), (error) =>
       failed === undefined
         ? error
-        : failure(at, "Cancelled", operation, "the content to upload failed: see the cause", failed.cause)
+        : failure(
+            at,
+            "Cancelled",
+            operation,
+            "the stream of the content to upload failed: `original` is what it failed with",
+            failed.cause
+          )
     )
   })

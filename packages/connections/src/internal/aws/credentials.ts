@@ -235,7 +235,14 @@ const fileText = (at: At, path: string): Effect.Effect<string, ConnectionError> 
     Effect.catchAll((cause) =>
       cause instanceof Error && "code" in cause && (cause.code === "ENOENT" || cause.code === "ENOTDIR")
         ? Effect.succeed("")
-        : Effect.fail(failure(at, "InvalidSettings", "a file with credentials cannot be read: see the cause", cause))
+        : Effect.fail(
+            failure(
+              at,
+              "InvalidSettings",
+              "a file with credentials cannot be read: let this user read it, `original` names it",
+              cause
+            )
+          )
     )
   )
 

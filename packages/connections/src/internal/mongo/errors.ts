@@ -110,11 +110,20 @@ const names: ReadonlyMap<string, readonly [ConnectionErrorReason, string]> = new
   ["MongoExpiredSessionError", ["Closed", "the session has ended"]],
   ["MongoWaitQueueTimeoutError", ["Throttled", "all connections are in use: none became free in time"]],
   ["MongoOperationTimeoutError", ["Timeout", "it took longer than the driver allows"]],
-  ["MongoInvalidArgumentError", ["InvalidRequest", "the driver does not take an argument: see the cause"]],
-  ["MongoAPIError", ["InvalidRequest", "the driver does not take the call: see the cause"]],
-  ["MongoTransactionError", ["InvalidRequest", "the driver does not take the call in this transaction: see the cause"]],
+  [
+    "MongoInvalidArgumentError",
+    ["InvalidRequest", "the driver does not take an argument: check those of the call, `original` says which"]
+  ],
+  ["MongoAPIError", ["InvalidRequest", "the driver does not take the call in this state or form: `original` says why"]],
+  [
+    "MongoTransactionError",
+    ["InvalidRequest", "the driver does not take the call in this transaction: `original` says why"]
+  ],
   ["MongoCompatibilityError", ["Unsupported", "this server does not support it"]],
-  ["MongoMissingDependencyError", ["MissingDriver", "the driver needs another package: see the cause"]],
+  [
+    "MongoMissingDependencyError",
+    ["MissingDriver", "the driver needs another package: install the one that `original` names"]
+  ],
   ["MongoMissingCredentialsError", ["InvalidSettings", "user and password are missing"]],
   ["MongoParseError", ["InvalidSettings", "the driver does not understand the URL or the settings"]],
   ["MongoCursorExhaustedError", ["Closed", "the cursor is closed"]],
@@ -163,7 +172,8 @@ export const describe = (
   thrown: unknown
 ): { readonly reason: ConnectionErrorReason; readonly description: string } => {
   const known = code === undefined ? undefined : codes.get(code)
-  if (known === undefined) return { reason: "Unknown", description: "the server or the driver failed: see the cause" }
+  if (known === undefined)
+    return { reason: "Unknown", description: "the server refused it: look up the code in the manual of MongoDB" }
   const [reason, description] = known
   return { reason, description: code === 11000 || code === 11001 ? `${description}${indexOf(thrown)}` : description }
 }
@@ -218,7 +228,7 @@ export const toConnectionError = (at: At, thrown: unknown, resends = false): Con
   if (name === "MongoBulkWriteError" && code === undefined) {
     return make("Unavailable", "the connection to the server failed during a write of many documents")
   }
-  return make("Unknown", "the server or the driver failed: see the cause")
+  return make("Unknown", "the driver failed in a way that is not known here: `original` says why")
 }
 
 const deepest = (thrown: unknown): unknown => {

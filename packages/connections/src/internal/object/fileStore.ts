@@ -70,7 +70,10 @@ const bare = (cause: unknown): unknown => {
 /** What of Node went wrong, for a method. */
 const failed = (method: string, key: string | undefined, cause: unknown): StoreError => {
   const code = codeOf(cause)
-  const [reason, description] = reasons[code] ?? ["Unavailable", "the file system failed: see the cause"]
+  const [reason, description] = reasons[code] ?? [
+    "Unavailable",
+    "the file system failed: look up the code, which says how"
+  ]
   return new ObjectStore.ObjectStoreError({
     reason,
     method,

@@ -81,7 +81,12 @@ export const hold = (
           Fs.mkdirSync(Path.dirname(path), { recursive: true })
           return take(file)
         },
-        catch: (cause) => failure("PermissionDenied", "the folder of the data cannot be written: see the cause", cause)
+        catch: (cause) =>
+          failure(
+            "PermissionDenied",
+            "the folder of the data cannot be made or written: let this user write there, `original` names it",
+            cause
+          )
       }),
       (taken) =>
         taken

@@ -67,7 +67,10 @@ const read = (path: string): string => {
   try {
     return Fs.readFileSync(path, "utf8")
   } catch (cause) {
-    throw new Wrong("a file of certificates that the settings name cannot be read: see the cause", cause)
+    throw new Wrong(
+      "a file of certificates that the settings name cannot be read: check its path and that this user may read it",
+      cause
+    )
   }
 }
 
@@ -227,7 +230,7 @@ export const resolve = (
     catch: (error) =>
       error instanceof Wrong
         ? fail(error.description, error.cause)
-        : fail("the settings cannot be used: see the cause", error)
+        : fail("the settings cannot be used: `original` says which", error)
   })
 
 /** For the driver. The password is asked for anew each time. */

@@ -22,6 +22,8 @@ export interface PoolOptions<A> {
   readonly acquireTimeout: Duration.Duration
   readonly idleTimeout: Duration.Duration
   readonly maxLifetime: Duration.Duration
+  /** After this, one that is being made is no longer what a new caller relies on: another is begun where there is room. */
+  readonly makePatience: Duration.Duration
   /** How long the release of the pool waits for what is lent out. */
   readonly drainTimeout: Duration.Duration
   /**
@@ -35,6 +37,10 @@ export interface PoolOptions<A> {
   readonly onGone: (resource: A, gone: () => void) => void
   /** Ends one, in bounded time. */
   readonly destroy: (resource: A) => Effect.Effect<void>
+  /** Whether it was given up because nothing came from the other side: what holds for others too, most likely. */
+  readonly isSilent?: ((resource: A) => boolean) | undefined
+  /** Asks the other side, in bounded time. One that gets no answer is not usable after that. */
+  readonly check?: ((resource: A) => Effect.Effect<unknown, unknown>) | undefined
 }
 
 /** One that is lent. */
@@ -56,6 +62,11 @@ export interface Pool<out A> {
   readonly drained: Effect.Effect<DrainReport>
   /** Releases it, once, as the end of its scope does: for those who have several. */
   readonly close: Effect.Effect<void>
+  /**
+   * Has those that are idle prove that the other side is still there, before they are lent again: for who was left
+   * without an answer.
+   */
+  readonly suspect: () => void
   /** How many could be lent at once, without waiting for one that is in use: for those who choose between pools. */
   readonly load: () => number
 }
@@ -73,17 +84,20 @@ interface Waiter<A> {
 export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   // Plain state: it changes only in synchronous steps, and this is on the path of every statement.
   const idle: Array<Slot<A>> = []
+  const checking = new Set<Slot<A>>()
   const lent = new Set<Slot<A>>()
   const waiters: Array<Waiter<A>> = []
   const retiring = new Set<Deferred.Deferred<void>>()
   const maxLifetime = Duration.toMillis(options.maxLifetime)
   const idleTimeout = Duration.toMillis(options.idleTimeout)
   const acquireTimeout = Duration.toMillis(options.acquireTimeout)
+  const patience = Duration.toMillis(options.makePatience)
   const acquired = { count: 0, totalMs: 0, maxMs: 0 }
   const released = yield* Deferred.make<DrainReport>()
   const clock = yield* Effect.clock
   let total = 0
-  let making = 0
+  // When each began that is being made, the oldest first.
+  const making: Array<{ readonly since: number }> = []
   let phase: "open" | "draining" | "closed" = "open"
   let last: "none" | "made" | "failed" = "none"
   let reaping = false
@@ -112,7 +126,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
             kind: options.kind,
             connection: options.name,
             method: "connect",
-            description: "it could not be made: see the cause",
+            description: "it could not be made, for a reason that is not known here: `original` says why",
             sent: false,
             cause: Cause.squash(cause)
           })
@@ -128,13 +142,25 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     waiter.settle(slot)
   }
 
+  const begin = (): void => {
+    const attempt = { since: clock.unsafeCurrentTimeMillis() }
+    total++
+    making.push(attempt)
+    run(one(attempt))
+  }
+
   // As many are being made as there are callers who wait for one, where there is room.
   const fill = (): void => {
-    while (phase === "open" && making < waiters.length && total < options.max) {
-      total++
-      making++
-      run(one)
-    }
+    while (phase === "open" && making.length < waiters.length && total < options.max) begin()
+  }
+
+  // For one more who waits. What others have begun and given up waiting for may never come to an end.
+  const fillOne = (): void => {
+    const before = making.length
+    fill()
+    if (making.length > before || total >= options.max) return
+    const slow = clock.unsafeCurrentTimeMillis() - patience
+    if (making.filter(({ since }) => since > slow).length < waiters.length) begin()
   }
 
   const retire = (slot: Slot<A>): void => {
@@ -146,6 +172,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
           Effect.suspend(() => {
             retiring.delete(done)
             total--
+            if (options.isSilent?.(slot.resource) === true) suspect()
             fill()
             return Deferred.succeed(done, undefined)
           })
@@ -177,20 +204,20 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   // All wait equally long, so that the first in the queue is the first whose time is over. Those for whom one is being
   // made are told by that, which takes as long as it may.
   const expire: Effect.Effect<void> = Effect.suspend(() => {
-    const oldest = waiters[making]
+    const oldest = waiters[making.length]
     if (oldest === undefined) {
       expiring = false
       return Effect.void
     }
     const left = oldest.since + acquireTimeout - clock.unsafeCurrentTimeMillis()
     if (left > 0) return Effect.zipRight(Effect.sleep(Duration.millis(left)), expire)
-    waiters.splice(making, 1)
+    waiters.splice(making.length, 1)
     oldest.settle(late())
     return expire
   })
 
   const limit = (): void => {
-    if (expiring || waiters.length <= making || !Number.isFinite(acquireTimeout)) return
+    if (expiring || waiters.length <= making.length || !Number.isFinite(acquireTimeout)) return
     expiring = true
     run(expire)
   }
@@ -211,6 +238,19 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     if (!reaping && Number.isFinite(idleTimeout)) {
       reaping = true
       run(reap)
+    }
+  }
+
+  const suspect = (): void => {
+    const { check } = options
+    if (check === undefined || phase !== "open") return
+    for (const slot of idle.splice(0)) {
+      checking.add(slot)
+      run(
+        Effect.map(Effect.exit(check(slot.resource)), () => {
+          if (checking.delete(slot)) putBack(slot)
+        })
+      )
     }
   }
 
@@ -236,14 +276,14 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     return slot
   }
 
-  const one: Effect.Effect<void> = Effect.suspend(() => {
+  const one = (attempt: { readonly since: number }): Effect.Effect<void> => Effect.suspend(() => {
     let slot: Slot<A> | undefined
     const made = (resource: A): void => {
       slot = slotOf(resource)
     }
     return Effect.flatMap(Effect.exit(Effect.interruptible(Effect.suspend(() => options.make(made)))), (exit) =>
       Effect.suspend(() => {
-        making--
+        making.splice(making.indexOf(attempt), 1)
         if (slot !== undefined) {
           last = "made"
           if (phase === "open") {
@@ -261,7 +301,10 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
         }
         total--
         last = "failed"
-        waiters.shift()?.settle(Exit.isFailure(exit) ? failureOf(exit.cause) : gone())
+        // Where as many are still being made as there are callers, it was begun for one who has left.
+        if (making.length < waiters.length) {
+          waiters.shift()?.settle(Exit.isFailure(exit) ? failureOf(exit.cause) : gone())
+        }
         fill()
         limit()
         return Effect.void
@@ -287,7 +330,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     }
     const waiter: Waiter<A> = { since: clock.unsafeCurrentTimeMillis(), settle }
     waiters.push(waiter)
-    fill()
+    fillOne()
     limit()
     return () => {
       const at = waiters.indexOf(waiter)
@@ -303,6 +346,8 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     phase = "draining"
     for (let waiter = waiters.shift(); waiter !== undefined; waiter = waiters.shift()) waiter.settle(gone())
     for (let slot = idle.pop(); slot !== undefined; slot = idle.pop()) retire(slot)
+    for (const slot of checking) retire(slot)
+    checking.clear()
     const inUse = lent.size
     let cut = 0
     if (inUse > 0) {
@@ -327,7 +372,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     if (phase !== "open") return phase
     if (idle.length + lent.size > 0) return "ready"
     if (last === "failed") return "down"
-    return last === "made" ? "ready" : making > 0 ? "connecting" : "idle"
+    return last === "made" ? "ready" : making.length > 0 ? "connecting" : "idle"
   }
 
   const pool: Pool<A> = {
@@ -335,7 +380,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     request,
     stats: Effect.sync(() => ({
       total,
-      idle: idle.length,
+      idle: idle.length + checking.size,
       inUse: lent.size,
       waiting: waiters.length,
       acquire: { ...acquired }
@@ -343,6 +388,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     state: Effect.sync(state),
     drained: Deferred.await(released),
     close,
+    suspect,
     load: () => lent.size + waiters.length
   }
   return pool

@@ -92,13 +92,13 @@ export const toConnectionError = (
     }
     if (/SASL|SCRAM|password/i.test(message)) return make("Authentication", "the server wants another password")
     if (/SSL/i.test(message)) return make("InvalidSettings", "the server and the settings disagree about TLS")
-    return make("Unknown", "the driver failed: see the cause")
+    return make("Unknown", "the driver failed in a way that is not known here: `original` says why")
   }
   if (code === "57014" && /timeout/i.test(message)) return make("Timeout", "the statement ran into its timeout")
   if (known === undefined) {
     return /CERT|TLS|SSL/.test(code)
       ? make("InvalidSettings", "the server's certificate is not trusted")
-      : make("Unknown", "the server or the driver failed: see the cause")
+      : make("Unknown", "the server or the driver failed: look up `code`, `original` says more")
   }
   const [reason, description] = known
   const names = ["constraint", "table", "column"].flatMap((name) => {

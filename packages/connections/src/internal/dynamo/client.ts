@@ -113,6 +113,10 @@ export const make = (settings: Settings): Send => {
     )
 }
 
+export const listOf = (value: unknown): ReadonlyArray<unknown> => (Array.isArray(value) ? value : [])
+
+export const numberOf = (value: unknown): number => (typeof value === "number" ? value : 0)
+
 export const asRecord = (value: unknown): Output | undefined =>
   typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Output) : undefined
 

@@ -324,6 +324,12 @@ export interface TransactGet<out A> {
   readonly read: (item: unknown) => Effect.Effect<A, ConnectionError>
 }
 
+export interface CreateOptions {
+  /** Read and write units of table and indexes. Default: paid by the request. */
+  readonly throughput?: { readonly read: number; readonly write: number } | undefined
+  readonly timeout?: Duration.DurationInput | undefined
+}
+
 /**
  * A table whose items are of a schema.
  *
@@ -422,11 +428,7 @@ export interface Table<A, I, PK extends Names<A, I>, SK extends Names<A, I>, Ix 
   /** The item on which a condition failed, where `returnOld` asked for it. */
   readonly oldItem: (error: ConnectionError) => Option.Option<A>
   /** Creates the table with its indexes, waits until it is active, and switches its time to live on. */
-  readonly createTable: (options?: {
-    /** Read and write units of table and indexes. Default: paid by the request. */
-    readonly throughput?: { readonly read: number; readonly write: number } | undefined
-    readonly timeout?: Duration.DurationInput | undefined
-  }) => Effect.Effect<void, ConnectionError>
+  readonly createTable: (options?: CreateOptions) => Effect.Effect<void, ConnectionError>
   readonly describe: Effect.Effect<TableDescription, ConnectionError>
   /** Until the table and its indexes are active, or `Timeout` (2 minutes). */
   readonly waitUntilActive: (timeout?: Duration.DurationInput) => Effect.Effect<void, ConnectionError>

@@ -7,40 +7,36 @@ import { createHash } from "node:crypto"
 import {
   type Connection,
   ConnectionError,
-  type ConnectMode,
   configOfSchema,
   Fields,
   type Kind,
-  kindOf,
-  type Plane
+  kindOf
 } from "@underlay/core/connection/Connection"
-import type * as ExternalClient from "@underlay/core/external/ExternalClient"
-import type * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as VectorStore from "@underlay/core/storage/VectorStore"
 import * as Chunk from "effect/Chunk"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as HttpConnection from "../internal/http/httpConnection.ts"
+import type * as HttpConnection from "../internal/http/httpConnection.ts"
 import * as ChromaFilter from "../internal/vector/chromaFilter.ts"
 import * as ChromaRecord from "../internal/vector/chromaRecord.ts"
 import * as FloatText from "../internal/vector/floatText.ts"
+import * as RemoteConnection from "../internal/vector/remoteConnection.ts"
 import * as Remote from "../internal/vector/remoteStore.ts"
 
 /**
  * @since 0.1.0
  * @category models
  */
-export interface ChromaSettings {
+export interface ChromaSettings extends RemoteConnection.Settings {
   /** `http://localhost:8000` or `https://api.trychroma.com`. */
   readonly url: string | URL
   /** `default_tenant`. */
@@ -50,31 +46,13 @@ export interface ChromaSettings {
   readonly token?: Redacted.Redacted | undefined
   /** The header of the token: `x-chroma-token` has it as it is, `authorization` after `Bearer`. `x-chroma-token`. */
   readonly tokenHeader?: "x-chroma-token" | "authorization" | undefined
-  /** `external` (each request is watched) or `internal` (nothing is shown): external. */
-  readonly plane?: Plane | undefined
-  /** `eager` proves that the server can be reached before anything starts: eager. */
-  readonly connect?: ConnectMode | undefined
-  /** The limit of a request with its retries: 30 s. */
-  readonly timeout?: Duration.DurationInput | undefined
-  /** Connections at the most: 50. */
-  readonly maxConnections?: number | undefined
-  readonly connectTimeout?: Duration.DurationInput | undefined
-  readonly drainTimeout?: Duration.DurationInput | undefined
-  readonly healthTimeout?: Duration.DurationInput | undefined
-  /** On the external plane: how often a request that may be sent twice is sent again. Twice. */
-  readonly retries?: number | undefined
-  /** On the external plane: from when a request is logged as slow. */
-  readonly slowAfter?: Duration.DurationInput | undefined
-  /** On the external plane: the levels of the one log line of a request. */
-  readonly logLevels?: ExternalClient.LogLevels | undefined
-  readonly tls?: HttpTransport.Tls | undefined
   /** How many records a request writes at the most: what the server says, and no more than 1,000. */
   readonly batchSize?: number | undefined
   /** How large a request that writes is at the most, in bytes: 16 MB. The server takes 40 MB by default. */
   readonly batchBytes?: number | undefined
 }
 
-type Store = Context.Tag.Service<VectorStore.VectorStore>
+type Store = RemoteConnection.Store
 
 /**
  * A connection with the store on it.
@@ -179,9 +157,6 @@ const mostMeasured = 100_000
 /** How many are in memory at once: a thousand, fewer of long vectors. */
 const measuredAtOnce = (dimensions: number): number => Math.max(1, Math.min(1_000, Math.trunc(1_000_000 / dimensions)))
 
-const pagesOf = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> =>
-  VectorStore.batches(items, { maxCount: size, maxBytes: Number.POSITIVE_INFINITY, sizeOf: () => 0 })
-
 interface Rows {
   readonly ids: ReadonlyArray<string>
   readonly metadatas: ReadonlyArray<unknown>
@@ -200,12 +175,13 @@ const isTexts = (value: unknown): value is ReadonlyArray<string> =>
 
 const noVector: ReadonlyArray<number> = []
 
+const databaseOf = ({ database = "default_database", tenant = "default_tenant" }: ChromaSettings): string =>
+  `/api/v2/tenants/${encodeURIComponent(tenant)}/databases/${encodeURIComponent(database)}`
+
 const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings): Store => {
   const send = Remote.sender(http)
   const twice = { idempotent: true }
-  const tenant = encodeURIComponent(settings.tenant ?? "default_tenant")
-  const database = encodeURIComponent(settings.database ?? "default_database")
-  const root = `/api/v2/tenants/${tenant}/databases/${database}/collections`
+  const root = `${databaseOf(settings)}/collections`
   const capabilities: VectorStore.Capabilities = {
     persistent: true,
     exact: false,
@@ -365,7 +341,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
     if (compiled !== undefined) return Effect.map(get(method, collection, compiled, []), ({ ids }) => ids)
     return Effect.flatMap(get(method, collection, {}, []), ({ ids }) =>
       Effect.map(
-        Effect.forEach(pagesOf(ids, 2_000), (page) =>
+        Effect.forEach(Remote.pagesOf(ids, 2_000), (page) =>
           Effect.map(get(method, collection, { ids: page }, ["metadatas"]), (rows) =>
             rows.ids.filter((_, index) => passes(filter, rows, index))
           )
@@ -386,7 +362,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
   ): Effect.Effect<number, Remote.Fail> =>
     Effect.as(
       Effect.forEach(
-        pagesOf(ids, idsAtOnce / 2),
+        Remote.pagesOf(ids, idsAtOnce / 2),
         (page) =>
           ask(
             "delete",
@@ -551,7 +527,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
     const { dimensions, metric } = collection
     const vector = query.vector.map(Math.fround)
     const none: ReadonlyArray<VectorStore.Match> = []
-    return Effect.reduce(pagesOf(ids, measuredAtOnce(dimensions)), none, (best, page) =>
+    return Effect.reduce(Remote.pagesOf(ids, measuredAtOnce(dimensions)), none, (best, page) =>
       Effect.flatMap(get("query", collection, { ids: page, where: compiled?.where }, whole), (rows) =>
         Effect.map(recordsOf("query", collection, rows), (records) => {
           const matches: Array<VectorStore.Match> = [...best]
@@ -698,44 +674,23 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
                 sizeOf: (one) => sizeOf(one, base64)
               }
             )
-            let written = 0
-            return Effect.forEach(
-              batches,
-              (batch) =>
-                Effect.tap(
-                  alone(
-                    collection,
-                    batch.map(({ record }) => record.id),
-                    write(collection, batch, base64)
-                  ),
-                  () =>
-                    Effect.sync(() => {
-                      written += batch.length
-                    })
-                ),
-              { discard: true }
-            ).pipe(Remote.partly(name, () => written, checked.length))
+            return Remote.writeInBatches(name, batches, (batch) =>
+              alone(
+                collection,
+                batch.map(({ record }) => record.id),
+                write(collection, batch, base64)
+              )
+            )
           })
         )
       ),
     get: (name, ids) =>
       withCollection("get", name, (collection) =>
-        Effect.flatMap(VectorStore.checkIds("get", name, ids), (ids) => {
-          const pages = pagesOf([...new Set(ids)], idsAtOnce)
-          return Effect.map(
-            // that the collection is there has to be seen for no ids, too
-            Effect.forEach(pages.length === 0 ? [[]] : pages, (page) =>
-              Effect.flatMap(get("get", collection, { ids: page }, whole), (rows) => recordsOf("get", collection, rows))
-            ),
-            (found) => {
-              const byId = new Map(found.flat().map((record) => [record.id, record]))
-              return ids.flatMap((id) => {
-                const record = byId.get(id)
-                return record === undefined ? [] : [record]
-              })
-            }
+        Effect.flatMap(VectorStore.checkIds("get", name, ids), (ids) =>
+          Remote.getInPages(ids, idsAtOnce, (page) =>
+            Effect.flatMap(get("get", collection, { ids: page }, whole), (rows) => recordsOf("get", collection, rows))
           )
-        })
+        )
       ),
     query: (name, query) =>
       withCollection("query", name, (collection) =>
@@ -759,7 +714,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
     delete: (name, ids) =>
       withCollection("delete", name, (collection) =>
         Effect.flatMap(VectorStore.checkIds("delete", name, ids), (ids) => {
-          const pages = pagesOf([...new Set(ids)], idsAtOnce)
+          const pages = Remote.pagesOf([...new Set(ids)], idsAtOnce)
           // No ids must never be taken for all of them; that the collection is there has to be seen all the same.
           if (pages.length === 0) return Effect.as(counted("delete", collection), 0)
           return Effect.map(
@@ -818,7 +773,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
           return yield* withCollection("scroll", name, (collection) =>
             Effect.map(idsOf("scroll", collection, filter), (ids) =>
               Stream.mapConcatChunkEffect(
-                Stream.fromIterable(pagesOf([...ids].sort(VectorStore.compareIds), size)),
+                Stream.fromIterable(Remote.pagesOf([...ids].sort(VectorStore.compareIds), size)),
                 (page) =>
                   get("scroll", collection, { ids: page, where: compiled?.where }, whole).pipe(
                     Effect.flatMap((rows) =>
@@ -874,67 +829,38 @@ export const make = Effect.fnUntraced(function* (
   settings: ChromaSettings,
   name = kindName
 ): Effect.fn.Return<ChromaConnection, ConnectionError, Scope.Scope> {
-  const invalid = (description: string) =>
-    new ConnectionError({
-      reason: "InvalidSettings",
-      kind: kindName,
-      connection: name,
-      method: "make",
-      description
-    })
-  for (const option of ["batchSize", "batchBytes", "maxConnections"] as const) {
-    const value = settings[option]
-    if (value !== undefined && !(Number.isInteger(value) && value >= 1)) {
-      return yield* invalid(`${option} has to be a whole number from 1 up`)
+  for (const option of ["tenant", "database"] as const) {
+    if (settings[option] === "") {
+      return yield* new ConnectionError({
+        reason: "InvalidSettings",
+        kind: kindName,
+        connection: name,
+        method: "make",
+        description: `${option} must not be empty`
+      })
     }
   }
-  for (const option of ["tenant", "database"] as const) {
-    if (settings[option] === "") return yield* invalid(`${option} must not be empty`)
-  }
-  const { token } = settings
+  const { batchBytes, batchSize, token } = settings
   const header = settings.tokenHeader ?? "x-chroma-token"
-  const tenant = encodeURIComponent(settings.tenant ?? "default_tenant")
-  const database = encodeURIComponent(settings.database ?? "default_database")
-  const http = yield* HttpConnection.make({
+  const http = yield* RemoteConnection.make(settings, {
     kind: kindName,
     name,
-    plane: settings.plane ?? "external",
-    baseUrl: settings.url,
-    connect: settings.connect,
-    timeout: settings.timeout,
-    maxConnections: settings.maxConnections,
-    connectTimeout: settings.connectTimeout,
-    drainTimeout: settings.drainTimeout,
-    healthTimeout: settings.healthTimeout,
-    retries: settings.retries,
-    slowAfter: settings.slowAfter,
-    logLevels: settings.logLevels,
-    tls: settings.tls,
-    attributes: { "db.system.name": "chromadb" },
-    ...(token === undefined
-      ? {}
-      : {
-          headers: Effect.succeed({
-            [header]: header === "authorization" ? Redacted.make(`Bearer ${Redacted.value(token)}`) : token
-          })
-        }),
+    product: "Chroma",
+    counts: { batchSize, batchBytes },
+    headers:
+      token === undefined
+        ? undefined
+        : { [header]: header === "authorization" ? Redacted.make(`Bearer ${Redacted.value(token)}`) : token },
     errorOf,
     // It needs the token, the tenant and the database, which the heartbeat does not.
-    check: (http) =>
-      Effect.flatMap(
-        Remote.sender(http)("Chroma.health", "GET", `/api/v2/tenants/${tenant}/databases/${database}`),
-        (answer) =>
-          typeof Remote.at(answer, "name") === "string"
-            ? Effect.void
-            : Effect.fail(invalid("what answers at this address is not Chroma"))
-      )
+    asked: databaseOf(settings),
+    isAnswer: (answer) => typeof Remote.at(answer, "name") === "string"
   })
   const store = makeStore(http, settings)
   return { ...http.connectionOf(store), store }
 })
 
-const contextOf = (connection: ChromaConnection): Context.Context<VectorStore.VectorStore | Chroma> =>
-  Context.add(Context.make(VectorStore.VectorStore, connection.store), Chroma, connection)
+const layerOf = RemoteConnection.layerOf(Chroma)
 
 /**
  * The store and the connection, from settings.
@@ -943,7 +869,7 @@ const contextOf = (connection: ChromaConnection): Context.Context<VectorStore.Ve
  * @category layers
  */
 export const layer = (settings: ChromaSettings): Layer.Layer<VectorStore.VectorStore | Chroma, ConnectionError> =>
-  Layer.scopedContext(Effect.map(make(settings), contextOf))
+  layerOf(make(settings))
 
 /**
  * The settings as they are read from a configuration.
@@ -952,20 +878,11 @@ export const layer = (settings: ChromaSettings): Layer.Layer<VectorStore.VectorS
  * @category schemas
  */
 export const Settings = Schema.Struct({
-  url: Fields.Url,
+  ...RemoteConnection.fields,
   tenant: Schema.optional(Fields.Text),
   database: Schema.optional(Fields.Text),
   token: Schema.optional(Fields.Secret),
   tokenHeader: Schema.optional(Schema.Literal("x-chroma-token", "authorization")),
-  plane: Schema.optional(Fields.Plane),
-  connect: Schema.optional(Fields.ConnectMode),
-  timeout: Schema.optional(Fields.Duration),
-  maxConnections: Schema.optional(Fields.Count),
-  connectTimeout: Schema.optional(Fields.Duration),
-  drainTimeout: Schema.optional(Fields.Duration),
-  healthTimeout: Schema.optional(Fields.Duration),
-  retries: Schema.optional(Schema.NonNegativeInt),
-  slowAfter: Schema.optional(Fields.Duration),
   batchSize: Schema.optional(Fields.Count),
   batchBytes: Schema.optional(Fields.Count)
 })
@@ -979,12 +896,7 @@ export const Settings = Schema.Struct({
 export const layerConfig = (
   path = kindName
 ): Layer.Layer<VectorStore.VectorStore | Chroma, ConnectionError | ConfigError.ConfigError> =>
-  Layer.scopedContext(
-    Effect.map(
-      Effect.flatMap(Config.nested(configOfSchema(Settings), path), (settings) => make(settings)),
-      contextOf
-    )
-  )
+  layerOf(Effect.flatMap(Config.nested(configOfSchema(Settings), path), (settings) => make(settings)))
 
 /**
  * Chroma for the registry of connections: `Connections.layer([Chroma.kind])`.

@@ -6,32 +6,28 @@
 import { createHash } from "node:crypto"
 import {
   type Connection,
-  ConnectionError,
-  type ConnectMode,
+  type ConnectionError,
   configOfSchema,
   Fields,
   type Kind,
-  kindOf,
-  type Plane
+  kindOf
 } from "@underlay/core/connection/Connection"
-import type * as ExternalClient from "@underlay/core/external/ExternalClient"
-import type * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as VectorStore from "@underlay/core/storage/VectorStore"
 import * as Chunk from "effect/Chunk"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
+import type * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import * as HttpConnection from "../internal/http/httpConnection.ts"
+import type * as HttpConnection from "../internal/http/httpConnection.ts"
 import * as FloatText from "../internal/vector/floatText.ts"
 import * as QdrantFilter from "../internal/vector/qdrantFilter.ts"
+import * as RemoteConnection from "../internal/vector/remoteConnection.ts"
 import * as Remote from "../internal/vector/remoteStore.ts"
 
 /**
@@ -46,29 +42,11 @@ export type PayloadIndex = "keyword" | "number" | "boolean"
  * @since 0.1.0
  * @category models
  */
-export interface QdrantSettings {
+export interface QdrantSettings extends RemoteConnection.Settings {
   /** `http://localhost:6333` or `https://….cloud.qdrant.io:6333`. */
   readonly url: string | URL
   /** Sent as the header `api-key`. */
   readonly apiKey?: Redacted.Redacted | undefined
-  /** `external` (each request is watched) or `internal` (nothing is shown): external. */
-  readonly plane?: Plane | undefined
-  /** `eager` proves that the server can be reached before anything starts: eager. */
-  readonly connect?: ConnectMode | undefined
-  /** The limit of a request with its retries: 30 s. */
-  readonly timeout?: Duration.DurationInput | undefined
-  /** Connections at the most: 50. */
-  readonly maxConnections?: number | undefined
-  readonly connectTimeout?: Duration.DurationInput | undefined
-  readonly drainTimeout?: Duration.DurationInput | undefined
-  readonly healthTimeout?: Duration.DurationInput | undefined
-  /** On the external plane: how often a request that may be sent twice is sent again. Twice. */
-  readonly retries?: number | undefined
-  /** On the external plane: from when a request is logged as slow. */
-  readonly slowAfter?: Duration.DurationInput | undefined
-  /** On the external plane: the levels of the one log line of a request. */
-  readonly logLevels?: ExternalClient.LogLevels | undefined
-  readonly tls?: HttpTransport.Tls | undefined
   /**
    * The ids of points. Qdrant knows whole numbers and UUIDs only. `hashed` makes a UUID (version 5) of every id and keeps
    * the id in the payload; `native` lets whole numbers up to 2^53 - 1 and lower-case UUIDs be the points' own ids, as
@@ -93,7 +71,7 @@ export interface QdrantSettings {
   readonly batchBytes?: number | undefined
 }
 
-type Store = Context.Tag.Service<VectorStore.VectorStore>
+type Store = RemoteConnection.Store
 
 /**
  * A connection with the store on it.
@@ -666,48 +644,25 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
             maxBytes: settings.batchBytes ?? 16_000_000,
             sizeOf
           })
-          let written = 0
-          return Effect.forEach(
-            batches,
-            (batch) =>
+          return Remote.writeInBatches(name, batches, (batch) =>
+            Effect.flatMap(
               send(
                 "Qdrant.upsert",
                 "PUT",
                 pathOf(name, "/points?wait=true"),
                 `{"points":[${batch.map((record) => pointOf(record, collection.metric, idOf)).join(",")}]}`,
                 twice
-              ).pipe(
-                Effect.flatMap((answer) => completed("upsert", name, answer)),
-                Effect.tap(() =>
-                  Effect.sync(() => {
-                    written += batch.length
-                  })
-                )
               ),
-            { discard: true }
-          ).pipe(Remote.partly(name, () => written, checked.length))
+              (answer) => completed("upsert", name, answer)
+            )
+          )
         })
       ),
     get: (name, ids) =>
       onCollection("get", name, () =>
-        Effect.flatMap(VectorStore.checkIds("get", name, ids), (ids) => {
-          const pages = VectorStore.batches([...new Set(ids)], {
-            maxCount: idsAtOnce,
-            maxBytes: Infinity,
-            sizeOf: () => 0
-          })
-          // that the collection is there has to be seen for no ids, too
-          return Effect.map(
-            Effect.forEach(pages.length === 0 ? [[]] : pages, (page) => read("get", name, page)),
-            (found) => {
-              const byId = new Map(found.flat().map((record) => [record.id, record]))
-              return ids.flatMap((id) => {
-                const record = byId.get(id)
-                return record === undefined ? [] : [record]
-              })
-            }
-          )
-        })
+        Effect.flatMap(VectorStore.checkIds("get", name, ids), (ids) =>
+          Remote.getInPages(ids, idsAtOnce, (page) => read("get", name, page))
+        )
       ),
     query: (name, query) =>
       withCollection("query", name, (collection) =>
@@ -719,16 +674,14 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: QdrantSettings
       ),
     delete: (name, ids) =>
       onCollection("delete", name, () =>
-        Effect.flatMap(VectorStore.checkIds("delete", name, ids), (ids) => {
-          const points = [...new Set(ids.map(idOf))]
-          const pages = VectorStore.batches(points, { maxCount: idsAtOnce, maxBytes: Infinity, sizeOf: () => 0 })
-          return Effect.map(
-            Effect.forEach(pages.length === 0 ? [[]] : pages, (page) =>
+        Effect.flatMap(VectorStore.checkIds("delete", name, ids), (ids) =>
+          Effect.map(
+            Remote.inPages([...new Set(ids.map(idOf))], idsAtOnce, (page) =>
               removed("delete", name, { must: { has_id: page } }, { points: page }, true)
             ),
             (counts) => counts.reduce((sum, count) => sum + count, 0)
           )
-        })
+        )
       ),
     deleteWhere: (name, filter) =>
       onCollection("deleteWhere", name, () =>
@@ -822,64 +775,23 @@ export const make = Effect.fnUntraced(function* (
   settings: QdrantSettings,
   name = kindName
 ): Effect.fn.Return<QdrantConnection, ConnectionError, Scope.Scope> {
-  for (const option of [
-    "batchSize",
-    "batchBytes",
-    "maxConnections",
-    "efSearch",
-    "shardNumber",
-    "replicationFactor"
-  ] as const) {
-    const value = settings[option]
-    if (value !== undefined && !(Number.isInteger(value) && value >= 1)) {
-      return yield* new ConnectionError({
-        reason: "InvalidSettings",
-        kind: kindName,
-        connection: name,
-        method: "make",
-        description: `${option} has to be a whole number from 1 up`
-      })
-    }
-  }
-  const { apiKey } = settings
-  const http = yield* HttpConnection.make({
+  const { apiKey, batchBytes, batchSize, efSearch, replicationFactor, shardNumber } = settings
+  const http = yield* RemoteConnection.make(settings, {
     kind: kindName,
     name,
-    plane: settings.plane ?? "external",
-    baseUrl: settings.url,
-    connect: settings.connect,
-    timeout: settings.timeout,
-    maxConnections: settings.maxConnections,
-    connectTimeout: settings.connectTimeout,
-    drainTimeout: settings.drainTimeout,
-    healthTimeout: settings.healthTimeout,
-    retries: settings.retries,
-    slowAfter: settings.slowAfter,
-    logLevels: settings.logLevels,
-    tls: settings.tls,
-    attributes: { "db.system.name": "qdrant" },
-    ...(apiKey === undefined ? {} : { headers: Effect.succeed({ "api-key": apiKey }) }),
+    product: "Qdrant",
+    counts: { batchSize, batchBytes, efSearch, shardNumber, replicationFactor },
+    headers: apiKey === undefined ? undefined : { "api-key": apiKey },
     errorOf,
     // The list needs the key, which the server's own health checks do not.
-    check: (http) =>
-      Effect.flatMap(Remote.sender(http)("Qdrant.health", "GET", "/collections"), (answer) =>
-        Remote.isArray(Remote.at(resultOf(answer), "collections"))
-          ? Effect.void
-          : new ConnectionError({
-              reason: "InvalidSettings",
-              kind: kindName,
-              connection: name,
-              method: "health",
-              description: "what answers at this address is not Qdrant"
-            })
-      )
+    asked: "/collections",
+    isAnswer: (answer) => Remote.isArray(Remote.at(resultOf(answer), "collections"))
   })
   const store = makeStore(http, settings)
   return { ...http.connectionOf(store), store }
 })
 
-const contextOf = (connection: QdrantConnection): Context.Context<VectorStore.VectorStore | Qdrant> =>
-  Context.add(Context.make(VectorStore.VectorStore, connection.store), Qdrant, connection)
+const layerOf = RemoteConnection.layerOf(Qdrant)
 
 /**
  * The store and the connection, from settings.
@@ -888,7 +800,7 @@ const contextOf = (connection: QdrantConnection): Context.Context<VectorStore.Ve
  * @category layers
  */
 export const layer = (settings: QdrantSettings): Layer.Layer<VectorStore.VectorStore | Qdrant, ConnectionError> =>
-  Layer.scopedContext(Effect.map(make(settings), contextOf))
+  layerOf(make(settings))
 
 /**
  * The settings as they are read from a configuration.
@@ -897,17 +809,8 @@ export const layer = (settings: QdrantSettings): Layer.Layer<VectorStore.VectorS
  * @category schemas
  */
 export const Settings = Schema.Struct({
-  url: Fields.Url,
+  ...RemoteConnection.fields,
   apiKey: Schema.optional(Fields.Secret),
-  plane: Schema.optional(Fields.Plane),
-  connect: Schema.optional(Fields.ConnectMode),
-  timeout: Schema.optional(Fields.Duration),
-  maxConnections: Schema.optional(Fields.Count),
-  connectTimeout: Schema.optional(Fields.Duration),
-  drainTimeout: Schema.optional(Fields.Duration),
-  healthTimeout: Schema.optional(Fields.Duration),
-  retries: Schema.optional(Schema.NonNegativeInt),
-  slowAfter: Schema.optional(Fields.Duration),
   ids: Schema.optional(Schema.Literal("hashed", "native")),
   exact: Schema.optional(Fields.Flag),
   efSearch: Schema.optional(Fields.Count),
@@ -930,12 +833,7 @@ export const Settings = Schema.Struct({
 export const layerConfig = (
   path = kindName
 ): Layer.Layer<VectorStore.VectorStore | Qdrant, ConnectionError | ConfigError.ConfigError> =>
-  Layer.scopedContext(
-    Effect.map(
-      Effect.flatMap(Config.nested(configOfSchema(Settings), path), (settings) => make(settings)),
-      contextOf
-    )
-  )
+  layerOf(Effect.flatMap(Config.nested(configOfSchema(Settings), path), (settings) => make(settings)))
 
 /**
  * Qdrant for the registry of connections: `Connections.layer([Qdrant.kind])`.

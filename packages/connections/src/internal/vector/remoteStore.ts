@@ -277,19 +277,50 @@ export const isValue = (value: unknown): value is VectorStore.Filter.Value =>
 /** A score is a bound, too, for what the server sends: a little lower, for it reckons in 32 bits. */
 export const loosened = (bound: number): number => bound - 1e-5 * Math.max(1, Math.abs(bound))
 
-/** Tells how much of a write in several requests was done when one failed. */
-export const partly =
-  (collection: string, written: () => number, all: number) =>
-  <A>(effect: Effect.Effect<A, Fail>): Effect.Effect<A, Fail> =>
-    Effect.mapError(effect, (error) => {
-      const done = written()
-      if (done === 0) return error
+/** Pages of so many; none of none. */
+export const pagesOf = <A>(items: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> =>
+  VectorStore.batches(items, { maxCount: size, maxBytes: Infinity, sizeOf: () => 0 })
+
+/** By pages: one that is empty where there is nothing, for that the collection is there has to be seen then, too. */
+export const inPages = <A, B, E>(
+  items: ReadonlyArray<A>,
+  size: number,
+  f: (page: ReadonlyArray<A>) => Effect.Effect<B, E>
+): Effect.Effect<ReadonlyArray<B>, E> => Effect.forEach(items.length === 0 ? [[]] : pagesOf(items, size), f)
+
+/** The records of these ids, by pages of ids of which each is asked for once, in the order that was asked for. */
+export const getInPages = <E>(
+  ids: ReadonlyArray<string>,
+  size: number,
+  read: (page: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<VectorStore.StoredRecord>, E>
+): Effect.Effect<ReadonlyArray<VectorStore.StoredRecord>, E> =>
+  Effect.map(inPages([...new Set(ids)], size, read), (found) => {
+    const byId = new Map(found.flat().map((record) => [record.id, record]))
+    return ids.flatMap((id) => byId.get(id) ?? [])
+  })
+
+/** Writes batch by batch. An error of a later one tells how much is written. */
+export const writeInBatches = <A>(
+  collection: string,
+  batches: ReadonlyArray<ReadonlyArray<A>>,
+  write: (batch: ReadonlyArray<A>) => Effect.Effect<unknown, Fail>
+): Effect.Effect<void, Fail> =>
+  Effect.suspend(() => {
+    let written = 0
+    const each = (batch: ReadonlyArray<A>) =>
+      Effect.map(write(batch), () => {
+        written += batch.length
+      })
+    return Effect.mapError(Effect.forEach(batches, each, { discard: true }), (error) => {
+      if (written === 0) return error
       const own = storeError("upsert", collection, error)
+      const all = batches.reduce((sum, batch) => sum + batch.length, 0)
       return new VectorStore.VectorStoreError({
         ...fields(own),
-        description: `${own.description}; the first ${done} of ${all} records are written`
+        description: `${own.description}; the first ${written} of ${all} records are written`
       })
     })
+  })
 
 const fields = (error: VectorStore.VectorStoreError) => ({
   reason: error.reason,

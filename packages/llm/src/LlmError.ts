@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+import * as Withheld from "@underlay/core/connection/Withheld"
 import * as Duration from "effect/Duration"
 import { NodeInspectSymbol } from "effect/Inspectable"
 import * as Schema from "effect/Schema"
@@ -60,26 +61,7 @@ const advice: { readonly [K in Reason]: string } = {
   Unknown: "the provider answered something unexpected"
 }
 
-/**
- * A language model that could not answer.
- *
- * - `method`: what was asked: `generate`, `stream`, `generateObject`, `countTokens`, `embed`, `health`.
- * - `retryable`, `retryAfter`: whether and how soon the same request may succeed; false once any part of a streamed
- *   answer had arrived, because a second one would repeat it.
- * - `midStream`: it came after a streamed answer had begun.
- * - `status`, `code`: the HTTP status and the provider's own code or type of the error.
- * - `providerMessage`: the provider's words. They may quote the request, so they are left out of `message`, of
- *   `toJSON` and of what is printed; show them to people, do not log them.
- * - `issue`: what did not fit or was found (paths in an answer, categories of a content filter, a limit of time), never a
- *   value.
- * - `limit`, `actual`: for `ContextLengthExceeded`, in tokens, where the provider says them.
- * - `partial`, `usage`: what had arrived of a streamed answer.
- * - `rateLimits`: what the provider says of its limits, where it does.
- *
- * @since 0.1.0
- * @category errors
- */
-export class LlmError extends Schema.TaggedError<LlmError>("@underlay/llm/LlmError")("LlmError", {
+const fields = {
   reason: Reason,
   method: Schema.String,
   provider: Schema.String,
@@ -97,10 +79,60 @@ export class LlmError extends Schema.TaggedError<LlmError>("@underlay/llm/LlmErr
   usage: Schema.optional(Usage),
   rateLimits: Schema.optional(RateLimits),
   cause: Schema.optional(Schema.Defect)
-}) {
+}
+
+/** Fields that are read by their names and shown by nothing: `Cause.prettyErrors` copies what is enumerable. */
+const hidden = ["providerMessage", "partial"] as const
+
+/**
+ * A language model that could not answer.
+ *
+ * - `method`: what was asked: `generate`, `stream`, `generateObject`, `countTokens`, `embed`, `health`.
+ * - `retryable`, `retryAfter`: whether and how soon the same request may succeed; false once any part of a streamed
+ *   answer had arrived, because a second one would repeat it.
+ * - `midStream`: it came after a streamed answer had begun.
+ * - `status`, `code`: the HTTP status and the provider's own code or type of the error.
+ * - `providerMessage`: the provider's words. They may quote the request, so they are left out of `message`, of
+ *   `toJSON` and of what is printed; show them to people, do not log them.
+ * - `issue`: what did not fit or was found (paths in an answer, categories of a content filter, a limit of time), never a
+ *   value.
+ * - `limit`, `actual`: for `ContextLengthExceeded`, in tokens, where the provider says them.
+ * - `partial`, `usage`: what had arrived of a streamed answer.
+ * - `rateLimits`: what the provider says of its limits, where it does.
+ * - `cause`: what was thrown below, without its words, which may quote the request, the answer or a key: nothing of it is
+ *   printed but its name, its code and where it came from. `original` is the error itself.
+ *
+ * `providerMessage` and `partial` are not enumerable either: `with` takes them along, a spread does not.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class LlmError extends Schema.TaggedError<LlmError>("@underlay/llm/LlmError")("LlmError", fields) {
+  // Decoding goes through here with the same arguments. Anywhere later is too late: the schema's class keeps what it is given.
+  // @effect-diagnostics-next-line overriddenSchemaConstructor:off
+  constructor(properties: Schema.Struct.Constructor<typeof fields>, options?: Schema.MakeOptions) {
+    super(
+      properties.cause === undefined ? properties : { ...properties, cause: Withheld.withhold(properties.cause) },
+      options
+    )
+    for (const name of hidden) if (name in this) Object.defineProperty(this, name, { enumerable: false })
+  }
+
   /** The same error with some fields changed; its cause stays. */
   with(changes: Partial<ConstructorParameters<typeof LlmError>[0]>): LlmError {
-    return new LlmError({ ...this, ...(this.cause === undefined ? {} : { cause: this.cause }), ...changes })
+    const { cause, partial, providerMessage } = this
+    return new LlmError({
+      ...this,
+      ...(providerMessage === undefined ? {} : { providerMessage }),
+      ...(partial === undefined ? {} : { partial }),
+      ...(cause === undefined ? {} : { cause }),
+      ...changes
+    })
+  }
+
+  /** What was thrown below, with its words, which may quote the request, the answer or a key: do not log it. */
+  get original(): unknown {
+    return Withheld.originalOf(this.cause)
   }
 
   /** Whether the same request, sent again unchanged, may succeed and repeats nothing. */

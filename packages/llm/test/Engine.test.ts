@@ -71,7 +71,7 @@ describe("a body that fails", () => {
           [error.reason, error.retryable, error.midStream, error.partial?.text],
           ["StreamTruncated", retryable, true, retryable ? "" : "a"]
         )
-        assert.deepStrictEqual(error.cause, new Error("below"))
+        assert.deepStrictEqual(error.original, new Error("below"))
       }
     })
   )
@@ -99,7 +99,7 @@ describe("a body that fails", () => {
       const llm = yield* broken("", failed("Network", true), { "x-ratelimit-remaining-requests": "3" })
       const error = yield* Effect.flip(Stream.runDrain(llm.stream(ask)))
       assert.deepStrictEqual(error.rateLimits, { requests: { remaining: 3 } })
-      assert.deepStrictEqual(error.cause, new Error("below"))
+      assert.deepStrictEqual(error.original, new Error("below"))
     })
   )
 })

@@ -266,6 +266,12 @@ const questions: { readonly [K in Mode]: (request: LlmRequest, wanted: Wanted) =
   prompt: byPrompt
 }
 
+/** Where in a schema the type is that has no words in JSON Schema. */
+const placeOf = (thrown: unknown): string => {
+  const path = thrown instanceof Error ? /^at path: (.{1,200})$/m.exec(thrown.message)?.[1] : undefined
+  return path === undefined ? "" : `, at ${path}`
+}
+
 /** A value that fits `schema`. `known` is what has been learned of the models, and learns. */
 export const generateObject = <A, I, R>(
   llm: Asked,
@@ -284,7 +290,7 @@ export const generateObject = <A, I, R>(
           method: "generateObject",
           provider: llm.provider,
           model,
-          issue: "the schema holds a type that JSON Schema has no words for: encode it as one of JSON's",
+          issue: `the schema holds a type that JSON Schema has no words for${placeOf(written.left)}: encode it as one of JSON's`,
           retryable: false,
           midStream: false,
           cause: written.left

@@ -144,6 +144,7 @@ export const make = Effect.fnUntraced(function* (
     acquireTimeout,
     idleTimeout: Duration.infinity,
     maxLifetime: Duration.infinity,
+    makePatience: Duration.infinity,
     drainTimeout: Duration.decode(settings.drainTimeout ?? "5 seconds"),
     make: (made) =>
       Effect.map(started, (it) => {

@@ -331,7 +331,11 @@ export const make = Effect.fnUntraced(function* (
       make: (made) => PostgresSession.connect(options, made),
       isUsable: (session) => session.isUsable(),
       onGone: (session, gone) => session.onGone(gone),
-      destroy: (session) => session.end
+      destroy: (session) => session.end,
+      // A look at the health that has given up does not hold up the next.
+      makePatience: Duration.min(Duration.times(durations.connect, 0.1), Duration.times(durations.health, 0.5)),
+      isSilent: (session) => session.isSilent(),
+      check: (session) => look(session, Duration.toMillis(durations.health))
     })
   }
   const listener = sessionOptions(primary, false)
@@ -510,32 +514,48 @@ const copyOut = (
     )
   )
 
+/** Whether the server answers. There is nothing to be cancelled: a connection without an answer is cut. */
+const look = (session: PostgresSession.PostgresSession, millis: number) =>
+  run(session, { sql: "select 1", params: [], rows: "array", timeout: Math.max(1, millis), final: true })
+
 /** What a server says within the time: nothing if all connections are busy, as that is a load and no outage. */
 const ask = (
   pool: Pool.Pool<PostgresSession.PostgresSession>,
   timeout: Duration.Duration
 ): Effect.Effect<CheckResult> =>
   Effect.gen(function* () {
+    const millis = Duration.toMillis(timeout)
+    const clock = yield* Effect.clock
+    const began = clock.unsafeCurrentTimeMillis()
     let connected = false
     const asked = yield* Effect.scoped(
       Effect.flatMap(pool.acquire, (session) => {
         connected = true
-        return run(session, { sql: "select 1", params: [], rows: "array" })
+        const left = began + millis - clock.unsafeCurrentTimeMillis()
+        // A little before the time is over, so that it is this that ends it.
+        return look(session, left - Math.min(10, left / 10))
       })
     ).pipe(Effect.either, Effect.interruptible, Effect.disconnect, Effect.timeoutOption(timeout))
     const stats = yield* pool.stats
     const details = { ...stats }
+    const silent =
+      connected &&
+      (Option.isNone(asked) ||
+        // As opposed to a limit of the server's own, which is an answer.
+        (Either.isLeft(asked.value) && asked.value.left.reason === "Timeout" && asked.value.left.code === undefined))
+    if (silent) {
+      // Most likely it is the same with the others.
+      pool.suspect()
+      return { status: "down" as const, details: { ...details, reason: "no answer in time" } }
+    }
     if (Option.isSome(asked)) {
       if (Either.isRight(asked.value)) return { status: "up" as const, details }
       const { code, reason } = asked.value.left
       return { status: "down" as const, details: { ...details, reason, ...(code === undefined ? {} : { code }) } }
     }
-    return !connected && stats.inUse > 0
+    return stats.inUse > 0
       ? { status: "degraded" as const, details: { ...details, reason: "all connections are in use" } }
-      : {
-          status: "down" as const,
-          details: { ...details, reason: connected ? "no answer in time" : "no connection in time" }
-        }
+      : { status: "down" as const, details: { ...details, reason: "no connection in time" } }
   })
 
 const healthOf = (

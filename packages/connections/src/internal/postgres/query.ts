@@ -43,7 +43,7 @@ export interface Prepared {
   readonly evicted: string | undefined
   /**
    * Its columns, where this session knows them. The server never runs a prepared statement whose columns have changed:
-   * it says "cached plan must not change result type".
+   * it says "cached plan must not change result type". A pooler in between may have prepared it anew elsewhere.
    */
   readonly fields: ReadonlyArray<Field> | undefined
 }
@@ -64,7 +64,6 @@ interface RawResult {
 }
 
 const extended = ({ stream }: Wire, request: Request, prepared: Prepared | undefined): void => {
-  if (!stream.writable) return
   stream.write(
     encode({
       begin: request.begin,
@@ -188,6 +187,30 @@ const moveBack = (error: unknown, characters: number): void => {
 
 const empty = (): RawResult => ({ command: undefined, rowCount: null, rows: [], fields: [] })
 
+/** The rows have other columns than the server told when the statement was prepared. */
+export class OtherColumns extends Error {}
+
+/** What is known of the columns serves the next run too: who asks for it gets one of their own. */
+const shown = (result: RawResult): RawResult => ({ ...result, fields: result.fields.map((field) => ({ ...field })) })
+
+class Outcome implements Result {
+  readonly rows: ReadonlyArray<unknown>
+  readonly command: string | undefined
+  private readonly last: RawResult
+  private readonly earlier: ReadonlyArray<RawResult> | undefined
+
+  constructor(last: RawResult, earlier: ReadonlyArray<RawResult> | undefined) {
+    this.rows = last.rows
+    this.command = last.command
+    this.last = last
+    this.earlier = earlier
+  }
+
+  get raw(): unknown {
+    return this.earlier === undefined ? shown(this.last) : [...this.earlier, this.last].map(shown)
+  }
+}
+
 /** A statement whose rows are wanted at once. Several in one text give several results; the last is the result. */
 export class StatementQuery extends Query {
   private current: RawResult = empty()
@@ -220,6 +243,7 @@ export class StatementQuery extends Query {
   handleDataRow(message: DataRow): void {
     if (this.broken !== undefined) return
     try {
+      if (message.fields.length !== this.parsers.length) throw new OtherColumns()
       this.current.rows.push(this.read(message))
     } catch (error) {
       // A parser that the program has set may throw. What else comes has to be read all the same.
@@ -253,8 +277,7 @@ export class StatementQuery extends Query {
   }
 
   get result(): Result {
-    const { command, rows } = this.current
-    return { rows, command, raw: this.earlier === undefined ? this.current : [...this.earlier, this.current] }
+    return new Outcome(this.current, this.earlier)
   }
 }
 

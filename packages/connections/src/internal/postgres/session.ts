@@ -16,7 +16,7 @@ import { type Outcome, outside, type Pull, type Request, type Result, type Sessi
 import { toConnectionError } from "../sql/sqlState.ts"
 import { cancel } from "./cancel.ts"
 import type { Statements } from "./prepared.ts"
-import { CopyQuery, type Prepared, RowsQuery, StatementQuery, type Types, type Wire } from "./query.ts"
+import { CopyQuery, OtherColumns, type Prepared, RowsQuery, StatementQuery, type Types, type Wire } from "./query.ts"
 
 export interface Options {
   readonly kind: string
@@ -63,6 +63,8 @@ export interface PostgresSession extends Session {
   readonly pause: () => void
   readonly resume: () => void
   readonly isUsable: () => boolean
+  /** Whether it was given up because nothing came from the other side. */
+  readonly isSilent: () => boolean
   readonly onGone: (listener: () => void) => void
   readonly end: Effect.Effect<void>
 }
@@ -164,7 +166,7 @@ export const connect = (
           ...at("connect"),
           connection: options.name,
           reason: "InvalidSettings",
-          description: "the settings cannot be used: see the cause",
+          description: "the driver does not take the settings: `original` says which",
           sent: false,
           cause
         })
@@ -227,6 +229,10 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
   let alive = true
   let marked = false
   let cancelling = false
+  /** Nothing came from the other side in the time that it had. */
+  let silent = false
+  /** It is being released. */
+  let ending = false
   /** A request to cancel may still arrive, so that the next thing sent must be one that nobody needs. */
   let doubtful = false
 
@@ -234,9 +240,9 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     new ConnectionError({
       ...at(method),
       connection: options.name,
-      reason: "Unavailable",
+      reason: ending ? "Closed" : "Unavailable",
       sent: false,
-      description: "the connection is gone"
+      description: ending ? "the connection was released" : "the connection is gone"
     })
 
   const late = (job: Job) =>
@@ -262,7 +268,9 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
 
   const pump = (): void => {
     if (active !== undefined || cancelling) return
-    if (!alive) {
+    // Nothing that is written now would be sent, and that it is closed is told in a moment.
+    if (!alive || !internals.connection.stream.writable) {
+      alive = false
       for (let job = queue.shift(); job !== undefined; job = queue.shift()) settle(job, unusable(job.method))
       quiet()
       return
@@ -297,12 +305,24 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     if (job.cancelled && !(job.failed && codeOf(job.error) === "57014")) doubtful = true
     if (job.failed && isStale(job.error) && again(job)) return
     if (!job.failed) learn(job)
+    else if (job.error instanceof OtherColumns && job.query?.prepared !== undefined)
+      plan?.forget(job.query.prepared.name)
     settle(job, job.failed ? errorOf(job) : undefined)
     pump()
   }
 
   const errorOf = (job: Job): ConnectionError => {
     if (job.timedOut && codeOf(job.error) === "57014") return late(job)
+    if (job.error instanceof OtherColumns) {
+      return new ConnectionError({
+        ...at(job.method),
+        connection: options.name,
+        reason: "Unknown",
+        description:
+          "the statement was run, and its rows have other columns than when it was prepared: behind a pooler whose " +
+          "tables change under it, set `prepare` to false"
+      })
+    }
     if (job.query?.prepared === undefined || !isStale(job.error)) return toConnectionError(at(job.method), job.error)
     return new ConnectionError({
       ...at(job.method),
@@ -335,9 +355,15 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     return true
   }
 
+  const cut = (): void => {
+    silent = true
+    socket.destroy()
+  }
+
   const lost = (error: unknown): void => {
     if (!alive) return
     alive = false
+    if (codeOf(error) === "ETIMEDOUT" || codeOf(error) === "EHOSTUNREACH") silent = true
     const job = active
     active = undefined
     if (job !== undefined) {
@@ -384,7 +410,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
   const stop = (job: Job): void => {
     marked = true
     if (job.timer !== undefined) clearTimeout(job.timer)
-    job.timer = setTimeout(() => socket.destroy(), cancelMillis * 2)
+    job.timer = setTimeout(cut, cancelMillis * 2)
     // A later statement may be interrupted while the first request is still on its way: one is enough, since what
     // follows waits for it.
     if (job.cancelled || cancelling || !alive) return
@@ -407,17 +433,18 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
     }
     if (job.final) {
       marked = true
-      socket.destroy()
-    } else if (job.giveUp?.() === true) job.timer = setTimeout(() => socket.destroy(), cancelMillis * 2)
+      cut()
+    } else if (job.giveUp?.() === true) job.timer = setTimeout(cut, cancelMillis * 2)
     else stop(job)
   }
 
   const enqueue = (job: Job, timeout: number | undefined): void => {
-    if (!alive) {
+    if (!alive || ending) {
       settle(job, unusable(job.method))
       return
     }
-    const within = timeout === undefined ? limit : limit === undefined ? timeout : Math.min(timeout, limit)
+    // What ends a transaction has a limit of its own: to give up before the server answers is what makes it unknown.
+    const within = timeout === undefined ? limit : limit === undefined || job.final ? timeout : Math.min(timeout, limit)
     if (within !== undefined && Number.isFinite(within)) {
       job.timer = setTimeout(() => overdue(job), Math.min(within, 2 ** 31 - 1))
     }
@@ -675,7 +702,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
             // The server undoes what it has and is ready again: there is nothing to be cancelled.
             job.abandoned = true
             if (job.timer !== undefined) clearTimeout(job.timer)
-            job.timer = setTimeout(() => socket.destroy(), cancelMillis * 2)
+            job.timer = setTimeout(cut, cancelMillis * 2)
             wire.sendCopyFail("the sender gave up")
           }
           const broken: Effect.Effect<never, ConnectionError> = Effect.zipRight(
@@ -721,6 +748,7 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
       marked = true
     },
     isAlive: () => alive,
+    isSilent: () => silent,
     isUsable: () =>
       alive &&
       !marked &&
@@ -732,11 +760,15 @@ const sessionOf = (options: Options, client: Pg.Client, socket: Net.Socket): Pos
       goneListeners.push(listener)
     },
     end: Effect.suspend(() => {
+      ending = true
       if (active !== undefined && !active.final) stop(active)
       internals.connection.stream.resume()
       return Effect.zipRight(idle, closed)
     }).pipe(
       Effect.timeoutOption(options.cancelTimeout),
+      Effect.tap((ended) => {
+        if (Option.isNone(ended)) silent = true
+      }),
       // Inside, so that one who is interrupted already cuts the connection all the same.
       Effect.interruptible,
       Effect.ensuring(

@@ -26,6 +26,8 @@ export interface Level<out S extends Session = Session> {
   /** Who has the session now: a statement while it runs, a nested transaction for as long as it is open. */
   holder: Holder | undefined
   readonly waiters: Array<Waiter>
+  /** Of the outermost: whether it is certain by now that it fails, whatever its effect does. */
+  readonly isDoomed: () => boolean
   /** It has ended. What still runs in it must not reach the session, which may be lent to somebody else by now. */
   over: boolean
 }
@@ -47,8 +49,14 @@ export type Own<S extends Session> = FiberRef.FiberRef<Level<S> | undefined>
 export const makeOwn = <S extends Session>(): Own<S> =>
   FiberRef.unsafeMake<Level<S> | undefined>(undefined, { join: (own) => own })
 
-export const make = <S extends Session>(session: S, outer: Level | undefined, opening: string): Level<S> => ({
+export const make = <S extends Session>(
+  session: S,
+  outer: Level | undefined,
+  opening: string,
+  isDoomed: () => boolean = () => false
+): Level<S> => ({
   session,
+  isDoomed,
   outer,
   opening,
   begin: undefined,

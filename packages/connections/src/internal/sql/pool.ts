@@ -10,6 +10,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
 import * as Option from "effect/Option"
@@ -81,6 +82,15 @@ interface Waiter<A> {
   readonly settle: (granted: Lease<A> | ConnectionError) => void
 }
 
+interface Attempt {
+  readonly since: number
+  /** A caller waits for it, as opposed to: its caller got another one, or waits no longer. */
+  wanted: boolean
+  /** It is being ended, as one that takes too long and is wanted by nobody. */
+  given: boolean
+  fiber: Fiber.RuntimeFiber<void> | undefined
+}
+
 export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   // Plain state: it changes only in synchronous steps, and this is on the path of every statement.
   const idle: Array<Slot<A>> = []
@@ -97,7 +107,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   const clock = yield* Effect.clock
   let total = 0
   // When each began that is being made, the oldest first.
-  const making: Array<{ readonly since: number }> = []
+  const making: Array<Attempt> = []
   let phase: "open" | "draining" | "closed" = "open"
   let last: "none" | "made" | "failed" = "none"
   let reaping = false
@@ -143,24 +153,53 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   }
 
   const begin = (): void => {
-    const attempt = { since: clock.unsafeCurrentTimeMillis() }
+    const attempt: Attempt = {
+      since: clock.unsafeCurrentTimeMillis(),
+      wanted: true,
+      given: false,
+      fiber: undefined
+    }
     total++
     making.push(attempt)
-    run(one(attempt))
+    attempt.fiber = run(one(attempt))
   }
 
-  // As many are being made as there are callers who wait for one, where there is room.
+  // What takes long and is wanted by nobody, when there is reason to believe that nobody is on the other side.
+  const giveUp = (before: number): void => {
+    if (making.length === 0) return
+    const slow = Math.min(before, clock.unsafeCurrentTimeMillis() - patience)
+    for (const attempt of making) {
+      if (attempt.wanted || attempt.since > slow) continue
+      attempt.given = true
+      attempt.fiber?.unsafeInterruptAsFork(FiberId.none)
+    }
+  }
+
+  const wanted = (): number => {
+    let count = 0
+    for (const attempt of making) if (attempt.wanted) count++
+    return count
+  }
+
+  // As many are being made as there are callers who wait for one, where there is room. What others have given up waiting
+  // for may never come to an end, so that after a while it is only relied on where there is no room for another.
   const fill = (): void => {
-    while (phase === "open" && making.length < waiters.length && total < options.max) begin()
+    if (phase !== "open") return
+    for (let missing = waiters.length - wanted(); missing > 0; missing--) {
+      const full = total >= options.max
+      const slow = making.length === 0 ? 0 : clock.unsafeCurrentTimeMillis() - patience
+      const spare = making.find((attempt) => !attempt.wanted && (full || attempt.since > slow))
+      if (spare !== undefined) spare.wanted = true
+      else if (full) return
+      else begin()
+    }
   }
 
-  // For one more who waits. What others have begun and given up waiting for may never come to an end.
-  const fillOne = (): void => {
-    const before = making.length
-    fill()
-    if (making.length > before || total >= options.max) return
-    const slow = clock.unsafeCurrentTimeMillis() - patience
-    if (making.filter(({ since }) => since > slow).length < waiters.length) begin()
+  // One has stopped waiting, and with that maybe one that is being made is wanted by nobody: the slowest.
+  const left = (): void => {
+    if (making.length === 0 || wanted() <= waiters.length) return
+    const attempt = making.find(({ wanted }) => wanted)
+    if (attempt !== undefined) attempt.wanted = false
   }
 
   const retire = (slot: Slot<A>): void => {
@@ -204,20 +243,21 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   // All wait equally long, so that the first in the queue is the first whose time is over. Those for whom one is being
   // made are told by that, which takes as long as it may.
   const expire: Effect.Effect<void> = Effect.suspend(() => {
-    const oldest = waiters[making.length]
+    const first = wanted()
+    const oldest = waiters[first]
     if (oldest === undefined) {
       expiring = false
       return Effect.void
     }
     const left = oldest.since + acquireTimeout - clock.unsafeCurrentTimeMillis()
     if (left > 0) return Effect.zipRight(Effect.sleep(Duration.millis(left)), expire)
-    waiters.splice(making.length, 1)
+    waiters.splice(first, 1)
     oldest.settle(late())
     return expire
   })
 
   const limit = (): void => {
-    if (expiring || waiters.length <= making.length || !Number.isFinite(acquireTimeout)) return
+    if (expiring || waiters.length <= wanted() || !Number.isFinite(acquireTimeout)) return
     expiring = true
     run(expire)
   }
@@ -230,6 +270,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     }
     const waiter = waiters.shift()
     if (waiter !== undefined) {
+      left()
       lend(waiter, slot)
       return
     }
@@ -244,6 +285,7 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   const suspect = (): void => {
     const { check } = options
     if (check === undefined || phase !== "open") return
+    giveUp(Number.POSITIVE_INFINITY)
     for (const slot of idle.splice(0)) {
       checking.add(slot)
       run(
@@ -276,41 +318,48 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     return slot
   }
 
-  const one = (attempt: { readonly since: number }): Effect.Effect<void> => Effect.suspend(() => {
-    let slot: Slot<A> | undefined
-    const made = (resource: A): void => {
-      slot = slotOf(resource)
-    }
-    return Effect.flatMap(Effect.exit(Effect.interruptible(Effect.suspend(() => options.make(made)))), (exit) =>
-      Effect.suspend(() => {
-        making.splice(making.indexOf(attempt), 1)
-        if (slot !== undefined) {
-          last = "made"
-          if (phase === "open") {
-            putBack(slot)
-            limit()
+  const one = (attempt: Attempt): Effect.Effect<void> =>
+    Effect.suspend(() => {
+      let slot: Slot<A> | undefined
+      const made = (resource: A): void => {
+        slot = slotOf(resource)
+      }
+      return Effect.flatMap(Effect.exit(Effect.interruptible(Effect.suspend(() => options.make(made)))), (exit) =>
+        Effect.suspend(() => {
+          making.splice(making.indexOf(attempt), 1)
+          if (slot !== undefined) {
+            last = "made"
+            if (phase === "open") {
+              // Those that were begun before it should be there by now.
+              giveUp(attempt.since - 1)
+              putBack(slot)
+              limit()
+              return Effect.void
+            }
+            // The pool was released while this one was made, and nobody else will end it.
+            return Effect.ensuring(
+              options.destroy(slot.resource),
+              Effect.sync(() => {
+                total--
+              })
+            )
+          }
+          total--
+          if (attempt.given) {
+            fill()
             return Effect.void
           }
-          // The pool was released while this one was made, and nobody else will end it.
-          return Effect.ensuring(
-            options.destroy(slot.resource),
-            Effect.sync(() => {
-              total--
-            })
-          )
-        }
-        total--
-        last = "failed"
-        // Where as many are still being made as there are callers, it was begun for one who has left.
-        if (making.length < waiters.length) {
-          waiters.shift()?.settle(Exit.isFailure(exit) ? failureOf(exit.cause) : gone())
-        }
-        fill()
-        limit()
-        return Effect.void
-      })
-    )
-  }).pipe(Effect.uninterruptible)
+          last = "failed"
+          // Else it was begun for one who has left.
+          if (wanted() < waiters.length) {
+            waiters.shift()?.settle(Exit.isFailure(exit) ? failureOf(exit.cause) : gone())
+          }
+          fill()
+          limit()
+          return Effect.void
+        })
+      )
+    }).pipe(Effect.uninterruptible)
 
   const nothing = (): void => {}
 
@@ -330,11 +379,13 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
     }
     const waiter: Waiter<A> = { since: clock.unsafeCurrentTimeMillis(), settle }
     waiters.push(waiter)
-    fillOne()
+    fill()
     limit()
     return () => {
       const at = waiters.indexOf(waiter)
-      if (at >= 0) waiters.splice(at, 1)
+      if (at < 0) return
+      waiters.splice(at, 1)
+      left()
     }
   }
 

@@ -16,6 +16,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import * as Option from "effect/Option"
+import * as RuntimeFlags from "effect/RuntimeFlags"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
@@ -87,6 +88,10 @@ const isLoss = (error: ConnectionError): boolean => {
   return reason === "Unavailable" || reason === "Unknown" || reason === "Timeout" || reason === "Closed"
 }
 
+// It never left: the server rolls back what it was not asked to keep.
+const isUnsent = (error: ConnectionError): boolean =>
+  error.sent === false && (error.reason === "Unavailable" || error.reason === "Closed")
+
 // The server said no, and its transaction is over: the connection is as good as before.
 const isRefusal = (cause: Cause.Cause<SqlError>): boolean =>
   Option.exists(
@@ -101,8 +106,17 @@ export const make = <S extends Session>(options: Options<S>) => {
   const failure = (
     reason: "InvalidRequest" | "Timeout" | "Closed" | "Unavailable",
     method: string,
-    description: string
-  ) => new ConnectionError({ reason, kind: options.kind, connection: options.name, method, description })
+    description: string,
+    sent?: false
+  ) =>
+    new ConnectionError({
+      reason,
+      kind: options.kind,
+      connection: options.name,
+      method,
+      description,
+      ...(sent === undefined ? {} : { sent })
+    })
 
   const late = (sql: string) =>
     new DatabaseError(
@@ -120,7 +134,12 @@ export const make = <S extends Session>(options: Options<S>) => {
       const now = Effect.suspend(() => {
         if (!session.isAlive()) {
           return new DatabaseError(
-            failure("Unavailable", sql, "the connection was lost before the end of the transaction: it was rolled back")
+            failure(
+              "Unavailable",
+              sql,
+              "the connection was lost before the end of the transaction: it was rolled back",
+              false
+            )
           )
         }
         return Effect.mapError(
@@ -134,7 +153,17 @@ export const make = <S extends Session>(options: Options<S>) => {
           }),
           (error) => {
             if (!(error instanceof DatabaseError)) return error
-            if (error.reason === "Timeout") return late(sql)
+            // Ended by the server's own limit it is rolled back, and that is certain.
+            if (error.reason === "Timeout" && error.code !== "57014") return late(sql)
+            if (sql === "COMMIT" && isUnsent(error.cause)) {
+              return new DatabaseError(
+                new ConnectionError({
+                  ...error.cause,
+                  method: sql,
+                  description: `${error.cause.description} before the end of the transaction: it was rolled back`
+                })
+              )
+            }
             return sql === "COMMIT" && isLoss(error.cause)
               ? new DatabaseError(
                   new ConnectionError({
@@ -228,8 +257,8 @@ export const make = <S extends Session>(options: Options<S>) => {
   }
 
   /** BEGIN that is not watched goes together with the first statement. */
-  const later = (session: S, opening: string): Level.Level<S> => {
-    const level = Level.make(session, undefined, opening)
+  const later = (session: S, opening: string, isDoomed: () => boolean): Level.Level<S> => {
+    const level = Level.make(session, undefined, opening, isDoomed)
     level.begin = opening
     return level
   }
@@ -238,6 +267,7 @@ export const make = <S extends Session>(options: Options<S>) => {
   const begun = (
     opening: string,
     span: Tracer.Span | undefined,
+    isDoomed: () => boolean,
     restore: Pool.Restore
   ): Effect.Effect<Held, SqlError> => {
     const { pool, watched } = options
@@ -245,13 +275,16 @@ export const make = <S extends Session>(options: Options<S>) => {
     if (pool !== undefined && !watched) {
       return Effect.mapBoth(Pool.lease(pool.request, restore), {
         onFailure: (error) => new DatabaseError(error),
-        onSuccess: (lease) => ({ level: later(lease.resource, opening), release: () => Effect.sync(lease.release) })
+        onSuccess: (lease) => ({
+          level: later(lease.resource, opening, isDoomed),
+          release: () => Effect.sync(lease.release)
+        })
       })
     }
     return Effect.flatMap(Scope.make(), (scope) => {
       const opened = Effect.flatMap(Scope.extend(options.acquire, scope), (session) => {
-        if (!watched) return Effect.succeed(later(session, opening))
-        const level = Level.make(session, undefined, opening)
+        if (!watched) return Effect.succeed(later(session, opening, isDoomed))
+        const level = Level.make(session, undefined, opening, isDoomed)
         return Effect.as(Level.control(options, level, { sql: opening, params: none, rows: "array" }), level)
       })
       return Effect.matchCauseEffect(restore(observed(opening, opened, span)), {
@@ -266,6 +299,7 @@ export const make = <S extends Session>(options: Options<S>) => {
     effect: Effect.Effect<A, E, R>,
     opening: string,
     span: Tracer.Span | undefined,
+    isDoomed: () => boolean,
     attempt: Attempt
   ): Effect.Effect<A, E | SqlError, R> =>
     Effect.uninterruptibleMask((restore) => {
@@ -311,7 +345,7 @@ export const make = <S extends Session>(options: Options<S>) => {
               outcome
             )
       }
-      return Effect.flatMap(begun(opening, span, restore), ({ level, release }) =>
+      return Effect.flatMap(begun(opening, span, isDoomed, restore), ({ level, release }) =>
         Effect.matchCauseEffect(
           inside(effect, level, span, restore, (exit) => ended(level, exit)),
           {
@@ -328,21 +362,30 @@ export const make = <S extends Session>(options: Options<S>) => {
       const { session } = outer
       const savepoint = `underlay_${outer.depth + 1}`
       const level = Level.make(session, outer, "")
+      // What it did is still there, so that the transaction round it must not be stored either.
+      const stuck = (): void => {
+        if (Level.isOver(outer)) return
+        session.mark()
+        Level.root(level).over = true
+      }
       const undo = Effect.suspend(() => {
         level.over = true
         if (Level.isOver(outer)) return Effect.void
-        return Effect.matchEffect(end(level, `ROLLBACK TO SAVEPOINT ${savepoint}`), {
+        const sql = `ROLLBACK TO SAVEPOINT ${savepoint}`
+        if (session.cancellable && session.isMarked() && Level.root(level).isDoomed()) {
+          // All of it is thrown away in a moment. Clean-ups of the one round it come after this all the same, and who
+          // interrupts need not wait for a server that may be gone.
+          session.submit({ sql, params: none, rows: "array", timeout: endMillis, final: true }, (outcome) => {
+            if (outcome instanceof ConnectionError) stuck()
+          })
+          return Effect.void
+        }
+        return Effect.matchEffect(end(level, sql), {
           onSuccess: () =>
             Effect.sync(() => {
               Level.root(level).conflict = false
             }),
-          // What it did is still there, so that the transaction round it must not be stored either.
-          onFailure: () =>
-            Effect.sync(() => {
-              if (Level.isOver(outer)) return
-              session.mark()
-              Level.root(level).over = true
-            })
+          onFailure: () => Effect.sync(stuck)
         })
       })
       const ended = (exit: Exit.Exit<A, E>): Effect.Effect<A, E | SqlError> => {
@@ -400,8 +443,14 @@ export const make = <S extends Session>(options: Options<S>) => {
     const opening = openingOf(given)
     const once = (attempt: Attempt): Effect.Effect<A, E | SqlError, R> => {
       const open = (span: Tracer.Span | undefined): Effect.Effect<A, E | SqlError, R> =>
-        Effect.flatMap(FiberRef.get(own), (outer): Effect.Effect<A, E | SqlError, R> => {
-          if (outer === undefined) return outermost(effect, opening, span, attempt)
+        Effect.withFiberRuntime((fiber, { runtimeFlags }): Effect.Effect<A, E | SqlError, R> => {
+          const outer = fiber.getFiberRef(own)
+          if (outer === undefined) {
+            // Who is interrupted where that is possible never succeeds, whatever catches it.
+            const isDoomed = () =>
+              RuntimeFlags.interruptible(runtimeFlags) && !Cause.isEmpty(fiber.getFiberRef(FiberRef.interruptedCause))
+            return outermost(effect, opening, span, isDoomed, attempt)
+          }
           return opening === "BEGIN" || opening === Level.root(outer).opening
             ? nested(effect, outer, span)
             : other(opening)

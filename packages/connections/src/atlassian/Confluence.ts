@@ -9,26 +9,35 @@ import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import {
   type Connection,
   ConnectionError,
-  type ConnectMode,
   configOfSchema,
   type Kind,
-  kindOf,
-  type Plane
+  kindOf
 } from "@underlay/core/connection/Connection"
-import type * as ExternalClient from "@underlay/core/external/ExternalClient"
-import type * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Calls from "../internal/atlassian/calls.ts"
+import {
+  Flag,
+  get,
+  Id,
+  type Parameters,
+  read,
+  segment,
+  Text,
+  Whole,
+  withJson,
+  withQuery,
+  write
+} from "../internal/atlassian/calls.ts"
 import * as Query from "../internal/atlassian/query.ts"
+import { type SiteSettings, siteFields } from "../internal/atlassian/settings.ts"
 import * as Site from "../internal/atlassian/site.ts"
 
 const kindName = "confluence"
@@ -37,49 +46,11 @@ const kindName = "confluence"
  * @since 0.1.0
  * @category models
  */
-export interface ConfluenceSettings {
+export interface ConfluenceSettings extends SiteSettings {
   /** The address of the site: `https://your-domain.atlassian.net`, with or without `/wiki`. Either this or `cloudId`. */
   readonly url?: URL | string | undefined
-  /** The id of the site, for tokens of OAuth and of service accounts, which go through `api.atlassian.com`. */
-  readonly cloudId?: string | undefined
-  /** Whose API token `token` is (basic authentication). Without it `token` is a bearer token. */
-  readonly email?: string | undefined
-  /** The token, or an effect that gives it and is run for each attempt, so that it can be replaced while it is in use. */
-  readonly token: Redacted.Redacted | Effect.Effect<Redacted.Redacted, ConnectionError>
-  /** Whether `url` may be `http:`, which is for servers on this machine alone. No by default. */
-  readonly allowInsecureLoopback?: boolean | undefined
-  /** `external` by default: each call is one span, one log line and metrics, and reads are tried again. */
-  readonly plane?: Plane | undefined
-  /** `eager` by default: the layer fails where Confluence refuses or is not there. */
-  readonly connect?: ConnectMode | undefined
-  /** The limit of a call with all its attempts, and of the wait for more of a download: 30 s. */
-  readonly timeout?: Duration.DurationInput | undefined
-  /** How often a read is tried again: twice. Nothing that writes is. */
-  readonly retries?: number | undefined
-  /** The wait before the first time, where Confluence does not say how long: 1 s, then more. */
-  readonly retryDelay?: Duration.DurationInput | undefined
-  /** Connections at the most: 50. */
-  readonly maxConnections?: number | undefined
-  /** 5 s. */
-  readonly connectTimeout?: Duration.DurationInput | undefined
-  /** How long a release waits for calls under way: 5 s. */
-  readonly drainTimeout?: Duration.DurationInput | undefined
-  /** 1 s. */
-  readonly healthTimeout?: Duration.DurationInput | undefined
-  /** From when a call is logged as slow: 5 s. */
-  readonly slowAfter?: Duration.DurationInput | undefined
-  readonly tls?: HttpTransport.Tls | undefined
-  readonly logLevels?: ExternalClient.LogLevels | undefined
 }
 
-const Text = Schema.optionalWith(Schema.String, { nullable: true, exact: true })
-const Whole = Schema.optionalWith(Schema.Number, { nullable: true, exact: true })
-const Flag = Schema.optionalWith(Schema.Boolean, { nullable: true, exact: true })
-// Version 1 of the API, and proxies, give ids as numbers.
-const Id = Schema.Union(
-  Schema.String,
-  Schema.transform(Schema.Number, Schema.String, { encode: Number, decode: String })
-)
 const OptionalId = Schema.optionalWith(Id, { nullable: true, exact: true })
 
 /**
@@ -318,22 +289,13 @@ export interface PageChange {
  * @since 0.1.0
  * @category models
  */
-export interface Upload {
-  readonly name: string
-  readonly content: Uint8Array | Stream.Stream<Uint8Array, unknown>
-  /** Its media type: `application/octet-stream`. */
-  readonly type?: string | undefined
-}
+export interface Upload extends Site.Upload {}
 
 /**
  * @since 0.1.0
  * @category models
  */
-export interface RequestOptions<A, I> {
-  readonly schema: Schema.Schema<A, I>
-  /** Whether it may be sent twice: with GET and HEAD by default. */
-  readonly idempotent?: boolean | undefined
-}
+export interface RequestOptions<A, I> extends Calls.RequestOptions<A, I> {}
 
 /**
  * Confluence. Everything fails with `ConnectionError`: names of refused fields are in its description, what was in them is
@@ -487,11 +449,6 @@ export class Confluence extends Context.Tag("@underlay/connections/Confluence")<
 const v2 = "/wiki/api/v2"
 const v1 = "/wiki/rest/api"
 
-const { withJson, withQuery } = Site
-
-const get = (path: string, query: Site.Parameters = {}): HttpClientRequest.HttpClientRequest =>
-  withQuery(HttpClientRequest.get(path), query)
-
 const bodyOf = (body: BodyInput) => (typeof body === "string" ? { representation: "storage", value: body } : body)
 
 const listOf = <A, I>(item: Schema.Schema<A, I>) =>
@@ -551,36 +508,17 @@ export const conflictVersion = (error: ConnectionError): Option.Option<number> =
   return Number.isNaN(number) ? Option.none() : Option.some(number)
 }
 
-const write = Site.write
-const read = { idempotent: true } as const
-
 const clientOf = (site: Site.Site): ConfluenceClient => {
   const { at } = site
-  const ask = Site.askOf(site)
-  const invalid = (method: string, description: string) => Site.failure(at, "InvalidRequest", method, description)
-  const pagePath = (id: string): string => `${v2}/pages/${Site.segment(id)}`
-  /** Nothing that is empty, or dots, goes into a path: it would be another path. */
-  const named = <A, E, R>(
-    operation: string,
-    names: ReadonlyArray<string>,
-    effect: () => Effect.Effect<A, E, R>
-  ): Effect.Effect<A, E | ConnectionError, R> =>
-    Effect.suspend(
-      (): Effect.Effect<A, E | ConnectionError, R> =>
-        names.every(Site.isName) ? effect() : invalid(operation, "the id or name is empty, or none")
-    )
-  const namedStream = <A>(
-    operation: string,
-    names: ReadonlyArray<string>,
-    stream: () => Stream.Stream<A, ConnectionError>
-  ): Stream.Stream<A, ConnectionError> => Stream.unwrap(named(operation, names, () => Effect.sync(stream)))
+  const { ask, invalid, named, namedStream, request } = Calls.make(site, { names: "id or name", root: "/wiki/" })
+  const pagePath = (id: string): string => `${v2}/pages/${segment(id)}`
 
   const list = <A, I>(
     operation: string,
     path: string,
     item: Schema.Schema<A, I>,
     idOf: (item: A) => string | undefined,
-    query: Site.Parameters
+    query: Parameters
   ): Stream.Stream<A, ConnectionError> =>
     Site.pages(at, operation, idOf, (from) => {
       const equals = from?.indexOf("=") ?? -1
@@ -659,7 +597,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
 
   const getAttachment: ConfluenceClient["getAttachment"] = (id) =>
     named("Confluence.getAttachment", [id], () =>
-      ask("Confluence.getAttachment", get(`${v2}/attachments/${Site.segment(id)}`), { ...read, schema: Attachment })
+      ask("Confluence.getAttachment", get(`${v2}/attachments/${segment(id)}`), { ...read, schema: Attachment })
     )
 
   const spaces: ConfluenceClient["spaces"] = (options) =>
@@ -686,7 +624,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
     spaces,
     getSpace: (id) =>
       named("Confluence.getSpace", [id], () =>
-        ask("Confluence.getSpace", get(`${v2}/spaces/${Site.segment(id)}`), { ...read, schema: Space })
+        ask("Confluence.getSpace", get(`${v2}/spaces/${segment(id)}`), { ...read, schema: Space })
       ),
     findSpace: (key) =>
       Stream.runHead(Stream.filter(spaces({ keys: [key], pageSize: 1 }), (space) => space.key === key)),
@@ -760,7 +698,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
           : ask(
               "Confluence.addLabels",
               withJson(
-                HttpClientRequest.post(`${v1}/content/${Site.segment(id)}/label`),
+                HttpClientRequest.post(`${v1}/content/${segment(id)}/label`),
                 names.map((name) => ({ prefix: "global", name }))
               ),
               write
@@ -770,7 +708,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
       named("Confluence.removeLabel", [id, name], () =>
         ask(
           "Confluence.removeLabel",
-          withQuery(HttpClientRequest.del(`${v1}/content/${Site.segment(id)}/label`), { name }),
+          withQuery(HttpClientRequest.del(`${v1}/content/${segment(id)}/label`), { name }),
           write
         )
       ),
@@ -792,7 +730,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
             onSome: (one) =>
               ask(
                 "Confluence.setProperty",
-                withJson(HttpClientRequest.put(`${pagePath(id)}/properties/${Site.segment(one.id)}`), {
+                withJson(HttpClientRequest.put(`${pagePath(id)}/properties/${segment(one.id)}`), {
                   key,
                   value,
                   version: { number: (one.version?.number ?? 0) + 1 }
@@ -806,7 +744,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
       named("Confluence.deleteProperty", [id, propertyId], () =>
         ask(
           "Confluence.deleteProperty",
-          HttpClientRequest.del(`${pagePath(id)}/properties/${Site.segment(propertyId)}`),
+          HttpClientRequest.del(`${pagePath(id)}/properties/${segment(propertyId)}`),
           write
         )
       ),
@@ -827,7 +765,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
       named("Confluence.updateComment", [id], () =>
         ask(
           "Confluence.updateComment",
-          withJson(HttpClientRequest.put(`${v2}/footer-comments/${Site.segment(id)}`), {
+          withJson(HttpClientRequest.put(`${v2}/footer-comments/${segment(id)}`), {
             version: { number: version + 1 },
             body: bodyOf(body)
           }),
@@ -836,7 +774,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
       ),
     deleteComment: (id) =>
       named("Confluence.deleteComment", [id], () =>
-        ask("Confluence.deleteComment", HttpClientRequest.del(`${v2}/footer-comments/${Site.segment(id)}`), write)
+        ask("Confluence.deleteComment", HttpClientRequest.del(`${v2}/footer-comments/${segment(id)}`), write)
       ),
     attachments: (id, options) =>
       namedStream("Confluence.attachments", [id], () =>
@@ -856,7 +794,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
                 minorEdit: String(options?.minorEdit ?? true),
                 ...(options?.comment === undefined ? {} : { comment: options.comment })
               })
-              const path = `${v1}/content/${Site.segment(id)}/child/attachment`
+              const path = `${v1}/content/${segment(id)}/child/attachment`
               return Effect.map(
                 ask(
                   "Confluence.addAttachments",
@@ -884,7 +822,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
         Effect.flatMap(getAttachment(id), ({ downloadLink, pageId }) => {
           const path =
             pageId !== undefined
-              ? `${v1}/content/${Site.segment(pageId)}/child/attachment/${Site.segment(id)}/download`
+              ? `${v1}/content/${segment(pageId)}/child/attachment/${segment(id)}/download`
               : downloadLink?.startsWith("/") === true && !downloadLink.startsWith("//")
                 ? `/wiki${downloadLink}`
                 : undefined
@@ -903,7 +841,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
       named("Confluence.deleteAttachment", [id], () =>
         ask(
           "Confluence.deleteAttachment",
-          withQuery(HttpClientRequest.del(`${v2}/attachments/${Site.segment(id)}`), { purge: options?.purge }),
+          withQuery(HttpClientRequest.del(`${v2}/attachments/${segment(id)}`), { purge: options?.purge }),
           write
         )
       ),
@@ -913,13 +851,7 @@ const clientOf = (site: Site.Site): ConfluenceClient => {
         limit: options?.pageSize ?? 50,
         excerpt: options?.excerpt
       }),
-    request: (operation, request, options) =>
-      request.url.startsWith("/wiki/")
-        ? ask(operation, request, {
-            schema: options.schema,
-            idempotent: options.idempotent ?? (request.method === "GET" || request.method === "HEAD")
-          })
-        : invalid(operation, "the path of a request begins with /wiki/")
+    request
   }
 }
 
@@ -958,7 +890,7 @@ export const layer = (settings: ConfluenceSettings): Layer.Layer<Confluence, Con
  * @since 0.1.0
  * @category schemas
  */
-export const Settings = Schema.Struct(Site.siteFields)
+export const Settings = Schema.Struct(siteFields)
 
 /**
  * Reads the settings below `confluence`, or another path.
@@ -1004,31 +936,4 @@ const fieldText = (field: string): string =>
  * @since 0.1.0
  * @category constructors
  */
-export const cql = {
-  /** A text as a value. */
-  quote: Query.quote,
-  eq: (field: string, value: CqlValue): string => `${fieldText(field)} = ${Query.valueText(value)}`,
-  ne: (field: string, value: CqlValue): string => `${fieldText(field)} != ${Query.valueText(value)}`,
-  gt: (field: string, value: CqlValue): string => `${fieldText(field)} > ${Query.valueText(value)}`,
-  gte: (field: string, value: CqlValue): string => `${fieldText(field)} >= ${Query.valueText(value)}`,
-  lt: (field: string, value: CqlValue): string => `${fieldText(field)} < ${Query.valueText(value)}`,
-  lte: (field: string, value: CqlValue): string => `${fieldText(field)} <= ${Query.valueText(value)}`,
-  /** None is in an empty list: Confluence refuses that, so it is a clause that no content meets. */
-  in: (field: string, values: ReadonlyArray<CqlValue>): string =>
-    values.length === 0 ? "id = 0" : `${fieldText(field)} in ${Query.valuesText(values)}`,
-  notIn: (field: string, values: ReadonlyArray<CqlValue>): string =>
-    values.length === 0 ? "id != 0" : `${fieldText(field)} not in ${Query.valuesText(values)}`,
-  /** Words in a text field; what has a meaning in searches for text is taken as it is. */
-  contains: (field: string, text: string): string => `${fieldText(field)} ~ ${Query.quote(Query.searchText(text))}`,
-  /** A function of Confluence as a value: `cql.call("now", "-4w")`. Its name is not quoted. */
-  call: (name: string, ...values: ReadonlyArray<string>): { readonly call: string } => ({
-    call: `${name.replace(/[^\w.]/g, "")}(${values.map(Query.quote).join(", ")})`
-  }),
-  and: (...clauses: ReadonlyArray<string>): string => Query.join("AND", clauses),
-  or: (...clauses: ReadonlyArray<string>): string => Query.join("OR", clauses),
-  not: (clause: string): string => `NOT (${clause})`,
-  orderBy: (clause: string, ...orders: ReadonlyArray<readonly [field: string, direction: "asc" | "desc"]>): string =>
-    orders.length === 0
-      ? clause
-      : `${clause} ORDER BY ${orders.map(([field, direction]) => `${fieldText(field)} ${direction.toUpperCase()}`).join(", ")}`.trim()
-} as const
+export const cql: Query.Operators = Query.operators(fieldText, "id = 0", "id != 0")

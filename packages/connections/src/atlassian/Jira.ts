@@ -9,27 +9,36 @@ import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import {
   type Connection,
   type ConnectionError,
-  type ConnectMode,
   configOfSchema,
   type Kind,
-  kindOf,
-  type Plane
+  kindOf
 } from "@underlay/core/connection/Connection"
-import type * as ExternalClient from "@underlay/core/external/ExternalClient"
-import type * as HttpTransport from "@underlay/core/external/HttpTransport"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
+import type * as Stream from "effect/Stream"
 import type { AdfDocument, AdfMark, AdfNode } from "../internal/atlassian/adfText.ts"
 import * as AdfText from "../internal/atlassian/adfText.ts"
+import * as Calls from "../internal/atlassian/calls.ts"
+import {
+  Flag,
+  get,
+  Id,
+  type Parameters,
+  read,
+  segment,
+  Text,
+  Whole,
+  withJson,
+  withQuery,
+  write
+} from "../internal/atlassian/calls.ts"
 import * as Query from "../internal/atlassian/query.ts"
+import { type SiteSettings, siteFields } from "../internal/atlassian/settings.ts"
 import * as Site from "../internal/atlassian/site.ts"
 
 export type {
@@ -58,44 +67,8 @@ const kindName = "jira"
  * @since 0.1.0
  * @category models
  */
-export interface JiraSettings {
-  /** The address of the site: `https://your-domain.atlassian.net`. Either this or `cloudId`. */
-  readonly url?: URL | string | undefined
-  /** The id of the site, for tokens of OAuth and of service accounts, which go through `api.atlassian.com`. */
-  readonly cloudId?: string | undefined
-  /** Whose API token `token` is (basic authentication). Without it `token` is a bearer token. */
-  readonly email?: string | undefined
-  /** The token, or an effect that gives it and is run for each attempt, so that it can be replaced while it is in use. */
-  readonly token: Redacted.Redacted | Effect.Effect<Redacted.Redacted, ConnectionError>
-  /** Whether `url` may be `http:`, which is for servers on this machine alone. No by default. */
-  readonly allowInsecureLoopback?: boolean | undefined
-  /** `external` by default: each call is one span, one log line and metrics, and reads are tried again. */
-  readonly plane?: Plane | undefined
-  /** `eager` by default: the layer fails where Jira refuses or is not there. */
-  readonly connect?: ConnectMode | undefined
-  /** The limit of a call with all its attempts, and of the wait for more of a download: 30 s. */
-  readonly timeout?: Duration.DurationInput | undefined
-  /** How often a read is tried again: twice. Nothing that writes is. */
-  readonly retries?: number | undefined
-  /** The wait before the first time, where Jira does not say how long: 1 s, then more. */
-  readonly retryDelay?: Duration.DurationInput | undefined
-  /** Connections at the most: 50. */
-  readonly maxConnections?: number | undefined
-  /** 5 s. */
-  readonly connectTimeout?: Duration.DurationInput | undefined
-  /** How long a release waits for calls under way: 5 s. */
-  readonly drainTimeout?: Duration.DurationInput | undefined
-  /** 1 s. */
-  readonly healthTimeout?: Duration.DurationInput | undefined
-  /** From when a call is logged as slow: 5 s. */
-  readonly slowAfter?: Duration.DurationInput | undefined
-  readonly tls?: HttpTransport.Tls | undefined
-  readonly logLevels?: ExternalClient.LogLevels | undefined
-}
+export interface JiraSettings extends SiteSettings {}
 
-const Text = Schema.optionalWith(Schema.String, { nullable: true, exact: true })
-const Whole = Schema.optionalWith(Schema.Number, { nullable: true, exact: true })
-const Flag = Schema.optionalWith(Schema.Boolean, { nullable: true, exact: true })
 const Anything = Schema.Record({ key: Schema.String, value: Schema.Unknown })
 
 /**
@@ -205,8 +178,7 @@ export interface Comment extends Schema.Schema.Type<typeof Comment> {}
  * @category schemas
  */
 export const Attachment = Schema.Struct({
-  // In one answer it is a text, in another a number.
-  id: Schema.Union(Schema.String, Schema.transform(Schema.Number, Schema.String, { encode: Number, decode: String })),
+  id: Id,
   filename: Text,
   mimeType: Text,
   size: Whole,
@@ -448,22 +420,13 @@ export interface Visibility {
  * @since 0.1.0
  * @category models
  */
-export interface Upload {
-  readonly name: string
-  readonly content: Uint8Array | Stream.Stream<Uint8Array, unknown>
-  /** Its media type: `application/octet-stream`. */
-  readonly type?: string | undefined
-}
+export interface Upload extends Site.Upload {}
 
 /**
  * @since 0.1.0
  * @category models
  */
-export interface RequestOptions<A, I> {
-  readonly schema: Schema.Schema<A, I>
-  /** Whether it may be sent twice: with GET and HEAD by default. */
-  readonly idempotent?: boolean | undefined
-}
+export interface RequestOptions<A, I> extends Calls.RequestOptions<A, I> {}
 
 /**
  * Jira. Everything fails with `ConnectionError`: names of refused fields are in its description, what was in them is not.
@@ -600,11 +563,6 @@ export class Jira extends Context.Tag("@underlay/connections/Jira")<Jira, JiraCo
 const api = "/rest/api/3"
 const agile = "/rest/agile/1.0"
 
-const { withJson, withQuery } = Site
-
-const get = (path: string, query: Site.Parameters = {}): HttpClientRequest.HttpClientRequest =>
-  withQuery(HttpClientRequest.get(path), query)
-
 const documentOf = (text: TextInput): AdfDocument => (typeof text === "string" ? AdfText.fromText(text) : text)
 
 const SearchAnswer = Schema.Struct({
@@ -642,21 +600,10 @@ const BulkAnswer = Schema.Struct({
   )
 })
 
-const write = Site.write
-const read = { idempotent: true } as const
-
 const clientOf = (site: Site.Site): JiraClient => {
   const { at } = site
-  const ask = Site.askOf(site)
-  const invalid = (method: string, description: string) => Site.failure(at, "InvalidRequest", method, description)
-  const issuePath = (issue: string): string => `${api}/issue/${Site.segment(issue)}`
-  /** Nothing that is empty, or dots, goes into a path: it would be another path. */
-  const named = <A>(
-    operation: string,
-    names: ReadonlyArray<string>,
-    effect: () => Effect.Effect<A, ConnectionError>
-  ): Effect.Effect<A, ConnectionError> =>
-    Effect.suspend(() => (names.every(Site.isName) ? effect() : invalid(operation, "the id or key is empty, or none")))
+  const { ask, invalid, named, namedStream, request } = Calls.make(site, { names: "id or key", root: "/rest/" })
+  const issuePath = (issue: string): string => `${api}/issue/${segment(issue)}`
 
   const searchPage: JiraClient["searchPage"] = (options) =>
     ask(
@@ -703,7 +650,7 @@ const clientOf = (site: Site.Site): JiraClient => {
     path: string,
     item: Schema.Schema<A, I>,
     idOf: (item: A) => string | undefined,
-    query: Site.Parameters
+    query: Parameters
   ): Stream.Stream<A, ConnectionError> =>
     Site.countedPages(at, operation, idOf, (startAt) =>
       Effect.map(
@@ -712,11 +659,7 @@ const clientOf = (site: Site.Site): JiraClient => {
       )
     )
 
-  const agileIssues = (
-    operation: string,
-    path: string,
-    query: Site.Parameters
-  ): Stream.Stream<Issue, ConnectionError> =>
+  const agileIssues = (operation: string, path: string, query: Parameters): Stream.Stream<Issue, ConnectionError> =>
     Site.countedPages(
       at,
       operation,
@@ -858,42 +801,34 @@ const clientOf = (site: Site.Site): JiraClient => {
         })
       ),
     changes: (issue) =>
-      Stream.unwrap(
-        named("Jira.changes", [issue], () =>
-          Effect.succeed(
-            counted("Jira.changes", `${issuePath(issue)}/changelog`, Change, ({ id }) => id, { maxResults: 100 })
-          )
-        )
+      namedStream("Jira.changes", [issue], () =>
+        counted("Jira.changes", `${issuePath(issue)}/changelog`, Change, ({ id }) => id, { maxResults: 100 })
       ),
     comments: (issue, options) =>
-      Stream.unwrap(
-        named("Jira.comments", [issue], () =>
-          Effect.succeed(
-            Site.countedPages(
-              at,
-              "Jira.comments",
-              ({ id }: Comment) => id,
-              (startAt) =>
-                Effect.map(
-                  ask(
-                    "Jira.comments",
-                    get(`${issuePath(issue)}/comment`, {
-                      startAt,
-                      maxResults: options?.pageSize ?? 100,
-                      orderBy: options?.orderBy
-                    }),
-                    {
-                      ...read,
-                      schema: Schema.Struct({
-                        comments: Schema.optionalWith(Schema.Array(Comment), { nullable: true, default: () => [] }),
-                        total: Whole
-                      })
-                    }
-                  ),
-                  ({ comments, total }) => ({ items: comments, total })
-                )
+      namedStream("Jira.comments", [issue], () =>
+        Site.countedPages(
+          at,
+          "Jira.comments",
+          ({ id }: Comment) => id,
+          (startAt) =>
+            Effect.map(
+              ask(
+                "Jira.comments",
+                get(`${issuePath(issue)}/comment`, {
+                  startAt,
+                  maxResults: options?.pageSize ?? 100,
+                  orderBy: options?.orderBy
+                }),
+                {
+                  ...read,
+                  schema: Schema.Struct({
+                    comments: Schema.optionalWith(Schema.Array(Comment), { nullable: true, default: () => [] }),
+                    total: Whole
+                  })
+                }
+              ),
+              ({ comments, total }) => ({ items: comments, total })
             )
-          )
         )
       ),
     addComment: (issue, body, options) =>
@@ -909,7 +844,7 @@ const clientOf = (site: Site.Site): JiraClient => {
         ask(
           "Jira.updateComment",
           withJson(
-            HttpClientRequest.put(`${issuePath(issue)}/comment/${Site.segment(id)}`),
+            HttpClientRequest.put(`${issuePath(issue)}/comment/${segment(id)}`),
             commentBody(body, options?.visibility)
           ),
           { ...write, schema: Comment }
@@ -917,7 +852,7 @@ const clientOf = (site: Site.Site): JiraClient => {
       ),
     deleteComment: (issue, id) =>
       named("Jira.deleteComment", [issue, id], () =>
-        ask("Jira.deleteComment", HttpClientRequest.del(`${issuePath(issue)}/comment/${Site.segment(id)}`), write)
+        ask("Jira.deleteComment", HttpClientRequest.del(`${issuePath(issue)}/comment/${segment(id)}`), write)
       ),
     addAttachments: (issue, files) =>
       named("Jira.addAttachments", [issue], () =>
@@ -937,27 +872,23 @@ const clientOf = (site: Site.Site): JiraClient => {
       ),
     getAttachment: (id) =>
       named("Jira.getAttachment", [id], () =>
-        ask("Jira.getAttachment", get(`${api}/attachment/${Site.segment(id)}`), { ...read, schema: Attachment })
+        ask("Jira.getAttachment", get(`${api}/attachment/${segment(id)}`), { ...read, schema: Attachment })
       ),
     download: (id) =>
-      Stream.unwrap(
-        named("Jira.download", [id], () =>
-          Effect.succeed(
-            Site.download(
-              site,
-              "Jira.download",
-              HttpClientRequest.setHeader(
-                get(`${api}/attachment/content/${Site.segment(id)}`, { redirect: false }),
-                "accept",
-                "*/*"
-              )
-            )
+      namedStream("Jira.download", [id], () =>
+        Site.download(
+          site,
+          "Jira.download",
+          HttpClientRequest.setHeader(
+            get(`${api}/attachment/content/${segment(id)}`, { redirect: false }),
+            "accept",
+            "*/*"
           )
         )
       ),
     deleteAttachment: (id) =>
       named("Jira.deleteAttachment", [id], () =>
-        ask("Jira.deleteAttachment", HttpClientRequest.del(`${api}/attachment/${Site.segment(id)}`), write)
+        ask("Jira.deleteAttachment", HttpClientRequest.del(`${api}/attachment/${segment(id)}`), write)
       ),
     boards: (options) =>
       counted("Jira.boards", `${agile}/board`, Board, ({ id }) => String(id), { maxResults: 50, ...options }),
@@ -1012,7 +943,7 @@ const clientOf = (site: Site.Site): JiraClient => {
       ),
     deleteIssueLink: (id) =>
       named("Jira.deleteIssueLink", [id], () =>
-        ask("Jira.deleteIssueLink", HttpClientRequest.del(`${api}/issueLink/${Site.segment(id)}`), write)
+        ask("Jira.deleteIssueLink", HttpClientRequest.del(`${api}/issueLink/${segment(id)}`), write)
       ),
     watchers: (issue) =>
       named("Jira.watchers", [issue], () =>
@@ -1031,13 +962,7 @@ const clientOf = (site: Site.Site): JiraClient => {
           write
         )
       ),
-    request: (operation, request, options) =>
-      request.url.startsWith("/rest/")
-        ? ask(operation, request, {
-            schema: options.schema,
-            idempotent: options.idempotent ?? (request.method === "GET" || request.method === "HEAD")
-          })
-        : invalid(operation, "the path of a request begins with /rest/")
+    request
   }
 }
 
@@ -1074,7 +999,7 @@ export const layer = (settings: JiraSettings): Layer.Layer<Jira, ConnectionError
  * @since 0.1.0
  * @category schemas
  */
-export const Settings = Schema.Struct(Site.siteFields)
+export const Settings = Schema.Struct(siteFields)
 
 /**
  * Reads the settings below `jira`, or another path.
@@ -1177,33 +1102,11 @@ const fieldText = (field: string): string => (/^cf\[\d+\]$/.test(field) ? field 
  * @since 0.1.0
  * @category constructors
  */
-export const jql = {
-  /** A text as a value. */
-  quote: Query.quote,
-  eq: (field: string, value: JqlValue): string => `${fieldText(field)} = ${Query.valueText(value)}`,
-  ne: (field: string, value: JqlValue): string => `${fieldText(field)} != ${Query.valueText(value)}`,
-  gt: (field: string, value: JqlValue): string => `${fieldText(field)} > ${Query.valueText(value)}`,
-  gte: (field: string, value: JqlValue): string => `${fieldText(field)} >= ${Query.valueText(value)}`,
-  lt: (field: string, value: JqlValue): string => `${fieldText(field)} < ${Query.valueText(value)}`,
-  lte: (field: string, value: JqlValue): string => `${fieldText(field)} <= ${Query.valueText(value)}`,
-  /** None is in an empty list: Jira refuses that, so it is a clause that no issue meets. */
-  in: (field: string, values: ReadonlyArray<JqlValue>): string =>
-    values.length === 0 ? "issuekey is EMPTY" : `${fieldText(field)} in ${Query.valuesText(values)}`,
-  notIn: (field: string, values: ReadonlyArray<JqlValue>): string =>
-    values.length === 0 ? "issuekey is not EMPTY" : `${fieldText(field)} not in ${Query.valuesText(values)}`,
-  /** Words in a text field; what has a meaning in searches for text is taken as it is. */
-  contains: (field: string, text: string): string => `${fieldText(field)} ~ ${Query.quote(Query.searchText(text))}`,
-  isEmpty: (field: string): string => `${fieldText(field)} is EMPTY`,
-  isNotEmpty: (field: string): string => `${fieldText(field)} is not EMPTY`,
-  /** A function of Jira as a value: `jql.call("membersOf", "admins")`. Its name is not quoted. */
-  call: (name: string, ...values: ReadonlyArray<string>): { readonly call: string } => ({
-    call: `${name.replace(/[^\w.]/g, "")}(${values.map(Query.quote).join(", ")})`
-  }),
-  and: (...clauses: ReadonlyArray<string>): string => Query.join("AND", clauses),
-  or: (...clauses: ReadonlyArray<string>): string => Query.join("OR", clauses),
-  not: (clause: string): string => `NOT (${clause})`,
-  orderBy: (clause: string, ...orders: ReadonlyArray<readonly [field: string, direction: "asc" | "desc"]>): string =>
-    orders.length === 0
-      ? clause
-      : `${clause} ORDER BY ${orders.map(([field, direction]) => `${fieldText(field)} ${direction.toUpperCase()}`).join(", ")}`.trim()
-} as const
+export const jql: Query.Operators & {
+  readonly isEmpty: (field: string) => string
+  readonly isNotEmpty: (field: string) => string
+} = {
+  ...Query.operators(fieldText, "issuekey is EMPTY", "issuekey is not EMPTY"),
+  isEmpty: (field) => `${fieldText(field)} is EMPTY`,
+  isNotEmpty: (field) => `${fieldText(field)} is not EMPTY`
+}

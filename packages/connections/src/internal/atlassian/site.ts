@@ -1,73 +1,21 @@
 /**
  * What Jira and Confluence have in common: where a site is, who asks, what its errors say, and pages that go on.
  */
-import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import {
-  type CheckResult,
-  ConnectionError,
-  type ConnectionErrorReason,
-  type ConnectMode,
-  Fields,
-  type Plane
-} from "@underlay/core/connection/Connection"
-import type * as ExternalClient from "@underlay/core/external/ExternalClient"
-import type * as HttpTransport from "@underlay/core/external/HttpTransport"
+import { type CheckResult, ConnectionError, type ConnectionErrorReason } from "@underlay/core/connection/Connection"
 import * as Chunk from "effect/Chunk"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
-import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as HttpConnection from "../http/httpConnection.ts"
 import * as Transport from "../http/transport.ts"
-
-/** A token, or an effect that gives the one of this moment. */
-export type Token = Redacted.Redacted | Effect.Effect<Redacted.Redacted, ConnectionError>
-
-export interface SiteSettings {
-  readonly url?: URL | string | undefined
-  readonly cloudId?: string | undefined
-  readonly email?: string | undefined
-  readonly token: Token
-  readonly allowInsecureLoopback?: boolean | undefined
-  readonly plane?: Plane | undefined
-  readonly connect?: ConnectMode | undefined
-  readonly timeout?: Duration.DurationInput | undefined
-  readonly retries?: number | undefined
-  readonly retryDelay?: Duration.DurationInput | undefined
-  readonly maxConnections?: number | undefined
-  readonly connectTimeout?: Duration.DurationInput | undefined
-  readonly drainTimeout?: Duration.DurationInput | undefined
-  readonly healthTimeout?: Duration.DurationInput | undefined
-  readonly slowAfter?: Duration.DurationInput | undefined
-  readonly tls?: HttpTransport.Tls | undefined
-  readonly logLevels?: ExternalClient.LogLevels | undefined
-}
-
-export const siteFields = {
-  url: Schema.optional(Fields.Url),
-  cloudId: Schema.optional(Fields.Text),
-  email: Schema.optional(Fields.Text),
-  token: Fields.Secret,
-  allowInsecureLoopback: Schema.optional(Fields.Flag),
-  plane: Schema.optional(Fields.Plane),
-  connect: Schema.optional(Fields.ConnectMode),
-  timeout: Schema.optional(Fields.Duration),
-  retries: Schema.optional(Schema.NonNegativeInt),
-  retryDelay: Schema.optional(Fields.Duration),
-  maxConnections: Schema.optional(Fields.Count),
-  connectTimeout: Schema.optional(Fields.Duration),
-  drainTimeout: Schema.optional(Fields.Duration),
-  healthTimeout: Schema.optional(Fields.Duration),
-  slowAfter: Schema.optional(Fields.Duration)
-}
+import type { SiteSettings } from "./settings.ts"
 
 type Product = "jira" | "confluence"
 
@@ -292,13 +240,6 @@ const withReset = (client: HttpClient.HttpClient): HttpClient.HttpClient =>
     })
   )
 
-/** A write: never sent twice, and not done where a web page answers, such as one to log in. */
-export const write = {
-  idempotent: false,
-  accept: (status: number, headers: Readonly<Record<string, string | undefined>>): boolean =>
-    status >= 200 && status < 300 && headers["content-type"]?.includes("text/html") !== true
-} as const
-
 export interface Site {
   readonly at: At
   readonly http: HttpConnection.HttpConnection
@@ -342,80 +283,6 @@ export const make = Effect.fnUntraced(function* (
   })
   return { at, http, base, bare: HttpClient.withTracerDisabledWhen(transport, () => true), timeout }
 })
-
-/** A piece of a path, which is a `isName`. */
-export const segment = (text: string): string => encodeURIComponent(text)
-
-/**
- * Whether a text can be a piece of a path. Dots alone cannot, in any encoding: an address that is read has them resolved,
- * and would be another path.
- */
-export const isName = (text: string): boolean =>
-  text !== "" && text !== "." && text !== ".." && !/\p{Surrogate}/u.test(text)
-
-/** What is asked for in an address: lists with commas between, and nothing where there is nothing. */
-export type Parameters = Readonly<Record<string, string | number | boolean | ReadonlyArray<string> | undefined>>
-
-export const withQuery = (
-  request: HttpClientRequest.HttpClientRequest,
-  query: Parameters
-): HttpClientRequest.HttpClientRequest =>
-  HttpClientRequest.setUrlParams(
-    request,
-    Object.entries(query).flatMap(
-      ([name, value]): Array<[string, string]> =>
-        value === undefined ? [] : [[name, typeof value === "object" ? value.join(",") : String(value)]]
-    )
-  )
-
-/** Stands where something should that JSON has no form for. */
-const notJson = Symbol("notJson")
-
-/** The request with a body of JSON. Where the value has no such form, `askOf` refuses it. */
-export const withJson = (
-  request: HttpClientRequest.HttpClientRequest,
-  value: unknown
-): HttpClientRequest.HttpClientRequest =>
-  HttpClientRequest.setBody(
-    request,
-    Either.getOrElse(
-      Either.try(() => HttpBody.unsafeJson(value)),
-      () => HttpBody.raw(notJson)
-    )
-  )
-
-/** Sends requests; one whose body could not be written is none. */
-export const askOf = ({ at, http }: Site): HttpConnection.HttpConnection["request"] => {
-  function ask<A, I>(
-    operation: string,
-    request: HttpClientRequest.HttpClientRequest,
-    options: HttpConnection.RequestOptions & { readonly schema: Schema.Schema<A, I> }
-  ): Effect.Effect<A, ConnectionError>
-  function ask(
-    operation: string,
-    request: HttpClientRequest.HttpClientRequest,
-    options?: HttpConnection.RequestOptions & { readonly schema?: undefined }
-  ): Effect.Effect<void, ConnectionError>
-  function ask<A, I>(
-    operation: string,
-    request: HttpClientRequest.HttpClientRequest,
-    options: HttpConnection.RequestOptions & { readonly schema?: Schema.Schema<A, I> | undefined } = {}
-  ): Effect.Effect<unknown, ConnectionError> {
-    const { schema, ...rest } = options
-    if (request.body._tag === "Raw" && request.body.body === notJson) {
-      return failure(
-        at,
-        "InvalidRequest",
-        operation,
-        "what was given has no form in JSON: it holds itself, or a bigint, or its toJSON throws"
-      )
-    }
-    return schema === undefined
-      ? http.request(operation, request, rest)
-      : http.request(operation, request, { ...rest, schema })
-  }
-  return ask
-}
 
 /** A page: what is in it, and where the next begins. */
 export interface Page<A> {
@@ -584,11 +451,11 @@ export const download = (
   )
 }
 
-/** A file to upload. */
+/** A file to upload: bytes, or a stream of them. */
 export interface Upload {
   readonly name: string
-  /** Bytes, or a stream of them, which is read once. */
   readonly content: Uint8Array | Stream.Stream<Uint8Array, unknown>
+  /** Its media type: `application/octet-stream`. */
   readonly type?: string | undefined
 }
 

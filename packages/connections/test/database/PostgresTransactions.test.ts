@@ -589,6 +589,49 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres interruption", "p
         })
     )
 
+    it.scoped("what a caller does to the columns of a result is seen by no other", () =>
+      Effect.gen(function* () {
+        const { sql } = yield* connect({ maxConnections: 1 })
+        for (let round = 0; round < 4; round++) {
+          const statement = sql<{ readonly a: string; readonly b: number }>`select ${"x"}::text as a, 1 as b`
+          assert.deepStrictEqual(yield* statement, [{ a: "x", b: 1 }])
+          const { fields } = (yield* statement.raw) as { readonly fields: Array<{ name: string; dataTypeID: number }> }
+          assert.deepStrictEqual(
+            fields.map(({ dataTypeID, name }) => [name, dataTypeID]),
+            [
+              ["a", 25],
+              ["b", 23]
+            ]
+          )
+          for (const field of fields) field.name = "other"
+          fields.reverse()
+        }
+      })
+    )
+
+    it.scoped("rows with other columns than were told when they were prepared, as behind a pooler, are an error", () =>
+      Effect.gen(function* () {
+        const { sql } = yield* connect({ maxConnections: 1 })
+        const read = sql<{ readonly a: number }>`select * from (select ${"1"}::text as a) as rows`
+        yield* read
+        yield* read
+        yield* read
+        const [row] = yield* sql<{
+          readonly name: string
+        }>`select name from pg_prepared_statements where statement like '%as rows%'`
+        const name = row?.name ?? ""
+        assert.match(name, /^underlay_\d+$/)
+        // A pooler that knows prepared statements prepares it anew on another of the server's sessions.
+        yield* sql.unsafe(`deallocate ${name}`)
+        yield* sql.unsafe(`prepare ${name}(text) as select $1 as a, 'new' as b`)
+        const error = asDatabaseError(yield* Effect.flip(read))
+        assert.strictEqual(error.reason, "Unknown")
+        assert.include(error.message, "prepare")
+        assert.isFalse(error.isRetryable)
+        assert.deepStrictEqual(yield* read, [{ a: "1" }])
+      })
+    )
+
     it.scoped("many statements at once, some interrupted at every step, lose no connection and mix no answers", () =>
       Effect.gen(function* () {
         const { sql, stats } = yield* connect({ maxConnections: 3, applicationName: "mixed" })

@@ -153,8 +153,7 @@ export const make = <S extends Session>(options: Options<S>) => {
           }),
           (error) => {
             if (!(error instanceof DatabaseError)) return error
-            // Ended by the server's own limit it is rolled back, and that is certain.
-            if (error.reason === "Timeout" && error.code !== "57014") return late(sql)
+            if (error.reason === "Timeout") return late(sql)
             if (sql === "COMMIT" && isUnsent(error.cause)) {
               return new DatabaseError(
                 new ConnectionError({

@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as Withheld from "@underlay/core/connection/Withheld"
 import * as Schema from "effect/Schema"
 
 /**
@@ -59,14 +60,7 @@ export const Outcome = Schema.Literal("not-sent", "rejected", "unknown")
  */
 export type Outcome = typeof Outcome.Type
 
-/**
- * A failure of the Redis client. `method` is the name of the command. Neither the message nor the cause holds a key, a
- * value or a password.
- *
- * @since 0.1.0
- * @category errors
- */
-export class RedisError extends Schema.TaggedError<RedisError>("@underlay/redis/RedisError")("RedisError", {
+const fields = {
   reason: Reason,
   outcome: Outcome,
   method: Schema.String,
@@ -74,7 +68,31 @@ export class RedisError extends Schema.TaggedError<RedisError>("@underlay/redis/
   /** The code of the server (`WRONGTYPE`, `OOM`, …) or of the operating system (`ECONNREFUSED`, …). */
   code: Schema.optionalWith(Schema.String, { exact: true }),
   cause: Schema.optionalWith(Schema.Defect, { exact: true })
-}) {
+}
+
+/**
+ * A failure of the Redis client. `method` is the name of the command. No key, value or password is in the message or
+ * printed with the cause, which is what the server or the driver said without its words: those quote what was asked, and
+ * scripts say what they like. `original` is the driver's error itself.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class RedisError extends Schema.TaggedError<RedisError>("@underlay/redis/RedisError")("RedisError", fields) {
+  // Decoding goes through here with the same arguments. Anywhere later is too late: the schema's class keeps what it is given.
+  // @effect-diagnostics-next-line overriddenSchemaConstructor:off
+  constructor(properties: Schema.Struct.Constructor<typeof fields>, options?: Schema.MakeOptions) {
+    super(
+      properties.cause === undefined ? properties : { ...properties, cause: Withheld.withhold(properties.cause) },
+      options
+    )
+  }
+
+  /** The driver's error, with its words and the command that it is about: to be looked at, and not to be logged. */
+  get original(): unknown {
+    return Withheld.originalOf(this.cause)
+  }
+
   override get message(): string {
     const code = this.code === undefined ? "" : ` [${this.code}]`
     const unknown = this.outcome === "unknown" ? " (it may have been done)" : ""
@@ -105,9 +123,9 @@ export class RedisError extends Schema.TaggedError<RedisError>("@underlay/redis/
     if (problem instanceof RedisError) return problem
     const message = problem instanceof Error ? problem.message : String(problem)
     const name = problem instanceof Error ? problem.name : ""
-    if (name === "ReplyError") return fromReply(method, message, sent)
+    if (name === "ReplyError") return fromReply(method, problem, message, sent)
     // the server says this and hangs up, before anything was asked
-    if (tooManyClients.test(message)) return fromReply(method, "ERR max number of clients reached", false)
+    if (tooManyClients.test(message)) return fromReply(method, problem, "ERR max number of clients reached", false)
     if (message === "Command timed out") {
       return new RedisError({
         reason: "Timeout",
@@ -136,19 +154,18 @@ export class RedisError extends Schema.TaggedError<RedisError>("@underlay/redis/
           ? "the server refuses connections"
           : "there is no connection to the server",
       ...(code === undefined ? {} : { code }),
-      cause: plain(name === "" ? "Error" : name, message)
+      ...(problem === undefined ? {} : { cause: problem })
     })
   }
 
   /** @internal */
   static fromDatabase(method: string, problem: unknown): RedisError {
-    const message = problem instanceof Error ? problem.message : String(problem)
     return new RedisError({
       reason: "Rejected",
       outcome: "not-sent",
       method,
       description: "the server does not let this user have this database: check its number",
-      cause: plain("ReplyError", message)
+      ...(problem === undefined ? {} : { cause: problem })
     })
   }
 }
@@ -188,7 +205,19 @@ const descriptions: Readonly<Partial<Record<Reason, string>>> = {
 
 const replyCode = (message: string): string | undefined => /^([A-Z]{2,})(?:\s|$)/.exec(message)?.[1]
 
-const fromReply = (method: string, message: string, sent = true): RedisError => {
+/** What servers say often and without a code of its own. */
+const sayings: ReadonlyArray<readonly [RegExp, string]> = [
+  [/@user_script|\buser_script:|^ERR Error (?:compiling|running) script/, "a script failed"],
+  [/^ERR unknown (?:sub)?command/i, "the server does not know this command: it may be too old, or call it otherwise"],
+  [/^ERR wrong number of arguments/i, "the command wants another number of arguments"],
+  [/^ERR syntax error/i, "the server does not understand the arguments of the command"],
+  [/^ERR (?:hash )?value is not (?:an integer|a valid float)/i, "the value is no number, or out of range"],
+  [/cluster support disabled/i, "the server is no Cluster: give its host and port, and no nodes"]
+]
+
+const saying = (message: string): string | undefined => sayings.find(([known]) => known.test(message))?.[1]
+
+const fromReply = (method: string, problem: unknown, message: string, sent: boolean): RedisError => {
   const code = replyCode(message)
   // these come without a code of their own
   const reason: Reason = tooManyClients.test(message)
@@ -202,20 +231,13 @@ const fromReply = (method: string, message: string, sent = true): RedisError => 
     reason,
     outcome: sent ? (halfWay ? "unknown" : "rejected") : "not-sent",
     method,
-    description: descriptions[reason] ?? "the server refused the command",
+    description: descriptions[reason] ?? saying(message) ?? "the server refused the command",
     ...(code === undefined ? {} : { code }),
-    cause: plain("ReplyError", message)
+    cause: problem
   })
 }
 
 const codeOf = (problem: unknown): string | undefined => {
   if (typeof problem !== "object" || problem === null || !("code" in problem)) return undefined
   return typeof problem.code === "string" ? problem.code : undefined
-}
-
-/** The driver hangs a command's arguments on its errors: what goes on is the text alone, without what it quotes. */
-const plain = (name: string, message: string): Error => {
-  const error = new Error(message.replace(/,? with args beginning with:.*$/s, "").replace(/'[^']*'/g, "'…'"))
-  error.name = name
-  return error
 }

@@ -323,7 +323,8 @@ for (const [version, driver] of drivers) {
           const error = yield* failureOf(open({ nodes: [{ host, port }] }))
           assert.instanceOf(error, RedisError.RedisError)
           assert.deepStrictEqual([error.reason, error.outcome], ["Rejected", "not-sent"])
-          assert.include(String(error.cause), "cluster support disabled")
+          assert.include(error.description, "no Cluster")
+          assert.include(String(error.original), "cluster support disabled")
         })
       )
     }

@@ -355,26 +355,19 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
     filter === undefined ||
     VectorStore.Filter.matches(filter, ChromaRecord.read(objectOf(rows.metadatas[index])).metadata)
 
-  const deleted = (
-    collection: Collection,
-    ids: ReadonlyArray<string>,
-    where: string | undefined
-  ): Effect.Effect<number, Remote.Fail> =>
+  const deleted = (collection: Collection, ids: ReadonlyArray<string>): Effect.Effect<number, Remote.Fail> =>
     Effect.as(
       Effect.forEach(
         Remote.pagesOf(ids, idsAtOnce / 2),
-        (page) =>
-          ask(
-            "delete",
-            collection,
-            "delete",
-            `{"ids":${JSON.stringify(page)}${where === undefined ? "" : `,"where":${where}`}}`,
-            { idempotent: where === undefined }
-          ),
+        (page) => ask("delete", collection, "delete", `{"ids":${JSON.stringify(page)}}`),
         { discard: true }
       ),
       ids.length
     )
+
+  /** Deletes what passes; everything, if there is no filter. */
+  const emptied = (collection: Collection, where: string | undefined) =>
+    ask("delete", collection, "delete", `{"where":${where ?? ChromaFilter.everything}}`, { idempotent: false })
 
   // ---- writing -------------------------------------------------------------------------------------------------------
 
@@ -515,24 +508,24 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
 
   /**
    * What has these ids is read and measured here, page by page: of what is read no more than the nearest is kept. What does
-   * not pass when it is read is left out: it may have changed since its id was given.
+   * not pass when it is read is left out: it may have changed since its id was given. That is seen here, too, for ids and a
+   * filter together take the server seconds for a page.
    */
   const searchHere = (
     collection: Collection,
     query: VectorStore.Query,
     limit: number,
-    compiled: { readonly where: string | undefined } | undefined,
     ids: ReadonlyArray<string>
   ): Effect.Effect<ReadonlyArray<VectorStore.Match>, Remote.Fail> => {
     const { dimensions, metric } = collection
     const vector = query.vector.map(Math.fround)
     const none: ReadonlyArray<VectorStore.Match> = []
     return Effect.reduce(Remote.pagesOf(ids, measuredAtOnce(dimensions)), none, (best, page) =>
-      Effect.flatMap(get("query", collection, { ids: page, where: compiled?.where }, whole), (rows) =>
+      Effect.flatMap(get("query", collection, { ids: page }, whole), (rows) =>
         Effect.map(recordsOf("query", collection, rows), (records) => {
           const matches: Array<VectorStore.Match> = [...best]
           for (const [index, { vector: own, ...record }] of records.entries()) {
-            if (compiled === undefined && !passes(query.filter, rows, index)) continue
+            if (!passes(query.filter, rows, index)) continue
             const distance = VectorStore.distanceOf(metric, own, vector)
             const score = VectorStore.scoreOf(metric, distance)
             matches.push({
@@ -573,7 +566,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
       ({ ids }): Effect.Effect<ReadonlyArray<VectorStore.Match>, Remote.Fail> => {
         if (ids.length > most) return beyond
         const found = new Set(given.map(({ id }) => id))
-        if (ids.some((id) => !found.has(id))) return searchHere(collection, query, limit, { where }, ids)
+        if (ids.some((id) => !found.has(id))) return searchHere(collection, query, limit, ids)
         const there = new Set(ids)
         return Effect.succeed(given.filter(({ id }) => there.has(id)))
       }
@@ -701,7 +694,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
               ? Effect.flatMap(idsOf("query", collection, query.filter), (ids) =>
                   ids.length > mostMeasured
                     ? tooMany(collection, "this filter has to be applied here")
-                    : searchHere(collection, query, limit, undefined, ids)
+                    : searchHere(collection, query, limit, ids)
                 )
               : Remote.nearest<Remote.Fail, never>(limit, search(collection, query, compiled.where), (given) =>
                   completed(collection, query, limit, compiled.where, given)
@@ -723,8 +716,7 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
                 const asked = new Set(page)
                 return deleted(
                   collection,
-                  rows.ids.filter((id) => asked.has(id)),
-                  undefined
+                  rows.ids.filter((id) => asked.has(id))
                 )
               })
             ),
@@ -735,21 +727,19 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
     deleteWhere: (name, filter) =>
       withCollection("deleteWhere", name, (collection) =>
         Effect.flatMap(VectorStore.checkDeleteFilter("deleteWhere", name, filter), () =>
-          Effect.flatMap(idsOf("deleteWhere", collection, filter), (ids) =>
-            // what has changed meanwhile, so that it does not pass any more, stays
-            deleted(collection, ids, ChromaFilter.compile(filter)?.where)
-          )
+          Effect.flatMap(idsOf("deleteWhere", collection, filter), (ids) => {
+            const compiled = ChromaFilter.compile(filter)
+            // by the filter alone, so that what has changed meanwhile and does not pass any more stays
+            return ids.length === 0 || compiled === undefined
+              ? deleted(collection, ids)
+              : Effect.as(emptied(collection, compiled.where), ids.length)
+          })
         )
       ),
     deleteAll: (name) =>
       withCollection("deleteAll", name, (collection) =>
         Effect.flatMap(counted("deleteAll", collection), (count) =>
-          count === 0
-            ? Effect.succeed(0)
-            : Effect.as(
-                ask("delete", collection, "delete", `{"where":${ChromaFilter.everything}}`, { idempotent: false }),
-                count
-              )
+          count === 0 ? Effect.succeed(0) : Effect.as(emptied(collection, undefined), count)
         )
       ),
     count: (name, filter) =>
@@ -768,17 +758,16 @@ const makeStore = (http: HttpConnection.HttpConnection, settings: ChromaSettings
           const size = yield* VectorStore.checkPageSize(name, options?.pageSize)
           yield* VectorStore.checkFilter("scroll", name, options?.filter)
           const filter = options?.filter
-          const compiled = filter === undefined ? { where: undefined } : ChromaFilter.compile(filter)
           // The collection as it was then: one that is made anew under the name has other records.
           return yield* withCollection("scroll", name, (collection) =>
             Effect.map(idsOf("scroll", collection, filter), (ids) =>
               Stream.mapConcatChunkEffect(
                 Stream.fromIterable(Remote.pagesOf([...ids].sort(VectorStore.compareIds), size)),
                 (page) =>
-                  get("scroll", collection, { ids: page, where: compiled?.where }, whole).pipe(
+                  get("scroll", collection, { ids: page }, whole).pipe(
                     Effect.flatMap((rows) =>
                       Effect.map(recordsOf("scroll", collection, rows), (records) =>
-                        compiled === undefined ? records.filter((_, index) => passes(filter, rows, index)) : records
+                        records.filter((_, index) => passes(filter, rows, index))
                       )
                     ),
                     Effect.map((records) =>

@@ -470,56 +470,80 @@ describe.skipIf(Need.missing("chroma"))(Need.title("Chroma as a connection", "ch
           60_000
         )
 
-        it.scoped("what goes, or does not pass any more, between two requests of a query is not in its answer", () =>
-          Effect.gen(function* () {
-            const { url: there } = yield* TheServer
-            const { store: other } = yield* connect()
-            /** Done once, before the first request of a query that is so. */
-            let first: { readonly is: (path: string, body: string) => boolean; readonly done: Effect.Effect<unknown> }
-            const nothing = { is: () => false, done: Effect.void }
-            first = nothing
-            const { url } = yield* answering(async (path, body) => {
-              if (first.is(path, body)) {
-                const { done } = first
-                first = nothing
-                await Effect.runPromise(done)
-              }
-              const answer = await fetch(`${there}${path}`, {
-                method: body === "" ? "GET" : "POST",
-                ...(body === "" ? {} : { headers: { "content-type": "application/json" }, body })
+        it.scoped(
+          "what goes, or does not pass any more, between two requests is not in the answer, and not deleted",
+          () =>
+            Effect.gen(function* () {
+              const { url: there } = yield* TheServer
+              const { store: other } = yield* connect()
+              const bodies: Array<string> = []
+              /** Done once, before the first request that is so. */
+              let first: { readonly is: (path: string, body: string) => boolean; readonly done: Effect.Effect<unknown> }
+              const nothing = { is: () => false, done: Effect.void }
+              first = nothing
+              const { url } = yield* answering(async (path, body) => {
+                if (first.is(path, body)) {
+                  const { done } = first
+                  first = nothing
+                  await Effect.runPromise(done)
+                }
+                bodies.push(body)
+                const answer = await fetch(`${there}${path}`, {
+                  method: body === "" ? "GET" : "POST",
+                  ...(body === "" ? {} : { headers: { "content-type": "application/json" }, body })
+                })
+                return [answer.status, await answer.json()]
               })
-              return [answer.status, await answer.json()]
+              const { store } = yield* Chroma.make({ url, plane: "internal" })
+              const name = yield* collection(other)
+              const fill = other.upsert(
+                name,
+                [1, 2, 3, 4].map((n) => ({ id: `n${n}`, vector: [n, 0], metadata: { n } }))
+              )
+              const changes = Effect.zipRight(
+                other.upsert(name, [{ id: "n2", vector: [2, 0], metadata: { n: 7 } }]),
+                other.delete(name, ["n3"])
+              ).pipe(Effect.orDie)
+              const found = (filter?: VectorStore.Filter.Filter) =>
+                Effect.map(store.query(name, { vector: [0, 0], ...(filter === undefined ? {} : { filter }) }), ids)
+
+              // by a filter that is applied here: the ids first, then what they are
+              const wide = Filter.or(...Array.from({ length: 300 }, (_, n) => Filter.eq(`k${n}`, n)), Filter.lt("n", 5))
+              yield* fill
+              first = { is: (_, body) => body.includes('"embeddings"'), done: changes }
+              assert.deepStrictEqual(yield* found(wide), ["n1", "n4"])
+
+              // by one of the server: the index first, then what passes
+              yield* fill
+              first = { is: (path) => path.endsWith("/get"), done: changes }
+              assert.deepStrictEqual(yield* found(Filter.lt("n", 5)), ["n1", "n4"])
+
+              // by none: the index first, then how many there are
+              yield* fill
+              first = { is: (path) => path.endsWith("/count"), done: changes }
+              assert.deepStrictEqual(yield* found(), ["n1", "n2", "n4"])
+              assert.strictEqual(first, nothing)
+
+              // pages and deletes by either: the ids first
+              for (const filter of [wide, Filter.lt("n", 5)]) {
+                yield* fill
+                first = { is: (_, body) => body.includes('"embeddings"'), done: changes }
+                assert.deepStrictEqual(ids([...(yield* Stream.runCollect(store.scroll(name, { filter })))]), [
+                  "n1",
+                  "n4"
+                ])
+              }
+              yield* fill
+              first = { is: (path) => path.endsWith("/delete"), done: changes }
+              assert.strictEqual(yield* store.deleteWhere(name, Filter.lt("n", 4)), 3)
+              assert.deepStrictEqual(ids(yield* other.get(name, ["n1", "n2", "n3", "n4"])), ["n2", "n4"])
+              assert.strictEqual(first, nothing)
+              // both in one request take the server seconds for a thousand ids
+              assert.deepStrictEqual(
+                bodies.filter((body) => body.includes('"ids":') && body.includes('"where":')),
+                []
+              )
             })
-            const { store } = yield* Chroma.make({ url, plane: "internal" })
-            const name = yield* collection(other)
-            const fill = other.upsert(
-              name,
-              [1, 2, 3, 4].map((n) => ({ id: `n${n}`, vector: [n, 0], metadata: { n } }))
-            )
-            const changes = Effect.zipRight(
-              other.upsert(name, [{ id: "n2", vector: [2, 0], metadata: { n: 7 } }]),
-              other.delete(name, ["n3"])
-            ).pipe(Effect.orDie)
-            const found = (filter?: VectorStore.Filter.Filter) =>
-              Effect.map(store.query(name, { vector: [0, 0], ...(filter === undefined ? {} : { filter }) }), ids)
-
-            // by a filter that is applied here: the ids first, then what they are
-            const wide = Filter.or(...Array.from({ length: 300 }, (_, n) => Filter.eq(`k${n}`, n)), Filter.lt("n", 5))
-            yield* fill
-            first = { is: (_, body) => body.includes('"embeddings"'), done: changes }
-            assert.deepStrictEqual(yield* found(wide), ["n1", "n4"])
-
-            // by one of the server: the index first, then what passes
-            yield* fill
-            first = { is: (path) => path.endsWith("/get"), done: changes }
-            assert.deepStrictEqual(yield* found(Filter.lt("n", 5)), ["n1", "n4"])
-
-            // by none: the index first, then how many there are
-            yield* fill
-            first = { is: (path) => path.endsWith("/count"), done: changes }
-            assert.deepStrictEqual(yield* found(), ["n1", "n2", "n4"])
-            assert.strictEqual(first, nothing)
-          })
         )
 
         it.scoped("filters that the server breaks on are applied here", () =>

@@ -470,6 +470,15 @@ export const make = (options: MongoWireServerOptions = {}): Effect.Effect<MongoW
         throw new CommandError(40573, "Location40573", "The $changeStream stage is only supported on replica sets")
       }
       const stage = doc(pipeline[0]?.["$changeStream"])
+      // As `DocumentSourceChangeStream::assertIsLegalSpecification` has it.
+      const internal = ["admin", "config", "local"].includes(database)
+      if (internal && !(database === "admin" && stage["allChangesForCluster"] === true)) {
+        throw new CommandError(
+          73,
+          "InvalidNamespace",
+          `$changeStream may not be opened on the internal ${database} database`
+        )
+      }
       const token = stage["resumeAfter"] ?? stage["startAfter"]
       const time = stage["startAtOperationTime"]
       const from = token !== undefined ? seqOf(token) : time instanceof Bson.Timestamp ? time.getHighBits() - 1 : seq

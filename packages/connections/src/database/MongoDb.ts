@@ -144,7 +144,8 @@ export const Settings = Schema.Struct({
 export interface Database {
   /**
    * What the server can: transactions by the topology that it told when it was connected to; change streams by trying one,
-   * once, for an engine other than MongoDB may call itself a replica set and have none.
+   * once, for an engine other than MongoDB may call itself a replica set and have none. The databases `admin`, `config`
+   * and `local` have none anywhere.
    */
   readonly capabilities: Effect.Effect<
     { readonly transactions: boolean; readonly changeStreams: boolean },
@@ -406,9 +407,13 @@ export const make = Effect.fnUntraced(function* (
 
   const watchAllOperation = operationOf(core, "watch", false)
   const commandOperation = operationOf(core, "runCommand", true)
+  const capabilitiesOperation = operationOf(core, "capabilities", false)
   const api: Database = {
     capabilities: Effect.flatMap(lifecycle.client, (client) =>
-      Effect.map(supported(core, client), (changeStreams) => ({ ...client.capabilities, changeStreams }))
+      Effect.map(supported(core, capabilitiesOperation, client), (changeStreams) => ({
+        ...client.capabilities,
+        changeStreams
+      }))
     ),
     collection,
     transaction: (effect, options) => runTransaction(core, effect, options),

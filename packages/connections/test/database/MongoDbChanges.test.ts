@@ -1,4 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
+import { Recording } from "@underlay/core/testing"
 import * as FaultProxy from "@underlay/servers/FaultProxy"
 import { Chunk, Effect, Exit, Fiber, Option, Queue, Ref, Schedule, Scope, Stream } from "effect"
 import * as MongoDb from "../../src/database/MongoDb.ts"
@@ -229,6 +230,35 @@ describe("MongoDb change streams, on the double", () => {
         assert.strictEqual(Option.getOrThrow((yield* second.take).document).name, "ann")
         assert.strictEqual(Option.getOrThrow((yield* second.take).document).name, "cid")
         assert.strictEqual(yield* lenient.skipped, 1)
+      })
+    )
+
+    it.scoped("the databases of the server itself have none, and to ask is no failure", () =>
+      Effect.gen(function* () {
+        for (const plane of ["internal", "external"] as const) {
+          for (const [database, changeStreams] of [
+            ["shop", true],
+            ["admin", false],
+            ["config", false],
+            ["local", false]
+          ] as const) {
+            const db = yield* connect({ database, plane })
+            const recording = yield* Recording.make
+            for (let time = 0; time < 2; time++) {
+              assert.deepStrictEqual(yield* recording.within(db.capabilities), { transactions: true, changeStreams })
+            }
+            const spans = yield* recording.spans
+            // What is known is not asked again.
+            assert.deepStrictEqual(
+              spans.map(({ name, status }) => [name, status._tag === "Ended" && Exit.isSuccess(status.exit)]),
+              plane === "internal" ? [] : [[`capabilities ${database}`, true]]
+            )
+            if (!changeStreams) {
+              const refused = yield* Effect.flip(Stream.runDrain(db.watchAll()))
+              assert.strictEqual(reasonOf(refused), "InvalidRequest")
+            }
+          }
+        }
       })
     )
   })

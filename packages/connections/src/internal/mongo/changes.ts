@@ -9,7 +9,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import type * as Mongo from "mongodb"
 import { Abort } from "./abort.ts"
-import { type Client, type Core, cursorGrace, type Decode, type Operation } from "./core.ts"
+import { type Client, type Core, callOptions, cursorGrace, type Decode, type Operation } from "./core.ts"
 import { codeOf, hasLabel } from "./errors.ts"
 import type { ChangeEvent, DocumentInvalid, ResumeToken, WatchOptions } from "./model.ts"
 import { ChangeStreamHistoryLost } from "./model.ts"
@@ -70,46 +70,60 @@ export const watch = <A>(
   )
 
 /**
- * Whether the server has change streams, asked once: other engines call themselves a replica set and have none. Who may not
- * open one still has a server that could.
+ * Whether the database has change streams, asked once: other engines call themselves a replica set and have none, and
+ * nobody has them of `admin`, `config` and `local`. Who may not open one still has a database that could.
  */
-export const supported = (core: Core, client: Client): Effect.Effect<boolean, ConnectionError> =>
+export const supported = (core: Core, operation: Operation, client: Client): Effect.Effect<boolean, ConnectionError> =>
   Effect.suspend(() => {
     const { answers, capabilities } = client
     if (!capabilities.changeStreams) return Effect.succeed(false)
     if (answers.changeStreams !== undefined) return Effect.succeed(answers.changeStreams)
-    const asked = attempt(
-      { kind: core.kind, name: core.name, method: "capabilities" },
-      core.timeout,
-      false,
-      async (signal) => {
-        const given: Mongo.ChangeStreamOptions & Mongo.Abortable = { maxAwaitTimeMS: 1, signal }
-        const stream = client.db.watch([], given)
-        try {
-          await stream.tryNext()
-        } finally {
-          await stream.close()
-        }
-      },
-      { calls: client.calls }
+    return core.lifecycle.call(
+      operation.at.method,
+      (client) =>
+        Effect.matchEffect(tried(core, operation, client), {
+          // "No" is an answer as well.
+          onFailure: (error) => {
+            const code = codeOf(error.cause)
+            return error.reason === "Unsupported" || code === unknownStage || code === internalDatabase
+              ? keep(client, false)
+              : error.reason === "PermissionDenied"
+                ? keep(client, true)
+                : Effect.fail(error)
+          },
+          onSuccess: () => keep(client, true)
+        }),
+      callOptions(core, operation, core.timeout, false)
     )
-    const keep = (found: boolean) =>
-      Effect.sync(() => {
-        answers.changeStreams = found
-        return found
-      })
-    return Effect.matchEffect(asked, {
-      onFailure: (error) =>
-        error.reason === "Unsupported" || codeOf(error.cause) === unknownStage
-          ? keep(false)
-          : error.reason === "PermissionDenied"
-            ? keep(true)
-            : Effect.fail(error),
-      onSuccess: () => keep(true)
-    })
   })
 
+const keep = (client: Client, found: boolean): Effect.Effect<boolean> =>
+  Effect.sync(() => {
+    client.answers.changeStreams = found
+    return found
+  })
+
+const tried = (core: Core, operation: Operation, client: Client): Effect.Effect<void, ConnectionError> =>
+  attempt(
+    operation.at,
+    core.timeout,
+    false,
+    async (signal) => {
+      const given: Mongo.ChangeStreamOptions & Mongo.Abortable = { maxAwaitTimeMS: 1, signal }
+      const stream = client.db.watch([], given)
+      try {
+        await stream.tryNext()
+      } finally {
+        await stream.close()
+      }
+    },
+    { calls: client.calls }
+  )
+
 const unknownStage = 40_324
+
+// InvalidNamespace: "may not be opened on the internal admin database".
+const internalDatabase = 73
 
 /** A change stream of the driver that is being read. */
 interface Held {

@@ -86,7 +86,7 @@ export const limitOf = (core: Core, timeout: Duration.DurationInput | undefined)
 /** The server's own limit, a little before ours, so that its answer comes and the socket is kept. */
 export const maxTimeMS = (limit: number): number => Math.max(1, Math.ceil(limit - Math.min(250, limit / 10)))
 
-const callOptions = (core: Core, operation: Operation, limit: number, inTransaction: boolean) => ({
+export const callOptions = (core: Core, operation: Operation, limit: number, inTransaction: boolean) => ({
   // Within a transaction nothing is sent again: the whole of it is.
   idempotent: !operation.write && !inTransaction,
   attributes: operation.attributes,

@@ -11,7 +11,7 @@ import {
   Toolkit
 } from "@effect/ai"
 import { assert, describe, it } from "@effect/vitest"
-import { ChatMessage, Embeddings } from "@underlay/core"
+import { ChatMessage, Embeddings, Withheld } from "@underlay/core"
 import * as Recording from "@underlay/core/testing/Recording"
 import { Llm, LlmError, type LlmRequest, type LlmResponse, LlmTest } from "@underlay/llm"
 import * as LlmLanguageModel from "@underlay/llm/LlmLanguageModel"
@@ -818,7 +818,7 @@ describe("generateObject, the odd cases", () => {
       assert.deepStrictEqual([cause?.reason, cause?.isRetryable], ["InvalidRequest", false])
       assert.include(cause?.message, "encode it as one of JSON's")
       assert.include(cause?.message, 'no words for, at ["at"]:')
-      assert.include(String(cause?.original), 'at path: ["at"]')
+      assert.include(String(Withheld.originalOf(cause?.cause)), 'at path: ["at"]')
       assert.deepStrictEqual(yield* requests, [])
     }).pipe(Effect.provide(scripted("not asked")))
   )

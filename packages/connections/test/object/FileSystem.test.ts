@@ -1,12 +1,15 @@
 import * as ChildProcess from "node:child_process"
+import { createHash } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { assert, describe, it, layer } from "@effect/vitest"
 import { ObjectStore } from "@underlay/core"
 import { ConnectionSuite, ObjectStoreSuite, Recording, Suite } from "@underlay/core/testing"
-import { Cause, Chunk, Clock, Effect, Fiber, Layer, Schedule, Stream } from "effect"
+import { Cause, Chunk, Clock, Effect, Fiber, Layer, Option, Schedule, Stream, TestClock, TestServices } from "effect"
 import * as fc from "fast-check"
+import { failed } from "../../src/internal/object/fileStore.ts"
+import * as List from "../../src/internal/object/list.ts"
 import * as Lock from "../../src/internal/object/lock.ts"
 import * as Paths from "../../src/internal/object/paths.ts"
 import * as Processes from "../../src/internal/object/processes.ts"
@@ -124,6 +127,37 @@ describe("FileSystem", () => {
     60_000
   )
 
+  it.scopedLive("a folder of more names than are kept at once is listed in order, each name once", () =>
+    Effect.gen(function* () {
+      const root = yield* folder
+      const names = Array.from({ length: 20_500 }, (_, i) => String(i))
+      for (const name of names) Fs.writeFileSync(Path.join(root, `o_${name}`), "")
+      const found = yield* Effect.promise(async () => {
+        const keys: Array<string> = []
+        for await (const one of List.walk({ root, prefix: "", after: undefined, folders: false })) keys.push(one.bytes)
+        return keys
+      })
+      assert.deepStrictEqual(found, names.sort())
+    })
+  )
+
+  it("each code of the system has its reason", () => {
+    for (const [code, reason] of [
+      ["EACCES", "PermissionDenied"],
+      ["EPERM", "PermissionDenied"],
+      ["EROFS", "PermissionDenied"],
+      ["ENOSPC", "Unavailable"],
+      ["EDQUOT", "Unavailable"],
+      ["EMFILE", "Unavailable"],
+      ["ENFILE", "Unavailable"],
+      ["EFBIG", "TooLarge"],
+      ["EIO", "Unavailable"]
+    ]) {
+      const error = failed("put", "a", Object.assign(new Error("no"), { code }))
+      assert.deepStrictEqual([error.reason, error.code], [reason, code])
+    }
+  })
+
   it.scopedLive("nothing is outside of the folder, and nothing half written is left in it", () =>
     Effect.gen(function* () {
       const { directory, store } = yield* connect()
@@ -159,6 +193,12 @@ describe("FileSystem", () => {
       Fs.writeFileSync(Path.join(temporary, `${host}.${process.pid}.x`), "x")
       Fs.writeFileSync(Path.join(temporary, `elsewhere.1.x`), "x")
       Fs.writeFileSync(Path.join(temporary, `${container}.${gone}.x`), "x")
+      // Of others it is known when it is older than a day.
+      const hours = (name: string, n: number) =>
+        Fs.utimesSync(Path.join(temporary, name), Date.now() / 1_000 - n * 3_600, Date.now() / 1_000 - n * 3_600)
+      Fs.writeFileSync(Path.join(temporary, `elsewhere.2.x`), "x")
+      hours("elsewhere.1.x", 23)
+      hours("elsewhere.2.x", 25)
       yield* connect({ directory })
       assert.deepStrictEqual(
         Fs.readdirSync(temporary).sort(),
@@ -218,11 +258,40 @@ describe("FileSystem", () => {
       assert.isFalse(yield* Effect.promise(() => Lock.tryAcquire(path)))
       yield* Effect.promise(() => Lock.release(path))
       assert.isTrue(Fs.existsSync(path))
-      old()
+      const aged = (seconds: number) =>
+        Fs.utimesSync(path, new Date(Date.now() - seconds * 1_000), new Date(Date.now() - seconds * 1_000))
+      aged(25)
+      assert.isFalse(yield* Effect.promise(() => Lock.tryAcquire(path)))
+      aged(31)
       assert.isTrue(yield* Effect.promise(() => Lock.tryAcquire(path)))
       yield* Effect.promise(() => Lock.release(path))
       assert.isFalse(Fs.existsSync(path))
     })
+  )
+
+  it.scoped(
+    "who waits for a lock for longer than ten seconds fails with Timeout, and writes when it is given back",
+    () =>
+      Effect.gen(function* () {
+        const { directory, store } = yield* connect()
+        const path = Path.join(directory, "locks", createHash("sha256").update("a").digest("hex"))
+        assert.isTrue(yield* Effect.promise(() => Lock.tryAcquire(path)))
+        for (const write of [Effect.asVoid(store.put("a", "x")), store.delete("a")]) {
+          const writing = yield* Effect.fork(Effect.exit(write))
+          const poll = TestServices.provideLive(Effect.sleep("2 millis"))
+          let waited = 0
+          while (Option.isNone(yield* Fiber.poll(writing))) {
+            yield* TestClock.adjust("100 millis")
+            waited += 100
+            yield* poll
+          }
+          const error = yield* Effect.flip(Effect.flatten(Fiber.join(writing)))
+          assert.deepStrictEqual([error.reason, error.code], ["Timeout", "locked"])
+          assert.isAtLeast(waited, 10_000)
+        }
+        yield* Effect.promise(() => Lock.release(path))
+        yield* store.put("a", "x")
+      })
   )
 
   it.scopedLive("who held the lock for too long does not replace what another may have written", () =>

@@ -68,7 +68,7 @@ const bare = (cause: unknown): unknown => {
 }
 
 /** What of Node went wrong, for a method. */
-const failed = (method: string, key: string | undefined, cause: unknown): StoreError => {
+export const failed = (method: string, key: string | undefined, cause: unknown): StoreError => {
   const code = codeOf(cause)
   const [reason, description] = reasons[code] ?? [
     "Unavailable",

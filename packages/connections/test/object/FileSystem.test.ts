@@ -151,6 +151,7 @@ describe("FileSystem", () => {
       ["EMFILE", "Unavailable"],
       ["ENFILE", "Unavailable"],
       ["EFBIG", "TooLarge"],
+      ["ENAMETOOLONG", "InvalidKey"],
       ["EIO", "Unavailable"]
     ]) {
       const error = failed("put", "a", Object.assign(new Error("no"), { code }))

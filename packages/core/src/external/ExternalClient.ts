@@ -22,6 +22,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
+import { originalOf, withheld } from "../internal/connection/withheld.ts"
 import * as callMetrics from "../internal/external/callMetrics.ts"
 import * as CurrentCall from "../internal/external/currentCall.ts"
 import { shownError, shownExit } from "../internal/external/shownExit.ts"
@@ -36,23 +37,37 @@ import type * as ErrorClass from "../resilience/ErrorClass.ts"
 import * as Fallback from "../resilience/Fallback.ts"
 import * as Policy from "../resilience/Policy.ts"
 
+const invalidFields = {
+  service: Schema.String,
+  operation: Schema.String,
+  /** Whether it did not fit the schema, or the transformation threw. */
+  stage: Schema.Literal("schema", "transform"),
+  issues: Schema.Array(Schema.Struct({ path: Schema.String, expected: Schema.String })),
+  cause: Schema.optional(Schema.Defect)
+}
+
 /**
- * The service answered, but not with what was expected. The message names places and expectations, never values.
+ * The service answered, but not with what was expected. The message names places and expectations, never values. `cause`
+ * is what the transformation threw, without its words, which may quote the answer; `original` is that error itself.
  *
  * @since 0.1.0
  * @category errors
  */
 export class ResponseInvalid extends Schema.TaggedError<ResponseInvalid>("@underlay/core/ResponseInvalid")(
   "ResponseInvalid",
-  {
-    service: Schema.String,
-    operation: Schema.String,
-    /** Whether it did not fit the schema, or the transformation threw. */
-    stage: Schema.Literal("schema", "transform"),
-    issues: Schema.Array(Schema.Struct({ path: Schema.String, expected: Schema.String })),
-    cause: Schema.optional(Schema.Defect)
-  }
+  invalidFields
 ) {
+  // Decoding goes through here with the same arguments. Anywhere later is too late: the schema's class keeps what it is given.
+  // @effect-diagnostics-next-line overriddenSchemaConstructor:off
+  constructor(properties: Schema.Struct.Constructor<typeof invalidFields>, options?: Schema.MakeOptions) {
+    super(properties.cause === undefined ? properties : { ...properties, cause: withheld(properties.cause) }, options)
+  }
+
+  /** What the transformation threw, with its words: to be looked at, and not to be logged. */
+  get original(): unknown {
+    return originalOf(this.cause)
+  }
+
   override get message(): string {
     const shown = this.issues
       .slice(0, 5)

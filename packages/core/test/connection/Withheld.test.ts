@@ -1,11 +1,11 @@
 /** What drivers throw repeats rows and keys. It is reachable, and nothing that prints an error prints it. */
 import * as NodeAssert from "node:assert/strict"
 import * as Util from "node:util"
-import * as V8 from "node:v8"
 import { MessageChannel } from "node:worker_threads"
 import { HttpClientError, HttpClientRequest, HttpClientResponse } from "@effect/platform"
 import { assert, describe, expect, it } from "@effect/vitest"
-import { Cause, Data, Effect, Exit, HashMap, List, Logger, LogLevel, ParseResult, Schema } from "effect"
+import * as Shown from "@underlay/servers/Shown"
+import { Cause, Data, Effect, Exit, ParseResult, Schema } from "effect"
 import { ConnectionError } from "../../src/connection/Connection.ts"
 import * as ErrorClass from "../../src/resilience/ErrorClass.ts"
 
@@ -101,60 +101,13 @@ const errorOf = (cause: unknown) =>
     cause
   })
 
-/** All that is printed of an error, in all the ways that there are. */
-const printed = (error: ConnectionError): ReadonlyArray<string> => {
-  const cause = Cause.fail(error)
-  const options = {
-    message: ["it failed", error],
-    cause,
-    annotations: HashMap.make(["error", error]),
-    spans: List.empty<never>(),
-    logLevel: LogLevel.Error,
-    date: new Date(0)
-  }
-  const logged: Array<string> = []
-  const through = <Output>(logger: Logger.Logger<unknown, Output>) =>
-    Effect.runSync(
-      Effect.logError("it failed", error, cause).pipe(
-        Effect.annotateLogs("error", error),
-        Effect.provide(
-          Logger.replace(
-            Logger.defaultLogger,
-            Logger.map(logger, (line) => {
-              logged.push(typeof line === "string" ? line : Util.inspect(line, { depth: 20 }))
-            })
-          )
-        )
-      )
-    )
-  through(Logger.stringLogger)
-  through(Logger.logfmtLogger)
-  through(Logger.jsonLogger)
-  through(Logger.structuredLogger)
-  return [
-    String(error),
-    error.stack ?? "",
-    JSON.stringify(error),
-    Util.inspect(error, { depth: 20, showHidden: false }),
-    Util.inspect(Cause.fail(error), { depth: 20 }),
-    Util.inspect({ error }, { depth: 20 }),
-    Util.inspect([error, error.cause], { depth: 20, showHidden: true, customInspect: false }),
-    Util.format("%s %o %j", error, error.cause, error.cause),
-    String(error.cause),
-    Util.inspect(Reflect.get(Object(error.cause), "errors"), { depth: 20 }),
-    Cause.pretty(cause),
-    Cause.pretty(cause, { renderErrorCause: true }),
-    ...Cause.prettyErrors(cause).map((pretty) => Util.inspect(pretty, { depth: 20 })),
-    JSON.stringify(cause),
-    JSON.stringify(Exit.fail(error)),
-    JSON.stringify(Schema.encodeSync(ConnectionError)(error)),
-    JSON.stringify({ ...error, cause: { ...(error.cause as object) } }),
-    Util.inspect(options.annotations, { depth: 20 }),
-    Util.inspect(structuredClone([error, error.cause]), { depth: 20, showHidden: true }),
-    V8.serialize(error).toString("latin1"),
-    ...logged
-  ]
-}
+const printed = (error: ConnectionError): ReadonlyArray<string> => [
+  ...Shown.everyWay(error),
+  Util.inspect(Reflect.get(Object(error.cause), "errors"), { depth: 20 }),
+  Util.inspect([error, error.cause], { depth: 20, showHidden: true, customInspect: false }),
+  JSON.stringify(Schema.encodeSync(ConnectionError)(error)),
+  JSON.stringify({ ...error, cause: { ...(error.cause as object) } })
+]
 
 describe("ConnectionError.cause", () => {
   for (const [what, thrown] of Object.entries(drivers)) {

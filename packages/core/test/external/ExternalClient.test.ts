@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ExternalClient, Health, Policy, RetryPolicy } from "@underlay/core"
 import { Recording } from "@underlay/core/testing"
+import * as Shown from "@underlay/servers/Shown"
 import {
   Cause,
   Chunk,
@@ -234,11 +235,15 @@ describe("ExternalClient.call", () => {
       const thrown = yield* Effect.flip(
         client.call("today", Effect.succeed(1), {
           transform: () => {
-            throw new Error("bad")
+            throw new SyntaxError(`Unexpected token in "hunter2"`)
           }
         })
       )
-      assert.strictEqual(thrown._tag === "ResponseInvalid" ? thrown.stage : "", "transform")
+      if (thrown._tag !== "ResponseInvalid") return assert.fail(thrown._tag)
+      assert.strictEqual(thrown.stage, "transform")
+      for (const text of Shown.everyWay(thrown)) assert.notInclude(text, "hunter2")
+      assert.instanceOf(thrown.cause, SyntaxError)
+      assert.strictEqual(String(thrown.original), `SyntaxError: Unexpected token in "hunter2"`)
       // The service answered: that is no failure of its circuit, and it would answer the same again.
       assert.strictEqual(client.breaker === undefined ? -1 : (yield* client.breaker.snapshot).counters.failures, 0)
       assert.strictEqual((yield* recording.spans).length, 2)

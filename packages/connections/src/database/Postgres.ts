@@ -335,7 +335,7 @@ export const make = Effect.fnUntraced(function* (
       // A look at the health that has given up does not hold up the next.
       makePatience: Duration.min(Duration.times(durations.connect, 0.1), Duration.times(durations.health, 0.5)),
       isSilent: (session) => session.isSilent(),
-      check: (session) => look(session, Duration.toMillis(durations.health))
+      check: (session) => look(session, Duration.toMillis(Duration.min(durations.health, durations.connect)))
     })
   }
   const listener = sessionOptions(primary, false)

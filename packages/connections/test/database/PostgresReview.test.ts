@@ -108,6 +108,22 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres transactions that
       })
     )
 
+    it.scoped("what is longer than the server reads is refused, and costs no connection", () =>
+      Effect.gen(function* () {
+        const { sql } = yield* connect({ maxConnections: 1 })
+        const pid = sql`select pg_backend_pid() as pid`
+        const before = yield* pid
+        const part = "ü".repeat(2 ** 25)
+        const error = errorOf(
+          yield* Effect.flip(sql`select ${sql.csv(Array.from({ length: 17 }, () => sql`length(${part})`))}`)
+        )
+        assert.deepInclude(error, { reason: "InvalidRequest", sent: false })
+        assert.isFalse(error.isRetryable)
+        assert.deepStrictEqual(yield* sql`select length(${part}) as it`, [{ it: 2 ** 25 }])
+        assert.deepStrictEqual(yield* pid, before)
+      })
+    )
+
     it.scoped("an infinite limit of statements is none", () =>
       Effect.gen(function* () {
         const { sql } = yield* connect({ statementTimeout: Duration.infinity, cancelTimeout: Duration.infinity })

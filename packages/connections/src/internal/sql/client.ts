@@ -111,6 +111,19 @@ const fetchSize = 128
 
 const noParams: Params = []
 
+// Of a longer message (2^30 bytes with all that is round it) the server reads nothing: it ends the connection.
+const maxBytes = 1_000_000_000
+
+const isTooLarge = (sql: string, params: Params): boolean => {
+  let units = sql.length
+  for (const value of params) if (value !== null) units += value.length
+  // At most three bytes each.
+  if (units * 3 <= maxBytes) return false
+  let bytes = Buffer.byteLength(sql)
+  for (const value of params) if (value !== null) bytes += Buffer.byteLength(value)
+  return bytes > maxBytes
+}
+
 export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extras<S>, never, Reactivity.Reactivity> =>
   Effect.gen(function* () {
     // Each client has its own, so that a transaction on one database never catches the statements meant for another.
@@ -166,6 +179,13 @@ export const make = <S extends Session>(options: Options<S>): Effect.Effect<Extr
     ): Request | ConnectionError => {
       const values = encoded(params)
       if (values instanceof ConnectionError) return values
+      if (isTooLarge(sql, values)) {
+        return failure(
+          "InvalidRequest",
+          "execute",
+          "the statement and its parameters have more than 1 GB, which PostgreSQL does not take: do it in parts"
+        )
+      }
       const timeout = Context.get(fiber.getFiberRef(FiberRef.currentContext), StatementTimeout)
       if (timeout === undefined) return { sql, params: values, rows }
       return options.timeouts

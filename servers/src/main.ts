@@ -79,36 +79,45 @@ const show = (outcomes: ReadonlyArray<Outcome>): void => {
 const codeOf = (outcomes: ReadonlyArray<Outcome>): number =>
   outcomes.some(({ optional, problem }) => problem !== undefined && !optional) ? 1 : 0
 
-/** The background process: starts all of a tier at once, writes down how it went and stays until it is told to end. */
+/** Until this process is told to end. */
+const told = Effect.async<void>((resume) => {
+  // A timer keeps the process, which may have nothing else to do.
+  const timer = setInterval(() => {}, 60_000)
+  const end = () => {
+    clearInterval(timer)
+    resume(Effect.void)
+  }
+  process.once("SIGTERM", end)
+  process.once("SIGINT", end)
+})
+
+/**
+ * The background process: starts all of a tier at once, writes down how it went and stays until it is told to end, which
+ * it can be while they are being started, too.
+ */
 const background = (tier: "fast" | "full"): Effect.Effect<void> =>
-  Effect.scoped(
-    Effect.gen(function* () {
-      const started = performance.now()
-      const scope = yield* Effect.scope
-      const servers = yield* Effect.forEach(
-        Catalog.ofTier(tier),
-        (entry) => timedOutcome(entry, Effect.provideService(entry.start, Scope.Scope, scope)),
-        { concurrency: "unbounded" }
-      )
-      const state: State = { pid: process.pid, tier, tookMs: Math.round(performance.now() - started), servers }
-      yield* Effect.acquireRelease(
-        Effect.sync(() => {
-          Fs.writeFileSync(`${stateFile}.new`, JSON.stringify(state))
-          Fs.renameSync(`${stateFile}.new`, stateFile)
-        }),
-        () => Effect.sync(() => Fs.rmSync(stateFile, { force: true }))
-      )
-      yield* Effect.async<void>((resume) => {
-        // A timer keeps the process, which has nothing else to do.
-        const timer = setInterval(() => {}, 60_000)
-        const end = () => {
-          clearInterval(timer)
-          resume(Effect.void)
-        }
-        process.once("SIGTERM", end)
-        process.once("SIGINT", end)
+  Effect.raceFirst(
+    told,
+    Effect.scoped(
+      Effect.gen(function* () {
+        const started = performance.now()
+        const scope = yield* Effect.scope
+        const servers = yield* Effect.forEach(
+          Catalog.ofTier(tier),
+          (entry) => timedOutcome(entry, Effect.provideService(entry.start, Scope.Scope, scope)),
+          { concurrency: "unbounded" }
+        )
+        const state: State = { pid: process.pid, tier, tookMs: Math.round(performance.now() - started), servers }
+        yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            Fs.writeFileSync(`${stateFile}.new`, JSON.stringify(state))
+            Fs.renameSync(`${stateFile}.new`, stateFile)
+          }),
+          () => Effect.sync(() => Fs.rmSync(stateFile, { force: true }))
+        )
+        return yield* Effect.never
       })
-    })
+    )
   )
 
 const read = (): State | undefined => {
@@ -138,6 +147,17 @@ const up = (tier: "fast" | "full"): Effect.Effect<number, Catalog.Failure> =>
       { detached: true, stdio: ["ignore", log, log] }
     )
     child.unref()
+    // Who is stopped while he waits for them leaves none of them.
+    for (const [signal, code] of [
+      ["SIGHUP", 129],
+      ["SIGINT", 130],
+      ["SIGTERM", 143]
+    ] as const) {
+      process.once(signal, () => {
+        child.kill("SIGTERM")
+        process.exit(code)
+      })
+    }
     const state = yield* Machine.until(
       Effect.suspend(() =>
         child.exitCode === null && child.signalCode === null

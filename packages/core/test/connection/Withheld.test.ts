@@ -53,6 +53,7 @@ const drivers = {
     path: "/data/hush"
   }),
   "one inside another": new Error("hush", { cause: Object.assign(new Error("hush"), { row: ["hush"] }) }),
+  "one whose code is words": Object.assign(new Error("hush"), { code: "no hush" }),
   "several at once": new AggregateError([new Error("hush")], "hush"),
   "no Error": { message: "hush", rows: ["hush"] },
   "words that look like a stack": new Error("a row:\n    at hush"),
@@ -184,6 +185,17 @@ describe("ConnectionError.cause", () => {
       "at query"
     )
     assert.isFalse(symbol in Object(errorOf(new Error("hush")).cause))
+  })
+
+  it("one that failed in a span, which Effect hands on as a proxy, is posted as its schema writes it", () => {
+    const error = failedIn("query", errorOf(drivers["a duplicate key of pg"]))
+    assert.instanceOf(error, ConnectionError)
+    assert.throws(() => structuredClone(error))
+    const posted = structuredClone(Schema.encodeSync(ConnectionError)(error))
+    const received = Schema.decodeSync(ConnectionError)(posted)
+    assert.deepStrictEqual([received.message, received.reason], [error.message, error.reason])
+    assert.strictEqual(String(received.cause), String(error.cause))
+    for (const text of [JSON.stringify(posted), ...printed(received)]) assert.notInclude(text, "hush")
   })
 
   it("an error of platform is known as one, and what it means too", () => {

@@ -13,6 +13,8 @@ const prototypes = new WeakMap<object, object>()
 
 const said = "its words are not shown, for they may hold values: they are `original` of the error"
 
+const before = /^(?:\[[\w.:-]{1,64}\] )?its words/
+
 /** Errors with a tag whose words are those of others, of the data that did not fit, or of a request with its address. */
 const repeating: ReadonlySet<string> = new Set(["ParseError", "UnknownException", "RequestError", "ResponseError"])
 
@@ -38,15 +40,21 @@ const isTagged = (error: object): boolean => {
   return typeof tag === "string" && !repeating.has(tag) && typeof fieldOf(error, "message") === "string"
 }
 
+/** A code is one word: what else is called so may be anything. */
+const codeOf = (error: object): string | number | undefined => {
+  const code = fieldOf(error, "code")
+  return typeof code === "number" || (typeof code === "string" && /^[\w.:-]{1,64}$/.test(code)) ? code : undefined
+}
+
 const messageOf = (error: object): string => {
   const message = textOf(fieldOf(error, "message"))
   if (message !== undefined) {
-    // What was withheld here, and came back as data.
-    if (message === said || isTagged(error)) return message
+    // What was withheld before, and came back as data.
+    if ((message.endsWith(said) && before.test(message)) || isTagged(error)) return message
     if (error instanceof Error && aboutConnections.has(fieldOf(error, "syscall"))) return message
   }
-  const code = fieldOf(error, "code")
-  return typeof code === "string" || typeof code === "number" ? `[${code}] ${said}` : said
+  const code = codeOf(error)
+  return code === undefined ? said : `[${code}] ${said}`
 }
 
 /** The lines of a stack. What begins as one in the words of an error is none without a place in a program. */
@@ -81,7 +89,7 @@ const told: ReadonlyMap<PropertyKey, (error: object) => unknown> = new Map<Prope
   ["errors", errorsOf],
   [spanAnnotation, spanOf],
   ["toString", (error) => () => headOf(error)],
-  ["toJSON", (error) => () => ({ name: nameOf(error), code: fieldOf(error, "code"), message: messageOf(error) })],
+  ["toJSON", (error) => () => ({ name: nameOf(error), code: codeOf(error), message: messageOf(error) })],
   [NodeInspectSymbol, (error) => () => `[${headOf(error)}]`]
 ])
 

@@ -166,7 +166,7 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres: how transactions
             Effect.gen(function* () {
               yield* sql`insert into undone values (1)`
               yield* Effect.ensuring(
-                uninterruptible ? Effect.exit(Effect.interruptible(deep)) : deep,
+                uninterruptible ? Effect.asVoid(Effect.exit(Effect.interruptible(deep))) : Effect.asVoid(deep),
                 Effect.map(Effect.orDie(sql`select n from undone`), (rows) => {
                   seen = rows
                 })

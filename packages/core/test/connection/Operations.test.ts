@@ -3,6 +3,7 @@ import {
   Config,
   type Context,
   Deferred,
+  type Duration,
   Effect,
   Exit,
   Fiber,
@@ -173,7 +174,7 @@ describe("Connections: operations", () => {
     () =>
       Effect.gen(function* () {
         // Released within the five seconds of the registry, and not.
-        const takes: Readonly<Record<string, string>> = { quick: "2 seconds", slow: "8 seconds" }
+        const takes: Readonly<Record<string, Duration.DurationInput>> = { quick: "2 seconds", slow: "8 seconds" }
         const kind = Connection.kind<string, undefined>({
           kind: "fake",
           settings: Config.succeed(undefined),

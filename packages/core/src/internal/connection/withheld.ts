@@ -9,7 +9,6 @@ import { NodeInspectSymbol } from "effect/Inspectable"
 
 const originals = new WeakMap<object, object>()
 const standIns = new WeakMap<object, object>()
-const prototypes = new WeakMap<object, object>()
 
 const said = "its words are not shown, for they may hold values: they are `original` of the error"
 
@@ -65,6 +64,8 @@ const framesOf = (error: object): string =>
     .filter((line) => /^\s+at (?:.*[:(]\d+:\d+|.*<anonymous>|.*\bnative)\)?$/.test(line))
     .join("\n")
 
+const stackOf = (error: object): string => [headOf(error), framesOf(error)].filter((part) => part !== "").join("\n")
+
 const nameOf = (error: object): string => textOf(fieldOf(error, "name")) ?? textOf(fieldOf(error, "_tag")) ?? "Error"
 
 const headOf = (error: object): string => `${nameOf(error)}: ${messageOf(error)}`
@@ -84,7 +85,7 @@ const spanOf = (error: object): unknown => {
 const told: ReadonlyMap<PropertyKey, (error: object) => unknown> = new Map<PropertyKey, (error: object) => unknown>([
   ["name", nameOf],
   ["message", messageOf],
-  ["stack", (error) => [headOf(error), framesOf(error)].filter((part) => part !== "").join("\n")],
+  ["stack", stackOf],
   ["cause", (error) => withheld(fieldOf(error, "cause"))],
   ["errors", errorsOf],
   [spanAnnotation, spanOf],
@@ -111,23 +112,59 @@ const isShown = (error: unknown, depth = 0): boolean =>
   originals.has(error) ||
   (depth < 8 && isTrueError(error) && isTagged(error) && isShown(fieldOf(error, "cause"), depth + 1))
 
-/** One for all errors of a class: what is equal but for its class is told apart, and nothing else. */
-const prototypeOf = (error: object): object => {
+/** What errors of one class and with the same fields have in common: the prototype of what stands for them. */
+interface Kind {
+  readonly names: ReadonlyArray<PropertyKey>
+  readonly prototype: object
+}
+
+const kinds = new WeakMap<object, Map<string, Kind>>()
+const maxKinds = 64
+
+const kindOf = (error: object): Kind => {
   const prototype: object = Object.getPrototypeOf(error) ?? Object.prototype
-  const known = prototypes.get(prototype)
-  if (known !== undefined) return known
-  const made = new Proxy(Object.create(prototype), {
-    get: (target, name, stand: object) => {
+  const names: Array<PropertyKey> = Reflect.ownKeys(error)
+  for (const name of beside) if (Reflect.has(error, name)) names.push(name)
+  const key = names.map(String).join()
+  const known = kinds.get(prototype)
+  const found = known?.get(key)
+  if (found?.names.every((name, index) => name === names[index]) === true) return found
+  const kind = { names, prototype: prototypeOf(prototype, names) }
+  if (known === undefined) kinds.set(prototype, new Map([[key, kind]]))
+  else if (known.size < maxKinds) known.set(key, kind)
+  return kind
+}
+
+/** What an error may have that is no field of its own. */
+const beside = ["cause", "errors", spanAnnotation]
+
+const prototypeOf = (prototype: object, names: ReadonlyArray<PropertyKey>): object => {
+  const target: object = Object.create(prototype)
+  for (const name of names)
+    Object.defineProperty(target, name, { value: undefined, writable: true, configurable: true })
+  return new Proxy(target, {
+    get: (_, name, stand: object) => {
       const error = originals.get(stand)
       return error === undefined ? Reflect.get(target, name, stand) : readOf(error, name)
     },
-    set: (target, name, value, stand: object) => {
+    set: (_, name, value, stand: object) => {
       const error = originals.get(stand)
       return error === undefined ? Reflect.set(target, name, value, stand) : Reflect.set(error, name, value)
     }
   })
-  prototypes.set(prototype, made)
-  return made
+}
+
+const stackAttributes: PropertyDescriptor & ThisType<object> = {
+  get() {
+    const error = originals.get(this)
+    return error === undefined ? undefined : stackOf(error)
+  },
+  set(value: unknown) {
+    const error = originals.get(this)
+    if (error !== undefined) Reflect.set(error, "stack", value)
+  },
+  enumerable: false,
+  configurable: true
 }
 
 const standInOf = (error: object): object => {
@@ -135,22 +172,9 @@ const standInOf = (error: object): object => {
   Error.stackTraceLimit = 0
   const stand = new Error(messageOf(error))
   Error.stackTraceLimit = limit
-  Object.setPrototypeOf(stand, prototypeOf(error))
   originals.set(stand, error)
-  const names = new Set<PropertyKey>(Reflect.ownKeys(error)).add("stack")
-  for (const name of ["cause", "errors", spanAnnotation]) if (Reflect.has(error, name)) names.add(name)
-  for (const name of names) {
-    if (name === "message") continue
-    Object.defineProperty(stand, name, {
-      get: () => readOf(error, name),
-      set: (value: unknown) => {
-        Reflect.set(error, name, value)
-      },
-      enumerable: false,
-      configurable: true
-    })
-  }
-  return stand
+  Object.setPrototypeOf(stand, kindOf(error).prototype)
+  return Object.defineProperty(stand, "stack", stackAttributes)
 }
 
 /** The error as it may be shown; texts, and what was shown before, are as they are. */

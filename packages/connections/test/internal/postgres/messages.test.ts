@@ -6,9 +6,16 @@ import { encode } from "../../../src/internal/postgres/messages.ts"
 const read = (bytes: Buffer): ReadonlyArray<object> => {
   const messages: Array<object> = []
   let at = 0
-  const int16 = () => bytes.readUInt16BE((at += 2) - 2)
-  const int32 = () => bytes.readInt32BE((at += 4) - 4)
-  const take = (count: number) => bytes.subarray(at, (at += count))
+  const past = (count: number) => {
+    at += count
+    return at - count
+  }
+  const int16 = () => bytes.readUInt16BE(past(2))
+  const int32 = () => bytes.readInt32BE(past(4))
+  const take = (count: number) => {
+    const from = past(count)
+    return bytes.subarray(from, from + count)
+  }
   const text = () => {
     const value = take(bytes.indexOf(0, at) - at).toString("utf8")
     at++

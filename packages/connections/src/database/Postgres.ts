@@ -121,9 +121,15 @@ export interface PostgresSettings extends PostgresAddress {
    * `statement_timeout` pass. `withStatementTimeout` is for single ones.
    */
   readonly statementTimeout?: Duration.DurationInput | undefined
-  /** How long COMMIT and ROLLBACK, which cannot be interrupted, may take: 30 s. */
+  /**
+   * How long COMMIT and ROLLBACK, which cannot be interrupted, may take: 30 s. It is the only limit that they have, for
+   * who gives up earlier does not know what became of them.
+   */
   readonly endTimeout?: Duration.DurationInput | undefined
-  /** How long a cancelled statement may take to end before its connection is cut: 2 s. */
+  /**
+   * How long the request to cancel a statement may take, and then that statement to end, before its connection is cut:
+   * 2 s.
+   */
   readonly cancelTimeout?: Duration.DurationInput | undefined
   /** How long the release waits for what is in use: 5 s. */
   readonly drainTimeout?: Duration.DurationInput | undefined
@@ -131,7 +137,7 @@ export interface PostgresSettings extends PostgresAddress {
   readonly healthTimeout?: Duration.DurationInput | undefined
   /**
    * Prepares statements with parameters that are met a second time, on each connection: on. Off for a pooler in between
-   * that gives each transaction another session, unless it knows prepared statements.
+   * that gives each transaction another session, unless it knows prepared statements and no table is changed meanwhile.
    */
   readonly prepare?: boolean | undefined
   /**

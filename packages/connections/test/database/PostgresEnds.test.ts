@@ -92,6 +92,37 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres: how transactions
       })
     )
 
+    it.scoped("a COMMIT that waits too long for a statement of its transaction was never sent, and that is known", () =>
+      Effect.gen(function* () {
+        const server = yield* Server
+        yield* server.sql("create table waited (n int)")
+        const { sql, stats } = yield* through({ endTimeout: "300 millis" })
+        const work = sql.withTransaction(
+          Effect.gen(function* () {
+            yield* sql`insert into waited values (1)`
+            yield* Effect.forkDaemon(Effect.ignore(sql`select pg_sleep(20), 'waited'`))
+            yield* eventually(
+              "it runs",
+              Effect.map(
+                server.sql(
+                  "select count(*) from pg_stat_activity where state = 'active' and query like '%''waited''%' and pid <> pg_backend_pid()"
+                ),
+                (count) => count === "1"
+              )
+            )
+          })
+        )
+        const error = asDatabaseError(yield* Effect.flip(work))
+        assert.deepInclude(error, { outcomeUnknown: false, reason: "Timeout" })
+        assert.deepInclude(error.cause, { sent: false, method: "COMMIT" })
+        yield* soon(
+          "the session is gone",
+          Effect.map(stats, ({ total }) => total === 0)
+        )
+        assert.strictEqual(yield* server.sql("select count(*) from waited"), "0")
+      })
+    )
+
     it.scoped("a COMMIT whose deferred work takes longer than a statement may is stored", () =>
       Effect.gen(function* () {
         const server = yield* Server

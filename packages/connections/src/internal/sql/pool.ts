@@ -184,8 +184,8 @@ export const make = Effect.fnUntraced(function* <A>(options: PoolOptions<A>) {
   // As many are being made as there are callers who wait for one, where there is room. What others have given up waiting
   // for may never come to an end, so that after a while it is only relied on where there is no room for another.
   const fill = (): void => {
-    if (phase !== "open") return
-    for (let missing = waiters.length - wanted(); missing > 0; missing--) {
+    // What is made or refused at once changes both.
+    while (phase === "open" && wanted() < waiters.length) {
       const full = total >= options.max
       const slow = making.length === 0 ? 0 : clock.unsafeCurrentTimeMillis() - patience
       const spare = making.find((attempt) => !attempt.wanted && (full || attempt.since > slow))

@@ -131,7 +131,20 @@ export const make = <S extends Session>(options: Options<S>) => {
     Effect.suspend(() => {
       level.over = true
       const { session } = level
+      let asked = false
+      let tooLate = false
+      const waitedFor = () =>
+        new DatabaseError(
+          failure(
+            "Timeout",
+            sql,
+            `a statement of it was still under way after ${Duration.format(options.endTimeout)}: it was rolled back`,
+            false
+          )
+        )
       const now = Effect.suspend(() => {
+        if (tooLate) return waitedFor()
+        asked = true
         if (!session.isAlive()) {
           return new DatabaseError(
             failure(
@@ -179,7 +192,9 @@ export const make = <S extends Session>(options: Options<S>) => {
       return level.holder === "statement"
         ? bounded(Level.alone(options, level, "end", now), options.endTimeout, () => {
             session.mark()
-            return late(sql)
+            if (asked) return late(sql)
+            tooLate = true
+            return waitedFor()
           })
         : now
     })

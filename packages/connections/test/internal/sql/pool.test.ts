@@ -155,6 +155,37 @@ describe("a pool", () => {
     })
   )
 
+  it.scoped("where what is made is refused at once makes one for each caller, and no more", () =>
+    Effect.gen(function* () {
+      let made = 0
+      const pool = yield* Pool.make<Thing>({
+        kind: "test",
+        name: "test",
+        max: 1,
+        acquireTimeout: Duration.seconds(10),
+        idleTimeout: Duration.infinity,
+        maxLifetime: Duration.infinity,
+        drainTimeout: Duration.zero,
+        makePatience: Duration.seconds(1),
+        make: () =>
+          Effect.suspend(() => {
+            made++
+            // The first makes the others wait.
+            return made === 1 ? Effect.zipRight(quiet, Effect.fail(refused)) : Effect.fail(refused)
+          }),
+        isUsable: () => true,
+        onGone: () => {},
+        destroy: () => Effect.void
+      })
+      const told: Array<unknown> = []
+      for (let caller = 0; caller < 4; caller++) pool.request((granted) => told.push(granted))
+      yield* quiet
+      yield* quiet
+      assert.deepStrictEqual(told, [refused, refused, refused, refused])
+      assert.strictEqual(made, 4)
+    })
+  )
+
   it.scoped("lends none that is suspected before it has answered; one that does not is gone", () =>
     Effect.gen(function* () {
       const { answer, asked, borrow, destroyed, pool, settle, waits } = yield* make(3)

@@ -107,10 +107,13 @@ export const freeze = (pids: ReadonlyArray<number>): Effect.Effect<void> =>
     return until(
       Effect.sync(() => (pids.every(stopped) ? true : undefined)),
       10_000,
-      () => new Error(`a process of ${pids.join(", ")} goes on 10 s after SIGSTOP`),
+      () => `a process of ${pids.join(", ")} goes on 10 s after SIGSTOP`,
       1
     )
-  }).pipe(Effect.asVoid, Effect.orDie)
+  }).pipe(
+    Effect.catchAll((late) => Effect.dieMessage(late)),
+    Effect.asVoid
+  )
 
 /** Whether every thread of the process is stopped, or the process has ended. */
 const stopped = (pid: number): boolean => {

@@ -15,6 +15,7 @@ import {
   Layer,
   Option,
   Redacted,
+  Runtime,
   Schedule,
   Stream
 } from "effect"
@@ -481,11 +482,12 @@ describe.skipIf(Need.missing("chroma"))(Need.title("Chroma as a connection", "ch
               let first: { readonly is: (path: string, body: string) => boolean; readonly done: Effect.Effect<unknown> }
               const nothing = { is: () => false, done: Effect.void }
               first = nothing
+              const runPromise = Runtime.runPromise(yield* Effect.runtime())
               const { url } = yield* answering(async (path, body) => {
                 if (first.is(path, body)) {
                   const { done } = first
                   first = nothing
-                  await Effect.runPromise(done)
+                  await runPromise(done)
                 }
                 bodies.push(body)
                 const answer = await fetch(`${there}${path}`, {

@@ -534,10 +534,14 @@ const ask = (
     const clock = yield* Effect.clock
     const began = clock.unsafeCurrentTimeMillis()
     let connected = false
+    let late = false
     const asked = yield* Effect.scoped(
       Effect.flatMap(pool.acquire, (session) => {
-        connected = true
         const left = began + millis - clock.unsafeCurrentTimeMillis()
+        // Too little for an answer: a connection that is sound would be cut for it.
+        late = left < millis / 10
+        if (late) return Effect.void
+        connected = true
         // A little before the time is over, so that it is this that ends it.
         return look(session, left - Math.min(10, left / 10))
       })
@@ -554,6 +558,7 @@ const ask = (
       pool.suspect()
       return { status: "down" as const, details: { ...details, reason: "no answer in time" } }
     }
+    if (late) return { status: "degraded" as const, details: { ...details, reason: "a connection came too late" } }
     if (Option.isSome(asked)) {
       if (Either.isRight(asked.value)) return { status: "up" as const, details }
       const { code, reason } = asked.value.left

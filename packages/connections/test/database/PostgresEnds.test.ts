@@ -1,6 +1,7 @@
 /**
  * How transactions end where the network or the release is in the way, and what is known of them then.
  */
+import * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, layer } from "@effect/vitest"
 import * as FaultProxy from "@underlay/servers/FaultProxy"
 import * as Need from "@underlay/servers/Need"
@@ -120,6 +121,45 @@ describe.skipIf(Need.missing("postgres"))(Need.title("Postgres: how transactions
           Effect.map(stats, ({ total }) => total === 0)
         )
         assert.strictEqual(yield* server.sql("select count(*) from waited"), "0")
+      })
+    )
+
+    it.scoped("a COMMIT of unknown outcome is the end, also after a conflict that was undone by hand", () =>
+      Effect.gen(function* () {
+        const server = yield* Server
+        yield* server.sql("create table undone_by_hand (n int)")
+        const { proxy, sql } = yield* through({ endTimeout: "200 millis" })
+        let runs = 0
+        const work = Effect.gen(function* () {
+          runs++
+          yield* sql`savepoint mine`
+          const conflict = sql`do $$ begin raise exception using errcode = '40001'; end $$`
+          assert.deepInclude(asDatabaseError(yield* Effect.flip(conflict)), { reason: "Conflict" })
+          yield* sql`rollback to savepoint mine`
+          yield* sql`insert into undone_by_hand values (1)`
+          yield* proxy.blackhole(true)
+        })
+        const retried = Effect.provideService(Postgres.transaction(work, { retries: 3 }), SqlClient.SqlClient, sql)
+        const error = asDatabaseError(yield* Effect.flip(retried))
+        assert.deepInclude(error, { outcomeUnknown: true, isRetryable: false })
+        assert.strictEqual(runs, 1)
+      })
+    )
+
+    it.scoped("a connection that comes when a look is nearly over is not cut for it", () =>
+      Effect.gen(function* () {
+        const { health, proxy, sql } = yield* through({ maxConnections: 1, healthTimeout: "2 seconds" })
+        const pid = sql<{ readonly pid: number }>`select pg_backend_pid() as pid`
+        const before = yield* pid
+        const held = yield* Scope.make()
+        yield* Scope.extend(sql.reserve, held)
+        // longer than what is left for the look when the connection comes back
+        yield* proxy.latency(300)
+        const [result] = yield* Effect.zip(health, Effect.delay(Scope.close(held, Exit.void), "1900 millis"), {
+          concurrent: true
+        })
+        assert.strictEqual(result.status, "degraded", JSON.stringify(result.details))
+        assert.deepStrictEqual(yield* pid, before)
       })
     )
 

@@ -99,6 +99,9 @@ const isRefusal = (cause: Cause.Cause<SqlError>): boolean =>
     (error) => error instanceof DatabaseError && (error.reason === "Conflict" || error.reason === "ConstraintViolation")
   )
 
+const isUnknown = (cause: Cause.Cause<SqlError>): boolean =>
+  Option.exists(Cause.failureOption(cause), (error) => error instanceof DatabaseError && error.outcomeUnknown)
+
 export const make = <S extends Session>(options: Options<S>) => {
   const { own, runner } = options
   const endMillis = Duration.toMillis(options.endTimeout)
@@ -331,7 +334,8 @@ export const make = <S extends Session>(options: Options<S>) => {
           return Effect.matchCauseEffect(observed("COMMIT", end(level, "COMMIT"), span), {
             onFailure: (cause) => {
               if (!isRefusal(cause)) session.mark()
-              attempt.conflict = level.conflict
+              // It may be stored: then it is not for us to run it again, whatever conflict there was before.
+              attempt.conflict = level.conflict && !isUnknown(cause)
               return Effect.failCause(cause)
             },
             onSuccess: ({ command }): Effect.Effect<A, E | SqlError> => {

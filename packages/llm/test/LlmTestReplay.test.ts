@@ -344,8 +344,10 @@ describe("cuts", () => {
     rateLimits: undefined
   }
 
-  const changed = (error: LlmError.LlmError | undefined, fields: object): LlmError.LlmError | undefined =>
-    error === undefined ? undefined : Object.assign(Object.create(Object.getPrototypeOf(error)), error, fields)
+  const changed = (
+    error: LlmError.LlmError | undefined,
+    fields: Parameters<LlmError.LlmError["with"]>[0]
+  ): LlmError.LlmError | undefined => error?.with(fields)
 
   it("find a decoder that calls a cut stream whole", () => {
     const faults = faultsOf(() => ({ end: () => [finish], failure: () => undefined }))

@@ -320,13 +320,16 @@ export const make = Effect.fnUntraced(function* (kinds: ReadonlyArray<AnyKind>, 
     return entry
   })
 
+  // Who stops the timer does not wait for what it is releasing already.
   const whenIdle = (entry: Entry): Effect.Effect<void> =>
     Effect.sleep(entry.idleTimeToLive).pipe(
       Effect.zipRight(
-        Effect.suspend(() => {
-          entry.idling = undefined
-          return entry.users === 0 ? close(entry) : Effect.void
-        })
+        Effect.disconnect(
+          Effect.suspend(() => {
+            entry.idling = undefined
+            return entry.users === 0 ? close(entry) : Effect.void
+          })
+        )
       ),
       Effect.interruptible
     )

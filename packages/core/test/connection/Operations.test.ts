@@ -54,6 +54,27 @@ const checkable = Effect.gen(function* () {
 
 const turns = Effect.repeatN(Effect.yieldNow(), 100)
 
+/** A kind whose connections take as long to be released as is said here; the registry waits five seconds. */
+const releasedIn = (takes: Readonly<Record<string, Duration.DurationInput>>) =>
+  Connection.kind<string, undefined>({
+    kind: "fake",
+    settings: Config.succeed(undefined),
+    make: (name) =>
+      Effect.map(
+        ConnectionLifecycle.make({
+          kind: "fake",
+          name,
+          plane: "internal",
+          drainTimeout: "1 minute",
+          open: Effect.acquireRelease(Effect.succeed(name), () =>
+            Effect.delay(Effect.void, takes[name] ?? "0 seconds")
+          ),
+          check: () => Effect.void
+        }),
+        ({ connection }) => connection
+      )
+  })
+
 describe("Connections: operations", () => {
   it.scoped("twenty dependencies that hang answer in one budget", () =>
     Effect.gen(function* () {
@@ -173,26 +194,7 @@ describe("Connections: operations", () => {
     "drain waits a bounded time for what its idle timer, or its last user, releases at that moment, and names it",
     () =>
       Effect.gen(function* () {
-        // Released within the five seconds of the registry, and not.
-        const takes: Readonly<Record<string, Duration.DurationInput>> = { quick: "2 seconds", slow: "8 seconds" }
-        const kind = Connection.kind<string, undefined>({
-          kind: "fake",
-          settings: Config.succeed(undefined),
-          make: (name) =>
-            Effect.map(
-              ConnectionLifecycle.make({
-                kind: "fake",
-                name,
-                plane: "internal",
-                drainTimeout: "1 minute",
-                open: Effect.acquireRelease(Effect.succeed(name), () =>
-                  Effect.delay(Effect.void, takes[name] ?? "0 seconds")
-                ),
-                check: () => Effect.void
-              }),
-              ({ connection }) => connection
-            )
-        })
+        const kind = releasedIn({ quick: "2 seconds", slow: "8 seconds" })
         for (const idleTimeToLive of ["30 seconds", "0 seconds"] as const) {
           // A scope of its own, and fibers of nobody's: where this test fails, nothing waits for the clock that it sets.
           const scope = yield* Scope.make()
@@ -230,6 +232,32 @@ describe("Connections: operations", () => {
         }
       })
   )
+
+  for (const idleTimeToLive of ["30 seconds", "0 seconds"] as const) {
+    const who = idleTimeToLive === "0 seconds" ? "last user" : "idle timer"
+    it.scoped(`the release of the registry waits a bounded time for what its ${who} releases at that moment`, () =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const kind = releasedIn({ slow: "8 seconds" })
+        const connections = yield* Scope.extend(Connections.make([kind], { idleTimeToLive }), scope)
+        yield* Effect.forkDaemon(Effect.scoped(connections.get(kind, "slow")))
+        yield* TestClock.adjust(idleTimeToLive)
+        assert.deepStrictEqual(yield* connections.list, [], "it is being released")
+        const release = yield* Effect.forkDaemon(Scope.close(scope, Exit.void))
+        yield* TestClock.adjust("4999 millis")
+        assert.isTrue(Option.isNone(yield* Fiber.poll(release)))
+        yield* TestClock.adjust("1 millis")
+        assert.isTrue(Option.isSome(yield* Fiber.poll(release)))
+        // and the release of the connection goes on to its end
+        assert.deepStrictEqual(yield* connections.reports, [])
+        yield* TestClock.adjust("3 seconds")
+        assert.deepStrictEqual(
+          (yield* connections.reports).map(({ name, tookMs }) => [name, tookMs]),
+          [["slow", 8_000]]
+        )
+      })
+    )
+  }
 
   it.scoped("drain stops what is being built", () =>
     Effect.gen(function* () {

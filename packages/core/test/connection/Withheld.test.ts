@@ -7,6 +7,7 @@ import { assert, describe, expect, it } from "@effect/vitest"
 import * as Shown from "@underlay/servers/Shown"
 import { Cause, Data, Effect, Exit, ParseResult, Schema } from "effect"
 import { ConnectionError } from "../../src/connection/Connection.ts"
+import { withhold } from "../../src/connection/Withheld.ts"
 import * as ErrorClass from "../../src/resilience/ErrorClass.ts"
 
 class MongoServerError extends Error {
@@ -54,6 +55,14 @@ const drivers = {
   }),
   "one inside another": new Error("hush", { cause: Object.assign(new Error("hush"), { row: ["hush"] }) }),
   "one whose code is words": Object.assign(new Error("hush"), { code: "no hush" }),
+  "one whose name is words": Object.assign(new Error("hush"), { name: "no hush" }),
+  "one whose cause is a text": new Error("hush", { cause: "hush" }),
+  "one with texts for errors": Object.assign(new Error("hush"), { errors: ["hush"] }),
+  "one with a tag whose cause is a text": new SqlError({ message: "Failed to execute", cause: "hush" }),
+  "a row with a name": { name: "hush", message: "hush" },
+  "words between those of what was withheld": new Error(
+    `its words: hush; ${String(Reflect.get(Object(withhold(new Error("hush"))), "message"))}`
+  ),
   "several at once": new AggregateError([new Error("hush")], "hush"),
   "no Error": { message: "hush", rows: ["hush"] },
   "words that look like a stack": new Error("a row:\n    at hush"),
@@ -229,6 +238,10 @@ describe("ConnectionError.cause", () => {
     assert.isTrue(ErrorClass.isExhausted(errorOf(thrown)))
     assert.isTrue(ErrorClass.isExhausted(errorOf(new Error("outer", { cause: thrown }))))
     assert.isFalse(ErrorClass.isExhausted(errorOf(new Error("other"))))
+    // Who goes on with the cause alone marks what stands for it.
+    const { cause } = errorOf(new Error("hush"))
+    assert.isTrue(ErrorClass.isExhausted(ErrorClass.markExhausted(cause)))
+    assert.isTrue(ErrorClass.isExhausted(errorOf(cause)))
   })
 
   it("an error with a tag keeps its own words", () => {

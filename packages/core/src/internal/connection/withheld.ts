@@ -12,7 +12,8 @@ const standIns = new WeakMap<object, object>()
 
 const said = "its words are not shown, for they may hold values: they are `original` of the error"
 
-const before = /^(?:\[[\w.:-]{1,64}\] )?its words/
+/** A word, as names and tags of errors are: what else is called so may be anything. */
+const word = /^(?:\(FiberFailure\) )?[\w$.:/@#-]{1,128}$/
 
 /** Errors with a tag whose words are those of others, of the data that did not fit, or of a request with its address. */
 const repeating: ReadonlySet<string> = new Set(["ParseError", "UnknownException", "RequestError", "ResponseError"])
@@ -49,7 +50,7 @@ const messageOf = (error: object): string => {
   const message = textOf(fieldOf(error, "message"))
   if (message !== undefined) {
     // What was withheld before, and came back as data.
-    if ((message.endsWith(said) && before.test(message)) || isTagged(error)) return message
+    if (message.replace(/^\[[\w.:-]{1,64}\] /, "") === said || isTagged(error)) return message
     if (error instanceof Error && aboutConnections.has(fieldOf(error, "syscall"))) return message
   }
   const code = codeOf(error)
@@ -66,13 +67,23 @@ const framesOf = (error: object): string =>
 
 const stackOf = (error: object): string => [headOf(error), framesOf(error)].filter((part) => part !== "").join("\n")
 
-const nameOf = (error: object): string => textOf(fieldOf(error, "name")) ?? textOf(fieldOf(error, "_tag")) ?? "Error"
+const wordOf = (value: unknown): string | undefined =>
+  typeof value === "string" && word.test(value) ? value : undefined
+
+/** Rows and functions have names as well, and theirs are none to be shown. */
+const nameOf = (error: object): string => {
+  const name = error instanceof Error || isTrueError(error) ? wordOf(fieldOf(error, "name")) : undefined
+  return name ?? wordOf(fieldOf(error, "_tag")) ?? "Error"
+}
 
 const headOf = (error: object): string => `${nameOf(error)}: ${messageOf(error)}`
 
+/** What an error of others holds as a text are words of theirs too. */
+const within = (value: unknown): unknown => (typeof value === "string" ? said : withheld(value))
+
 const errorsOf = (error: object): unknown => {
   const errors = fieldOf(error, "errors")
-  return Array.isArray(errors) ? errors.map(withheld) : errors
+  return Array.isArray(errors) ? errors.map(within) : errors
 }
 
 /** The span by its name and parents: what it ended with is the error itself, and would be printed with it. */
@@ -86,7 +97,7 @@ const told: ReadonlyMap<PropertyKey, (error: object) => unknown> = new Map<Prope
   ["name", nameOf],
   ["message", messageOf],
   ["stack", stackOf],
-  ["cause", (error) => withheld(fieldOf(error, "cause"))],
+  ["cause", (error) => within(fieldOf(error, "cause"))],
   ["errors", errorsOf],
   [spanAnnotation, spanOf],
   ["toString", (error) => () => headOf(error)],
@@ -107,10 +118,10 @@ const isTrueError = (error: object): boolean => Object.prototype.toString.call(e
 
 /** Whether it may be shown as it is, with all that caused it. */
 const isShown = (error: unknown, depth = 0): boolean =>
-  typeof error !== "object" ||
-  error === null ||
-  originals.has(error) ||
-  (depth < 8 && isTrueError(error) && isTagged(error) && isShown(fieldOf(error, "cause"), depth + 1))
+  typeof error !== "object" || error === null
+    ? typeof error !== "string"
+    : originals.has(error) ||
+      (depth < 8 && isTrueError(error) && isTagged(error) && isShown(fieldOf(error, "cause"), depth + 1))
 
 /** What errors of one class and with the same fields have in common: the prototype of what stands for them. */
 interface Kind {

@@ -22,17 +22,23 @@ const findInChain = (error: unknown, test: (error: object) => boolean): object |
   return undefined
 }
 
+// What stands for an error is marked as that error: it is looked for there.
 export const exhaust = (error: unknown): void => {
-  if (isObject(error)) exhausted.add(error)
+  const marked = originalOf(error)
+  if (isObject(marked)) exhausted.add(marked)
 }
 
 export const isExhausted = (error: unknown): boolean => findInChain(error, (each) => exhausted.has(each)) !== undefined
 
 /** Whether the object itself has been marked by a call. */
-export const isMarked = (error: unknown): boolean => isObject(error) && (exhausted.has(error) || attempts.has(error))
+export const isMarked = (error: unknown): boolean => {
+  const marked = originalOf(error)
+  return isObject(marked) && (exhausted.has(marked) || attempts.has(marked))
+}
 
 export const setAttempts = (error: unknown, records: ReadonlyArray<unknown>): void => {
-  if (isObject(error)) attempts.set(error, records)
+  const marked = originalOf(error)
+  if (isObject(marked)) attempts.set(marked, records)
 }
 
 export const attemptsOf = (error: unknown): ReadonlyArray<unknown> => {

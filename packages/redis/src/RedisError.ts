@@ -207,7 +207,7 @@ const replyCode = (message: string): string | undefined => /^([A-Z]{2,})(?:\s|$)
 
 /** What servers say often and without a code of its own. */
 const sayings: ReadonlyArray<readonly [RegExp, string]> = [
-  [/@user_script|\buser_script:|^ERR Error (?:compiling|running) script/, "a script failed"],
+  [/@user_(?:script|function)|\buser_(?:script|function):|^ERR Error (?:compiling|running) script/, "a script failed"],
   [/^ERR unknown (?:sub)?command/i, "the server does not know this command: it may be too old, or call it otherwise"],
   [/^ERR wrong number of arguments/i, "the command wants another number of arguments"],
   [/^ERR syntax error/i, "the server does not understand the arguments of the command"],
@@ -226,7 +226,7 @@ const fromReply = (method: string, problem: unknown, message: string, sent: bool
       ? "Authentication"
       : (replyReasons[code ?? ""] ?? "Rejected")
   // a script that failed half way has done what came before, unless it was refused at its first write
-  const halfWay = message.includes("@user_script") && !atFirstWrite.has(code ?? "")
+  const halfWay = /@user_(?:script|function)\b/.test(message) && !atFirstWrite.has(code ?? "")
   return new RedisError({
     reason,
     outcome: sent ? (halfWay ? "unknown" : "rejected") : "not-sent",

@@ -69,12 +69,25 @@ describe("RedisError", () => {
       ["ERR value is not an integer or out of range", /number/],
       [`ERR Error running script: @user_script:1: ${secret}`, /script/],
       [`ERR ${secret} script: 01, on @user_script:1.`, /script/],
+      [`ERR user_function:3: ${secret} script: g, on @user_function:3.`, /script/],
       [`MY own words`, /refused/]
     ]
     for (const [message, expected] of rows) {
       const error = RedisError.fromUnknown("X", reply(message), true)
       assert.deepStrictEqual([error.reason, /own words/.test(message) ? "ERR" : error.code], ["Rejected", "ERR"])
       assert.match(error.description, expected)
+    }
+  })
+
+  it("a script or a function that failed half way may have done something", () => {
+    const rows: ReadonlyArray<readonly [string, RedisError["outcome"]]> = [
+      ["ERR value is not an integer or out of range script: 01, on @user_script:1.", "unknown"],
+      ["ERR value is not an integer or out of range script: f, on @user_function:2.", "unknown"],
+      ["OOM command not allowed script: f, on @user_function:2.", "rejected"],
+      ["ERR Function not found", "rejected"]
+    ]
+    for (const [message, outcome] of rows) {
+      assert.strictEqual(RedisError.fromUnknown("FCALL", reply(message), true).outcome, outcome, message)
     }
   })
 })

@@ -29,6 +29,11 @@ export class DatabaseError extends SqlError {
     this.outcomeUnknown = options.outcomeUnknown === true
   }
 
+  /** What the driver threw, with its words: to be looked at, and not to be logged. */
+  get original(): unknown {
+    return this.cause.original
+  }
+
   get reason(): ConnectionErrorReason {
     return this.cause.reason
   }

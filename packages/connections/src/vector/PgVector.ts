@@ -119,10 +119,7 @@ export const make = Effect.fnUntraced(function* (
   settings: PgVectorSettings,
   name: string = kindName
 ): Effect.fn.Return<PgVectorConnection, ConnectionError, Scope.Scope> {
-  const connection = yield* Effect.mapError(
-    Postgres.make(settings, name),
-    (error) => new ConnectionError({ ...error, kind: kindName })
-  )
+  const connection = yield* Effect.mapError(Postgres.make(settings, name), (error) => error.with({ kind: kindName }))
   const { setUp, store } = yield* Effect.mapError(Store.make(connection.sql, settings), toConnectionError(name))
   if (settings.connect === undefined || settings.connect === "eager") {
     yield* Effect.mapError(setUp, toConnectionError(name))

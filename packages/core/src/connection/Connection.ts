@@ -146,6 +146,12 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>()("Conn
     Object.defineProperty(this, "message", { value: this.message, writable: true, configurable: true })
   }
 
+  /** The same error with some fields changed; its cause stays, which a spread leaves out. */
+  with(changes: Partial<Schema.Struct.Constructor<typeof errorFields>>): ConnectionError {
+    const { cause } = this
+    return new ConnectionError({ ...this, ...(cause === undefined ? {} : { cause }), ...changes })
+  }
+
   /** What the driver threw, with its words: to be looked at, and not to be logged. */
   get original(): unknown {
     return originalOf(this.cause)

@@ -1417,6 +1417,7 @@ const embedded = <A>(
       error.reason === "DimensionMismatch"
         ? new VectorStoreError({
             ...error,
+            ...(error.cause === undefined ? {} : { cause: error.cause }),
             method,
             description: `${error.description}; ${differ(embeddings, undefined)}`
           })

@@ -142,6 +142,12 @@ describe("ConnectionError.cause", () => {
     // Handed on to another error, it is what it was.
     assert.strictEqual(errorOf(pg.cause).original, pg.original)
     assert.isUndefined(new ConnectionError({ ...pg }).original)
+    const other = pg.with({ method: "COMMIT", sent: false })
+    assert.strictEqual(other.original, pg.original)
+    assert.strictEqual(other.cause, pg.cause)
+    assert.deepInclude({ ...other }, { ...pg, method: "COMMIT", sent: false })
+    assert.include(other.message, "COMMIT")
+    assert.isUndefined(errorOf(undefined).with({ method: "other" }).cause)
   })
 
   for (const [what, thrown] of Object.entries(drivers)) {

@@ -37,9 +37,7 @@ export const fail = (transaction: Transaction, failure: ConnectionError): void =
 
 /** Within a transaction nothing is made again by itself, not even what was never sent: it would find it doomed. */
 const sent = <E>(failure: E): E | ConnectionError =>
-  failure instanceof ConnectionError && failure.sent === false
-    ? new ConnectionError({ ...failure, sent: true })
-    : failure
+  failure instanceof ConnectionError && failure.sent === false ? failure.with({ sent: true }) : failure
 
 /** Runs an operation as the only one of its transaction. */
 export const alone = <A, E, R>(

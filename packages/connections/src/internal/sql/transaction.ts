@@ -172,8 +172,7 @@ export const make = <S extends Session>(options: Options<S>) => {
             if (error.reason === "Timeout") return late(sql)
             if (sql === "COMMIT" && isUnsent(error.cause)) {
               return new DatabaseError(
-                new ConnectionError({
-                  ...error.cause,
+                error.cause.with({
                   method: sql,
                   description: `${error.cause.description} before the end of the transaction: it was rolled back`
                 })
@@ -181,8 +180,7 @@ export const make = <S extends Session>(options: Options<S>) => {
             }
             return sql === "COMMIT" && isLoss(error.cause)
               ? new DatabaseError(
-                  new ConnectionError({
-                    ...error.cause,
+                  error.cause.with({
                     method: sql,
                     description: `${error.cause.description}; the outcome is not known: look before it is run again`
                   }),

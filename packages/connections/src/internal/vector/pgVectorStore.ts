@@ -37,7 +37,7 @@ const fromSql = (method: string, error: SqlError, collection?: string): VectorSt
       method,
       ...(collection === undefined ? {} : { collection }),
       description,
-      cause: error
+      cause: failure
     })
   switch (failure.code) {
     case "22000": // "expected 3 dimensions, not 2"

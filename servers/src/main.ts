@@ -165,7 +165,10 @@ const up = (tier: "fast" | "full"): Effect.Effect<number, Catalog.Failure> =>
           : Effect.fail({ message: `they could not be started:\n${Fs.readFileSync(logFile, "utf8").slice(-2_000)}` })
       ),
       180_000,
-      () => ({ message: `they were not ready within 180 s: see ${logFile}` }),
+      () => {
+        child.kill("SIGTERM")
+        return { message: `they were not ready within 180 s, and were stopped: see ${logFile}` }
+      },
       50
     )
     show(state.servers)
